@@ -1,0 +1,68 @@
+"""The 37 animal categories of the paper's three data sets, in the order of its tables (Tables 3-5)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+from schemas.base import did_you_mean
+from schemas.errors import SpecError
+
+DatasetName = Literal["ilsvrc_animal_part", "voc_part", "cub200"]
+DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+
+
+class Category(NamedTuple):
+    dataset: DatasetName
+    key: str
+    """The data set's own name: a synset for ILSVRC, the class name otherwise."""
+    name: str
+    landmarks: tuple[str, ...]
+    """What location instability is measured against (Sec. 5.2.2)."""
+
+    @property
+    def id(self) -> str:
+        return f"{self.dataset}/{self.key}"
+
+    @property
+    def label(self) -> str:
+        """Short and unique: the name, with the data set where two share it."""
+        prefix = {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}[self.dataset]
+        return f"{prefix}-{self.name}"
+
+
+_ILSVRC = (
+    ("n01443537", "goldfish"), ("n01503061", "bird"), ("n01639765", "frog"), ("n01662784", "turtle"),
+    ("n01674464", "lizard"), ("n01882714", "koala"), ("n01982650", "lobster"), ("n02084071", "dog"),
+    ("n02118333", "fox"), ("n02121808", "cat"), ("n02129165", "lion"), ("n02129604", "tiger"),
+    ("n02131653", "bear"), ("n02324045", "rabbit"), ("n02342885", "hamster"), ("n02355227", "squirrel"),
+    ("n02374451", "horse"), ("n02391049", "zebra"), ("n02395003", "swine"), ("n02398521", "hippopotamus"),
+    ("n02402425", "cattle"), ("n02411705", "sheep"), ("n02419796", "antelope"), ("n02437136", "camel"),
+    ("n02444819", "otter"), ("n02454379", "armadillo"), ("n02484322", "monkey"), ("n02503517", "elephant"),
+    ("n02509815", "red_panda"), ("n02510455", "giant_panda"),
+)  # fmt: skip
+_VOC = ("bird", "cat", "cow", "dog", "horse", "sheep")
+
+CATEGORIES: tuple[Category, ...] = (
+    *(
+        Category("ilsvrc_animal_part", key, name, ("head",) if name == "goldfish" else ("head", "frontal_legs"))
+        for key, name in _ILSVRC
+    ),
+    *(Category("voc_part", name, name, ("head", "neck", "torso")) for name in _VOC),
+    Category("cub200", "bird", "bird", ("forehead", "back", "tail")),
+)
+BY_ID = {category.id: category for category in CATEGORIES}
+
+
+def find_categories(wanted: str) -> tuple[Category, ...]:
+    """The categories that a user's word names: an id, a key, a label, or a name in any data set.
+
+    Raises:
+        SpecError: no category has that name; the message lists the nearest.
+    """
+    word = wanted.strip().lower()
+    exact = tuple(c for c in CATEGORIES if word in (c.id, c.label))
+    found = exact or tuple(c for c in CATEGORIES if word in (c.key, c.name))
+    if not found:
+        names = sorted({c.name for c in CATEGORIES} | {c.key for c in CATEGORIES})
+        raise SpecError(f"No category is called {wanted!r}. {did_you_mean(word, names)} Ids look like `voc_part/cat`.")
+    return found

@@ -1,0 +1,233 @@
+"""What one job is. A job's identity is its spec, so equal specs have equal keys."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.base import Frozen, did_you_mean
+from schemas.categories import BY_ID, CATEGORIES
+
+RECIPE_VERSION = 1
+"""Raised when the code changes what an unchanged spec computes, so that old results are not taken for new ones."""
+
+BackboneName = Literal["alexnet", "vgg_m", "vgg_s", "vgg16"]
+Variant = Literal["ordinary", "interpretable"]
+LossKind = Literal["logistic", "softmax"]
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class DataSpec(Frozen):
+    categories: tuple[str, ...]
+    """Category ids such as `voc_part/cat`; one for a single-category job, more for a multi-category one."""
+    images: Literal["generated", "photographs"] = "generated"
+    negatives: Literal["other_categories", "folder"] = "other_categories"
+    """Single-category jobs: the other categories (Sec. 5.1), or a folder of photographs (the released code)."""
+    negatives_per_positive: Positive = 1.0
+    train_per_category: Annotated[int, Field(ge=2)] | None = None
+    """How many generated animals, or at most how many photographs; None takes all photographs."""
+    test_per_category: Annotated[int, Field(ge=2)] | None = None
+    split: Literal["even", "official"] = "even"
+    """Evenly spaced as in the released code, or the split that the data set publishes (CUB)."""
+    test_fraction: Fraction = 0.1
+    digest: str = ""
+    """Of images and annotations; filled in by the planner, so that changed data make a new job."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.categories:
+            raise ValueError("`data.categories` is empty. Name at least one, such as `voc_part/cat`.")
+        for name in self.categories:
+            if name not in BY_ID:
+                raise ValueError(f"`data.categories` has {name!r}, which is not one. {did_you_mean(name, BY_ID)}")
+        if len(set(self.categories)) != len(self.categories):
+            raise ValueError(f"`data.categories` names a category twice: {', '.join(self.categories)}.")
+        if self.images == "generated" and None in (self.train_per_category, self.test_per_category):
+            raise ValueError(
+                "`data.images` is 'generated', so someone must say how many: "
+                "set `data.train_per_category` and `data.test_per_category`."
+            )
+        if self.images == "generated" and self.negatives == "folder":
+            raise ValueError(
+                "`data.negatives` is 'folder' but `data.images` is 'generated'. "
+                "Generated animals take their negatives from the other categories: set `data.negatives: other_categories`."
+            )
+        if self.split == "official" and any(BY_ID[name].dataset != "cub200" for name in self.categories):
+            raise ValueError("`data.split: official` exists for cub200 only. Use `data.split: even`.")
+        return self
+
+
+class ModelSpec(Frozen):
+    backbone: BackboneName
+    variant: Variant
+    width: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Multiplies every channel count; 1 is the published network."""
+    input_size: Annotated[int, Field(ge=48, le=512)] = 224
+    """Side of the square input, pixels."""
+    fc_width: Annotated[int, Field(ge=8)] = 4096
+    """Units of fc6 and fc7."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    mask: bool = True
+    """Interpretable layers only: multiply by the template at the peak. False is an ablation."""
+
+
+class FilterLossSpec(Frozen):
+    form: Literal["normalised", "exact", "approximate"] = "normalised"
+    """How Eqs. 1-4 are turned into a gradient; see docs/filter-loss.md."""
+    weight: NonNegative = 1.0
+    schedule: Literal["inverse_epoch", "constant"] = "inverse_epoch"
+    """lambda ~ 1/t as in Sec. 5, or the same weight in every epoch."""
+    reach: Literal["layer", "network"] = "network"
+    """How deep the gradient flows: into the interpretable layer's own weights, or through all trained layers."""
+
+
+class PretrainSpec(Frozen):
+    """Weights from an upstream job that learns many categories at once with the same backbone."""
+
+    source: Literal["pretrain"] = "pretrain"
+    data: DataSpec
+    epochs: Annotated[int, Field(ge=1)] = 4
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    learning_rate: Positive = 0.02
+    seed: int = 0
+
+
+class TorchvisionWeights(Frozen):
+    source: Literal["torchvision"] = "torchvision"
+
+
+class FileWeights(Frozen):
+    source: Literal["file"] = "file"
+    path: str
+    sha256: str = ""
+    """Filled in by the planner; the content, not the path, is what decides the result."""
+
+
+class RandomWeights(Frozen):
+    source: Literal["random"] = "random"
+
+
+WeightsSpec = Annotated[
+    PretrainSpec | TorchvisionWeights | FileWeights | RandomWeights, Field(discriminator="source")
+]
+
+
+class TrainSpec(Frozen):
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=2)] = 32
+    """At least 2: the filter loss normalises over the images of a batch (Eq. 2)."""
+    learning_rate: Positive = 0.01
+    final_learning_rate: Positive | None = None
+    """Reached log-spaced over `decay_epochs`, then held; None keeps `learning_rate`."""
+    decay_epochs: Annotated[int, Field(ge=1)] | None = None
+    """None spreads the decay over all epochs."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 5e-4
+    freeze_below: str | None = None
+    """Layers before this one keep their weights: a layer's name such as `conv4`, or `top_conv` for the backbone's
+    last; None trains every layer (the paper)."""
+    mirror: bool = True
+    """Augment with mirrored images."""
+    clip_gradient: Positive | None = None
+    """Largest norm of the whole gradient; None does not clip."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between checkpoints."""
+
+
+class EvaluationSpec(Frozen):
+    split: Literal["test", "all"] = "test"
+    """Images on which filters are measured: held-out ones (the text), or every annotated one (the released code)."""
+    top_images: Annotated[int, Field(ge=2)] = 100
+    """Per filter and landmark (Sec. 5.2.2)."""
+
+
+class JobSpec(Frozen):
+    recipe: int = RECIPE_VERSION
+    data: DataSpec
+    model: ModelSpec
+    loss: LossKind = "logistic"
+    weights: WeightsSpec = RandomWeights()
+    filter_loss: FilterLossSpec | None = None
+    """None on an ordinary network, and on an interpretable one that has the mask alone."""
+    train: TrainSpec = TrainSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.filter_loss is not None and self.model.variant == "ordinary":
+            raise ValueError(
+                "`filter_loss` is given but `model.variant` is 'ordinary', so no layer has a filter loss. "
+                "Remove `filter_loss` for the baseline, or set `model.variant: interpretable`."
+            )
+        if not self.model.mask and self.model.variant == "ordinary":
+            raise ValueError(
+                "`model.mask: false` is given but `model.variant` is 'ordinary', which has no mask to take away. "
+                "Remove it, or set `model.variant: interpretable`."
+            )
+        if self.is_single and self.loss == "softmax":
+            raise ValueError(
+                "`loss` is 'softmax' for one category against the rest. Single-category networks take the "
+                "logistic log loss (Sec. 5.1): set `loss: logistic`, or name several `data.categories`."
+            )
+        return self
+
+    @property
+    def is_single(self) -> bool:
+        """One category against images of others; otherwise as many outputs as categories."""
+        return len(self.data.categories) == 1
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.data.categories)
+
+    @property
+    def upstream(self) -> JobSpec | None:
+        """The job whose final weights this one starts from."""
+        if not isinstance(self.weights, PretrainSpec):
+            return None
+        recipe = self.weights
+        return JobSpec(
+            recipe=self.recipe,
+            data=recipe.data,
+            model=self.model.model_copy(update={"variant": "ordinary", "mask": True}),
+            loss="softmax",
+            train=TrainSpec(
+                epochs=recipe.epochs,
+                batch_size=recipe.batch_size,
+                learning_rate=recipe.learning_rate,
+                final_learning_rate=recipe.learning_rate / 100,
+            ),
+            evaluation=self.evaluation.model_copy(update={"split": "test"}),
+            seed=recipe.seed,
+        )
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the SHA-256 of what decides the result, the upstream job's key included.
+
+        Declaration order makes the JSON canonical. Where a weights file lies does not count; its content does.
+        """
+        spec = self
+        if isinstance(self.weights, FileWeights) and self.weights.sha256:
+            spec = self.model_copy(update={"weights": self.weights.model_copy(update={"path": ""})})
+        upstream = self.upstream
+        parts = [spec.model_dump_json(), upstream.key if upstream else ""]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+    @property
+    def title(self) -> str:
+        """What a person calls the job: `voc-cat alexnet interpretable`."""
+        labels = [BY_ID[name].label for name in self.data.categories]
+        what = labels[0] if self.is_single else f"{len(labels)} categories"
+        seed = f" seed {self.seed}" if self.seed else ""
+        return f"{what} {self.model.backbone} {self.model.variant}{seed}"
+
+
+ALL_CATEGORY_IDS = tuple(category.id for category in CATEGORIES)

@@ -1,0 +1,65 @@
+"""A job's states, why it stopped, and the one table of moves it may make."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from types import MappingProxyType
+
+from schemas.errors import IllegalTransition
+
+
+class JobState(StrEnum):
+    PLANNED = "planned"
+    QUEUED = "queued"
+    RUNNING = "running"
+    REQUEUED = "requeued"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Succeeded and cancelled; a failed job can still be put back by the user."""
+        return not TRANSITIONS[self]
+
+
+class StopReason(StrEnum):
+    FINISHED = "finished"
+    WORKER_LOST = "worker_lost"
+    STORE_UNREACHABLE = "store_unreachable"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    BAD_DATA = "bad_data"
+    BAD_SPEC = "bad_spec"
+    CODE_RAISED = "code_raised"
+    UPSTREAM_FAILED = "upstream_failed"
+    INTERRUPTED = "interrupted"
+    CANCELLED_BY_USER = "cancelled_by_user"
+
+
+_S = JobState
+TRANSITIONS = MappingProxyType(
+    {
+        _S.PLANNED: frozenset({_S.QUEUED, _S.CANCELLED}),
+        _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
+        _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.REQUEUED, _S.CANCELLED}),
+        _S.REQUEUED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
+        _S.SUCCEEDED: frozenset(),
+        _S.FAILED: frozenset({_S.REQUEUED}),
+        _S.CANCELLED: frozenset({_S.REQUEUED}),
+    }
+)
+
+
+def advance(job_key: str, current: JobState, target: JobState) -> JobState:
+    """Return `target` if the edge exists. The one place a state may change.
+
+    Raises:
+        IllegalTransition: the table has no such edge; the message lists those it has.
+    """
+    if target not in TRANSITIONS[current]:
+        allowed = ", ".join(sorted(TRANSITIONS[current])) or "nothing (it is final)"
+        raise IllegalTransition(
+            f"Job {job_key} is {current} and cannot become {target}. From {current} it can become: {allowed}."
+        )
+    return target

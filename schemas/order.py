@@ -1,0 +1,33 @@
+"""What the driver sends a worker with a job: where to read, write and log. None of it decides the result."""
+
+from __future__ import annotations
+
+from schemas.base import Frozen
+from schemas.job import JobSpec
+from schemas.results import CheckpointPointer
+
+
+class WorkOrder(Frozen):
+    spec: JobSpec
+    run_id: str
+    """The job's MLflow run, created by the driver; the worker logs into it and never changes its state."""
+    attempt: int
+    tracking_uri: str
+    cache_dir: str
+    """Prepared images, shared by all jobs of the machine."""
+    checkpoint_dir: str
+    """Root of all checkpoints; each job has the folder of its key."""
+    data_root: str | None = None
+    upstream: CheckpointPointer | None = None
+    """Final checkpoint of `spec.upstream`."""
+    threads: int = 1
+
+
+class Progress(Frozen):
+    """What a busy worker says when asked."""
+
+    job_key: str
+    phase: str
+    """Such as `preparing images`, `training`, `measuring`."""
+    epoch: int = 0
+    epochs: int = 0

@@ -1,0 +1,95 @@
+"""The built-in profiles, as data: the paper's setting, and one for a machine without GPU or data sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from schemas.job import ALL_CATEGORY_IDS, BackboneName
+from schemas.sweep import Profile, Resources, Rule
+
+_GENERATED_PRETRAINING: dict[str, Any] = {
+    "source": "pretrain",
+    "epochs": 5,
+    "batch_size": 32,
+    "learning_rate": 0.02,
+    "data": {
+        "categories": ALL_CATEGORY_IDS,
+        "images": "generated",
+        "train_per_category": 240,
+        "test_per_category": 20,
+    },
+}
+
+
+def _schedule(backbone: BackboneName, batch_size: int, factor: float) -> Rule:
+    return Rule(
+        when={"backbone": backbone},
+        set={
+            "train.batch_size": batch_size,
+            "train.learning_rate": 1e-4 * factor,
+            "train.final_learning_rate": 1e-5 * factor,
+        },
+    )
+
+
+_LAPTOP = Profile(
+    name="laptop",
+    description="Generated animals, small inputs and widths, AlexNet unless told otherwise: minutes on two cores.",
+    base={
+        "model": {"width": 0.25, "input_size": 128, "fc_width": 256, "dropout": 0.5},
+        "data": {
+            "images": "generated",
+            "train_per_category": 240,
+            "test_per_category": 100,
+            "negatives_per_positive": 1.0,
+        },
+        "weights": _GENERATED_PRETRAINING,
+        "train": {
+            "epochs": 20,
+            "batch_size": 32,
+            "learning_rate": 0.01,
+            "final_learning_rate": 0.001,
+            "freeze_below": "top_conv",
+        },
+        "evaluation": {"split": "test"},
+    },
+    photographs={
+        "data": {
+            "images": "photographs",
+            "train_per_category": None,
+            "test_per_category": None,
+        },
+        "evaluation": {"split": "all"},
+    },
+    axes={"backbone": ("alexnet",)},
+)
+
+_PAPER = Profile(
+    name="paper",
+    description="224 px, full width and the authors' schedules; for GPUs and the real data sets.",
+    base={
+        "model": {"width": 1.0, "input_size": 224, "fc_width": 4096, "dropout": 0.8},
+        "data": {"images": "photographs", "negatives": "folder", "negatives_per_positive": 1 / 3},
+        "weights": {"source": "torchvision"},
+        "train": {
+            "epochs": 50,
+            "decay_epochs": 10,
+            "momentum": 0.9,
+            "weight_decay": 5e-4,
+        },
+        "evaluation": {"split": "all"},
+    },
+    photographs={},
+    rules=(
+        # The released code's batch sizes, and its 1e-4 -> 1e-5 times a factor of the backbone.
+        _schedule("alexnet", batch_size=512, factor=30),
+        _schedule("vgg_m", batch_size=196, factor=30),
+        _schedule("vgg_s", batch_size=128, factor=10),
+        _schedule("vgg16", batch_size=32, factor=1),
+        # torchvision publishes no weights for these two.
+        Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"weights": _GENERATED_PRETRAINING}),
+    ),
+    resources=Resources(memory_gb_per_worker=8.0),
+)
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_LAPTOP, _PAPER)}

@@ -1,0 +1,65 @@
+"""What a finished job hands back: numbers, the checkpoint it left, or why it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Literal
+
+from pydantic import Field
+
+from schemas.base import Record
+from schemas.lifecycle import StopReason
+
+
+class CheckpointPointer(Record):
+    """Which file holds a job's newest whole checkpoint."""
+
+    path: str
+    epoch: int
+    sha256: str
+
+
+class JobMetrics(Record):
+    """Accuracy as fractions; location instability without unit, lower is steadier (Sec. 5.2.2)."""
+
+    test_accuracy: float
+    train_accuracy: float
+    location_instability: float | None = None
+    """Mean over the measured layer's filters; None where the job has no landmarks to measure."""
+    landmark_instability: dict[str, float] = Field(default_factory=dict)
+    measured_layer: str = ""
+    measured_split: Literal["test", "all"] = "test"
+    measured_images: int = 0
+    filters: int = 0
+    filters_left_out: int = 0
+    """Filters that never fire, or that have fewer than two usable images."""
+    images: Literal["generated", "photographs"] = "generated"
+    weights: str = "random"
+    """Where the network started: the weights' source."""
+    skipped_images: int = 0
+
+
+class Failure(Record):
+    kind: str
+    """Class name of the exception."""
+    message: str
+    traceback: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for failures of one cause: the kind and the code lines of the traceback, numbers taken out."""
+        frames = re.findall(r'File "[^"]*?([^"/]+)", line \d+, in (\S+)', self.traceback)
+        text = self.kind + "".join(f"|{file}:{function}" for file, function in frames)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+class JobResult(Record):
+    job_key: str
+    attempt: int
+    stop_reason: StopReason
+    epochs_done: int = 0
+    seconds: float = 0.0
+    metrics: JobMetrics | None = None
+    checkpoint: CheckpointPointer | None = None
+    failure: Failure | None = None
