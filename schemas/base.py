@@ -56,6 +56,8 @@ def explain(error: ValidationError, where: str, root: type[BaseModel]) -> SpecEr
             lines.append(f"unknown field `{location}`. {did_you_mean(location, field_paths(root))}")
         elif item["type"] == "literal_error":
             lines.append(f"`{location}` is {item['input']!r}; it must be {item['ctx']['expected']}.")
+        elif item["type"] == "missing":
+            lines.append(f"`{location}` is required, and nothing sets it.")
         elif item["type"] == "value_error":
             lines.append(f"{item['ctx']['error']}")
         else:

@@ -78,11 +78,14 @@ class ModelSpec(Frozen):
 
 
 class FilterLossSpec(Frozen):
-    form: Literal["normalised", "exact", "approximate"] = "normalised"
-    """How Eqs. 1-4 are turned into a gradient; see docs/filter-loss.md."""
-    weight: NonNegative = 1.0
-    schedule: Literal["inverse_epoch", "constant"] = "inverse_epoch"
-    """lambda ~ 1/t as in Sec. 5, or the same weight in every epoch."""
+    form: Literal["labelled", "exact", "full", "approximate"] = "labelled"
+    """How Eqs. 1-5 become a gradient; docs/filter-loss.md has them side by side. `full` and `approximate` are Eq. 4."""
+    weight: NonNegative = 1e-3
+    """Of the loss summed over filters, beside a task loss averaged over images."""
+    schedule: Literal["inverse_epoch", "constant", "activation"] = "inverse_epoch"
+    """lambda = weight / t, or weight, or the paper's weight / t * mean_x max_ij x_ij (Sec. 5)."""
+    sharpness: Positive = 4.0
+    """`labelled` and `exact`: nats by which a lone unit at the filter's mean peak fits its template."""
     reach: Literal["layer", "network"] = "network"
     """How deep the gradient flows: into the interpretable layer's own weights, or through all trained layers."""
 

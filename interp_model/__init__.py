@@ -1,0 +1,1 @@
+"""The interpretable CNN itself: templates, masks, filter loss, backbones, metrics; no files, no clock, no cluster."""

@@ -1,0 +1,1 @@
+"""What a trained network is judged by: pure functions of arrays."""

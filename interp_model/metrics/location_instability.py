@@ -1,0 +1,95 @@
+"""Location instability: how much a filter's distance to a landmark changes from image to image (Sec. 5.2.2).
+
+Shape legend: N images   F filters   K landmarks   C categories   R ranks, best score first.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TOP_IMAGES = 100
+
+
+class LocationInstability(NamedTuple):
+    """No unit, lower is steadier; NaN where fewer than two images can be used."""
+
+    per_filter_F: Tensor
+    """mean_k D_fk over the landmarks that could be measured."""
+    per_landmark_FK: Tensor
+    """D_fk."""
+    images_used_FK: Tensor
+    """int64; at most `top`."""
+    never_fires_F: Tensor
+    """bool: the map is zero on every image, so the filter has no peak."""
+
+    @property
+    def left_out_F(self) -> Tensor:
+        """bool: filters without a value, which no mean counts."""
+        return self.per_filter_F.isnan()
+
+    @property
+    def mean(self) -> float:
+        """E_f[mean_k D_fk] over the filters that have a value: the figure of Tables 3 to 5."""
+        return self.per_filter_F.nanmean().item()
+
+
+def location_instability(
+    peak_NF2: Tensor, score_NF: Tensor, landmark_NK2: Tensor, diagonal_N: Tensor, top: int = TOP_IMAGES
+) -> LocationInstability:
+    """Standard deviation, over images, of the normalised distance from filter peak to landmark.
+
+        d_I(p_k, mu) = ||p_k - p(mu)|| / sqrt(w^2 + h^2)        D_fk = sqrt(var_I d_I),  var with N - 1
+
+    For filter f and landmark k, the images are the `top` ones with the highest peak score among those that show k
+    and on which f fires at all. The paper does not say what a map of zeros infers; it has no peak, so we use none.
+
+    Args:
+        peak_NF2: (row, col) of the receptive field's centre at each filter's peak, image pixels.
+        score_NF: the peak's activation before masking.
+        landmark_NK2: (row, col), image pixels; NaN where a landmark is not visible.
+        diagonal_N: of the image, pixels.
+    """
+    fires_NF = score_NF > 0
+    peak_NF2, diagonal_N = peak_NF2.double(), diagonal_N.double()
+    columns = [
+        _of_one_landmark(_distance(peak_NF2, landmark_N2.double(), diagonal_N), score_NF, fires_NF, top)
+        for landmark_N2 in landmark_NK2.unbind(dim=1)
+    ]
+    per_landmark_FK = torch.stack([deviation_F for deviation_F, _ in columns], dim=1)
+    images_used_FK = torch.stack([count_F for _, count_F in columns], dim=1)
+    return LocationInstability(per_landmark_FK.nanmean(dim=1), per_landmark_FK, images_used_FK, ~fires_NF.any(dim=0))
+
+
+def steadiest_category(per_filter_CF: Tensor) -> tuple[Tensor, Tensor]:
+    """min_c mean_{k in Part_c} D_fk, for networks of many categories (Sec. 5.2.2, Table 6).
+
+    Args:
+        per_filter_CF: each filter's instability, measured on the images of every category in turn.
+
+    Returns:
+        (F,) the lowest value, NaN for a filter that no category could measure; (F,) the category's index, int64.
+    """
+    lowest_F, category_F = per_filter_CF.nan_to_num(nan=torch.inf).min(dim=0)
+    return torch.where(lowest_F.isinf(), torch.nan, lowest_F), category_F
+
+
+def _distance(peak_NF2: Tensor, landmark_N2: Tensor, diagonal_N: Tensor) -> Tensor:
+    """d_I of one landmark: (N, F), NaN where it is not visible."""
+    return (peak_NF2 - landmark_N2[:, None]).square().sum(dim=2).sqrt() / diagonal_N[:, None]
+
+
+def _of_one_landmark(distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """D_fk and the number of images it rests on: two (F,)."""
+    usable_NF = fires_NF & ~distance_NF.isnan()
+    # Stable, so that images of equal score are taken in their order whatever the machine.
+    order_RF = score_NF.where(usable_NF, -torch.inf).argsort(dim=0, descending=True, stable=True)[:top]
+    used_RF = usable_NF.gather(0, order_RF)
+    distance_RF = distance_NF.gather(0, order_RF).where(used_RF, 0)
+    count_F = used_RF.sum(dim=0)
+    mean_F = distance_RF.sum(dim=0) / count_F
+    square_RF = (distance_RF - mean_F).square().where(used_RF, 0)
+    deviation_F = (square_RF.sum(dim=0) / (count_F - 1)).sqrt()
+    return deviation_F.where(count_F >= 2, torch.nan), count_F

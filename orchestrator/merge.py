@@ -1,0 +1,105 @@
+"""How layers of settings become one: nesting of dotted names, overlaying, comparing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from schemas.errors import SpecError
+from schemas.sweep import AXIS_ALIASES
+
+Tree = dict[str, Any]
+
+
+def field_of(name: str) -> str:
+    """The field that an axis name stands for: `backbone` is `model.backbone`."""
+    return AXIS_ALIASES.get(name, name)
+
+
+def nest(fields: Mapping[str, Any]) -> Tree:
+    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means.
+
+    Raises:
+        SpecError: a name runs through a value that is no section.
+    """
+    tree: Tree = {}
+    for name, value in fields.items():
+        *parents, leaf = field_of(str(name)).split(".")
+        inner = nest(value) if isinstance(value, Mapping) else value
+        for parent in reversed([*parents, leaf]):
+            inner = {parent: inner}
+        tree = overlay(tree, inner)
+    return tree
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """`above` laid over `below`, section by section.
+
+    A section that names another `source` replaces the whole section: the fields of one kind of weights
+    mean nothing to another kind.
+    """
+    merged: Tree = dict(below)
+    for name, value in above.items():
+        old = merged.get(name)
+        if isinstance(value, Mapping) and isinstance(old, Mapping) and not _other_kind(old, value):
+            merged[name] = overlay(old, value)
+        else:
+            merged[name] = value
+    return merged
+
+
+def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    kinds = old.get("source"), new.get("source")
+    return all(isinstance(kind, str) for kind in kinds) and kinds[0] != kinds[1]
+
+
+def lookup(tree: Mapping[str, Any], field: str) -> Any:
+    """The value at a dotted name, or None."""
+    node: Any = tree
+    for part in field.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def without(tree: Mapping[str, Any], field: str) -> Tree:
+    """`tree` with the value at a dotted name taken out."""
+    head, _, rest = field.partition(".")
+    if head not in tree:
+        return dict(tree)
+    if not rest:
+        return {name: value for name, value in tree.items() if name != head}
+    inner = tree[head]
+    return {**tree, head: without(inner, rest)} if isinstance(inner, Mapping) else dict(tree)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of every leaf."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(field, old value, new value) of every leaf in which two trees differ."""
+    before, after = dict(flatten(old)), dict(flatten(new))
+    names = [*before, *(name for name in after if name not in before)]
+    return [(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
+
+
+def describe_difference(field: str, old: Any, new: Any) -> str:
+    return f"{field} {_short(old)} -> {_short(new)}"
+
+
+def _short(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def require_section(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{what} must be a mapping of fields to values, not {type(value).__name__} ({value!r}).")
+    return value

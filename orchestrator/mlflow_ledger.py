@@ -1,0 +1,297 @@
+"""The ledger as MLflow runs: one parent run per sweep, one child run per job, found again by their tags.
+
+State, reason and attempt are tags, mapped onto MLflow's statuses so that its own UI tells the truth. All
+identifying tags are in the call that creates a run, so that a crash leaves no run that nobody can find.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator.ledger import RunStatus, first_record, known_sweep, moved, unknown_job
+from orchestrator.records import JobRecord, Lease, StoredPlan, SweepRecord
+from orchestrator.store import EXPERIMENT, reaching
+from schemas.categories import BY_ID
+from schemas.errors import StoreError
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import JobResult
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+STATUS = {
+    JobState.QUEUED: "SCHEDULED",
+    JobState.REQUEUED: "SCHEDULED",
+    JobState.RUNNING: "RUNNING",
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.CANCELLED: "KILLED",
+}
+PAGE = 1000
+TAG_LIMIT = 8000
+"""MLflow cuts a longer tag without a word."""
+TRACEBACK_KEPT = 4000
+PLAN_FILE = "plan.json"
+NOTE = "mlflow.note.content"
+
+
+@dataclass
+class MlflowLedger:
+    client: MlflowClient
+    uri: str
+    experiment: str = EXPERIMENT
+    _run_ids: dict[str, str] = field(default_factory=dict)
+
+    # -- jobs ---------------------------------------------------------------------------------------------------
+
+    def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
+        records: dict[str, JobRecord] = {}
+        for run in self._search("tags.`orch.kind` = 'job'"):
+            record = _job_record(run)
+            # The oldest run of a key is the job's own: runs come oldest first.
+            records.setdefault(record.key, record)
+        self._run_ids.update({key: record.run_id for key, record in records.items()})
+        return {key: record for key, record in records.items() if keys is None or key in keys}
+
+    def get(self, key: str) -> JobRecord:
+        record = self._find(key)
+        if record is None:
+            raise unknown_job(key)
+        return record
+
+    def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
+        existing = self._find(spec.key)
+        if existing is not None:
+            return existing
+        parent = known_sweep(self, sweep)
+        record = first_record(spec, sweep, now, run_id="")
+        tags = {
+            "orch.kind": "job",
+            "orch.job_key": record.key,
+            "orch.title": record.title,
+            "orch.sweep": sweep,
+            "orch.spec": _fitting(record.spec_json, f"The spec of {record.title}"),
+            "mlflow.parentRunId": parent.run_id,
+            **_identity_tags(spec),
+            **_state_tags(record),
+        }
+        with reaching(self.uri):
+            run = self.client.create_run(self._experiment_id, tags=tags, run_name=record.title)
+            self.client.update_run(run.info.run_id, status=STATUS[record.state])
+        self._run_ids[record.key] = run.info.run_id
+        return first_record(spec, sweep, now, run_id=run.info.run_id)
+
+    def move(
+        self,
+        key: str,
+        to: JobState,
+        now: float,
+        *,
+        reason: StopReason | None = None,
+        result: JobResult | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> JobRecord:
+        record = moved(self.get(key), to, now, reason=reason, result=result, facts=facts or {})
+        tags = _state_tags(record) | {f"orch.{name}": value for name, value in (facts or {}).items() if name != "sweep"}
+        with reaching(self.uri):
+            self._set_tags(record.run_id, tags)
+            if record.state.is_final or record.state is JobState.FAILED:
+                self.client.set_terminated(record.run_id, STATUS[record.state], int(now * 1000))
+            else:
+                self.client.update_run(record.run_id, status=STATUS[record.state])
+        return record
+
+    def _find(self, key: str) -> JobRecord | None:
+        with reaching(self.uri):
+            if key in self._run_ids:
+                return _job_record(self.client.get_run(self._run_ids[key]))
+        run = next(self._search(f"tags.`orch.job_key` = '{key}'"), None)
+        if run is None:
+            return None
+        self._run_ids[key] = run.info.run_id
+        return _job_record(run)
+
+    # -- sweeps -------------------------------------------------------------------------------------------------
+
+    def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
+        record = self.sweep(plan.name)
+        if record is None:
+            tags = {
+                "orch.kind": "sweep",
+                "orch.sweep": plan.name,
+                "orch.profile": plan.profile,
+                "orch.started_at": repr(now),
+                "orch.jobs": str(len(plan.jobs)),
+            }
+            with reaching(self.uri):
+                run = self.client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
+            record = SweepRecord(plan.name, run.info.run_id, now, None)
+        if record.plan is None:
+            self._write_plan(record.run_id, plan)
+        return known_sweep(self, plan.name)
+
+    def sweep(self, name: str) -> SweepRecord | None:
+        run = next(self._search(f"tags.`orch.kind` = 'sweep' AND tags.`orch.sweep` = '{name}'"), None)
+        return None if run is None else self._sweep_record(run)
+
+    def sweeps(self) -> list[SweepRecord]:
+        records = [self._sweep_record(run) for run in self._search("tags.`orch.kind` = 'sweep'")]
+        return sorted(records, key=lambda sweep: -sweep.started_at)
+
+    def stamp(self, sweep: str, lease: Lease | None) -> None:
+        run_id = known_sweep(self, sweep).run_id
+        with reaching(self.uri):
+            self._set_tags(run_id, {"orch.lease": lease.model_dump_json() if lease else ""})
+            if lease is not None:
+                self.client.update_run(run_id, status="RUNNING")
+
+    def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
+        from mlflow.entities import Metric
+
+        record = known_sweep(self, sweep)
+        with reaching(self.uri):
+            known = self.client.get_run(record.run_id).data.metrics
+            changed = {name: value for name, value in metrics.items() if known.get(name) != value}
+            stamp = int(record.started_at * 1000)
+            if changed:
+                points = [
+                    Metric(name, value, stamp, int(metrics.get("jobs_done", 0))) for name, value in changed.items()
+                ]
+                self.client.log_batch(record.run_id, metrics=points)
+            self._set_tags(record.run_id, {NOTE: note[:TAG_LIMIT]})
+            self.client.set_terminated(record.run_id, status)
+
+    def _sweep_record(self, run: Run) -> SweepRecord:
+        tags = run.data.tags
+        lease = tags.get("orch.lease")
+        return SweepRecord(
+            name=tags["orch.sweep"],
+            run_id=run.info.run_id,
+            started_at=float(tags["orch.started_at"]),
+            plan=self._read_plan(run) if "orch.plan_sha256" in tags else None,
+            lease=Lease.model_validate_json(lease) if lease else None,
+        )
+
+    def _write_plan(self, run_id: str, plan: StoredPlan) -> None:
+        """The file first, then the tag that vouches for it: a torn file is never taken for a plan."""
+        text = plan.model_dump_json()
+        with reaching(self.uri), TemporaryDirectory() as folder:
+            file = Path(folder) / PLAN_FILE
+            file.write_text(text, encoding="utf-8")
+            self.client.log_artifact(run_id, str(file))
+            self.client.set_tag(run_id, "orch.plan_sha256", hashlib.sha256(text.encode()).hexdigest())
+
+    def _read_plan(self, run: Run) -> StoredPlan:
+        with reaching(self.uri), TemporaryDirectory() as folder:
+            text = Path(self.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_text(encoding="utf-8")
+        if hashlib.sha256(text.encode()).hexdigest() != run.data.tags["orch.plan_sha256"]:
+            raise StoreError(
+                f"The plan of sweep {run.data.tags['orch.sweep']} ({run.info.artifact_uri}/{PLAN_FILE}) is damaged. "
+                "Start the sweep again under a new `--name`; finished jobs will be reused."
+            )
+        return StoredPlan.model_validate_json(text)
+
+    # -- MLflow -------------------------------------------------------------------------------------------------
+
+    @property
+    def _experiment_id(self) -> str:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            raise StoreError(f"The store {self.uri} has no experiment {self.experiment!r}. Was it deleted in the UI? "
+                             "Restore it there.")  # fmt: skip
+        return str(experiment.experiment_id)
+
+    def _search(self, condition: str) -> Iterator[Run]:
+        """Runs that meet a condition, oldest first, page by page."""
+        token: str | None = None
+        while True:
+            with reaching(self.uri):
+                page = self.client.search_runs(
+                    [self._experiment_id], condition, max_results=PAGE, order_by=["start_time ASC"], page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _identity_tags(spec: JobSpec) -> dict[str, str]:
+    """What a person filters and sorts by in the UI."""
+    return {
+        "category": ", ".join(BY_ID[name].label for name in spec.data.categories)[:200],
+        "backbone": spec.model.backbone,
+        "variant": spec.model.variant,
+        "images": "generated animals" if spec.data.images == "generated" else "photographs",
+    }
+
+
+def _state_tags(record: JobRecord) -> dict[str, str]:
+    tags = {
+        "orch.state": record.state.value,
+        "orch.reason": record.stop_reason.value if record.stop_reason else "",
+        "orch.attempt": str(record.attempt),
+        "orch.last_sign_at": repr(record.last_sign_at),
+        "orch.driven_by": record.driven_by,
+        "orch.failure": record.failure[:500],
+    }
+    if record.result is not None:
+        tags["orch.result"] = _fitting(_shortened(record.result).model_dump_json(), f"The result of {record.title}")
+    return tags
+
+
+def _shortened(result: JobResult) -> JobResult:
+    """The end of a traceback says most; the whole of it is in the run's artifacts."""
+    failure = result.failure
+    if failure is None:
+        return result
+    kept = failure.model_copy(
+        update={"traceback": failure.traceback[-TRACEBACK_KEPT:], "message": failure.message[:1500]}
+    )
+    return result.model_copy(update={"failure": kept})
+
+
+def _fitting(text: str, what: str) -> str:
+    if len(text) > TAG_LIMIT:
+        raise StoreError(
+            f"{what} takes {len(text)} characters; a tag of the store holds {TAG_LIMIT}. Name fewer values."
+        )
+    return text
+
+
+def _job_record(run: Run) -> JobRecord:
+    tags: dict[str, Any] = run.data.tags
+    result = tags.get("orch.result")
+    try:
+        return JobRecord(
+            key=tags["orch.job_key"],
+            title=tags["orch.title"],
+            spec_json=tags["orch.spec"],
+            sweep=tags["orch.sweep"],
+            state=JobState(tags["orch.state"]),
+            last_sign_at=float(tags["orch.last_sign_at"]),
+            attempt=int(tags["orch.attempt"]),
+            stop_reason=StopReason(tags["orch.reason"]) if tags.get("orch.reason") else None,
+            result=JobResult.model_validate_json(result) if result else None,
+            run_id=run.info.run_id,
+            driven_by=tags.get("orch.driven_by", ""),
+        )
+    except (KeyError, ValueError, ValidationError, json.JSONDecodeError) as error:
+        raise StoreError(
+            f"Run {run.info.run_id} of the store was not written by this version of orch ({error!r}). "
+            "Delete it in the UI, or set ORCH_HOME to another store."
+        ) from error

@@ -1,0 +1,201 @@
+"""The slots on which jobs run: long-lived Ray actors, replaced when they die, and all stopped in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from schemas.errors import ResourceError
+from schemas.lifecycle import StopReason
+from schemas.order import Progress, WorkOrder
+from schemas.results import Failure, JobResult
+
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
+
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+
+
+class Ended(NamedTuple):
+    slot: int
+    result: JobResult
+
+
+class Pool(Protocol):
+    @property
+    def slots(self) -> int: ...
+
+    def start(self, slot: int, order: WorkOrder) -> None: ...
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Jobs that ended, at the latest after `seconds`."""
+
+    def progress(self) -> dict[int, Progress]:
+        """The newest word from each busy slot."""
+
+    def stop(self) -> None:
+        """Ask every running job to save what it has and to end as interrupted."""
+
+    def close(self) -> None:
+        """End everything that was started, running jobs included."""
+
+
+class Shape(NamedTuple):
+    """How many slots, and what each takes."""
+
+    slots: int
+    cpus: int
+    gpus: float
+
+
+@dataclass
+class RayPool:
+    """Ray's own retries are off: every retry is the driver's decision."""
+
+    worker_class: Any
+    """A Ray actor class with `run`, `progress` and `stop`, such as `workers.actor.worker_class()`."""
+    shape: Shape
+    _actors: dict[int, ActorHandle[Any]] = field(default_factory=dict)
+    _busy: dict[Any, tuple[int, WorkOrder]] = field(default_factory=dict)
+    _asked: dict[int, Any] = field(default_factory=dict)
+    _heard: dict[int, Progress] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for slot in range(self.shape.slots):
+            self._spawn(slot)
+
+    @property
+    def slots(self) -> int:
+        return self.shape.slots
+
+    def start(self, slot: int, order: WorkOrder) -> None:
+        self._heard.pop(slot, None)
+        self._asked.pop(slot, None)
+        self._busy[self._actors[slot].run.remote(order.model_dump_json())] = (slot, order)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        import ray
+
+        if not self._busy:
+            time.sleep(min(seconds, 0.2))
+            return []
+        done, _ = ray.wait(list(self._busy), num_returns=1, timeout=seconds)
+        if done and len(self._busy) > 1:
+            done, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
+        return [self._collect(ref) for ref in done]
+
+    def progress(self) -> dict[int, Progress]:
+        import ray
+        from ray.exceptions import RayError
+
+        for slot in {slot for slot, _ in self._busy.values()}:
+            asked = self._asked.get(slot)
+            if asked is None:
+                self._asked[slot] = self._actors[slot].progress.remote()
+                continue
+            ready, _ = ray.wait([asked], timeout=0)
+            if not ready:
+                continue
+            del self._asked[slot]
+            try:
+                answer = ray.get(asked)
+            except RayError:  # a dead worker; `wait` reports it
+                continue
+            if answer:
+                self._heard[slot] = Progress.model_validate_json(answer)
+        return dict(self._heard)
+
+    def stop(self) -> None:
+        for slot, _ in self._busy.values():
+            self._actors[slot].stop.remote()
+
+    def close(self) -> None:
+        import ray
+
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        self._busy.clear()
+
+    def _spawn(self, slot: int) -> None:
+        self._actors[slot] = self.worker_class.options(num_cpus=self.shape.cpus, num_gpus=self.shape.gpus).remote()
+
+    def _collect(self, ref: Any) -> Ended:
+        import ray
+        from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+
+        slot, order = self._busy.pop(ref)
+        self._heard.pop(slot, None)
+        self._asked.pop(slot, None)
+        cause: RayError
+        try:
+            return Ended(slot, JobResult.model_validate_json(ray.get(ref)))
+        except OutOfMemoryError as error:
+            reason, cause = StopReason.OUT_OF_MEMORY, error
+        except RayActorError as error:
+            reason, cause = StopReason.WORKER_LOST, error
+        except RayError as error:
+            reason, cause = StopReason.CODE_RAISED, error
+        if reason is not StopReason.CODE_RAISED:
+            self._spawn(slot)
+        return Ended(slot, _lost(order, reason, cause))
+
+
+def _lost(order: WorkOrder, reason: StopReason, error: Exception) -> JobResult:
+    failure = Failure(kind=type(error).__name__, message=str(error))
+    return JobResult(job_key=order.spec.key, attempt=order.attempt, stop_reason=reason, failure=failure)
+
+
+@dataclass
+class RaySession:
+    """A private Ray that is started and stopped here, or a seat at a cluster that is not ours to stop."""
+
+    address: str
+    cpus: int
+    _folder: str | None = None
+
+    def start(self) -> None:
+        """
+        Raises:
+            ResourceError: Ray did not start, or the cluster does not answer.
+        """
+        for name, value in _RAY_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        import ray
+
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self.address == "local":
+                # Short, because the sockets below it may take 107 characters in all.
+                self._folder = tempfile.mkdtemp(prefix="orch-ray-", dir="/tmp")
+                ray.init(address="local", num_cpus=self.cpus, include_dashboard=False, _temp_dir=self._folder, **quiet)
+            else:
+                ray.init(address=self.address, **quiet)
+        except (ConnectionError, RuntimeError, TimeoutError, OSError) as error:
+            self.stop()
+            raise ResourceError(
+                f"Ray ({self.address}) cannot be used: {error}. "
+                "See that memory and /tmp have room, or mend ORCH_RAY_ADDRESS."
+            ) from error
+
+    def totals(self) -> dict[str, float]:
+        import ray
+
+        return dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
+
+    def stop(self) -> None:
+        import ray
+
+        ray.shutdown()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None

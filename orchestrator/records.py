@@ -1,0 +1,118 @@
+"""What the ledger remembers of jobs and sweeps, and when a driver counts as alive."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
+
+from schemas.base import Record
+from schemas.errors import StoreError
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import JobResult
+from schemas.sweep import Resources
+
+LEASE_SECONDS = 90.0
+"""Three missed stamps of a driver that stamps every 30 s."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    key: str
+    title: str
+    spec_json: str
+    sweep: str
+    """The sweep that first ran the job."""
+    state: JobState
+    last_sign_at: float
+    """Unix seconds of the last move."""
+    attempt: int = 0
+    stop_reason: StopReason | None = None
+    result: JobResult | None = None
+    run_id: str = ""
+    driven_by: str = ""
+    """The sweep whose driver holds the job now, or held it last."""
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The spec as it was written, whatever version wrote it."""
+        fields: dict[str, Any] = json.loads(self.spec_json)
+        return fields
+
+    @property
+    def failure(self) -> str:
+        """One line on what went wrong, empty where nothing did."""
+        if self.result is None or self.result.failure is None:
+            return ""
+        message = self.result.failure.message.strip().splitlines()
+        return f"{self.result.failure.kind}: {message[0] if message else ''}"
+
+
+class Lease(Record):
+    """Who drives a sweep. Stamped again and again; a stale one means that its driver died."""
+
+    host: str
+    pid: int
+    since: float
+    sign_at: float
+
+    def is_alive(self, now: float, here: str, pid_exists: Callable[[int], bool]) -> bool:
+        """Stamped lately, and on this machine its process is still there."""
+        return now - self.sign_at <= LEASE_SECONDS and (self.host != here or pid_exists(self.pid))
+
+
+class StoredPlan(Record):
+    """A sweep as it was planned: what `orch resume` runs, whatever became of grids and files since."""
+
+    name: str
+    profile: str
+    data_root: str | None = None
+    jobs: tuple[dict[str, Any], ...]
+    upstream_keys: frozenset[str] = frozenset()
+    """Jobs that only lend their weights to others."""
+    resources: Resources = Resources()
+
+    @cached_property
+    def specs(self) -> tuple[JobSpec, ...]:
+        """
+        Raises:
+            StoreError: the plan was written by a version whose specs this one cannot read.
+        """
+        try:
+            return tuple(JobSpec.model_validate(fields) for fields in self.jobs)
+        except ValidationError as error:
+            raise StoreError(
+                f"Sweep {self.name} was planned by another version of orch ({error.error_count()} fields differ). "
+                "Start it again under a new `--name`; jobs that are the same will be reused."
+            ) from error
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    name: str
+    run_id: str
+    started_at: float
+    plan: StoredPlan | None
+    """None while the sweep's first driver has not yet written it."""
+    lease: Lease | None = None
+
+
+def here() -> str:
+    return socket.gethostname()
+
+
+def pid_exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,298 @@
+"""Turns what the service answers into text for people and JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.compare import PlannedJob
+from orchestrator.display import in_words
+from orchestrator.merge import flatten
+from orchestrator.records import JobRecord
+from orchestrator.service import Plan, SweepStatus
+from orchestrator.sweeprun import SweepReport
+from orchestrator.tables import HEADINGS, ResultTable, as_json, cells_of, used_columns
+from schemas.sweep import SweepSpec
+
+Answer = RenderableType | dict[str, Any] | list[Any]
+LISTED = 12
+WIDE = 160
+_STYLES = {
+    "done": "green",
+    "failed": "red",
+    "lost": "yellow",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "blocked": "red",
+}
+
+
+def show(answer: Answer, clear: bool = False) -> None:
+    if isinstance(answer, (dict, list)):
+        print(json.dumps(answer, indent=2, default=str))
+        return
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    if clear:
+        console.clear()
+    console.print(answer)
+
+
+def _table(*headings: str, title: str | None = None) -> Table:
+    table = Table(box=None, title=title, title_justify="left", header_style="bold", pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items()) or "no jobs"
+
+
+# -- plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
+    lending = len(plan.sweep.upstream_keys)
+    total = f"{len(plan.jobs) - lending} jobs" + (f" and {lending} pre-training" if lending else "")
+    head = Text(f"sweep {plan.sweep.name}: {total}: {_counts(plan.counts)}")
+    images = sorted({job.spec.data.images for job in plan.jobs if job.spec.key not in plan.sweep.upstream_keys})
+    source = f"profile {plan.sweep.profile}, {' and '.join(images)}" + (
+        f" from {plan.data_root}" if plan.data_root else ""
+    )
+    listed = plan.jobs if all_jobs else plan.jobs[:LISTED]
+    parts: list[RenderableType] = [head, Text(source), Text(""), _job_table(listed, plan.sweep.upstream_keys)]
+    if len(listed) < len(plan.jobs):
+        parts.append(Text(f"... and {len(plan.jobs) - len(listed)} more (--all lists them)"))
+    return Group(*parts)
+
+
+def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
+    table = _table("key", "job", "status", "why")
+    for job in jobs:
+        title = f"{job.spec.title} (pre-training)" if job.spec.key in upstream else job.spec.title
+        table.add_row(
+            job.spec.key, title, Text(job.status.value, style=_STYLES.get(job.status.value, "")), Text(job.why)
+        )
+    return table
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "sweep": plan.sweep.name,
+        "profile": plan.sweep.profile,
+        "data_root": plan.data_root,
+        "counts": plan.counts,
+        "jobs": [_planned_json(job, plan.sweep.upstream_keys) for job in plan.jobs],
+    }
+
+
+def _planned_json(job: PlannedJob, upstream: frozenset[str]) -> dict[str, Any]:
+    start = job.spec.upstream
+    return {
+        "key": job.spec.key,
+        "title": job.spec.title,
+        "status": job.status.value,
+        "why": job.why,
+        "will_run": job.will_run,
+        "is_pretraining": job.spec.key in upstream,
+        "upstream": start.key if start else None,
+    }
+
+
+# -- status -------------------------------------------------------------------------------------------------------
+
+
+def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
+    if not sweeps:
+        return Text("No sweep yet. `orch sweep --grid smoke` runs a first one.")
+    table = _table("sweep", "started", "driven", "jobs")
+    for sweep in sweeps:
+        driven = (
+            f"by {sweep.record.lease.pid} on {sweep.record.lease.host}"
+            if sweep.is_driven and sweep.record.lease
+            else "no"
+        )
+        table.add_row(sweep.record.name, _when(sweep.record.started_at), driven, _counts(sweep.counts))
+    return table
+
+
+def sweeps_json(sweeps: Sequence[SweepStatus]) -> list[dict[str, Any]]:
+    return [_sweep_json(sweep) for sweep in sweeps]
+
+
+def _sweep_json(sweep: SweepStatus) -> dict[str, Any]:
+    return {
+        "sweep": sweep.record.name,
+        "started_at": sweep.record.started_at,
+        "is_driven": sweep.is_driven,
+        "lease": sweep.record.lease.model_dump() if sweep.is_driven and sweep.record.lease else None,
+        "counts": sweep.counts,
+    }
+
+
+def status_text(sweep: SweepStatus) -> RenderableType:
+    table = _table("key", "job", "status", "attempts", "accuracy", "instability", "why")
+    for job in sweep.jobs:
+        metrics = job.record.result.metrics if job.record and job.record.result else None
+        instability = metrics.location_instability if metrics else None
+        table.add_row(
+            job.spec.key,
+            job.spec.title,
+            Text(job.status.value, style=_STYLES.get(job.status.value, "")),
+            str(job.record.attempt if job.record else 0),
+            f"{metrics.test_accuracy:.3f}" if metrics else "",
+            f"{instability:.4f}" if instability is not None else "",
+            Text("" if job.status.value == "done" else job.why),
+        )
+    return Group(
+        Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"), table
+    )
+
+
+def status_json(sweep: SweepStatus) -> dict[str, Any]:
+    upstream = sweep.record.plan.upstream_keys if sweep.record.plan else frozenset()
+    jobs = []
+    for job in sweep.jobs:
+        entry = _planned_json(job, upstream)
+        if job.record is not None:
+            entry |= _record_json(job.record)
+        jobs.append(entry)
+    return {**_sweep_json(sweep), "jobs": jobs}
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+# -- one job ------------------------------------------------------------------------------------------------------
+
+
+def _record_json(record: JobRecord) -> dict[str, Any]:
+    result = record.result
+    return {
+        "state": record.state.value,
+        "stop_reason": record.stop_reason.value if record.stop_reason else None,
+        "attempt": record.attempt,
+        "last_sign_at": record.last_sign_at,
+        "run_id": record.run_id,
+        "failure": record.failure or None,
+        "metrics": result.metrics.model_dump() if result and result.metrics else None,
+        "checkpoint": result.checkpoint.model_dump() if result and result.checkpoint else None,
+    }
+
+
+def job_json(record: JobRecord, artifacts: str) -> dict[str, Any]:
+    head = {"key": record.key, "title": record.title, "sweep": record.sweep, "artifacts": artifacts}
+    return {**head, **_record_json(record), "spec": record.fields}
+
+
+def job_text(record: JobRecord, artifacts: str) -> RenderableType:
+    table = _table("", "")
+    table.show_header = False
+    for name, value in _job_lines(record, artifacts):
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
+
+
+def _job_lines(record: JobRecord, artifacts: str) -> Iterable[tuple[str, str]]:
+    yield "job", f"{record.title} ({record.key})"
+    yield "sweep", record.sweep
+    reason = f" ({record.stop_reason})" if record.stop_reason else ""
+    yield "state", f"{record.state}{reason}, attempt {record.attempt}, last sign {_when(record.last_sign_at)}"
+    if record.failure:
+        yield "failure", record.failure
+    result = record.result
+    if result and result.metrics:
+        for name, value in flatten(result.metrics.model_dump(exclude_none=True)):
+            yield f"  {name}", f"{value:.4f}" if isinstance(value, float) else str(value)
+    yield "artifacts", artifacts
+    if result and result.checkpoint:
+        yield "checkpoint", f"{result.checkpoint.path} (epoch {result.checkpoint.epoch})"
+    yield "spec", ""
+    for name, value in flatten(record.fields):
+        yield f"  {name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if result and result.failure and result.failure.traceback:
+        yield "traceback", result.failure.traceback
+
+
+# -- the end of a sweep -------------------------------------------------------------------------------------------
+
+
+def report_text(report: SweepReport) -> RenderableType:
+    parts: list[RenderableType] = [Text("")]
+    if report.table.rows:
+        parts.append(_result_table(report.table))
+    parts += [Text(f"failed: {title}: {reason}", style="red") for title, reason in report.table.failed]
+    if report.table.skipped_images:
+        parts.append(Text(f"{report.table.skipped_images} unreadable images were skipped.", style="yellow"))
+    parts.append(Text(f"sweep {report.name}: {_counts(report.counts)} ({in_words(report.seconds)})"))
+    parts.append(Text("Look at every curve, filter and table: orch ui"))
+    return Group(*parts)
+
+
+def _result_table(results: ResultTable) -> Table:
+    columns = used_columns(results)
+    table = _table(title=results.caption)
+    for i in columns:
+        table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold")
+    for row in results.rows:
+        cells = cells_of(row)
+        table.add_row(*(cells[i] for i in columns))
+    if results.averages:
+        table.add_section()
+    for row in results.averages:
+        cells = cells_of(row)
+        table.add_row(*(cells[i] for i in columns), style="bold")
+    return table
+
+
+def report_json(report: SweepReport) -> dict[str, Any]:
+    return {
+        "sweep": report.name,
+        "counts": report.counts,
+        "is_complete": report.is_complete,
+        "interrupted": report.interrupted,
+        "ran": report.ran,
+        "seconds": round(report.seconds, 1),
+        "table": as_json(report.table),
+    }
+
+
+# -- the rest -----------------------------------------------------------------------------------------------------
+
+
+def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
+    table = _table("grid", "axes", "what it is")
+    for grid in grids:
+        axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
+        table.add_row(str(grid.name), axes, grid.description)
+    return table
+
+
+def grids_json(grids: Sequence[SweepSpec]) -> list[dict[str, Any]]:
+    return [grid.model_dump(mode="json", exclude_defaults=True) for grid in grids]
+
+
+def ui_text(url: str, moved: bool) -> RenderableType:
+    note = "The port was busy, so another one is used. " if moved else ""
+    return Text(f"{note}MLflow is at {url}\nCtrl-C ends it.")
+
+
+def ui_json(url: str) -> dict[str, Any]:
+    return {"url": url}
+
+
+def file_text(path: Path, generated: bool) -> RenderableType:
+    return Text(f"{path} ({'generated animals' if generated else 'photographs'})")
+
+
+def file_json(path: Path) -> dict[str, Any]:
+    return {"file": str(path)}

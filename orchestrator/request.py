@@ -1,0 +1,253 @@
+"""What the user asked for: a sweep and everything typed after it, and the name under which it is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, get_args
+
+from orchestrator.merge import Tree, field_of, flatten, lookup, nest, overlay
+from schemas.base import did_you_mean, field_paths
+from schemas.categories import BY_ID, DATASETS, DatasetName, find_categories
+from schemas.errors import SpecError
+from schemas.grids import GRIDS
+from schemas.job import BackboneName, JobSpec, Variant
+from schemas.profiles import PROFILES
+from schemas.sweep import AXIS_ALIASES, Profile, Resources, SweepSpec
+
+CATEGORIES_FIELD = AXIS_ALIASES["category"]
+BACKBONE_FIELD = AXIS_ALIASES["backbone"]
+VARIANT_FIELD = AXIS_ALIASES["variant"]
+DOMAINS: dict[str, tuple[str, ...]] = {
+    BACKBONE_FIELD: get_args(BackboneName),
+    VARIANT_FIELD: get_args(Variant),
+    CATEGORIES_FIELD: tuple(BY_ID),
+}
+"""Every value of the fields that have names for values."""
+SWEEP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
+FIELDS = tuple(field_paths(JobSpec))
+SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in range(1, path.count(".") + 1))
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    sweep: SweepSpec
+    file_stem: str | None = None
+    """Of the sweep file, whose name the sweep takes when it has none of its own."""
+    name: str | None = None
+    profile: str | None = None
+    categories: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
+    variants: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    sets: Mapping[str, Any] | None = None
+    data_root: str | None = None
+    default_profile: str = "laptop"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A request with its grid and profile looked up and every name checked."""
+
+    name: str
+    profile: Profile
+    photographs: bool
+    layers: tuple[Tree, ...]
+    """Fields from the grid, the file and `--set`: laid over the profile's one after the other."""
+    axes: dict[str, tuple[Any, ...]]
+    """By full field name, in the order written."""
+    include: tuple[Tree, ...]
+    exclude: tuple[Tree, ...]
+    resources: Resources
+
+
+def define(request: SweepRequest) -> Definition:
+    """Look up and check everything that a request names.
+
+    Raises:
+        SpecError: an unknown grid, profile, field, category, backbone, variant or data set.
+    """
+    grid = find_grid(request.sweep.grid) if request.sweep.grid else SweepSpec()
+    own, sets = request.sweep, dict(request.sets or {})
+    profile = find_profile(request.profile or own.profile or grid.profile or request.default_profile)
+    for where, fields in (("grid", grid.base), ("`base`", own.base), ("`--set`", sets)):
+        _check_fields(fields, where)
+    layers = (nest(grid.base), nest(own.base), nest(sets))
+    user = reduce(overlay, layers)
+    axes = _axes(request, grid, profile, user)
+    pinned = [field_of(name) for name in sets if field_of(name) in axes]
+    for field in pinned:
+        axes[field] = (axis_value(field, lookup(user, field)),)
+    photographs = lookup(user, "data.images") == "photographs" or (
+        request.data_root is not None and lookup(user, "data.images") is None
+    )
+    return Definition(
+        name=_name(request, profile.name, photographs),
+        profile=profile,
+        photographs=photographs,
+        layers=layers,
+        axes=axes,
+        include=_include_rows(request, (*grid.include, *own.include), axes),
+        exclude=tuple(_row(row, "`exclude`") for row in (*grid.exclude, *own.exclude)),
+        resources=_resources(profile.resources, grid.resources, own.resources),
+    )
+
+
+def find_grid(name: str) -> SweepSpec:
+    if name not in GRIDS:
+        raise SpecError(f"No grid is called {name!r}. {did_you_mean(name, GRIDS)} `orch grid list` describes them.")
+    return GRIDS[name]
+
+
+def find_profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise SpecError(f"No profile is called {name!r}. {did_you_mean(name, PROFILES)}")
+    return PROFILES[name]
+
+
+def find_dataset(word: str) -> DatasetName:
+    for dataset in DATASETS:
+        if dataset.startswith(word.lower().replace("-", "_")):
+            return dataset
+    raise SpecError(f"No data set is called {word!r}. {did_you_mean(word, DATASETS)}")
+
+
+def check_field(name: str, where: str) -> str:
+    """The full name of a field that the user named.
+
+    Raises:
+        SpecError: there is none; the message names the nearest.
+    """
+    field = field_of(name)
+    if field not in FIELDS and field not in SECTIONS:
+        raise SpecError(f"{where} names `{name}`, which is no field. {did_you_mean(name, (*AXIS_ALIASES, *FIELDS))}")
+    return field
+
+
+def _check_fields(fields: Mapping[str, Any], where: str) -> None:
+    for name, _ in flatten(nest(fields)):
+        check_field(name, where)
+
+
+def _axes(request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree) -> dict[str, tuple[Any, ...]]:
+    own = {check_field(axis, "`axes`"): values for axis, values in request.sweep.axes.items()}
+    axes = {check_field(axis, "grid axis"): values for axis, values in grid.axes.items()} | own
+    for axis, values in profile.axes.items():
+        field = field_of(axis)
+        named_all = field in axes and set(axes[field]) == set(DOMAINS.get(field, ()))
+        if field not in own and (named_all or (field not in axes and lookup(user, field) is None)):
+            axes[field] = values
+    axes = {field: _axis_values(field, values) for field, values in axes.items()}
+    if request.categories or request.datasets:
+        axes[CATEGORIES_FIELD] = _narrow_categories(request, axes.get(CATEGORIES_FIELD))
+    for field, words in ((BACKBONE_FIELD, request.backbones), (VARIANT_FIELD, request.variants)):
+        if words:
+            axes[field] = tuple(_named_value(field, word) for word in words)
+    return axes
+
+
+def _named_value(field: str, word: str) -> str:
+    value = word.strip().lower()
+    if value not in DOMAINS[field]:
+        kind = field.rsplit(".", 1)[-1]
+        raise SpecError(f"No {kind} is called {word!r}. {did_you_mean(value, DOMAINS[field])}")
+    return value
+
+
+def _axis_values(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if field != CATEGORIES_FIELD:
+        return values
+    found = [c for v in values for c in ((v,) if isinstance(v, (list, tuple)) else _ids(v))]
+    return tuple(dict.fromkeys(axis_value(field, value) for value in found))
+
+
+def axis_value(field: str, value: Any) -> Any:
+    """Categories are always a tuple of ids; everything else is taken as written."""
+    if field != CATEGORIES_FIELD:
+        return value
+    words = value if isinstance(value, (list, tuple)) else (value,)
+    return tuple(dict.fromkeys(id_ for word in words for id_ in _ids(word)))
+
+
+def _ids(word: Any) -> tuple[str, ...]:
+    return tuple(category.id for category in find_categories(str(word)))
+
+
+def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> tuple[Any, ...]:
+    available = axis if axis is not None else tuple((id_,) for id_ in BY_ID)
+    datasets = {find_dataset(word) for word in request.datasets}
+    if datasets:
+        available = tuple(value for value in available if all(BY_ID[id_].dataset in datasets for id_ in value))
+    if not available:
+        raise SpecError(f"The sweep has no category of {', '.join(sorted(datasets))}. Leave `--dataset` out, or take "
+                        "another grid: `orch grid list`.")  # fmt: skip
+    if not request.categories:
+        return available
+    kept: list[Any] = []
+    for word in request.categories:
+        ids = set(_ids(word))
+        matching = [value for value in available if ids & set(value) and len(value) == 1]
+        if not matching:
+            names = ", ".join(BY_ID[value[0]].label for value in available if len(value) == 1)
+            raise SpecError(f"The sweep has no category {word!r}. It has: {names}. `--grid all-categories` has all 37.")
+        kept += matching
+    return tuple(value for value in available if value in kept)
+
+
+def _row(row: Mapping[str, Any], where: str) -> Tree:
+    _check_fields(row, where)
+    return nest(row)
+
+
+def _include_rows(
+    request: SweepRequest, rows: tuple[dict[str, Any], ...], axes: Mapping[str, tuple[Any, ...]]
+) -> tuple[Tree, ...]:
+    """Included jobs obey `--category`, `--backbone` and `--variant` like all others."""
+    narrowed = {
+        CATEGORIES_FIELD: bool(request.categories or request.datasets),
+        BACKBONE_FIELD: bool(request.backbones),
+        VARIANT_FIELD: bool(request.variants),
+    }
+    kept = []
+    for row in rows:
+        tree = _row(row, "`include`")
+        named = [(f, axis_value(f, lookup(tree, f))) for f in narrowed if narrowed[f] and lookup(tree, f) is not None]
+        if all(value in axes[field] for field, value in named):
+            kept.append(tree)
+    return tuple(kept)
+
+
+def _resources(*layers: Resources) -> Resources:
+    given = {name: value for layer in layers for name, value in layer.model_dump(exclude_unset=True).items()}
+    return Resources.model_validate(given)
+
+
+def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
+    """Equal requests get equal names, so that typing a command again goes on with its sweep."""
+    if request.name:
+        return check_name(request.name)
+    own = request.sweep.name or request.file_stem
+    if own:
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-._")[:80] or "sweep"
+    typed = (
+        request.categories,
+        request.backbones,
+        request.variants,
+        request.datasets,
+        sorted((request.sets or {}).items()),
+    )
+    suffix = f"-{hashlib.sha256(repr(typed).encode()).hexdigest()[:6]}" if any(typed) else ""
+    return f"{request.sweep.grid or 'sweep'}-{profile}{'-photographs' if photographs else ''}{suffix}"
+
+
+def check_name(name: str) -> str:
+    """A sweep's name is also a file's name, so it is kept plain."""
+    if not re.fullmatch(SWEEP_NAME, name):
+        raise SpecError(
+            f"A sweep cannot be called {name!r}. Use letters, digits, dots, dashes and underscores, at most 80, "
+            "a letter or digit first."
+        )
+    return name

@@ -1,0 +1,168 @@
+"""Opens the MLflow store: made and migrated once, switched to WAL, or refused with a reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "orch"
+BUSY_SECONDS = 10.0
+"""How long another program may hold the store before it counts as stuck."""
+_SQLITE_HEADER = b"SQLite format 3\x00"
+_MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def quiet_mlflow() -> None:
+    """No telemetry and no chatter, here and in every process started from here."""
+    for name, value in _MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def exists(settings: Settings) -> bool:
+    """Whether there is a store to read; answered without importing MLflow."""
+    return settings.database is None or settings.database.exists()
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make ORCH_HOME and prove that it can be written.
+
+    Raises:
+        StoreError: it is a file, or cannot be made or written.
+    """
+    home = settings.root
+    try:
+        for folder in (home, settings.cache_dir, settings.checkpoint_dir, settings.lock_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe-{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise StoreError(
+            f"ORCH_HOME {home} cannot be written ({error.strerror or error}). "
+            "Mend its permissions, or set ORCH_HOME to a folder that you may write."
+        ) from error
+
+
+def open_client(settings: Settings) -> MlflowClient:
+    """A client of the store, which is made first where there is none yet.
+
+    Raises:
+        StoreError: the store cannot be reached, read or written.
+    """
+    database = settings.database
+    is_new = database is not None and not database.exists()
+    if database is not None:
+        _check_database(database)
+    else:
+        _check_server(settings.store_uri)
+    quiet_mlflow()
+    with reaching(settings.store_uri):
+        from mlflow import MlflowClient
+
+        quiet_mlflow()
+        client = MlflowClient(tracking_uri=settings.store_uri)
+        if client.get_experiment_by_name(EXPERIMENT) is None:
+            client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri)
+    if database is not None and is_new:
+        _switch_to_wal(database)
+    return client
+
+
+def check_writable(settings: Settings) -> None:
+    """
+    Raises:
+        StoreError: the embedded store exists and is read-only or locked for good.
+    """
+    database = settings.database
+    if database is None or not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE orch_probe (x)")
+            connection.rollback()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The store {database} cannot be written ({error}). Mend its permissions, make room on the disk, or end "
+            "the program that holds it."
+        ) from error
+
+
+def _check_database(database: Path) -> None:
+    try:
+        if database.is_dir():
+            raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
+        if not database.exists():
+            return
+        with database.open("rb") as file:
+            header = file.read(len(_SQLITE_HEADER))
+    except OSError as error:
+        raise StoreError(f"The store {database} cannot be read ({error.strerror}). Mend its permissions.") from error
+    if header not in (_SQLITE_HEADER, b""):
+        raise StoreError(
+            f"The store {database} is not a SQLite database (it starts with {header[:8]!r}). "
+            "Restore it from a copy, or move it away to begin a new one."
+        )
+
+
+def _check_server(uri: str) -> None:
+    """MLflow itself would go on trying for minutes before it says that nobody is there."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise StoreError(
+            f"No MLflow server answers at {without_password(uri)} ({error}). Start it, or mend ORCH_TRACKING_URI."
+        ) from error
+
+
+def _switch_to_wal(database: Path) -> None:
+    """Readers no longer wait for writers; the mode is a property of the file and stays."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Whatever MLflow or its database raises, as one kind of error."""
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise StoreError(
+            f"The store {without_password(uri)} cannot be used: {first_line}. "
+            "See that it runs, can be written and belongs to this version of MLflow."
+        ) from error
+
+
+def without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

@@ -1,0 +1,229 @@
+"""One run of a sweep from claim to report: everything that can be refused is refused before the first job starts."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean
+
+from orchestrator import store
+from orchestrator.claims import Claims, busy
+from orchestrator.compare import PlannedJob, PlanStatus, check_same_sweep, compare
+from orchestrator.disk import check_all_data
+from orchestrator.display import Display
+from orchestrator.driver import Driver, Premises, StopRequest
+from orchestrator.ledger import Ledger, RunStatus
+from orchestrator.pool import Pool, RayPool, RaySession, Shape
+from orchestrator.records import Lease, StoredPlan, SweepRecord, here, pid_exists
+from orchestrator.resources import Machine, shape_for, this_machine
+from orchestrator.settings import Settings
+from orchestrator.tables import VARIANTS, ResultTable, as_markdown, result_table
+
+OpenPool = Callable[[Settings, StoredPlan, int], Pool]
+"""Makes the slots for a sweep that has so many jobs to run; the real one starts Ray."""
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    name: str
+    table: ResultTable
+    counts: dict[str, int]
+    """Jobs by what became of them."""
+    ran: int
+    """Jobs that were left to run when this run began."""
+    interrupted: bool
+    seconds: float
+
+    @property
+    def is_complete(self) -> bool:
+        return set(self.counts) <= {PlanStatus.DONE.value}
+
+    @property
+    def run_status(self) -> RunStatus:
+        if self.is_complete:
+            return "FINISHED"
+        return "KILLED" if self.interrupted else "FAILED"
+
+
+class Liveness:
+    """Whether a sweep has a driver now; asked once per sweep."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._known: dict[str, bool] = {}
+
+    def __call__(self, sweep: str) -> bool:
+        if sweep not in self._known:
+            self._known[sweep] = is_driven(self._ledger.sweep(sweep), time.time())
+        return self._known[sweep]
+
+
+def is_driven(record: SweepRecord | None, now: float) -> bool:
+    return record is not None and record.lease is not None and record.lease.is_alive(now, here(), pid_exists)
+
+
+@dataclass
+class _SessionPool(RayPool):
+    """A pool that takes its Ray down with it."""
+
+    session: RaySession | None = None
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            if self.session is not None:
+                self.session.stop()
+
+
+def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
+    """Ray with one worker per slot.
+
+    Raises:
+        ResourceError: Ray does not start, or a slot needs more than there is.
+    """
+    from workers.actor import worker_class
+
+    session = RaySession(settings.ray_address, cpus=this_machine().cores)
+    session.start()
+    try:
+        shape = _shape(settings, stored, jobs, session.totals())
+        return _SessionPool(worker_class(), shape, session=session)
+    except BaseException:
+        session.stop()
+        raise
+
+
+def _shape(settings: Settings, stored: StoredPlan, jobs: int, totals: dict[str, float]) -> Shape:
+    machine = this_machine()
+    if settings.ray_address != "local":
+        machine = Machine(cores=int(totals.get("CPU", 0)), free_gb=totals.get("memory", 0.0) / 2**30)
+    return shape_for(stored.resources, machine, jobs, totals.get("GPU", 0.0))
+
+
+@dataclass
+class SweepRun:
+    settings: Settings
+    stored: StoredPlan
+    display: Display
+    retry_failed: bool = False
+    open_pool: OpenPool = open_ray_pool
+    stop: StopRequest = field(default_factory=StopRequest)
+
+    def execute(self) -> SweepReport:
+        started = time.time()
+        self._refuse_early()
+        claims = Claims(self.settings.lock_dir)
+        with claims.sweep(self.stored.name, started) as lease, self.stop.listening():
+            ledger = self._open_ledger()
+            self._refuse_foreign(ledger, started)
+            ledger.begin_sweep(self.stored, started)
+            ledger.stamp(self.stored.name, lease)
+            ran = 0
+            try:
+                ran = self._run_jobs(ledger, claims, lease)
+            except KeyboardInterrupt:
+                self.stop.asked = True
+            finally:
+                self.display.close()
+                report = self._report(ledger, ran, time.time() - started)
+                ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
+                ledger.stamp(report.name, None)
+        return report
+
+    def _refuse_early(self) -> None:
+        store.prepare_home(self.settings)
+        check_all_data(self.stored.specs, self.stored.data_root, self.settings.cache_dir)
+        if self.settings.ray_address == "local" and not self.stored.resources.gpus_per_worker:
+            shape_for(self.stored.resources, this_machine(), len(self.stored.jobs))
+
+    def _open_ledger(self) -> Ledger:
+        from orchestrator.mlflow_ledger import MlflowLedger
+
+        store.check_writable(self.settings)
+        return MlflowLedger(store.open_client(self.settings), self.settings.store_uri)
+
+    def _refuse_foreign(self, ledger: Ledger, now: float) -> None:
+        """A name that means other jobs; or, in a store that other machines share, a driver elsewhere."""
+        existing = ledger.sweep(self.stored.name)
+        if existing is None:
+            return
+        if self.settings.database is None and is_driven(existing, now):
+            raise busy(self.stored.name, existing.lease)
+        if existing.plan is not None:
+            check_same_sweep(existing.plan, self.stored.specs)
+
+    def _run_jobs(self, ledger: Ledger, claims: Claims, lease: Lease) -> int:
+        alive = Liveness(ledger)
+        elsewhere = partial(self._is_elsewhere, alive)
+        jobs = compare(self.stored.specs, ledger.jobs(), elsewhere, self.retry_failed)
+        left = [job for job in jobs if job.will_run or job.status is PlanStatus.RUNNING]
+        self.display.say(_opening(self.stored, jobs, len(left)))
+        if not left or self.stop.asked:
+            return 0
+        pool = self.open_pool(self.settings, self.stored, len(left))
+        Driver(
+            sweep=self.stored.name,
+            planned=jobs,
+            ledger=ledger,
+            pool=pool,
+            claims=claims,
+            premises=self._premises(),
+            lease=lease,
+            display=self.display,
+            clock=time.time,
+            driver_is_alive=lambda name: is_driven(ledger.sweep(name), time.time()),
+            stop=self.stop,
+        ).run()
+        return len(left)
+
+    def _is_elsewhere(self, alive: Liveness, name: str) -> bool:
+        return name != self.stored.name and alive(name)
+
+    def _premises(self) -> Premises:
+        return Premises(
+            tracking_uri=self.settings.store_uri,
+            cache_dir=str(self.settings.cache_dir),
+            checkpoint_dir=str(self.settings.checkpoint_dir),
+            data_root=self.stored.data_root,
+            cpus_per_worker=self.stored.resources.cpus_per_worker,
+            cores=this_machine().cores,
+        )
+
+    def _report(self, ledger: Ledger, ran: int, seconds: float) -> SweepReport:
+        records = ledger.jobs([spec.key for spec in self.stored.specs])
+        jobs = compare(self.stored.specs, records, partial(self._is_elsewhere, Liveness(ledger)))
+        return SweepReport(
+            name=self.stored.name,
+            table=result_table(records.values(), self.stored.upstream_keys),
+            counts=dict(Counter(job.status.value for job in jobs)),
+            ran=ran,
+            interrupted=self.stop.asked,
+            seconds=seconds,
+        )
+
+
+def _opening(stored: StoredPlan, jobs: list[PlannedJob], left: int) -> str:
+    done = sum(job.status is PlanStatus.DONE for job in jobs)
+    lending = sum(job.spec.key in stored.upstream_keys for job in jobs)
+    what = f"{len(jobs) - lending} jobs" + (f" and {lending} pre-training" if lending else "")
+    if not left:
+        return f"Sweep {stored.name}: nothing to run, {done} of {len(jobs)} are done."
+    return f"Sweep {stored.name}: {what}; {done} done, {left} to run. Starting the workers."
+
+
+def _metrics(report: SweepReport) -> dict[str, float]:
+    """The key numbers of a sweep, as columns beside its name."""
+    values = {"jobs_done": float(report.counts.get(PlanStatus.DONE.value, 0)),
+              "jobs_failed": float(report.counts.get(PlanStatus.FAILED.value, 0))}  # fmt: skip
+    for variant in VARIANTS:
+        cells = [row.cells[variant] for row in report.table.rows if variant in row.cells]
+        measured = [cell.instability for cell in cells if cell.instability is not None]
+        if cells:
+            values[f"mean_accuracy/{variant}"] = fmean(cell.accuracy for cell in cells)
+        if measured:
+            values[f"mean_location_instability/{variant}"] = fmean(measured)
+    return values

@@ -1,0 +1,119 @@
+"""Opens MLflow's own UI on the right store, with the columns that say what a sweep found."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from orchestrator.settings import Settings
+from orchestrator.store import EXPERIMENT, reaching
+from schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+HOST = "127.0.0.1"
+SHARE_KEY = "orch"
+START_SECONDS = 120.0
+COLUMNS = (
+    "attributes.`Created`", "attributes.`Duration`",
+    "metrics.`test_accuracy`", "metrics.`location_instability`",
+    "tags.`category`", "tags.`backbone`", "tags.`variant`", "tags.`images`",
+    "tags.`orch.state`", "tags.`orch.attempt`", "tags.`orch.failure`",
+)  # fmt: skip
+
+
+def view_state() -> str:
+    """What MLflow keeps when a person shares a view of the runs table; the page reads it by its key."""
+    return json.dumps(
+        {
+            "searchFilter": "",
+            "orderByKey": "attributes.start_time",
+            "orderByAsc": False,
+            "startTime": "ALL",
+            "lifecycleFilter": "Active",
+            "datasetsFilter": [],
+            "modelVersionFilter": "All Runs",
+            "selectedColumns": COLUMNS,
+        }
+    )
+
+
+def share_view(client: MlflowClient, uri: str) -> str:
+    """Leave the view in the store; returns the experiment's id."""
+    with reaching(uri):
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            raise StoreError(f"The store {uri} has no experiment {EXPERIMENT!r} yet. Run a sweep first.")
+        client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{SHARE_KEY}", view_state())
+        return str(experiment.experiment_id)
+
+
+def page(base: str, experiment_id: str) -> str:
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARE_KEY}"
+
+
+def free_port(wanted: int) -> int:
+    """`wanted`, or any free port where somebody else has it."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise StoreError(f"No port of {HOST} is free for the UI.")
+
+
+def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
+    """Run MLflow's server in the foreground until it ends or the user stops it; returns its exit code.
+
+    Raises:
+        StoreError: it ended before it answered.
+    """
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri,
+        "--host", HOST, "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    if settings.artifact_uri:
+        command += ["--default-artifact-root", settings.artifact_uri]
+    # One process for the API; the job runner would add four that nothing here uses.
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _await(server, " ".join(command), f"http://{HOST}:{port}/health")
+        on_ready()
+        return server.wait()
+    except KeyboardInterrupt:
+        return 0
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise StoreError(
+                f"MLflow's server ended at once with code {server.returncode}. Run it by hand to see why: {command}"
+            )
+        try:
+            with urllib.request.urlopen(health, timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.3)
+    raise StoreError(f"MLflow's server did not answer within {START_SECONDS:.0f} s.")

@@ -1,0 +1,63 @@
+"""What every test shares: one thread, no telemetry, and one MLflow store for the whole session."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+# Before torch, ray and mlflow are imported anywhere.
+os.environ.update(
+    {
+        "OMP_NUM_THREADS": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+)
+
+import pytest
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, but not those that MLflow causes in SQLAlchemy."""
+    config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+class Store(NamedTuple):
+    """A real MLflow store on sqlite, with one experiment."""
+
+    uri: str
+    experiment_id: str
+
+    @property
+    def client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Creating one takes seconds, so tests share it and each makes runs of its own."""
+    from mlflow import MlflowClient
+
+    folder: Path = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    experiment_id = MlflowClient(uri).create_experiment("tests", artifact_location=str(folder / "artifacts"))
+    with sqlite3.connect(folder / "mlflow.db") as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    return Store(uri, experiment_id)
+
+
+@pytest.fixture
+def new_run(store: Store) -> Callable[[], str]:
+    """Makes an empty run in the shared store and gives its id."""
+    return lambda: store.client.create_run(store.experiment_id).info.run_id

@@ -1,0 +1,278 @@
+"""The filter loss is Eq. 1, its paper gradient is Eq. 4 with Z_T held constant, and no map breaks either."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from interp_model.filter_loss import (
+    FilterLoss,
+    batch_log_z,
+    fitness,
+    in_units_of_peak,
+    labelled_bound,
+    lambda_at,
+    mutual_information,
+    paper_loss,
+)
+from interp_model.mask import peak_index
+from interp_model.templates import make_templates, template_prior
+from schemas.job import FilterLossSpec
+
+N_SIDE = 4
+T_THW = make_templates(N_SIDE).double()
+PRIOR_T = template_prior(N_SIDE).double()
+
+
+def maps(*, images: int = 5, filters: int = 3, scale: float = 50.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.rand(images, filters, N_SIDE, N_SIDE, dtype=torch.float64, generator=generator)
+
+
+def loss_by_loops(x_NHW: Tensor) -> float:
+    """Eqs. 1 and 2 of one filter, sum by sum."""
+    strength = [[math.exp((x_HW * t_HW).sum().item()) for x_HW in x_NHW] for t_HW in T_THW]
+    p_x_given_t = [[s / sum(row) for s in row] for row in strength]
+    p_t = 1 / len(T_THW)
+    p_x = [sum(p_t * row[x] for row in p_x_given_t) for x in range(len(x_NHW))]
+    return -sum(p_t * p * math.log(p / p_x[x]) for row in p_x_given_t for x, p in enumerate(row))
+
+
+def eq_1_with_z_fixed(x_NFHW: Tensor) -> Tensor:
+    """Per template, image and filter: the summands of Eq. 1, by autograd alone, with Z_T a constant."""
+    fit_FTN = torch.einsum("nfhw,thw->ftn", x_NFHW, T_THW)
+    log_q_FTN = fit_FTN - fit_FTN.logsumexp(-1, keepdim=True).detach()
+    log_px_F1N = (log_q_FTN + PRIOR_T.log()[:, None]).logsumexp(1, keepdim=True)
+    return -(PRIOR_T[:, None] * log_q_FTN.exp() * (log_q_FTN - log_px_F1N))
+
+
+def gradient(loss: Tensor, x: Tensor) -> Tensor:
+    (grad,) = torch.autograd.grad(loss.sum(), x)
+    return grad
+
+
+def test_mutual_information_is_eq_1_summed_by_hand() -> None:
+    x_NFHW = maps()
+    expected = [-loss_by_loops(x_NFHW[:, f]) for f in range(3)]
+    torch.testing.assert_close(mutual_information(x_NFHW, T_THW, PRIOR_T), torch.tensor(expected, dtype=torch.float64))
+
+
+def test_equal_maps_tell_nothing() -> None:
+    x_NFHW = maps(images=1).expand(6, -1, -1, -1)
+    torch.testing.assert_close(mutual_information(x_NFHW, T_THW, PRIOR_T), torch.zeros(3, dtype=torch.float64))
+
+
+def test_mutual_information_is_bounded_by_what_the_images_can_carry() -> None:
+    strong = mutual_information(maps(images=8, scale=1e6), T_THW, PRIOR_T)
+    assert (strong > 1).all()
+    assert (strong <= math.log(8) + 1e-9).all()
+
+
+def test_eq_5_decomposes_eq_1() -> None:
+    x_NFHW = maps()
+    fit_NFT = torch.einsum("nfhw,thw->nft", x_NFHW, T_THW)
+    joint_NFT = fit_NFT.softmax(0) * PRIOR_T
+    p_x_NF = joint_NFT.sum(-1)
+    post_NFT = joint_NFT / p_x_NF[..., None]
+    pos_NF, neg_NF = post_NFT[..., :-1].sum(-1), post_NFT[..., -1]
+    within_NFP = post_NFT[..., :-1] / pos_NF[..., None]
+    h_t = -(PRIOR_T * PRIOR_T.log()).sum()
+    h_side = -(p_x_NF * (pos_NF * pos_NF.log() + neg_NF * neg_NF.log())).sum(0)  # Eq. 6
+    h_place = -(p_x_NF * pos_NF * (within_NFP * within_NFP.log()).sum(-1)).sum(0)  # Eq. 7, with its minus sign
+    torch.testing.assert_close(-mutual_information(x_NFHW, T_THW, PRIOR_T), -h_t + h_side + h_place)
+
+
+@pytest.mark.parametrize("scale", [1.0, 50.0, 500.0])
+def test_the_full_backward_is_the_gradient_of_eq_1_with_z_fixed(scale: float) -> None:
+    x = maps(scale=scale).requires_grad_()
+    ours = gradient(paper_loss(x, T_THW, PRIOR_T, batch_log_z(x.detach(), T_THW)), x)
+    torch.testing.assert_close(ours, gradient(eq_1_with_z_fixed(x), x))
+
+
+def test_the_full_backward_is_not_the_gradient_of_eq_1() -> None:
+    x = maps().requires_grad_()
+    ours = gradient(paper_loss(x, T_THW, PRIOR_T, batch_log_z(x.detach(), T_THW)), x)
+    true = gradient(-mutual_information(x, T_THW, PRIOR_T), x)
+    assert (ours - true).norm() > 0.1 * true.norm()
+
+
+def test_both_forms_have_the_value_of_their_sum() -> None:
+    x = maps()
+    log_z_FT, target_NF = batch_log_z(x, T_THW), peak_index(x)
+    full = paper_loss(x, T_THW, PRIOR_T, log_z_FT)
+    torch.testing.assert_close(full, -mutual_information(x, T_THW, PRIOR_T))
+    one = paper_loss(x, T_THW, PRIOR_T, log_z_FT, target_NF)
+    chosen_FTN = torch.zeros_like(eq_1_with_z_fixed(x)).scatter_(1, target_NF.T[:, None], 1)
+    torch.testing.assert_close(one, (eq_1_with_z_fixed(x) * chosen_FTN).sum((1, 2)))
+
+
+def test_the_approximation_is_the_target_s_share_of_the_full_gradient() -> None:
+    x = maps(images=1, filters=1).requires_grad_()
+    log_z_FT = batch_log_z(torch.cat([x.detach(), maps(images=3, filters=1, seed=1)]), T_THW)
+    shares = [gradient(paper_loss(x, T_THW, PRIOR_T, log_z_FT, torch.full((1, 1), t)), x) for t in range(len(T_THW))]
+    torch.testing.assert_close(sum(shares, torch.zeros_like(x)), gradient(paper_loss(x, T_THW, PRIOR_T, log_z_FT), x))
+
+
+def test_the_approximation_sharpens_a_peak_and_silences_a_negative() -> None:
+    x = torch.full((2, 1, N_SIDE, N_SIDE), 4.0, dtype=torch.float64)
+    x[:, :, 1, 2] = 200.0
+    x.requires_grad_()
+    log_z_FT = batch_log_z(torch.cat([x.detach(), maps(filters=1, scale=1.0)]), T_THW)
+    peak, negative = 1 * N_SIDE + 2, N_SIDE**2
+    downhill = -gradient(paper_loss(x, T_THW, PRIOR_T, log_z_FT, torch.tensor([[peak], [negative]])), x)
+    assert downhill[0, 0, 1, 2] > 0
+    assert downhill[0, 0, 3, 0] < 0
+
+
+def labelled(x: Tensor, target_NF: Tensor) -> Tensor:
+    return labelled_bound(in_units_of_peak(x, 4.0), T_THW, PRIOR_T, target_NF)
+
+
+def some_targets(x: Tensor) -> Tensor:
+    """Peaks for the first images, the negative template for the last two."""
+    target_NF = peak_index(x)
+    target_NF[-2:] = N_SIDE**2
+    return target_NF
+
+
+def share_at(x_NFHW: Tensor, target_NF: Tensor) -> Tensor:
+    """The target unit's share of each of the first four maps' sums."""
+    x_NFP = x_NFHW[:4].flatten(2)
+    return x_NFP.gather(2, target_NF[:4, :, None]).squeeze(2) / x_NFP.sum(2)
+
+
+def test_in_units_of_peak_a_lone_unit_fits_its_template_by_the_sharpness() -> None:
+    x = torch.zeros(2, 1, N_SIDE, N_SIDE, dtype=torch.float64)
+    x[:, 0, 1, 2] = torch.tensor([2.0, 6.0])
+    fit_N = fitness(in_units_of_peak(x, 4.0), T_THW)[:, 0, 1 * N_SIDE + 2]
+    torch.testing.assert_close(fit_N, torch.tensor([2.0, 6.0], dtype=torch.float64))  # 4 nats at their mean of 4
+
+
+def test_the_labelled_bound_is_the_posterior_s_cross_entropy_summed_by_hand() -> None:
+    x = in_units_of_peak(maps(images=4, filters=1), 1.0)
+    target_NF = some_targets(x)
+    strength_NT = fitness(x, T_THW)[:, 0].exp()
+    post_NT = strength_NT / strength_NT.sum(0)
+    post_NT = post_NT / post_NT.sum(1, keepdim=True)
+    surprise = [-math.log(post_NT[n, t].item()) for n, t in enumerate(target_NF[:, 0].tolist())]
+    expected = ((surprise[0] + surprise[1]) / 2 + (surprise[2] + surprise[3]) / 2) / 2
+    assert labelled_bound(x, T_THW, PRIOR_T, target_NF).item() == pytest.approx(expected)
+
+
+def test_the_labelled_bound_does_not_depend_on_how_strong_a_filter_is() -> None:
+    x = maps()
+    torch.testing.assert_close(labelled(x, some_targets(x)), labelled(1000 * x, some_targets(x)))
+
+
+def test_no_filter_gains_by_growing() -> None:
+    x = maps().requires_grad_()
+    along_itself_F = (gradient(labelled(x, some_targets(x)), x) * x).sum((0, 2, 3))
+    torch.testing.assert_close(along_itself_F, torch.zeros(3, dtype=torch.float64))
+
+
+def test_the_labelled_gradient_is_autograd_s_with_z_fixed_and_checked_numerically() -> None:
+    x = maps(images=4, filters=2)
+    target_NF = some_targets(x)
+    log_z_FT = fitness(in_units_of_peak(x, 4.0), T_THW).logsumexp(0)
+
+    def with_that_z(x: Tensor) -> Tensor:
+        log_joint = fitness(in_units_of_peak(x, 4.0), T_THW) - log_z_FT + PRIOR_T.log()
+        surprise = -log_joint.log_softmax(2).gather(2, target_NF[..., None])[..., 0]
+        return (surprise[:2].mean(0) + surprise[2:].mean(0)) / 2
+
+    assert torch.autograd.gradcheck(with_that_z, x.clone().requires_grad_())
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    torch.testing.assert_close(gradient(labelled(ours, target_NF), ours), gradient(with_that_z(theirs), theirs))
+
+
+def test_going_downhill_silences_negatives_and_gathers_positives_at_their_peak() -> None:
+    x = maps(images=6, filters=2, scale=1.0)
+    target_NF = some_targets(x)
+    share_before_NF = share_at(x, target_NF)
+    for _ in range(300):
+        x = x.requires_grad_()
+        x = (x.detach() - 0.05 * gradient(labelled(x, target_NF), x)).clamp_min(0)
+    positive_NFP, negative_NFP = x[:4].flatten(2), x[4:].flatten(2)
+    assert negative_NFP.sum() < 0.01 * positive_NFP.sum()
+    assert (share_at(x, target_NF) > 1.5 * share_before_NF).all()
+
+
+@pytest.mark.parametrize("form", get_args(FilterLossSpec.model_fields["form"].annotation))
+class TestFilterLoss:
+    def build(self, form: str, **options: Any) -> FilterLoss:
+        return FilterLoss(FilterLossSpec(form=form, **options), N_SIDE, 3, 1)
+
+    @pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e4, 1e15])
+    def test_stays_finite_however_weak_or_strong_the_maps(self, form: str, scale: float) -> None:
+        loss = self.build(form)
+        for seed in range(3):
+            x = maps(images=6, scale=scale, seed=seed).float().requires_grad_()
+            value = loss(x, torch.tensor([1, 0, 1, 0, 1, 0]))
+            assert value.isfinite()
+            assert gradient(value, x).isfinite().all()
+
+    def test_a_filter_that_died_gets_a_finite_gradient_beside_one_that_lives(self, form: str) -> None:
+        x = maps(scale=10.0).float()
+        x[:, 1] *= 1e-20
+        x[:, 2] = 0
+        x.requires_grad_()
+        grad = gradient(self.build(form)(x, torch.tensor([1, 1, 0, 0, 1])), x)
+        assert grad.isfinite().all()
+        assert grad[:, 1].abs().max() <= 200 * grad[:, 0].abs().max()
+
+    @pytest.mark.parametrize("labels", [[1, 1, 1], [0, 0, 0]])
+    def test_a_batch_of_one_kind_is_no_accident(self, form: str, labels: list[int]) -> None:
+        x = maps(images=3).float().requires_grad_()
+        assert gradient(self.build(form)(x, torch.tensor(labels)), x).isfinite().all()
+
+    def test_goes_on_from_a_checkpoint_as_if_never_stopped(self, form: str) -> None:
+        first, second = self.build(form), self.build(form)
+        label_N = torch.tensor([1, 0, 1, 0, 1])
+        first(maps(seed=1).float(), label_N)
+        second.load_state_dict(first.state_dict())
+        later = maps(seed=2).float()
+        assert first(later, label_N).item() == second(later, label_N).item()
+
+    def test_evaluation_leaves_the_running_state_alone(self, form: str) -> None:
+        loss = self.build(form)
+        loss(maps().float(), torch.tensor([1, 0, 1, 0, 1]))
+        before = {name: value.clone() for name, value in loss.state_dict().items()}
+        loss.eval()(maps(seed=5).float(), torch.tensor([0, 0, 1, 1, 1]))
+        for name, value in loss.state_dict().items():
+            torch.testing.assert_close(value, before[name])
+
+
+def test_the_running_z_is_the_mean_strength_times_the_images() -> None:
+    loss = FilterLoss(FilterLossSpec(form="full"), N_SIDE, 3, 1).double()
+    label_N = torch.tensor([1, 0, 1, 0, 1])
+    batches = [maps(seed=seed) for seed in (0, 1)]
+    strengths = [fitness(x, loss.t_THW).exp().mean(0) for x in batches]
+    for x in batches:
+        loss(x, label_N)
+    torch.testing.assert_close(loss.log_mean_FT.exp(), 0.9 * strengths[0] + 0.1 * strengths[1])
+
+
+def test_a_stale_z_never_makes_a_probability_larger_than_one() -> None:
+    x = maps(scale=500.0).requires_grad_()
+    stale_FT = batch_log_z(maps(scale=1.0), T_THW)
+    bound = PRIOR_T[0] * T_THW.abs().max() * math.log(len(PRIOR_T)) * len(T_THW)
+    assert gradient(paper_loss(x, T_THW, PRIOR_T, stale_FT), x).abs().max() <= bound
+
+
+def test_targets_name_the_peak_for_the_category_and_the_negative_template_elsewhere() -> None:
+    loss = FilterLoss(FilterLossSpec(), N_SIDE, 1, 1)
+    x = torch.zeros(2, 1, N_SIDE, N_SIDE)
+    x[:, :, 3, 1] = 1
+    assert loss.target(x, torch.tensor([1, 0])).tolist() == [[13], [16]]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"), [("constant", 6.0), ("inverse_epoch", 2.0), ("activation", 2.0 * 0.5)]
+)
+def test_lambda_follows_its_schedule(schedule: str, expected: float) -> None:
+    spec = FilterLossSpec.model_validate({"weight": 6.0, "schedule": schedule})
+    assert lambda_at(spec, epoch=3, mean_peak=0.5) == pytest.approx(expected)

@@ -1,0 +1,105 @@
+"""Builders for the orchestrator's tests: small sweeps, records, and slots whose jobs end as a script says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.planner import PlannedSweep, plan
+from orchestrator.pool import Ended
+from orchestrator.request import SweepRequest, define
+from schemas.job import DataSpec
+from schemas.lifecycle import StopReason
+from schemas.order import Progress, WorkOrder
+from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
+from schemas.sweep import SweepSpec
+
+
+class FixedResolver:
+    """Digests that do not ask the disk."""
+
+    def __init__(self, digest: str = "d0") -> None:
+        self.digest = digest
+
+    def data_digest(self, data: DataSpec) -> str:
+        return f"{self.digest}-{data.images}"
+
+    def weights_digest(self, path: str) -> str:
+        return f"sha-of-{path}"
+
+
+Plan = Callable[..., PlannedSweep]
+
+
+def plan_of(sweep: str | Mapping[str, Any], *, digest: str = "d0", **options: Any) -> PlannedSweep:
+    """Plan a grid, or a sweep given by its fields, without a disk."""
+    fields = {"grid": sweep} if isinstance(sweep, str) else dict(sweep)
+    return plan(define(SweepRequest(sweep=SweepSpec.model_validate(fields), **options)), FixedResolver(digest))
+
+
+def metrics(accuracy: float = 0.9, instability: float | None = 0.1, **more: Any) -> JobMetrics:
+    return JobMetrics(test_accuracy=accuracy, train_accuracy=1.0, location_instability=instability, **more)
+
+
+def result_of(order: WorkOrder, reason: StopReason = StopReason.FINISHED, seconds: float = 1.0) -> JobResult:
+    finished = reason is StopReason.FINISHED
+    return JobResult(
+        job_key=order.spec.key,
+        attempt=order.attempt,
+        stop_reason=reason,
+        seconds=seconds,
+        metrics=metrics() if finished else None,
+        checkpoint=CheckpointPointer(path=f"{order.spec.key}.pt", epoch=1, sha256="0") if finished else None,
+        failure=None if finished else Failure(kind="Scripted", message=f"ended by script: {reason}"),
+    )
+
+
+class ScriptedPool:
+    """Slots without processes: each `wait` ends the oldest job, for the next reason in that job's script."""
+
+    def __init__(self, slots: int = 1, script: Mapping[str, list[StopReason]] | None = None) -> None:
+        self._slots = slots
+        self._script = {title: list(reasons) for title, reasons in (script or {}).items()}
+        self.orders: list[WorkOrder] = []
+        self.busy: dict[int, WorkOrder] = {}
+        self.most_busy = 0
+        self.stopped = False
+        self.closed = False
+        self.on_start: Callable[[WorkOrder], None] = lambda order: None
+        self.on_wait: Callable[[], None] = lambda: None
+        self.held: str | None = None
+        """Title of a job that goes on until it is asked to stop."""
+
+    @property
+    def slots(self) -> int:
+        return self._slots
+
+    @property
+    def started(self) -> list[str]:
+        return [order.spec.title for order in self.orders]
+
+    def start(self, slot: int, order: WorkOrder) -> None:
+        assert slot not in self.busy, "a slot takes one job at a time"
+        self.busy[slot] = order
+        self.orders.append(order)
+        self.most_busy = max(self.most_busy, len(self.busy))
+        self.on_start(order)
+
+    def wait(self, seconds: float) -> list[Ended]:
+        self.on_wait()
+        if not self.busy or (not self.stopped and self.held in [order.spec.title for order in self.busy.values()]):
+            return []
+        slot, order = next(iter(self.busy.items()))
+        del self.busy[slot]
+        reasons = self._script.get(order.spec.title, [])
+        reason = reasons.pop(0) if reasons else StopReason.FINISHED
+        return [Ended(slot, result_of(order, StopReason.INTERRUPTED if self.stopped else reason))]
+
+    def progress(self) -> dict[int, Progress]:
+        return {slot: Progress(job_key=order.spec.key, phase="training") for slot, order in self.busy.items()}
+
+    def stop(self) -> None:
+        self.stopped = True
+
+    def close(self) -> None:
+        self.closed = True

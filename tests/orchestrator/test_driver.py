@@ -1,0 +1,227 @@
+"""A driver's decisions, with scripted slots and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from doubles import ScriptedPool, plan_of
+
+from orchestrator.claims import Claims
+from orchestrator.compare import compare
+from orchestrator.display import Now
+from orchestrator.driver import STAMP_SECONDS, Driver, Premises, StopRequest
+from orchestrator.ledger import InMemoryLedger
+from orchestrator.records import Lease, StoredPlan
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.order import WorkOrder
+
+JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
+UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
+S, R = JobState, StopReason
+
+
+class Listener:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown: list[Now] = []
+
+    def show(self, now: Now) -> None:
+        self.shown.append(now)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None: ...
+
+
+class Bench:
+    """A sweep ready to be driven, again and again, over one ledger."""
+
+    def __init__(self, folder: Path, jobs: tuple[JobSpec, ...] = JOBS) -> None:
+        self.ledger = InMemoryLedger()
+        self.claims = Claims(folder / "locks")
+        self.display = Listener()
+        self.stop = StopRequest()
+        self.time = 0.0
+        self.jobs = jobs
+        self.alive: set[str] = set()
+        self.ledger.begin_sweep(StoredPlan(name="s", profile="laptop", jobs=()), 0.0)
+
+    def clock(self) -> float:
+        self.time += 1.0
+        return self.time
+
+    def driver(self, pool: ScriptedPool, retry_failed: bool = False) -> Driver:
+        return Driver(
+            sweep="s",
+            planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__, retry_failed),
+            ledger=self.ledger,
+            pool=pool,
+            claims=self.claims,
+            premises=Premises("uri", "cache", "checkpoints", None, cpus_per_worker=1, cores=4),
+            lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
+            display=self.display,
+            clock=self.clock,
+            driver_is_alive=self.alive.__contains__,
+            stop=self.stop,
+        )
+
+    def drive(self, script: Mapping[str, list[StopReason]] | None = None, slots: int = 1) -> ScriptedPool:
+        pool = ScriptedPool(slots, script)
+        self.driver(pool).run()
+        assert pool.closed
+        return pool
+
+    @property
+    def states(self) -> list[JobState | None]:
+        records = self.ledger.jobs()
+        return [records[job.key].state if job.key in records else None for job in self.jobs]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
+    pool = bench.drive(slots=2)
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert pool.most_busy == 2
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_running_again_runs_nothing(bench: Bench) -> None:
+    bench.drive()
+    assert bench.drive().started == []
+
+
+def test_a_job_is_told_where_its_starting_weights_lie(bench: Bench) -> None:
+    orders = bench.drive().orders
+    assert orders[0].upstream is None
+    assert [order.upstream and order.upstream.path for order in orders[1:]] == [f"{JOBS[0].key}.pt"] * 2
+
+
+def test_a_lone_pretraining_job_takes_all_cores(bench: Bench) -> None:
+    assert [order.threads for order in bench.drive(slots=2).orders] == [4, 1, 1]
+
+
+def test_a_lost_worker_costs_an_attempt_and_nothing_else(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.WORKER_LOST]})
+    assert pool.started.count(ORDINARY) == 2
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert bench.ledger.get(JOBS[1].key).attempt == 2
+    assert [order.attempt for order in pool.orders if order.spec.title == ORDINARY] == [1, 2]
+
+
+def test_a_worker_that_is_always_lost_ends_as_failed(bench: Bench) -> None:
+    bench.drive({ORDINARY: [R.WORKER_LOST] * 50})
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+
+
+def test_a_failed_job_does_not_stop_the_others(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.DIVERGED]})
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+    assert any("Scripted: ended by script: diverged" in line for line in bench.display.lines)
+
+
+def test_what_needs_a_failed_job_is_never_attempted(bench: Bench) -> None:
+    assert bench.drive({UP: [R.BAD_DATA]}).started == [UP]
+    assert bench.states == [S.FAILED, None, None]
+
+
+def test_failed_jobs_are_left_alone_until_asked_for(bench: Bench) -> None:
+    bench.drive({UP: [R.BAD_DATA]})
+    assert bench.drive().started == []
+    pool = ScriptedPool()
+    bench.driver(pool, retry_failed=True).run()
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_request_to_stop_saves_what_runs_and_starts_nothing_more(bench: Bench) -> None:
+    pool = ScriptedPool()
+    pool.held = ORDINARY
+
+    def ctrl_c(order: WorkOrder) -> None:
+        bench.stop.asked = order.spec.title == ORDINARY
+
+    pool.on_start = ctrl_c
+    bench.driver(pool).run()
+    assert pool.started == [UP, ORDINARY]
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, None]
+    assert bench.ledger.get(JOBS[1].key).stop_reason is R.INTERRUPTED
+    bench.stop.asked = False
+    assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+
+
+def test_an_end_at_once_leaves_no_job_running(bench: Bench) -> None:
+    pool = ScriptedPool()
+
+    def break_off(order: WorkOrder) -> None:
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert pool.closed
+    assert bench.states[0] is S.REQUEUED
+    assert bench.drive().started == [UP, ORDINARY, INTERPRETABLE]
+
+
+def test_what_a_dead_driver_left_running_is_requeued_and_finished(bench: Bench) -> None:
+    bench.ledger.add(JOBS[0], "s", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    pool = bench.drive()
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.ledger.get(JOBS[0].key).attempt == 2
+
+
+def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Bench) -> None:
+    bench.alive.add("other")
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(JOBS[0], "other", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    pool = ScriptedPool()
+    looks = 0
+
+    def other_driver_finishes() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 10:
+            bench.ledger.move(JOBS[0].key, S.SUCCEEDED, bench.time)
+
+    pool.on_wait = other_driver_finishes
+    bench.driver(pool).run()
+    assert pool.started == [ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_job_whose_lock_another_process_holds_is_waited_for(bench: Bench, tmp_path: Path) -> None:
+    other = Claims(tmp_path / "locks")
+    assert other.take_job(JOBS[1].key)
+    pool = ScriptedPool()
+    pool.on_start = lambda order: other.release_all() if order.spec.title == INTERPRETABLE else None
+    bench.driver(pool).run()
+    assert pool.started == [UP, INTERPRETABLE, ORDINARY]
+
+
+def test_the_lease_is_renewed_while_jobs_run(bench: Bench) -> None:
+    bench.time = STAMP_SECONDS + 5
+    bench.drive()
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease is not None
+    assert sweep.lease.sign_at > STAMP_SECONDS
+
+
+def test_a_person_sees_the_count_and_the_running_jobs(bench: Bench) -> None:
+    bench.drive()
+    assert bench.display.lines[0] == f"[1/3] {UP}: accuracy 0.900, location instability 0.1000 (1 s)"
+    assert bench.display.shown[-1].done == bench.display.shown[-1].total == 3
+    assert bench.display.shown[-1].seconds_left == 0

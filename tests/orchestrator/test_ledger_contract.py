@@ -1,0 +1,219 @@
+"""What every ledger must do. A new backend is done when it is in `LEDGERS` and this passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+from doubles import metrics, plan_of
+
+from orchestrator.ledger import InMemoryLedger, Ledger, known_sweep
+from orchestrator.mlflow_ledger import MlflowLedger
+from orchestrator.records import Lease, StoredPlan
+from schemas.errors import IllegalTransition, StoreError
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import CheckpointPointer, Failure, JobResult
+
+if TYPE_CHECKING:
+    from conftest import Store
+
+SPEC, OTHER = plan_of("smoke", categories=("cat",), backbones=("alexnet",), sets={"weights.source": "random"}).jobs
+PLAN = StoredPlan(name="s", profile="laptop", jobs=(SPEC.model_dump(mode="json"), OTHER.model_dump(mode="json")))
+
+
+def mlflow_ledger(store: Store) -> MlflowLedger:
+    """A real one, in an experiment of its own."""
+    name = f"ledger-{uuid4().hex}"
+    store.client.create_experiment(name, artifact_location=f"{store.uri.removeprefix('sqlite:///')}-{name}")
+    return MlflowLedger(store.client, store.uri, experiment=name)
+
+
+LEDGERS: dict[str, Callable[[Store], Ledger]] = {"memory": lambda store: InMemoryLedger(), "mlflow": mlflow_ledger}
+
+
+@pytest.fixture(params=LEDGERS)
+def ledger(request: pytest.FixtureRequest, store: Store) -> Ledger:
+    made = LEDGERS[request.param](store)
+    made.begin_sweep(PLAN, now=1.0)
+    return made
+
+
+def walk(ledger: Ledger, *states: str) -> None:
+    for now, state in enumerate(states, start=2):
+        ledger.move(SPEC.key, JobState(state), now=float(now))
+
+
+def test_an_added_job_is_queued_with_its_spec(ledger: Ledger) -> None:
+    record = ledger.add(SPEC, "s", now=1.0)
+    assert record.state is JobState.QUEUED
+    assert JobSpec.model_validate(record.fields) == SPEC
+    assert ledger.get(SPEC.key) == record
+
+
+def test_adding_twice_keeps_the_first_record(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running")
+    again = ledger.add(SPEC, "s", now=9.0)
+    assert (again.state, again.last_sign_at) == (JobState.RUNNING, 2.0)
+    assert len(ledger.jobs()) == 1
+
+
+def test_an_illegal_move_changes_nothing(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    with pytest.raises(IllegalTransition, match="cannot become succeeded"):
+        ledger.move(SPEC.key, JobState.SUCCEEDED, now=2.0)
+    assert ledger.get(SPEC.key).state is JobState.QUEUED
+
+
+def test_an_unknown_job_says_how_to_list_known_ones(ledger: Ledger) -> None:
+    with pytest.raises(StoreError, match="orch status"):
+        ledger.get("no-such-job")
+
+
+def test_a_job_that_runs_again_is_the_same_record_in_its_next_attempt(ledger: Ledger) -> None:
+    first = ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running", "requeued", "queued", "running")
+    record = ledger.get(SPEC.key)
+    assert (record.attempt, record.last_sign_at, record.run_id) == (2, 5.0, first.run_id)
+
+
+def test_a_result_and_its_reason_are_kept(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running")
+    result = JobResult(
+        job_key=SPEC.key,
+        attempt=1,
+        stop_reason=StopReason.FINISHED,
+        metrics=metrics(landmark_instability={"head": 0.1}),
+        checkpoint=CheckpointPointer(path="/x.pt", epoch=3, sha256="ab"),
+    )
+    ledger.move(SPEC.key, JobState.SUCCEEDED, now=3.0, reason=StopReason.FINISHED, result=result)
+    record = ledger.get(SPEC.key)
+    assert (record.stop_reason, record.result) == (StopReason.FINISHED, result)
+
+
+def test_a_failure_of_any_length_is_kept_with_its_last_lines(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running")
+    failure = Failure(kind="Boom", message="m" * 9000, traceback="x" * 20000 + "the last line")
+    result = JobResult(job_key=SPEC.key, attempt=1, stop_reason=StopReason.CODE_RAISED, failure=failure)
+    ledger.move(SPEC.key, JobState.FAILED, now=3.0, reason=StopReason.CODE_RAISED, result=result)
+    kept = ledger.get(SPEC.key).result
+    assert kept is not None
+    assert kept.failure is not None
+    assert kept.failure.kind == "Boom"
+    assert kept.failure.traceback.endswith("the last line")
+
+
+def test_a_new_attempt_does_not_forget_the_earlier_result(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running")
+    lost = JobResult(job_key=SPEC.key, attempt=1, stop_reason=StopReason.WORKER_LOST)
+    ledger.move(SPEC.key, JobState.REQUEUED, now=3.0, reason=StopReason.WORKER_LOST, result=lost)
+    record = ledger.move(SPEC.key, JobState.QUEUED, now=4.0, facts={"host": "h", "sweep": "t"})
+    assert (record.result, record.driven_by, record.stop_reason) == (lost, "t", None)
+    assert ledger.get(SPEC.key) == record
+
+
+def test_jobs_are_read_in_bulk_and_by_key(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    ledger.add(OTHER, "s", now=1.0)
+    assert set(ledger.jobs()) == {SPEC.key, OTHER.key}
+    assert set(ledger.jobs([OTHER.key, "unknown"])) == {OTHER.key}
+
+
+def test_beginning_a_sweep_twice_keeps_the_first(ledger: Ledger) -> None:
+    again = ledger.begin_sweep(PLAN.model_copy(update={"profile": "paper"}), now=9.0)
+    assert (again.started_at, again.plan) == (1.0, PLAN)
+    assert len(ledger.sweeps()) == 1
+
+
+def test_a_lease_is_stamped_renewed_and_lifted(ledger: Ledger) -> None:
+    lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
+    for stamp in (lease, lease.model_copy(update={"sign_at": 2.0}), None):
+        ledger.stamp("s", stamp)
+        assert known_sweep(ledger, "s").lease == stamp
+
+
+def test_sweeps_are_listed_newest_first(ledger: Ledger) -> None:
+    ledger.begin_sweep(PLAN.model_copy(update={"name": "later"}), now=5.0)
+    assert [sweep.name for sweep in ledger.sweeps()] == ["later", "s"]
+
+
+def test_an_unknown_sweep_lists_the_nearest(ledger: Ledger) -> None:
+    ledger.begin_sweep(PLAN.model_copy(update={"name": "smoke-laptop"}), now=5.0)
+    assert ledger.sweep("nix") is None
+    with pytest.raises(StoreError, match="Did you mean 'smoke-laptop'"):
+        known_sweep(ledger, "smoke-lapto")
+
+
+def test_a_concluded_sweep_can_go_on(ledger: Ledger) -> None:
+    for _ in range(2):
+        ledger.conclude("s", "a note", {"jobs_done": 1.0}, "KILLED")
+    ledger.stamp("s", Lease(host="h", pid=1, since=1.0, sign_at=1.0))
+    assert known_sweep(ledger, "s").lease is not None
+
+
+# -- what only MLflow shows ---------------------------------------------------------------------------------------
+
+
+def test_mlflows_own_status_tells_the_truth(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    run_id = ledger.add(SPEC, "s", now=1.0).run_id
+    seen = [store.client.get_run(run_id).info.status]
+    for now, state in enumerate(["running", "failed", "requeued", "queued", "running", "succeeded"], start=2):
+        ledger.move(SPEC.key, JobState(state), now=float(now))
+        seen.append(store.client.get_run(run_id).info.status)
+    assert seen == ["SCHEDULED", "RUNNING", "FAILED", "SCHEDULED", "SCHEDULED", "RUNNING", "FINISHED"]
+
+
+def test_a_job_lies_under_its_sweep_with_a_name_and_columns_for_people(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    run = store.client.get_run(ledger.add(SPEC, "s", now=1.0).run_id)
+    assert run.info.run_name == "voc-cat alexnet ordinary"
+    assert run.data.tags["mlflow.parentRunId"] == sweep.run_id
+    assert [run.data.tags[name] for name in ("category", "backbone", "variant", "images")] == [
+        "voc-cat", "alexnet", "ordinary", "generated animals",
+    ]  # fmt: skip
+
+
+def test_the_sweeps_note_and_numbers_are_logged_once(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    for _ in range(2):
+        ledger.conclude("s", "**table**", {"jobs_done": 2.0}, "FINISHED")
+    run = store.client.get_run(sweep.run_id)
+    assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "**table**")
+    assert len(store.client.get_metric_history(sweep.run_id, "jobs_done")) == 1
+
+
+def test_a_damaged_plan_is_not_taken_for_one(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    store.client.set_tag(sweep.run_id, "orch.plan_sha256", "0")
+    with pytest.raises(StoreError, match="damaged"):
+        ledger.sweep("s")
+
+
+def test_a_sweep_that_died_before_its_plan_was_whole_is_begun_again(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    store.client.delete_tag(sweep.run_id, "orch.plan_sha256")
+    half = ledger.sweep("s")
+    assert half is not None
+    assert half.plan is None
+    assert ledger.begin_sweep(PLAN, now=2.0).plan == PLAN
+
+
+def test_a_foreign_run_is_named(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    run_id = ledger.add(SPEC, "s", now=1.0).run_id
+    store.client.set_tag(run_id, "orch.state", "dreaming")
+    with pytest.raises(StoreError, match=run_id):
+        ledger.jobs()

@@ -1,0 +1,75 @@
+"""A store that cannot be used is refused with its reason."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from orchestrator import store as stores
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+
+
+def settings(home: Path, **more: object) -> Settings:
+    return Settings.model_validate({"home": home, **more})
+
+
+def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("x")
+    with pytest.raises(StoreError, match="ORCH_HOME .* cannot be written"):
+        stores.prepare_home(settings(tmp_path / "home"))
+
+
+def test_a_home_that_cannot_be_made_is_refused() -> None:
+    with pytest.raises(StoreError, match="set ORCH_HOME to a folder"):
+        stores.prepare_home(settings(Path("/proc/orch")))
+
+
+def test_a_store_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_text("not a database, but perhaps dear to somebody")
+    with pytest.raises(StoreError, match="is not a SQLite database"):
+        stores.open_client(settings(tmp_path))
+    assert database.read_text().startswith("not a database")
+
+
+def test_a_store_that_is_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").mkdir()
+    with pytest.raises(StoreError, match="is a folder"):
+        stores.open_client(settings(tmp_path))
+
+
+def test_a_store_that_another_program_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("CREATE TABLE x (y)")
+        holder.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(stores, "BUSY_SECONDS", 0.05)
+        with pytest.raises(StoreError, match="cannot be written .*locked"):
+            stores.check_writable(settings(tmp_path))
+
+
+def test_asking_whether_a_store_can_be_written_leaves_it_as_it_was(tmp_path: Path) -> None:
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE x (y)")
+        connection.commit()
+        stores.check_writable(settings(tmp_path))
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("x",)]
+
+
+def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"No MLflow server answers at http://me:\*\*\*@127.0.0.1:9"):
+        stores.open_client(settings(tmp_path, tracking_uri="http://me:secret@127.0.0.1:9"))
+
+
+def test_the_store_is_new_once_then_in_wal_mode(tmp_path: Path) -> None:
+    config = settings(tmp_path)
+    assert not stores.exists(config)
+    stores.prepare_home(config)
+    assert stores.open_client(config).get_experiment_by_name(stores.EXPERIMENT) is not None
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

@@ -1,0 +1,69 @@
+"""Which package may import which, and how quickly the command line starts."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MAY_IMPORT: dict[str, set[str]] = {
+    "schemas": set(),
+    "interp_model": {"schemas"},
+    "workers": {"schemas", "interp_model"},
+    "orchestrator": {"schemas", "workers"},
+}
+FORBIDDEN_LIBRARIES = {
+    "schemas": {"torch", "numpy", "ray", "mlflow", "typer"},
+    "interp_model": {"ray", "mlflow", "typer"},
+    "workers": {"typer"},
+    "orchestrator": {"torch", "torchvision"},
+}
+HEAVY = ("torch", "ray", "mlflow", "boto3", "matplotlib", "cv2")
+
+
+def imported_roots(path: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    plain = {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+    from_ = {n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.module}
+    return {name.split(".")[0] for name in plain | from_}
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_what_is_below_it(package: str) -> None:
+    not_allowed = (set(MAY_IMPORT) - MAY_IMPORT[package] - {package}) | FORBIDDEN_LIBRARIES[package]
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        assert not imported_roots(path) & not_allowed, path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_every_file_says_in_a_sentence_what_it_decides(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        source = path.read_text()
+        assert not source.strip() or ast.get_docstring(ast.parse(source)), path.relative_to(ROOT)
+
+
+def test_starting_the_command_line_loads_nothing_heavy() -> None:
+    code = f"import sys, orchestrator.cli; print(*(m for m in {HEAVY} if m in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == ""
+
+
+def test_planning_without_a_store_loads_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys, orchestrator.cli as cli\n"
+        "try: cli.main(['plan', '--grid', 'all-categories', '--profile', 'laptop', '--json'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "print(*(m for m in ('torch', 'ray', 'mlflow', 'boto3') if m in sys.modules), file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={"ORCH_HOME": str(tmp_path / "none"), "PATH": ""}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert ran.stderr.strip() == ""
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,27 @@
+"""A small data root that every test of the package may spoil: each has its own copy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from photograph_files import write_cub, write_photograph, write_voc_category
+
+
+@pytest.fixture(scope="session")
+def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cats (60 objects), cows (56), dogs (4), birds of CUB (52), and four photographs of nothing."""
+    root = tmp_path_factory.mktemp("pristine")
+    for seed, (key, images) in enumerate({"cat": 30, "cow": 28, "dog": 2}.items(), start=1):
+        write_voc_category(root, key, images, seed)
+    write_cub(root, 52)
+    for number in range(4):
+        write_photograph(root / f"neg/{number}.jpg", 90, 70, 90_000 + number)
+    return root
+
+
+@pytest.fixture
+def data_root(pristine_root: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return shutil.copytree(pristine_root, tmp_path / "data")

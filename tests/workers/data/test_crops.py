@@ -1,0 +1,85 @@
+"""Landmarks stay on their pixels through crop, resize and mirror."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from workers.data.crops import carry, crop, decode, is_large_enough, mirror
+from workers.data.records import Box, Record
+
+SIDE = st.integers(2, 64)
+
+
+def test_the_middle_of_the_box_is_the_middle_of_the_square() -> None:
+    middle = carry({"head": (45.0, 60.0)}, ["head"], Box(10, 20, 110, 70), 100)
+    assert middle.tolist() == [[49.5, 49.5]]
+
+
+def test_the_corners_of_the_box_are_the_outer_corners_of_the_square() -> None:
+    corners = carry({"head": (20.0, 10.0), "neck": (70.0, 110.0)}, ["head", "neck"], Box(10, 20, 110, 70), 32)
+    assert corners.tolist() == [[-0.5, -0.5], [31.5, 31.5]]
+
+
+def test_landmarks_outside_the_box_or_not_annotated_are_nan() -> None:
+    carried = carry({"head": (5.0, 60.0)}, ["head", "neck"], Box(10, 20, 110, 70), 100)
+    assert np.isnan(carried).all()
+
+
+def test_a_bright_pixel_is_found_where_its_landmark_says() -> None:
+    pixels = np.zeros((90, 130, 3), dtype=np.uint8)
+    pixels[40:43, 70:73] = 255  # its centre is at 41.5, 71.5
+    record = Record(Path("x.jpg"), "1", Box(30, 10, 110, 80), {"head": (41.5, 71.5)})
+    square, landmarks = crop(Image.fromarray(pixels), record, 224, ["head"])
+    flipped, mirrored = mirror(square, landmarks)
+    for picture, (row, column) in ((square, landmarks[0]), (flipped, mirrored[0])):
+        weight = picture[:, :, 0] / picture[:, :, 0].sum(dtype=np.float64)
+        rows, columns = np.indices(weight.shape)
+        assert (float((weight * rows).sum()), float((weight * columns).sum())) == pytest.approx((row, column), abs=0.05)
+
+
+def test_no_box_takes_the_whole_photograph() -> None:
+    picture = Image.new("RGB", (80, 40), (10, 20, 30))
+    square, landmarks = crop(picture, Record(Path("x.jpg"), "", None, {}), 16, [])
+    assert square.shape == (16, 16, 3)
+    assert landmarks.shape == (0, 2)
+    assert (square == (10, 20, 30)).all()
+
+
+@settings(deadline=None)
+@given(side=SIDE, data=st.data())
+def test_mirroring_twice_changes_nothing(side: int, data: st.DataObject) -> None:
+    at = st.floats(0, side - 1, width=32)
+    landmarks = np.array([[data.draw(at), data.draw(at)], [np.nan, np.nan]], dtype=np.float32)
+    picture = np.random.default_rng(side).integers(0, 255, (side, side, 3), dtype=np.uint8)
+    again, landmarks_again = mirror(*mirror(picture, landmarks))
+    assert (again == picture).all()
+    np.testing.assert_allclose(landmarks_again, landmarks, atol=1e-4)
+
+
+def test_mirroring_moves_a_pixel_with_its_landmark() -> None:
+    picture = np.zeros((4, 4, 3), dtype=np.uint8)
+    picture[1, 0] = 9
+    flipped, landmarks = mirror(picture, np.array([[1, 0]], dtype=np.float32))
+    assert landmarks.tolist() == [[1, 3]]
+    assert (flipped[1, 3] == 9).all()
+
+
+@pytest.mark.parametrize(("width", "height", "kept"), [(50, 50, True), (49, 200, False), (200, 49, False)])
+def test_boxes_under_fifty_pixels_are_dropped(width: int, height: int, kept: bool) -> None:
+    assert is_large_enough(Box(7, 3, 7 + width, 3 + height)) is kept
+
+
+def test_a_file_cut_off_in_the_middle_is_not_decoded(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.jpg"
+    Image.effect_noise((64, 64), 80).save(whole)
+    cut = tmp_path / "cut.jpg"
+    cut.write_bytes(whole.read_bytes()[:900])
+    assert decode(whole) is not None
+    assert decode(cut) is None
+    assert decode(tmp_path / "missing.jpg") is None

@@ -1,0 +1,105 @@
+"""Prepared sets: whole or absent, shared by processes, repaired when torn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from schemas.errors import DataError, StoreError
+from workers.data.cache import FOLDER, ImageSet, Prepared, open_set
+
+
+def pictures(count: int, size: int = 8) -> Iterator[Prepared | str]:
+    for i in range(count):
+        yield Prepared(i, f"picture {i}", np.full((size, size, 3), i, dtype=np.uint8), {"head": (i + 0.5, 2.0)})
+
+
+def open_four(cache: Path, asked: list[int] | None = None) -> ImageSet:
+    def build() -> Iterator[Prepared | str]:
+        if asked is not None:
+            asked.append(1)
+        return pictures(4)
+
+    return open_set(cache, "four", 4, 8, build)
+
+
+def visible_folders(cache: Path) -> list[str]:
+    return sorted(path.name for path in (cache / FOLDER).iterdir() if path.is_dir())
+
+
+def test_a_set_comes_back_as_it_was_prepared(tmp_path: Path) -> None:
+    found = open_four(tmp_path)
+    assert found.images_NSS3[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert isinstance(found.images_NSS3, np.memmap)
+    assert found.names[2] == "picture 2"
+    assert found.landmarks[1] == {"head": (1.5, 2.0)}
+
+
+def test_the_second_time_nothing_is_prepared(tmp_path: Path) -> None:
+    asked: list[int] = []
+    open_four(tmp_path, asked)
+    open_four(tmp_path, asked)
+    assert asked == [1]
+
+
+def test_skipped_pictures_leave_their_place_to_the_next(tmp_path: Path) -> None:
+    def build() -> Iterator[Prepared | str]:
+        first, _, third = pictures(3)
+        yield from (first, "broken.jpg", third)
+
+    found = open_set(tmp_path, "gap", 3, 8, build)
+    assert found.items == (0, 2)
+    assert found.skipped == ("broken.jpg",)
+    assert found.images_NSS3[1].max() == 2
+
+
+def test_a_refused_set_leaves_nothing_behind(tmp_path: Path) -> None:
+    def build() -> Iterator[Prepared | str]:
+        yield next(pictures(1))
+        raise DataError("enough")
+
+    with pytest.raises(DataError, match="enough"):
+        open_set(tmp_path, "refused", 4, 8, build)
+    assert visible_folders(tmp_path) == []
+
+
+def test_a_set_cut_short_by_a_power_failure_is_prepared_again(tmp_path: Path) -> None:
+    open_four(tmp_path)
+    images = tmp_path / FOLDER / "four/images.npy"
+    images.write_bytes(images.read_bytes()[:200])
+    assert open_four(tmp_path).images_NSS3[3].max() == 3
+
+
+def test_a_set_without_its_list_is_prepared_again(tmp_path: Path) -> None:
+    open_four(tmp_path)
+    (tmp_path / FOLDER / "four/info.json").write_text('{"by')
+    assert len(open_four(tmp_path).names) == 4
+
+
+def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> None:
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from workers.data.cache import Prepared, open_set\n"
+        "def build():\n"
+        "    yield Prepared(0, 'half', np.full((8, 8, 3), 99, np.uint8), {})\n"
+        "    print('half', flush=True); sys.stdin.read()\n"
+        f"open_set(Path({str(tmp_path)!r}), 'four', 4, 8, build)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"half\n"
+        child.kill()
+        child.wait()
+    assert "four" not in visible_folders(tmp_path)
+    assert open_four(tmp_path).names[0] == "picture 0"
+    assert visible_folders(tmp_path) == ["four"]
+
+
+def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreError, match="ORCH_HOME"):
+        open_four(tmp_path / "file")

@@ -1,0 +1,114 @@
+"""Figures have the size they were drawn for, show what they were given, and clip no label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from workers import figures
+from workers.figures import FilterStrip, Marked, Shown, Title
+from workers.train import EpochRecord
+
+TITLE = Title(
+    "ilsvrc-hippopotamus vgg16 interpretable seed 3 · generated animals · random initial weights", "what it shows"
+)
+GREY_IMAGE = np.full((64, 64, 3), 128, np.uint8)
+
+
+def record(epoch: int, weight: float) -> EpochRecord:
+    return EpochRecord(epoch, 1 / epoch, 3.0, weight / epoch, 2.0, 0.9, 0.95, 0.01, 1.0)
+
+
+def pixels(figure: Figure, folder: Path) -> NDArray[np.uint8]:
+    figures.save(figure, folder / "figure.png")
+    width, height = figure.get_size_inches() * figures.DPI
+    image = cv2.imread(str(folder / "figure.png"))
+    assert image.shape == (round(height), round(width), 3)
+    return np.asarray(image[:, :, ::-1], dtype=np.uint8)
+
+
+def shows(image: NDArray[np.uint8], colour: str) -> bool:
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(image.astype(int) - wanted).max(axis=2) < 12).any())
+
+
+def assert_nothing_clipped(image: NDArray[np.uint8]) -> None:
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    assert (border == 255).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_curves_show_the_filter_loss_where_there_is_one(tmp_path: Path, weight: float) -> None:
+    image = pixels(figures.draw_curves([record(epoch, weight) for epoch in range(1, 21)], TITLE), tmp_path)
+    assert shows(image, figures.BLUE)
+    assert shows(image, figures.GREEN)
+    assert shows(image, figures.PURPLE) == (weight > 0)
+    assert shows(image, figures.ORANGE) == (weight > 0)
+    assert_nothing_clipped(image)
+
+
+def test_one_epoch_is_enough_for_curves(tmp_path: Path) -> None:
+    assert_nothing_clipped(pixels(figures.draw_curves([record(1, 1.0)], TITLE), tmp_path))
+
+
+def test_the_gallery_masks_what_lies_far_from_the_peak(tmp_path: Path) -> None:
+    map_HW = np.zeros((2, 2), np.float32)
+    map_HW[0, 0], map_HW[1, 1] = 4, 4
+    mask_HW = np.zeros((2, 2), np.float32)
+    mask_HW[0, 0] = 1
+    strip = FilterStrip("filter 3\ninstability 0.050\nilsvrc-hippopotamus", [Shown(GREY_IMAGE, map_HW, mask_HW)])
+    figure = figures.draw_gallery([strip], TITLE)
+    image = pixels(figure, tmp_path)
+    assert_nothing_clipped(image)
+    left, top, step = 150, 78, figures.TILE + figures.GAP
+    near, far = figures.TILE // 4, 3 * figures.TILE // 4
+
+    def seen(column: int, offset: int) -> NDArray[np.int64]:
+        return image[top + offset, left + column * step + offset].astype(int)
+
+    assert seen(0, near).tolist() == [128, 128, 128]
+    assert seen(1, near).tolist() == seen(1, far).tolist()
+    assert seen(2, near).tolist() == [255, 255, 255]
+    assert seen(2, far).max() == 0
+    assert seen(3, near).tolist() == seen(1, near).tolist()
+    assert seen(3, far).max() < 10 < seen(3, near).max()
+
+
+def test_a_gallery_without_masks_has_two_pictures_an_image(tmp_path: Path) -> None:
+    map_HW = np.ones((3, 3), np.float32)
+    widths = [
+        figures.draw_gallery([FilterStrip("filter 0", 4 * [Shown(GREY_IMAGE, map_HW, mask)])], TITLE).get_figwidth()
+        for mask in (None, map_HW)
+    ]
+    assert (widths[1] - widths[0]) * figures.DPI == pytest.approx(4 * 2 * (figures.TILE + figures.GAP))
+
+
+def test_a_filter_that_is_silent_on_every_image_draws_black() -> None:
+    strip = FilterStrip("filter 0", [Shown(GREY_IMAGE, np.zeros((3, 3), np.float32), None)])
+    assert figures.draw_gallery([strip], TITLE)
+
+
+def test_peaks_and_landmarks_are_drawn_where_they_are(tmp_path: Path) -> None:
+    peak_F2 = np.array([[16.0, 48.0], [np.nan, np.nan]])
+    marked = [Marked(GREY_IMAGE, peak_F2, {"head": (48.0, 16.0)}) for _ in range(7)]
+    image = pixels(figures.draw_peaks(marked, ["filter 3 (0.051)", "filter 9 (0.060)"], TITLE), tmp_path)
+    assert_nothing_clipped(image)
+    corner = np.array([58, figures.EDGE])
+    scale = figures.PEAK_TILE / 64
+    row, column = (corner + scale * np.array([16, 48])).round().astype(int)
+    assert shows(image[row - 1 : row + 2, column - 1 : column + 2], figures.FILTER_COLOURS[0])
+    row, column = (corner + scale * np.array([48, 16])).round().astype(int)
+    assert image[row - 1 : row + 2, column - 1 : column + 2].min() > 200
+    pictures = image[58 : 58 + 2 * figures.PEAK_TILE]
+    assert not shows(pictures, figures.FILTER_COLOURS[1])  # it does not fire
+
+
+def test_a_peak_beyond_the_image_is_marked_at_its_edge(tmp_path: Path) -> None:
+    marked = [Marked(GREY_IMAGE, np.array([[-30.0, 90.0]]), {})]
+    image = pixels(figures.draw_peaks(marked, ["filter 0"], TITLE), tmp_path)
+    assert shows(image[58:70, figures.EDGE + figures.PEAK_TILE - 12 :], figures.FILTER_COLOURS[0])

@@ -1,0 +1,58 @@
+"""What is not real is said to be so on every figure, and the filters shown are the ones that deserve it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toy import toy_spec
+
+from schemas.job import PretrainSpec
+from workers.evaluate import FilterRow
+from workers.outcome import steadiest_filters, subject, write_filters
+
+PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, "data__test_per_category": None}
+PRETRAINED = PretrainSpec(data=toy_spec().data)
+
+
+def row(index: int, instability: float | None, share_firing: float = 1.0) -> FilterRow:
+    return FilterRow(
+        index,
+        "voc_part/cat",
+        "",
+        instability,
+        {"head": instability},
+        {"head": 9},
+        True,
+        share_firing,
+        0.1,
+        1.0,
+        0.5,
+        2.0,
+    )
+
+
+def test_figures_say_what_is_generated_and_what_is_random() -> None:
+    assert subject(toy_spec()) == "voc-cat alexnet interpretable · generated animals · random initial weights"
+    assert subject(toy_spec(weights=PRETRAINED)) == "voc-cat alexnet interpretable · generated animals"
+    assert subject(toy_spec(weights=PRETRAINED, **PHOTOGRAPHS)) == (
+        "voc-cat alexnet interpretable · photographs · pre-trained on generated animals"
+    )
+
+
+def test_filters_that_hardly_fire_are_not_the_steadiest() -> None:
+    rows = [row(0, 0.10), row(1, 0.02, share_firing=0.1), row(2, 0.05)]
+    assert [best.filter for best in steadiest_filters(rows)] == [2, 0, 1]
+
+
+def test_the_table_of_filters_leaves_empty_what_has_no_value(tmp_path: Path) -> None:
+    write_filters(tmp_path / "tables" / "filters.csv", [row(0, 0.25), row(1, None)])
+    header, first, second = (tmp_path / "tables" / "filters.csv").read_text().splitlines()
+    names = header.split(",")
+    assert names[:2] == ["filter", "category"]
+    cells = dict(zip(names, first.split(","), strict=True))
+    assert (cells["location_instability"], cells["instability.head"], cells["images_used.head"]) == (
+        "0.25",
+        "0.25",
+        "9",
+    )
+    assert dict(zip(names, second.split(","), strict=True))["instability.head"] == ""

@@ -1,0 +1,1 @@
+"""One job on one machine: data, training, evaluation, checkpoints, figures, logging; the only Ray actor."""

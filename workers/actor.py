@@ -1,0 +1,56 @@
+"""The Ray actor that runs jobs, one at a time: text in, text out, so that a worker of another version fails clearly."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from schemas.order import Progress, WorkOrder
+
+RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
+"""Ray retries nothing: every retry is the driver's decision. One thread runs the job while two answer questions."""
+
+
+class JobWorker:
+    """Lives as long as its slot; torch and mlflow are loaded once and not once per job."""
+
+    def __init__(self) -> None:
+        import mlflow  # noqa: F401 - here and not in the first job
+
+        import workers.job  # noqa: F401
+
+        self._stopping = threading.Event()
+        self._progress: Progress | None = None
+
+    def run(self, order_json: str) -> str:
+        """Run one job; a WorkOrder as JSON gives a JobResult as JSON."""
+        from workers.job import run_job
+
+        try:
+            result = run_job(WorkOrder.model_validate_json(order_json), self._note, self._stopping.is_set)
+        finally:
+            self._progress = None
+        return result.model_dump_json()
+
+    def progress(self) -> str | None:
+        """What the job that runs now is doing, as JSON; None when there is none."""
+        progress = self._progress
+        return progress.model_dump_json() if progress else None
+
+    def stop(self) -> None:
+        """End what runs now at its next batch, checkpoint saved, and whatever is sent after it: this worker is done."""
+        self._stopping.set()
+
+    def ping(self) -> str:
+        """Answers once everything is loaded."""
+        return "ready"
+
+    def _note(self, progress: Progress) -> None:
+        self._progress = progress
+
+
+def worker_class() -> Any:
+    """JobWorker as a Ray actor class; `.options(num_cpus=..., num_gpus=...)` says what its slot takes."""
+    import ray
+
+    return ray.remote(**RAY_OPTIONS)(JobWorker)

@@ -1,0 +1,122 @@
+"""Pictures prepared once per machine: a set is a folder of memory-mapped arrays that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.errors import StoreError
+
+FOLDER = "image-sets"
+_IMAGES, _INFO = "images.npy", "info.json"
+
+
+class Prepared(NamedTuple):
+    """One picture on its way into a set."""
+
+    item: int
+    """Which of the things that the set was asked for: some may be unreadable and left out."""
+    name: str
+    image_SS3: NDArray[np.uint8]
+    landmarks: dict[str, tuple[float, float]]
+    """(row, column) in pixel indices; only those that can be seen."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """An open set; row r of every field belongs to one picture."""
+
+    key: str
+    images_NSS3: NDArray[np.uint8]
+    items: tuple[int, ...]
+    names: tuple[str, ...]
+    landmarks: tuple[dict[str, tuple[float, float]], ...]
+    skipped: tuple[str, ...]
+
+
+Build = Callable[[], Iterable[Prepared | str]]
+"""Yields the pictures of a set; a bare string is the name of one that had to be skipped."""
+
+
+def open_set(cache_dir: Path, key: str, capacity: int, size: int, build: Build) -> ImageSet:
+    """The set with this key, prepared now if no process has done so before.
+
+    A process that is killed leaves a `.partial` folder that nobody reads and the next one removes.
+    """
+    final = cache_dir / FOLDER / key
+    if not _is_whole(final):
+        with _explained(cache_dir):
+            final.parent.mkdir(parents=True, exist_ok=True)
+            _prepare(final, capacity, size, build)
+    return _open(final)
+
+
+def _prepare(final: Path, capacity: int, size: int, build: Build) -> None:
+    from filelock import FileLock
+
+    with FileLock(final.parent / f".{final.name}.lock"):
+        if _is_whole(final):
+            return
+        for leftover in (final, *final.parent.glob(f".{final.name}.*.partial")):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
+        try:
+            _write(partial, capacity, size, build())
+            os.replace(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: Path, capacity: int, size: int, pictures: Iterable[Prepared | str]) -> None:
+    images = np.lib.format.open_memmap(
+        folder / _IMAGES, mode="w+", dtype=np.uint8, shape=(max(1, capacity), size, size, 3)
+    )
+    rows: list[tuple[int, str, dict[str, tuple[float, float]]]] = []
+    skipped: list[str] = []
+    for picture in pictures:
+        if isinstance(picture, str):
+            skipped.append(picture)
+            continue
+        images[len(rows)] = picture.image_SS3
+        rows.append((picture.item, picture.name, picture.landmarks))
+    images.flush()
+    info = {"bytes": (folder / _IMAGES).stat().st_size, "rows": rows, "skipped": skipped}
+    (folder / _INFO).write_text(json.dumps(info), encoding="utf-8")
+
+
+def _is_whole(folder: Path) -> bool:
+    """Also false for a set that a power cut left shorter than it says."""
+    try:
+        expected: int = json.loads((folder / _INFO).read_bytes())["bytes"]
+        return (folder / _IMAGES).stat().st_size == expected
+    except (OSError, ValueError):
+        return False
+
+
+def _open(folder: Path) -> ImageSet:
+    info = json.loads((folder / _INFO).read_bytes())
+    images = np.load(folder / _IMAGES, mmap_mode="r")
+    items, names, landmarks = zip(*info["rows"], strict=True) if info["rows"] else ((), (), ())
+    seen = tuple({name: (row, column) for name, (row, column) in marks.items()} for marks in landmarks)
+    return ImageSet(folder.name, images, items, names, seen, tuple(info["skipped"]))
+
+
+@contextmanager
+def _explained(cache_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"The prepared images cannot be written under {cache_dir}: {error.strerror or error}. "
+            "Free some space there, or point ORCH_HOME at a folder that can be written."
+        ) from error

@@ -1,0 +1,145 @@
+"""Whether the data can carry a job, and the digest that says which data they are; both cheap enough for planning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from schemas.errors import DataError
+from schemas.job import DataSpec
+from workers.data.animals import GENERATOR_VERSION
+from workers.data.files import FileMemo, combine
+from workers.data.records import Record
+from workers.data.sources import (
+    annotation_files,
+    data_root_or_error,
+    negative_folder,
+    other_categories,
+    present_categories,
+    records_of,
+)
+
+MIN_IMAGES = 50
+"""Objects that a category needs: with fewer, the test split has no five images to measure a filter on."""
+
+SKIP_COUNT, SKIP_SHARE = 5, 0.01
+_TOLERANCE = 1.5
+"""Pixels by which an annotation may pass the image's edge: published boxes are rounded."""
+
+
+def skip_limit(total: int) -> int:
+    """How many unreadable images of a set are passed over before the set is refused."""
+    return max(SKIP_COUNT, int(SKIP_SHARE * total))
+
+
+def too_many_unreadable(what: str, names: Sequence[str], total: int) -> DataError:
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return DataError(
+        f"{len(names)} of {total} images of {what} cannot be read ({shown}); up to {skip_limit(total)} would be "
+        "skipped. They are missing, empty, cut off or no images: restore them, or remove their annotations."
+    )
+
+
+def check_data(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None = None) -> None:
+    """Refuse data that cannot carry a job, before any work.
+
+    Raises:
+        DataError: no data root, too few images, too many unreadable ones, or an annotation outside its image.
+    """
+    if data.images == "generated":
+        return
+    root = data_root_or_error(data_root)
+    memo = FileMemo(cache_dir)
+    for category in data.categories:
+        _check_records(category, records_of(category, root), memo)
+    _check_counts(data, root, memo)
+    if data.negatives == "folder":
+        _check_records("the negatives' folder", negative_folder(root), memo)
+    elif len(data.categories) == 1:
+        _check_others(data.categories[0], root, memo)
+    memo.save()
+
+
+def _check_others(category_id: str, root: Path, memo: FileMemo) -> None:
+    """Negatives that are the other categories' photographs."""
+    found = {other: records for other in other_categories(category_id, root) if (records := records_of(other, root))}
+    if not found:
+        raise DataError(
+            f"{category_id} has no negatives: {root} holds no other animal. "
+            "Add another category's photographs, or set `data.negatives: folder` and give a folder `neg/`."
+        )
+    for other, records in found.items():
+        _check_records(other, records, memo)
+
+
+def _check_records(what: str, records: Sequence[Record], memo: FileMemo) -> None:
+    unreadable = []
+    for record in records:
+        facts = memo.facts(record.image)
+        if not facts.is_readable:
+            unreadable.append(record.name)
+        elif (problem := _outside(record, facts.width, facts.height)) is not None:
+            raise DataError(
+                f"{what}: {problem} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels "
+                f"({record.image}). The image was probably resized or replaced: restore it, or correct the annotation."
+            )
+    if len(unreadable) > skip_limit(len(records)):
+        raise too_many_unreadable(what, unreadable, len(records))
+
+
+def _outside(record: Record, width: int, height: int) -> str | None:
+    box = record.box
+    if box is not None and (
+        min(box.left, box.top) < -_TOLERANCE or box.right > width + _TOLERANCE or box.bottom > height + _TOLERANCE
+    ):
+        return f"box ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
+    for name, (row, column) in record.landmarks.items():
+        if not (-_TOLERANCE <= row <= height + _TOLERANCE and -_TOLERANCE <= column <= width + _TOLERANCE):
+            return f"landmark {name} (row {row:g}, column {column:g})"
+    return None
+
+
+def _check_counts(data: DataSpec, root: Path, memo: FileMemo) -> None:
+    short = {name: found for name in data.categories if (found := usable_count(name, root, memo)) < MIN_IMAGES}
+    if not short:
+        return
+    named = ", ".join(f"{name} has {found}" for name, found in short.items())
+    enough = [name for name in present_categories(root) if usable_count(name, root, memo) >= MIN_IMAGES]
+    advice = f"These would run: --category {','.join(enough)}" if enough else "No category under this root has enough."
+    raise DataError(f"Too few photographs under {root}: {named}, a category needs {MIN_IMAGES}. {advice}")
+
+
+def usable_count(category_id: str, root: Path, memo: FileMemo) -> int:
+    return sum(memo.facts(record.image).is_readable for record in records_of(category_id, root))
+
+
+def data_digest(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None = None) -> str:
+    """Of every image and annotation that may enter the job, its negatives included."""
+    if data.images == "generated":
+        return f"generated-{GENERATOR_VERSION}"
+    root = data_root_or_error(data_root)
+    memo = FileMemo(cache_dir)
+    takes_others = data.negatives == "other_categories" and len(data.categories) == 1
+    others = other_categories(data.categories[0], root) if takes_others else []
+    parts = [category_digest(name, root, memo) for name in (*data.categories, *others)]
+    if data.negatives == "folder":
+        parts.append(records_digest(negative_folder(root), memo))
+    memo.save()
+    return combine(parts)[:16]
+
+
+def category_digest(category_id: str, root: Path, memo: FileMemo) -> str:
+    annotations = [_file_digest(path, path.stat().st_mtime_ns) for path in annotation_files(category_id, root)]
+    return combine([category_id, *annotations, records_digest(records_of(category_id, root), memo)])
+
+
+def records_digest(records: Iterable[Record], memo: FileMemo) -> str:
+    """Of contents and names; where the data root lies does not matter."""
+    return combine(f"{record.name} {memo.facts(record.image).digest}" for record in records)
+
+
+@lru_cache(maxsize=256)
+def _file_digest(path: Path, mtime_ns: int) -> str:
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

@@ -1,0 +1,147 @@
+"""Draws what a job would see: pictures in rows, with landmarks and part outlines, and where they come from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.categories import BY_ID
+from schemas.errors import DataError, StoreError
+from workers.data.crops import crop, decode
+from workers.data.generated import generate
+from workers.data.shapes import PARTS
+from workers.data.sources import data_root_or_error, records_of
+from workers.data.split import take_evenly
+
+Pixels = NDArray[np.uint8]
+
+_LANDMARK_COLOURS: dict[str, tuple[int, int, int]] = {
+    "head": (255, 40, 40), "forehead": (255, 150, 40), "neck": (255, 240, 40), "torso": (60, 230, 60),
+    "back": (40, 230, 230), "frontal_legs": (70, 120, 255), "tail": (240, 70, 255),
+}  # fmt: skip
+_PART_COLOURS = {**_LANDMARK_COLOURS, "wing": (255, 180, 200), "legs": (170, 170, 255)}
+_TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 44, 18, 2
+_INK, _PAPER = (30, 30, 30), 250
+
+
+class Cell(NamedTuple):
+    """One picture of a sheet."""
+
+    picture_SS3: Pixels
+    landmarks: Mapping[str, tuple[float, float]]
+    """(row, column) in pixel indices; NaN is not drawn."""
+    parts_SS: Pixels | None = None
+    """True part of each pixel, where it is known."""
+
+
+def generated_sheet(category_ids: Sequence[str], *, per_category: int = 8, size: int = 128) -> Pixels:
+    """Generated animals with their true parts outlined."""
+    rows = {}
+    for category in category_ids:
+        pictures = [generate(category, index, size) for index in range(per_category)]
+        names = BY_ID[category].landmarks
+        rows[BY_ID[category].label] = [
+            Cell(picture.image_SS3, {name: picture.landmarks[name] for name in names}, picture.parts_SS)
+            for picture in pictures
+        ]
+    return contact_sheet("generated animals (drawn, not photographs): true parts and landmarks", rows)
+
+
+def photograph_sheet(
+    category_ids: Sequence[str], data_root: Path | None, *, per_category: int = 8, size: int = 128
+) -> Pixels:
+    """Crops of photographs, evenly spaced over each category, with their annotated landmarks.
+
+    Raises:
+        DataError: no data root, or none of the categories has photographs under it.
+    """
+    root = data_root_or_error(data_root)
+    rows: dict[str, list[Cell]] = {}
+    for category in category_ids:
+        cells = []
+        names = BY_ID[category].landmarks
+        for record in take_evenly(records_of(category, root), per_category):
+            picture = decode(record.image)
+            if picture is not None:
+                picture_SS3, landmarks_K2 = crop(picture, record, size, names)
+                marks = {name: (float(r), float(c)) for name, (r, c) in zip(names, landmarks_K2, strict=True)}
+                cells.append(Cell(picture_SS3, marks))
+        if cells:
+            rows[BY_ID[category].label] = cells
+    if not rows:
+        raise DataError(
+            f"None of {', '.join(category_ids)} has photographs under {root}. "
+            "`orch data show` without `--data-root` shows generated animals."
+        )
+    return contact_sheet("photographs, cropped by object box: annotated landmarks", rows)
+
+
+def contact_sheet(title: str, rows: Mapping[str, Sequence[Cell]]) -> Pixels:
+    """One labelled row of pictures per entry, under a title and a legend of the landmarks that occur."""
+    strips = [_strip(label, cells) for label, cells in rows.items()]
+    width = max(_TITLE_HEIGHT * 12, *(strip.shape[1] for strip in strips))
+    shown = [name for name in _LANDMARK_COLOURS if any(name in c.landmarks for cells in rows.values() for c in cells)]
+    return np.concatenate([_heading(title, shown, width), *(_widen(strip, width) for strip in strips)])
+
+
+def write_contact_sheet(path: Path, sheet: Pixels) -> None:
+    """Save as PNG, whole or not at all."""
+    encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))[1]
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(encoded.tobytes())
+        os.replace(partial, path)
+    except OSError as error:
+        raise StoreError(
+            f"The contact sheet cannot be written to {path}: {error.strerror}. Name another file with `--out`."
+        ) from error
+
+
+def _strip(label: str, cells: Sequence[Cell]) -> Pixels:
+    gap = np.full((cells[0].picture_SS3.shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
+    pictures = np.concatenate([part for cell in cells for part in (_annotated(cell), gap)], axis=1)
+    caption = np.full((_LABEL_HEIGHT, pictures.shape[1], 3), _PAPER, dtype=np.uint8)
+    _write(caption, label, (4, 13))
+    return np.concatenate([caption, pictures])
+
+
+def _annotated(cell: Cell) -> Pixels:
+    drawn = np.ascontiguousarray(cell.picture_SS3).copy()
+    for label, part in enumerate(PARTS):
+        if cell.parts_SS is not None and part in _PART_COLOURS:
+            mask = (cell.parts_SS == label).astype(np.uint8)
+            outlines = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+            cv2.drawContours(drawn, outlines, -1, _PART_COLOURS[part], 1)
+    radius = max(2, len(drawn) // 40)
+    for name, (row, column) in cell.landmarks.items():
+        if row == row:
+            at = (round(column), round(row))
+            cv2.circle(drawn, at, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
+            cv2.circle(drawn, at, radius, _LANDMARK_COLOURS[name], -1, cv2.LINE_AA)
+    return drawn
+
+
+def _heading(title: str, landmarks: Sequence[str], width: int) -> Pixels:
+    band = np.full((_TITLE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
+    _write(band, title, (4, 16))
+    x = 8
+    for name in landmarks:
+        cv2.circle(band, (x, 32), 5, _LANDMARK_COLOURS[name], -1, cv2.LINE_AA)
+        _write(band, name, (x + 9, 36))
+        x += 26 + 8 * len(name)
+    return band
+
+
+def _write(canvas: Pixels, text: str, at: tuple[int, int]) -> None:
+    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+
+
+def _widen(strip: Pixels, width: int) -> Pixels:
+    return np.pad(strip, ((0, 0), (0, width - strip.shape[1]), (0, 0)), constant_values=_PAPER)

@@ -1,0 +1,69 @@
+"""From an object's box to the network's square input: crop, bilinear resize, mirror, and landmarks carried along.
+
+Legend: S side of the square, K landmarks, 2 is (row, column).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from workers.data.records import Box, Point, Record
+
+MIN_SIDE = 50
+"""Boxes narrower or lower than this many pixels are dropped, as in the released code."""
+
+Pixels = NDArray[np.uint8]
+Landmarks = NDArray[np.float32]
+"""(K, 2) in pixel indices: 0 is the centre of the first pixel. NaN where a landmark cannot be seen."""
+
+
+def is_large_enough(box: Box) -> bool:
+    return min(box.width, box.height) >= MIN_SIDE
+
+
+def decode(path: Path) -> Image.Image | None:
+    """The photograph, or None when it cannot be read whole. Its orientation tag is ignored, as annotations do."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises on broken files
+        return None
+
+
+def crop(picture: Image.Image, record: Record, size: int, landmark_names: Sequence[str]) -> tuple[Pixels, Landmarks]:
+    """Cut the object out and resize it to a square, without keeping its aspect ratio.
+
+    Shrinking averages over the pixels that fall together, as the released code's `imresize` does.
+    """
+    box = _within(record.box, picture)
+    square = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(square, dtype=np.uint8), carry(record.landmarks, landmark_names, box, size)
+
+
+def _within(box: Box | None, picture: Image.Image) -> Box:
+    if box is None:
+        return Box(0, 0, picture.width, picture.height)
+    return Box(max(0, box.left), max(0, box.top), min(picture.width, box.right), min(picture.height, box.bottom))
+
+
+def carry(landmarks: Mapping[str, Point], names: Sequence[str], box: Box, size: int) -> Landmarks:
+    """Landmarks of the photograph in pixel indices of the square; those outside the box become NaN."""
+    carried_K2 = np.full((len(names), 2), np.nan, dtype=np.float32)
+    for k, name in enumerate(names):
+        row, column = landmarks.get(name, (np.nan, np.nan))
+        if box.top <= row <= box.bottom and box.left <= column <= box.right:
+            # The resize maps edges onto edges, and pixel 0 has its centre half a pixel from the edge.
+            carried_K2[k] = (row - box.top) * size / box.height - 0.5, (column - box.left) * size / box.width - 0.5
+    return carried_K2
+
+
+def mirror(picture_SS3: Pixels, landmarks_K2: Landmarks) -> tuple[Pixels, Landmarks]:
+    """Left becomes right, in the picture and in its landmarks."""
+    flipped_K2 = landmarks_K2.copy()
+    flipped_K2[:, 1] = picture_SS3.shape[1] - 1 - landmarks_K2[:, 1]
+    return np.ascontiguousarray(picture_SS3[:, ::-1]), flipped_K2

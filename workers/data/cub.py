@@ -1,0 +1,93 @@
+"""Reads CUB-200-2011 in its original layout; the same layout holds sets that were cropped beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from schemas.categories import BY_ID
+from schemas.errors import DataError
+from workers.data.crops import is_large_enough
+from workers.data.records import Box, Point, Record
+
+_LANDMARKS = frozenset(BY_ID["cub200/bird"].landmarks)
+_FILES = ("images.txt", "bounding_boxes.txt", "train_test_split.txt", "parts/parts.txt", "parts/part_locs.txt")
+_SETS = ("cub200/CUB_200_2011", "CUB_200_2011", ".", "cub200", "cub200_crops227/CUB_200_2011")
+
+
+class Cub200:
+    layout = "CUB_200_2011/{images.txt, bounding_boxes.txt, train_test_split.txt, parts/*.txt, images/*/*.jpg}"
+
+    def find(self, root: Path) -> Path | None:
+        for name in _SETS:
+            folder = root / name
+            if (folder / "images.txt").is_file() and (folder / "images").is_dir():
+                return folder
+        return None
+
+    def categories(self, folder: Path) -> list[str]:
+        return ["bird"]
+
+    def annotation_files(self, folder: Path, key: str) -> list[Path]:
+        return [folder / name for name in _FILES]
+
+    def records(self, folder: Path, key: str) -> list[Record]:
+        missing = [name for name in _FILES if not (folder / name).is_file()]
+        if missing:
+            raise DataError(
+                f"{folder} has no {', '.join(missing)}. CUB-200-2011 needs {self.layout}; unpack its archive as it is."
+            )
+        stats = [path.stat() for path in self.annotation_files(folder, key)]
+        return list(_read(folder, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)))
+
+
+@lru_cache(maxsize=4)
+def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[Record, ...]:
+    """Every listed image; `versions` makes a changed file a new call."""
+    part_names = {key: " ".join(rest) for key, *rest in _fields(folder / "parts/parts.txt", numbers=1)}
+    boxes = {key: _box(rest) for key, *rest in _fields(folder / "bounding_boxes.txt", numbers=5)}
+    official: dict[str, Literal["train", "test"]] = {
+        key: "train" if flag == "1" else "test" for key, flag in _fields(folder / "train_test_split.txt", numbers=2)
+    }
+    landmarks: dict[str, dict[str, Point]] = {}
+    for key, part, x, y, visible in _fields(folder / "parts/part_locs.txt", numbers=5):
+        if visible == "1" and part_names[part] in _LANDMARKS:
+            # CUB's coordinates count from 0 (boxes of all 11,788 images begin there), so they are taken as they are.
+            landmarks.setdefault(key, {})[part_names[part]] = (float(y), float(x))
+    listed = [(key, " ".join(rest)) for key, *rest in _fields(folder / "images.txt", numbers=1)]
+    unboxed = [name for key, name in listed if key not in boxes or key not in official]
+    if unboxed:
+        raise DataError(
+            f"{folder}/images.txt lists {unboxed[0]} and {len(unboxed) - 1} more without a line in bounding_boxes.txt "
+            "or train_test_split.txt. Take all files from the same copy of CUB-200-2011."
+        )
+    return tuple(
+        Record(folder / "images" / name, "", boxes[key], landmarks.get(key, {}), official[key])
+        for key, name in listed
+        if is_large_enough(boxes[key])
+    )
+
+
+def _box(values: list[str]) -> Box:
+    x, y, width, height = map(float, values)
+    return Box(x, y, x + width, y + height)
+
+
+def _fields(path: Path, numbers: int) -> Iterator[list[str]]:
+    """The words of each line: first so many numbers, and at least two in all."""
+    for at, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) < max(2, numbers) or not all(_is_number(word) for word in words[:numbers]):
+            raise DataError(
+                f"{path}, line {at}, cannot be read: {line!r}. It should begin with {numbers} number(s). "
+                "Restore the file from the CUB-200-2011 archive."
+            )
+        yield words
+
+
+def _is_number(word: str) -> bool:
+    return word.removeprefix("-").replace(".", "", 1).isdigit()

@@ -1,0 +1,93 @@
+"""Where the photographs of a category, and of its negatives, come from under a data root."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from schemas.categories import BY_ID, CATEGORIES
+from schemas.errors import DataError
+from workers.data.cub import Cub200
+from workers.data.records import Reader, Record
+from workers.data.voc import VocPart
+
+READERS: Mapping[str, Reader] = MappingProxyType({"voc_part": VocPart(), "cub200": Cub200()})
+"""By data set name. A further format is one more entry."""
+
+NEGATIVES = "negatives"
+"""What stands for a category's id where a folder of photographs gives the negatives."""
+
+_SAME_ANIMAL = {"cattle": "cow"}
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
+_NEGATIVE_FOLDERS = ("neg", "negatives")
+
+
+def data_root_or_error(data_root: Path | None) -> Path:
+    """The data root, once it is known to be a folder that holds at least one data set."""
+    if data_root is None:
+        raise DataError(f"Photographs are asked for, but no data root is given. Pass `--data-root FOLDER`. {layouts()}")
+    if not data_root.is_dir():
+        raise DataError(f"The data root {data_root} is not a folder. Check `--data-root`. {layouts()}")
+    if not any(reader.find(data_root) for reader in READERS.values()):
+        held = sorted(path.name for path in data_root.iterdir())[:8]
+        inside = f"only {', '.join(held)}" if held else "nothing"
+        raise DataError(f"The data root {data_root} holds no data set that can be read, {inside}. {layouts()}")
+    return data_root
+
+
+def layouts() -> str:
+    known = "; ".join(f"{name}: {reader.layout}" for name, reader in READERS.items())
+    return f"A data root holds one or more of these ({known}), and for `negatives: folder` a folder `neg/` of images."
+
+
+def records_of(category_id: str, root: Path) -> list[Record]:
+    """Every usable object of a category; empty when its data set is not there."""
+    reader, folder = _locate(category_id, root)
+    return reader.records(folder, BY_ID[category_id].key) if reader and folder else []
+
+
+def annotation_files(category_id: str, root: Path) -> list[Path]:
+    reader, folder = _locate(category_id, root)
+    return reader.annotation_files(folder, BY_ID[category_id].key) if reader and folder else []
+
+
+def _locate(category_id: str, root: Path) -> tuple[Reader | None, Path | None]:
+    reader = READERS.get(BY_ID[category_id].dataset)
+    return reader, reader.find(root) if reader else None
+
+
+def present_categories(root: Path) -> list[str]:
+    """Ids of the categories that have annotations under the root, in the paper's order."""
+    return [
+        category.id
+        for category in CATEGORIES
+        if (reader := READERS.get(category.dataset)) is not None
+        and (folder := reader.find(root)) is not None
+        and category.key in reader.categories(folder)
+    ]
+
+
+def other_categories(category_id: str, root: Path) -> list[str]:
+    """Categories whose photographs can be negatives: present, and not the same animal in another data set."""
+    own = _animal(category_id)
+    return [name for name in present_categories(root) if _animal(name) != own]
+
+
+def _animal(category_id: str) -> str:
+    name = BY_ID[category_id].name
+    return _SAME_ANIMAL.get(name, name)
+
+
+def negative_folder(root: Path) -> list[Record]:
+    """The photographs of the folder of negatives, whole."""
+    for name in _NEGATIVE_FOLDERS:
+        folder = root / name
+        if folder.is_dir():
+            images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
+            if images:
+                return [Record(path, "", None, {}) for path in images]
+    raise DataError(
+        f"`data.negatives` is 'folder', but {root} has no images in {' or '.join(f'{n}/' for n in _NEGATIVE_FOLDERS)}. "
+        "Put photographs there (.jpg, .jpeg, .png), or set `data.negatives: other_categories`."
+    )

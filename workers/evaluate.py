@@ -1,0 +1,201 @@
+"""What a trained network is worth: accuracies, and where its filters' peaks lie on the measured images.
+
+Shape legend: N images   B images of a batch   F filters   H = W = n map side   K landmarks   C categories.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_model.mask import peak_index
+from interp_model.metrics.accuracy import accuracy
+from interp_model.metrics.location_instability import LocationInstability, location_instability, steadiest_category
+from interp_model.network import Network
+from schemas.job import JobSpec
+from schemas.results import JobMetrics
+from workers.data.dataset import JobData
+from workers.inputs import Inputs, Report
+from workers.train import Trainer, predict
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Where and how strongly every filter of the measured layer peaks, before masking."""
+
+    unit_NF: Tensor
+    """Row * n + column on the map."""
+    pixel_NF2: Tensor
+    """(row, col) of the receptive field's centre, pixels of the network's input."""
+    score_NF: Tensor
+
+
+@dataclass(frozen=True)
+class FilterRow:
+    """One filter of the measured layer, a row of `tables/filters.csv`."""
+
+    filter: int
+    category: str
+    """Whose parts it marks most steadily; the job's own category where there is one only."""
+    assigned_category: str
+    """Whose parts the filter loss made it mark; empty without a filter loss."""
+    location_instability: float | None
+    """Mean over the landmarks; None where fewer than two images can be used."""
+    per_landmark: dict[str, float | None]
+    images_used: dict[str, int]
+    fires: bool
+    """On any measured image."""
+    share_firing: float
+    peak_spread: float | None
+    """How far its peaks scatter over the image, as a share of the diagonal (standard deviation from their mean place).
+    Near 0 the filter stands still whatever the image shows, and a low instability says nothing for it."""
+    peak_mean: float
+    peak_std: float
+    peak_max: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything measured of one network."""
+
+    metrics: JobMetrics
+    rows: list[FilterRow]
+    peaks: Peaks
+
+
+def evaluate(
+    trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, report: Report
+) -> Evaluation:
+    """Both accuracies, and every filter of the top layer; no image is mirrored."""
+    spec, network = trainer.spec, trainer.network
+    report("measuring accuracy")
+    test_accuracy = accuracy(predict(network, test), test.label_N, spec.loss)
+    train_accuracy = accuracy(predict(network, train), train.label_N, spec.loss)
+    peaks = find_peaks(network, measured, report)
+    found, category_F = measure(spec, data, peaks)
+    rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
+    metrics = summarise(spec, network, data, found, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+    return Evaluation(metrics, rows, peaks)
+
+
+@torch.no_grad()
+def find_peaks(network: Network, inputs: Inputs, report: Report) -> Peaks:
+    """Peaks of the measured layer's filters on every image, none mirrored."""
+    network.eval()
+    units, scores = [], []
+    for index_B in inputs.batches():
+        report("measuring filters")
+        x_BFHW = network.forward_upper(inputs.as_they_are(index_B)).maps[network.top_layer]
+        units.append(peak_index(x_BFHW).cpu())
+        scores.append(x_BFHW.flatten(2).amax(dim=2).cpu())
+    unit_NF = torch.cat(units)
+    return Peaks(unit_NF, unit_to_pixel(network, unit_NF), torch.cat(scores))
+
+
+def unit_to_pixel(network: Network, unit_NF: Tensor) -> Tensor:
+    """(row, col) of the centre of each unit's receptive field: (N, F, 2)."""
+    n, field = network.map_side(network.top_layer), network.receptive_field(network.top_layer)
+    centre_H = torch.tensor([field.centre_of(unit) for unit in range(n)], dtype=torch.float64)
+    return torch.stack([centre_H[unit_NF // n], centre_H[unit_NF % n]], dim=2)
+
+
+def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstability, Tensor]:
+    """Location instability of every filter, on the images of the category that it marks most steadily.
+
+    Returns:
+        The measurement, and each filter's category as an index into `spec.data.categories`: (F,).
+    """
+    category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
+    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2))
+    diagonal = math.sqrt(2) * spec.model.input_size
+    of_category = []
+    for index in range(len(spec.data.categories)):
+        row_N = torch.nonzero(category_N == index).squeeze(dim=1)
+        of_category.append(
+            location_instability(
+                peaks.pixel_NF2[row_N],
+                peaks.score_NF[row_N],
+                landmark_NK2[row_N],
+                torch.full((len(row_N),), diagonal),
+                spec.evaluation.top_images,
+            )
+        )
+    _, best_F = steadiest_category(torch.stack([found.per_filter_F for found in of_category]))
+    filter_F = torch.arange(len(best_F))
+    chosen = LocationInstability(*(torch.stack(column)[best_F, filter_F] for column in zip(*of_category, strict=True)))
+    return chosen, best_F
+
+
+def filter_rows(
+    spec: JobSpec,
+    data: JobData,
+    peaks: Peaks,
+    found: LocationInstability,
+    category_F: Tensor,
+    assigned_F: Tensor | None,
+) -> list[FilterRow]:
+    """The table of filters, one row each, in the layer's order."""
+    rows = []
+    for index, score_N in enumerate(peaks.score_NF.unbind(dim=1)):
+        names = data.landmark_names
+        rows.append(
+            FilterRow(
+                filter=index,
+                category=spec.data.categories[int(category_F[index])],
+                assigned_category="" if assigned_F is None else spec.data.categories[int(assigned_F[index])],
+                location_instability=_or_none(found.per_filter_F[index]),
+                per_landmark={name: _or_none(found.per_landmark_FK[index, k]) for k, name in enumerate(names)},
+                images_used={name: int(found.images_used_FK[index, k]) for k, name in enumerate(names)},
+                fires=bool((score_N > 0).any()),
+                share_firing=(score_N > 0).double().mean().item(),
+                peak_spread=_spread(peaks.pixel_NF2[score_N > 0, index], spec.model.input_size),
+                peak_mean=score_N.mean().item(),
+                peak_std=score_N.std().item(),
+                peak_max=score_N.max().item(),
+            )
+        )
+    return rows
+
+
+def summarise(
+    spec: JobSpec,
+    network: Network,
+    data: JobData,
+    found: LocationInstability,
+    *,
+    train_accuracy: float,
+    test_accuracy: float,
+) -> JobMetrics:
+    """The numbers of one job."""
+    per_landmark_K = found.per_landmark_FK.nanmean(dim=0)
+    landmark = {name: _or_none(per_landmark_K[k]) for k, name in enumerate(data.landmark_names)}
+    return JobMetrics(
+        test_accuracy=test_accuracy,
+        train_accuracy=train_accuracy,
+        location_instability=_or_none(found.per_filter_F.nanmean()),
+        landmark_instability={name: value for name, value in landmark.items() if value is not None},
+        measured_layer=network.top_layer,
+        measured_split=spec.evaluation.split,
+        measured_images=len(data.measured),
+        filters=len(found.per_filter_F),
+        filters_left_out=int(found.left_out_F.sum()),
+        images=spec.data.images,
+        weights=spec.weights.source,
+        skipped_images=len(data.skipped),
+    )
+
+
+def _spread(pixel_N2: Tensor, side: int) -> float | None:
+    """sqrt(var row + var column) over the image's diagonal; None for fewer than two peaks."""
+    if len(pixel_N2) < 2:
+        return None
+    return pixel_N2.var(dim=0).sum().sqrt().item() / (math.sqrt(2) * side)
+
+
+def _or_none(value: Tensor) -> float | None:
+    number = float(value)
+    return number if math.isfinite(number) else None

@@ -1,0 +1,78 @@
+"""What the trained layers take of a split: mean-subtracted images, or features of frozen layers computed once.
+
+Shape legend: N images   B images of a batch   V views (as it is, mirrored)   S input side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from interp_model.network import Network, to_input
+from workers.data.dataset import Split
+
+Indices = NDArray[np.int64]
+Report = Callable[[str], None]
+"""Told what is being done, often enough to stop there: it may raise."""
+
+MEMORY_LIMIT = 2 * 1024**3
+"""Features beyond this many bytes are not kept; they are computed anew for every batch."""
+
+EVALUATION_BATCH = 64
+
+
+class Inputs:
+    """One split, as one network's `forward_upper` takes it."""
+
+    def __init__(self, network: Network, split: Split, mean_SS3: NDArray[np.float32], device: torch.device) -> None:
+        self._network = network
+        self._split = split
+        self._mean_SS3 = torch.from_numpy(mean_SS3).to(device)
+        self._device = device
+        self._kept: Tensor | None = None
+        self.label_N = torch.from_numpy(np.asarray(split.labels_N, dtype=np.int64)).to(device)
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def keep_features(self, *, mirror: bool, report: Report) -> None:
+        """Compute what the frozen layers make of every image, once, where that fits into memory."""
+        if self._network.trunk_end is None or self._bytes_to_keep(mirror) > MEMORY_LIMIT:
+            return
+        views = []
+        for mirrored in (False, True)[: 1 + mirror]:
+            for index_B in self.batches():
+                report("computing features of the frozen layers")
+                views.append(self._compute(index_B, np.full(len(index_B), mirrored)))
+        self._kept = torch.cat(views)
+
+    def take(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
+        """Input of `forward_upper` for some images, some of them mirrored left to right."""
+        if self._kept is None:
+            return self._compute(index_B, mirrored_B)
+        row_B = torch.from_numpy(index_B + len(self) * mirrored_B.astype(np.int64)).to(self._device)
+        return self._kept.index_select(0, row_B)
+
+    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[Indices]:
+        """All images in order."""
+        for start in range(0, len(self), size):
+            yield np.arange(start, min(start + size, len(self)), dtype=np.int64)
+
+    def as_they_are(self, index_B: Indices) -> Tensor:
+        """Input of `forward_upper` for some images, none mirrored."""
+        return self.take(index_B, np.zeros(len(index_B), dtype=np.bool_))
+
+    def _bytes_to_keep(self, mirror: bool) -> int:
+        one = self._compute(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.bool_))
+        return one.numel() * one.element_size() * len(self) * (1 + mirror)
+
+    @torch.no_grad()
+    def _compute(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
+        pixels_BSS3 = torch.from_numpy(self._split.take(index_B)).to(self._device)
+        flips_B = torch.from_numpy(mirrored_B).to(self._device)
+        pixels_BSS3 = torch.where(flips_B[:, None, None, None], pixels_BSS3.flip(2), pixels_BSS3)
+        return self._network.forward_lower(to_input(pixels_BSS3, self._mean_SS3))

@@ -1,0 +1,173 @@
+"""One job from order to result: the boundary at which whatever happens becomes a result with a stop reason."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from interp_model.network import Network, build_network
+from schemas.errors import CheckpointError, DataError, Diverged, Interrupted, SpecError, StoreError, WeightsError
+from schemas.lifecycle import StopReason
+from schemas.order import Progress, WorkOrder
+from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
+from workers.checkpoint import CheckpointStore, load_checkpoint
+from workers.data.dataset import JobData, load_job_data
+from workers.devices import choose_device, make_deterministic, seed_torch
+from workers.evaluate import evaluate
+from workers.inputs import Inputs
+from workers.outcome import write_outcome
+from workers.tracking import RunLog
+from workers.train import Trainer
+from workers.weights import load_starting_weights
+
+STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
+    (Interrupted, StopReason.INTERRUPTED),
+    (Diverged, StopReason.DIVERGED),
+    (DataError, StopReason.BAD_DATA),
+    (SpecError, StopReason.BAD_SPEC),
+    (WeightsError, StopReason.BAD_SPEC),
+    (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting for the store will not mend it
+    (StoreError, StopReason.STORE_UNREACHABLE),
+    (MemoryError, StopReason.OUT_OF_MEMORY),
+    (torch.OutOfMemoryError, StopReason.OUT_OF_MEMORY),
+    (Exception, StopReason.CODE_RAISED),
+)
+"""The first class that an exception belongs to decides."""
+
+CPU_OUT_OF_MEMORY = "can't allocate memory"
+"""torch's CPU allocator raises a plain RuntimeError that says this."""
+
+
+def stop_reason_of(error: Exception) -> StopReason:
+    """Why a job that raised `error` stopped."""
+    if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
+        return StopReason.OUT_OF_MEMORY
+    return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
+
+
+def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> JobResult:
+    """Run one job, from its newest checkpoint if it has one, and say how it ended. Only a kill makes it raise.
+
+    Args:
+        on_progress: told what the job is doing.
+        should_stop: asked before every batch; once true the job saves a checkpoint and ends as interrupted.
+    """
+    started = time.monotonic()
+    job = _Job(order, on_progress, should_stop)
+    reason, failure, metrics = StopReason.FINISHED, None, None
+    try:
+        metrics = job.run()
+    except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
+        reason = stop_reason_of(error)
+        failure = Failure(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    return JobResult(
+        job_key=order.spec.key,
+        attempt=order.attempt,
+        stop_reason=reason,
+        epochs_done=job.checkpoint.epoch if job.checkpoint else 0,
+        seconds=time.monotonic() - started,
+        metrics=metrics,
+        checkpoint=job.checkpoint,
+        failure=failure,
+    )
+
+
+class _Job:
+    def __init__(
+        self, order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+    ) -> None:
+        self.checkpoint: CheckpointPointer | None = None
+        """The newest one, whatever happens afterwards."""
+        self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key)
+        self._order = order
+        self._spec = order.spec
+        self._epoch = 0
+        self._on_progress = on_progress
+        self._should_stop = should_stop
+
+    def run(self) -> JobMetrics:
+        make_deterministic(self._order.threads)
+        device = choose_device()
+        self._report("opening the run")
+        self.checkpoint = self._store.newest()
+        log = RunLog(self._order.tracking_uri, self._order.run_id)
+        log.log_spec(self._spec)
+        self._report("preparing images")
+        data = load_job_data(
+            self._spec.data,
+            self._spec.evaluation,
+            input_size=self._spec.model.input_size,
+            seed=self._spec.seed,
+            cache_dir=Path(self._order.cache_dir),
+            data_root=Path(self._order.data_root) if self._order.data_root else None,
+            on_progress=self._report,
+        )
+        network = self._build_network().to(device)
+        train, test, measured = (
+            Inputs(network, split, data.mean_SS3, device) for split in (data.train, data.test, data.measured)
+        )
+        trainer = Trainer(self._spec, network, train, test)
+        if self.checkpoint is not None:
+            trainer.restore(load_checkpoint(self.checkpoint, self._spec.key))
+            self._epoch = trainer.epoch
+        for inputs, mirror in ((train, self._spec.train.mirror), (test, False)):
+            inputs.keep_features(mirror=mirror, report=self._report)
+        self._train(trainer, log)
+        return self._measure(trainer, data, train, test, measured, log)
+
+    def _report(self, phase: str) -> None:
+        """Say what is being done; stop there if asked to."""
+        if self._should_stop():
+            raise Interrupted(f"Job {self._spec.key} was asked to stop while {phase}. `orch resume` goes on.")
+        self._on_progress(
+            Progress(job_key=self._spec.key, phase=phase, epoch=self._epoch, epochs=self._spec.train.epochs)
+        )
+
+    def _build_network(self) -> Network:
+        seed_torch(self._spec.seed, 0, "weights")
+        network = build_network(self._spec.model, self._spec.n_outputs)
+        if self.checkpoint is None:
+            load_starting_weights(network, self._spec, self._order.upstream)
+        if self._spec.train.freeze_below is not None:
+            network.freeze_below(self._spec.train.freeze_below)
+        return network
+
+    def _train(self, trainer: Trainer, log: RunLog) -> None:
+        log.log_epochs(trainer.records)  # those that a checkpoint has and a lost connection kept from the store
+        unsaved = None
+        while trainer.epoch < self._spec.train.epochs:
+            try:
+                trainer.run_epoch(on_step=lambda: self._report("training"))
+            except Interrupted:
+                if unsaved is not None:
+                    self.checkpoint = self._store.save(self._epoch, unsaved)
+                raise
+            self._epoch = trainer.epoch
+            unsaved = self._checkpoint(trainer)
+            log.log_epochs(trainer.records)
+
+    def _checkpoint(self, trainer: Trainer) -> dict[str, object] | None:
+        """Save if this epoch's turn has come, else hand back what an interruption would have to save."""
+        is_final = trainer.epoch == self._spec.train.epochs
+        if is_final or trainer.epoch % self._spec.train.checkpoint_every == 0:
+            self.checkpoint = self._store.save(trainer.epoch, trainer.state(is_final=is_final))
+            return None
+        return copy.deepcopy(trainer.state())
+
+    def _measure(
+        self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, log: RunLog
+    ) -> JobMetrics:
+        found = evaluate(trainer, data, train, test, measured, self._report)
+        self._report("logging")
+        self._store.keep_newest_only()
+        assert self.checkpoint is not None
+        with tempfile.TemporaryDirectory(prefix="orch-") as folder:
+            write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint)
+            log.log_outcome(found.metrics, Path(folder))
+        return found.metrics

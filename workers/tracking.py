@@ -1,0 +1,141 @@
+"""What a job writes into its MLflow run, and under which names; logging the same thing twice changes nothing.
+
+The run's status and its `orch.*` tags belong to the driver and are never written here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import StoreError
+from schemas.job import JobSpec
+from schemas.results import JobMetrics
+from workers.train import EpochRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CURVES: Mapping[str, str] = {
+    "task_loss": "train/task_loss",
+    "filter_loss": "train/filter_loss",
+    "lambda_": "train/lambda",
+    "mean_peak": "train/mean_peak",
+    "train_accuracy": "train/accuracy",
+    "validation_accuracy": "validation/accuracy",
+    "learning_rate": "train/learning_rate",
+    "seconds": "train/seconds",
+}
+"""Field of an epoch's record -> name of its curve; MLflow's charts group by what stands before the slash."""
+
+LAST_CURVE = "train/task_loss"
+"""Present for every logged epoch, so it tells which epochs the store has."""
+
+SUMMARY = ("test_accuracy", "train_accuracy", "location_instability", "filters_left_out", "measured_images")
+"""Fields of the job's metrics that become columns of the UI; the rest is in `metrics.json`."""
+
+SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
+CHECKPOINT_FILE = "checkpoint/final.pt"
+
+UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
+"""MLflow's codes for a store that may answer later; the others are mistakes of ours."""
+
+
+class RunLog:
+    """One job's run, which the driver has created."""
+
+    def __init__(self, tracking_uri: str, run_id: str) -> None:
+        from mlflow import MlflowClient
+
+        self._uri = tracking_uri
+        self._run_id = run_id
+        with self._reaching_store():
+            self._client: MlflowClient = MlflowClient(tracking_uri)
+            self._logged_params = set(self._client.get_run(run_id).data.params)
+            history = self._client.get_metric_history(run_id, LAST_CURVE)
+        self._last_epoch = max((point.step for point in history), default=0)
+
+    def log_spec(self, spec: JobSpec) -> None:
+        """Every field of the spec as a parameter, and the spec as a file.
+
+        Parameters cannot be changed, and a weights file may have moved since an earlier attempt: the first value stays.
+        """
+        from mlflow.entities import Param
+
+        params = flatten(spec.model_dump(mode="json"))
+        fresh = [Param(name, value) for name, value in params.items() if name not in self._logged_params]
+        with self._reaching_store():
+            if fresh:
+                self._client.log_batch(self._run_id, params=fresh)
+            self._client.log_text(self._run_id, spec.model_dump_json(indent=2), SPEC_FILE)
+
+    def log_epochs(self, records: Iterable[EpochRecord]) -> None:
+        """The curves' points of those epochs that the store does not have yet."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        fresh = [record for record in records if record.epoch > self._last_epoch]
+        points = [
+            Metric(curve, getattr(record, field), now, record.epoch)
+            for record in fresh
+            for field, curve in CURVES.items()
+        ]
+        if points:
+            with self._reaching_store():
+                self._client.log_batch(self._run_id, metrics=points)
+            self._last_epoch = fresh[-1].epoch
+
+    def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
+        """The summary as metrics, and every file of `folder` as an artifact under its path there."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {name: getattr(metrics, name) for name in SUMMARY}
+        values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
+        points = [
+            Metric(name, float(value), now, self._last_epoch) for name, value in values.items() if value is not None
+        ]
+        with self._reaching_store():
+            self._client.log_batch(self._run_id, metrics=points)
+            self._client.log_artifacts(self._run_id, str(folder))
+
+    @contextmanager
+    def _reaching_store(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException
+        from requests.exceptions import RequestException
+
+        try:
+            yield
+        except MlflowException as error:
+            if error.error_code not in UNREACHABLE:
+                raise
+            raise self._unreachable(error) from error
+        except (RequestException, OSError) as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> StoreError:
+        return StoreError(
+            f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
+            "See that it runs and can be written, then run `orch resume`."
+        )
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//([^:/@]+):[^@]*@", r"//\1:***@", uri)
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields under dotted names: `{"train": {"epochs": 5}}` becomes `{"train.epochs": "5"}`."""
+    flat: dict[str, str] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            flat[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat

@@ -1,0 +1,288 @@
+"""The training loop: task loss plus lambda times the filter loss, an epoch at a time, resumable between any two.
+
+Shape legend: N images   B images of a batch   O outputs   F filters   H = W = map side.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from interp_model.backbones import scaled_channels, top_conv
+from interp_model.filter_loss import FilterLoss, lambda_at, mean_peak
+from interp_model.metrics.accuracy import accuracy, binary_targets
+from interp_model.network import Network, Output, parameter_groups
+from schemas.errors import Diverged
+from schemas.job import JobSpec, LossKind, TrainSpec
+from workers.devices import generator, seed_torch
+from workers.inputs import Indices, Inputs
+from workers.weights import NETWORK
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch did; losses and the mean peak are means over its images."""
+
+    epoch: int
+    task_loss: float
+    filter_loss: float
+    """Summed over the interpretable layers, before lambda."""
+    lambda_: float
+    """Mean over layers and batches."""
+    mean_peak: float
+    """mean_x max_ij x_ij of the measured layer, before masking."""
+    train_accuracy: float
+    """Of the training batches as they were seen: augmented, and with dropout."""
+    validation_accuracy: float
+    learning_rate: float
+    seconds: float
+
+
+def task_loss(logits_BO: Tensor, label_B: Tensor, loss: LossKind) -> Tensor:
+    """Logistic log loss summed over the outputs, or cross entropy (Sec. 5.1); the mean over the images."""
+    if loss == "softmax":
+        return functional.cross_entropy(logits_BO, label_B)
+    sign_BO = binary_targets(label_B, logits_BO.shape[1]).to(logits_BO.dtype) * 2 - 1  # y* in {+1, -1}
+    return functional.softplus(-sign_BO * logits_BO).sum(dim=1).mean()  # log(1 + exp(-y x y*)), never an infinity
+
+
+def learning_rate_at(train: TrainSpec, epoch: int) -> float:
+    """Log-spaced from the first to the final rate over `decay_epochs`, then held; the first epoch is 1."""
+    if train.final_learning_rate is None:
+        return train.learning_rate
+    last = (train.decay_epochs or train.epochs) - 1
+    done = min((epoch - 1) / last, 1.0) if last else float(epoch > 1)
+    return math.exp((1 - done) * math.log(train.learning_rate) + done * math.log(train.final_learning_rate))
+
+
+def batches_of_epoch(n_images: int, batch_size: int, seed: int, epoch: int) -> list[Indices]:
+    """Every image once, shuffled, in batches of nearly equal size and never of one image alone."""
+    order = generator(seed, epoch, "order").permutation(n_images)
+    count = max(1, min(math.ceil(n_images / batch_size), n_images // 2))
+    return np.array_split(order, count)
+
+
+class Trainer:
+    """One network on its way from epoch 0 to the last; its state is all that the rest of the way depends on."""
+
+    def __init__(self, spec: JobSpec, network: Network, train: Inputs, validation: Inputs) -> None:
+        self.spec = spec
+        self.network = network
+        self.filter_losses = _filter_losses(spec, network, train.label_N.device)
+        self.records: list[EpochRecord] = []
+        self._train = train
+        self._validation = validation
+        self._optimiser = torch.optim.SGD(
+            [dict(group) for group in parameter_groups(network, spec.train)],
+            lr=spec.train.learning_rate,
+            momentum=spec.train.momentum,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return len(self.records)
+
+    def run_epoch(self, on_step: Callable[[], None]) -> EpochRecord:
+        """Train on every image once, then look at the validation images.
+
+        Args:
+            on_step: called before every batch; what it raises ends the epoch, which is then as if never begun.
+
+        Raises:
+            Diverged: a loss or a weight is not finite.
+        """
+        started = time.monotonic()
+        epoch, train, seed = self.epoch + 1, self.spec.train, self.spec.seed
+        rate = learning_rate_at(train, epoch)
+        for group in self._optimiser.param_groups:
+            group["lr"] = rate
+        seed_torch(seed, epoch, "dropout")
+        mirror = generator(seed, epoch, "mirror")
+        self.network.train()
+        sums = _Sums()
+        for step, index_B in enumerate(batches_of_epoch(len(self._train), train.batch_size, seed, epoch), start=1):
+            on_step()
+            mirrored_B = mirror.random(len(index_B)) < (0.5 if train.mirror else 0.0)
+            sums.add(self._step(index_B, mirrored_B, epoch, step), len(index_B))
+        self._check_weights(epoch)
+        record = EpochRecord(
+            epoch=epoch,
+            **sums.means(),
+            validation_accuracy=self.validation_accuracy(),
+            learning_rate=rate,
+            seconds=time.monotonic() - started,
+        )
+        self.records.append(record)
+        return record
+
+    def validation_accuracy(self) -> float:
+        """Share of right answers on the validation images as the network stands."""
+        return accuracy(predict(self.network, self._validation), self._validation.label_N, self.spec.loss)
+
+    def assigned_categories(self) -> Tensor | None:
+        """Which category each filter of the top layer was trained to mark; None where no filter loss assigned any."""
+        layer = self.filter_losses.get(self.network.top_layer)
+        return layer.categories.category_F().cpu() if layer else None
+
+    def state(self, *, is_final: bool = False) -> dict[str, Any]:
+        """Everything that the following epochs depend on; a final state leaves out what only training needs."""
+        state = {
+            NETWORK: self.network.state_dict(),
+            "filter_losses": {name: layer.state_dict() for name, layer in self.filter_losses.items()},
+            "records": [asdict(record) for record in self.records],
+        }
+        if not is_final:
+            # The learning rate and all draws follow from the epoch's number alone. The generators' states are kept
+            # for whatever may come to draw without restarting them.
+            state |= {"optimiser": self._optimiser.state_dict(), "random": _random_states()}
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state of this job, as if never interrupted."""
+        self.network.load_state_dict(state[NETWORK])
+        for name, layer in self.filter_losses.items():
+            layer.load_state_dict(state["filter_losses"][name])
+        self.records = [EpochRecord(**record) for record in state["records"]]
+        if "optimiser" in state:
+            self._optimiser.load_state_dict(state["optimiser"])
+            _set_random_states(state["random"])
+
+    def _step(self, index_B: Indices, mirrored_B: np.ndarray[Any, np.dtype[np.bool_]], epoch: int, step: int) -> _Step:
+        label_B = self._train.label_N[torch.from_numpy(index_B).to(self._train.label_N.device)]
+        output = self.network.forward_upper(self._train.take(index_B, mirrored_B))
+        task = task_loss(output.logits, label_B, self.spec.loss)
+        terms = self._filter_terms(output, label_B, epoch)
+        values = {"task": task.item()} | {f"{name} filter": term.loss.item() for name, term in terms.items()}
+        self._check_losses(values, epoch, step)
+        self._optimiser.zero_grad(set_to_none=True)
+        self._backward(task, terms)
+        if self.spec.train.clip_gradient is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.clip_gradient)
+        self._optimiser.step()
+        return _Step(
+            task_loss=values["task"],
+            filter_loss=sum(value for name, value in values.items() if name != "task"),
+            lambda_=sum(term.weight for term in terms.values()) / max(len(terms), 1),
+            mean_peak=_peak_of_layer(output.maps[self.network.top_layer]),
+            train_accuracy=accuracy(output.logits.detach(), label_B, self.spec.loss),
+        )
+
+    def _filter_terms(self, output: Output, label_B: Tensor, epoch: int) -> dict[str, _Term]:
+        return {
+            name: _Term(
+                loss=layer(output.maps[name], label_B),
+                weight=lambda_at(layer.spec, epoch, _peak_of_layer(output.maps[name])),
+            )
+            for name, layer in self.filter_losses.items()
+        }
+
+    def _backward(self, task: Tensor, terms: Mapping[str, _Term]) -> None:
+        if self.spec.filter_loss is not None and self.spec.filter_loss.reach == "layer":
+            own = {name: self._own_gradients(name, term) for name, term in terms.items()}
+            task.backward()  # type: ignore[no-untyped-call]
+            for name, gradients in own.items():
+                for parameter, gradient in zip(self.network.blocks[name].parameters(), gradients, strict=True):
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+            return
+        total = task + sum(term.weight * term.loss for term in terms.values())
+        total.backward()  # type: ignore[no-untyped-call]
+
+    def _own_gradients(self, layer: str, term: _Term) -> tuple[Tensor, ...]:
+        parameters = tuple(self.network.blocks[layer].parameters())
+        return torch.autograd.grad(term.weight * term.loss, parameters, retain_graph=True)
+
+    def _check_losses(self, values: Mapping[str, float], epoch: int, step: int) -> None:
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"The {name} loss of {self.spec.title} is {value} in epoch {epoch}, step {step}. "
+                    f"Lower `train.learning_rate` ({self.spec.train.learning_rate})"
+                    f"{_or_lower_weight(self.spec)}, or set `train.clip_gradient`."
+                )
+
+    def _check_weights(self, epoch: int) -> None:
+        for name, parameter in self.network.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise Diverged(
+                    f"The weights {name} of {self.spec.title} are not finite after epoch {epoch}. "
+                    f"Lower `train.learning_rate` ({self.spec.train.learning_rate})"
+                    f"{_or_lower_weight(self.spec)}, or set `train.clip_gradient`."
+                )
+
+
+@torch.no_grad()
+def predict(network: Network, inputs: Inputs) -> Tensor:
+    """Logits of all images, none mirrored: (N, O)."""
+    network.eval()
+    return torch.cat([network.forward_upper(inputs.as_they_are(index_B)).logits for index_B in inputs.batches()])
+
+
+@dataclass(frozen=True)
+class _Term:
+    """lambda_t * loss of one interpretable layer."""
+
+    loss: Tensor
+    weight: float
+
+
+@dataclass(frozen=True)
+class _Step:
+    task_loss: float
+    filter_loss: float
+    lambda_: float
+    mean_peak: float
+    train_accuracy: float
+
+
+class _Sums:
+    """Means over an epoch's images of what its steps report."""
+
+    def __init__(self) -> None:
+        self._totals: dict[str, float] = {}
+        self._images = 0
+
+    def add(self, step: _Step, images: int) -> None:
+        for name, value in vars(step).items():
+            self._totals[name] = self._totals.get(name, 0.0) + value * images
+        self._images += images
+
+    def means(self) -> dict[str, float]:
+        return {name: total / self._images for name, total in self._totals.items()}
+
+
+def _filter_losses(spec: JobSpec, network: Network, device: torch.device) -> dict[str, FilterLoss]:
+    if spec.filter_loss is None:
+        return {}
+    filters = scaled_channels(top_conv(spec.model.backbone).channels, spec.model.width)
+    return {
+        name: FilterLoss(spec.filter_loss, network.map_side(name), filters, spec.n_outputs).to(device)
+        for name in network.interpretable_layers
+    }
+
+
+def _peak_of_layer(x_NFHW: Tensor) -> float:
+    return mean_peak(x_NFHW.detach()).mean().item()
+
+
+def _or_lower_weight(spec: JobSpec) -> str:
+    return f" or `filter_loss.weight` ({spec.filter_loss.weight})" if spec.filter_loss else ""
+
+
+def _random_states() -> dict[str, Any]:
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "gpus": gpus}
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["cpu"])
+    if len(states["gpus"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["gpus"])
