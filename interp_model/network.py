@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any, Final, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from interp_model.backbones import (
     BACKBONES,
@@ -70,6 +73,21 @@ def to_input(pixels_NSS3: Tensor, mean_SS3: Tensor) -> Tensor:
         (N, 3, S, S), float.
     """
     return ((pixels_NSS3.to(mean_SS3.dtype) - mean_SS3) / PIXEL_SCALE).permute(0, 3, 1, 2).contiguous()
+
+
+class ResponseNorm(nn.Module):
+    """MatConvNet's local response normalisation: y_i = x_i / (kappa + alpha sum_j x_j^2)^beta over five channels.
+
+    Not torch's, whose backward step has no deterministic form on a GPU (it is that of a three-dimensional pooling).
+    """
+
+    WINDOW, KAPPA, ALPHA, BETA = 5, 2.0, 1e-4, 0.75
+
+    def forward(self, x_NFHW: Tensor) -> Tensor:
+        reach = self.WINDOW // 2
+        square_NFHW = functional.pad(x_NFHW.square(), (0, 0, 0, 0, reach, reach))
+        window_NFHW = reduce(torch.add, (square_NFHW.narrow(1, i, x_NFHW.shape[1]) for i in range(self.WINDOW)))
+        return x_NFHW / (self.KAPPA + self.ALPHA * window_NFHW) ** self.BETA
 
 
 class Network(nn.Module):
@@ -178,8 +196,7 @@ def _conv_block(layer: Conv, channels_in: int, width: float) -> tuple[nn.Sequent
     conv = nn.Conv2d(channels_in, channels, layer.kernel, layer.stride, layer.pad)
     block = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, relu=nn.ReLU()))
     if layer.lrn:
-        # MatConvNet's alpha, 1e-4, is per channel of the window; torch divides alpha by the window's size.
-        block.add_module("lrn", nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0))
+        block.add_module("lrn", ResponseNorm())
     return block, channels
 
 

@@ -46,9 +46,9 @@ class Claims:
 
     def take_job(self, key: str) -> bool:
         """True when no other driver of this machine runs the job; it is ours then until released."""
-        lock = FileLock(self.folder / "jobs" / f"{key}.lock")
-        lock_folder = self.folder / "jobs"
-        lock_folder.mkdir(parents=True, exist_ok=True)
+        folder = self.folder / "jobs"
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{key}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:

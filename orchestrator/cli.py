@@ -220,7 +220,7 @@ def ui(
 ) -> None:
     """Open MLflow's UI on the store, until Ctrl-C."""
     service.serve_ui(
-        Settings(), port, lambda url, moved: render.show(render.ui_json(url) if json else render.ui_text(url, moved))
+        Settings(), port, lambda pages: render.show(render.ui_json(pages) if json else render.ui_text(pages))
     )
 
 

@@ -32,14 +32,6 @@ class Display(Protocol):
     def close(self) -> None: ...
 
 
-class Silent:
-    def show(self, now: Now) -> None: ...
-
-    def say(self, line: str) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Lines:
     """For logs and pipes."""
 
@@ -65,10 +57,10 @@ class Bars:
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
         )  # fmt: skip
         self._bar: Bar = Progress(*columns, console=Console(stderr=True), transient=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from schemas.errors import SpecError
 from schemas.sweep import AXIS_ALIASES
 
 Tree = dict[str, Any]
@@ -17,11 +16,7 @@ def field_of(name: str) -> str:
 
 
 def nest(fields: Mapping[str, Any]) -> Tree:
-    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means.
-
-    Raises:
-        SpecError: a name runs through a value that is no section.
-    """
+    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means."""
     tree: Tree = {}
     for name, value in fields.items():
         *parents, leaf = field_of(str(name)).split(".")
@@ -97,9 +92,3 @@ def describe_difference(field: str, old: Any, new: Any) -> str:
 def _short(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def require_section(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise SpecError(f"{what} must be a mapping of fields to values, not {type(value).__name__} ({value!r}).")
-    return value

@@ -232,8 +232,9 @@ class MlflowLedger:
 
 def _identity_tags(spec: JobSpec) -> dict[str, str]:
     """What a person filters and sorts by in the UI."""
+    names = spec.data.categories
     return {
-        "category": ", ".join(BY_ID[name].label for name in spec.data.categories)[:200],
+        "category": BY_ID[names[0]].label if spec.is_single else f"{len(names)} categories",
         "backbone": spec.model.backbone,
         "variant": spec.model.variant,
         "images": "generated animals" if spec.data.images == "generated" else "photographs",

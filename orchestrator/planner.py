@@ -38,10 +38,6 @@ class PlannedSweep:
     """Jobs that are there because others start from them."""
     resources: Resources
 
-    @property
-    def job_keys(self) -> tuple[str, ...]:
-        return tuple(job.key for job in self.jobs)
-
 
 def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
     """Every job of a sweep.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -173,6 +175,7 @@ class RaySession:
         import ray
 
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             if self.address == "local":
                 # Short, because the sockets below it may take 107 characters in all.
@@ -186,6 +189,8 @@ class RaySession:
                 f"Ray ({self.address}) cannot be used: {error}. "
                 "See that memory and /tmp have room, or mend ORCH_RAY_ADDRESS."
             ) from error
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one of its own there, which exits at once
 
     def totals(self) -> dict[str, float]:
         import ray

@@ -17,7 +17,7 @@ from orchestrator.compare import PlannedJob
 from orchestrator.display import in_words
 from orchestrator.merge import flatten
 from orchestrator.records import JobRecord
-from orchestrator.service import Plan, SweepStatus
+from orchestrator.service import Plan, SweepStatus, UiPages
 from orchestrator.sweeprun import SweepReport
 from orchestrator.tables import HEADINGS, ResultTable, as_json, cells_of, used_columns
 from schemas.sweep import SweepSpec
@@ -46,7 +46,9 @@ def show(answer: Answer, clear: bool = False) -> None:
 
 
 def _table(*headings: str, title: str | None = None) -> Table:
-    table = Table(box=None, title=title, title_justify="left", header_style="bold", pad_edge=False)
+    table = Table(
+        box=None, title=title, title_justify="left", header_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
+    )
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
@@ -242,7 +244,7 @@ def _result_table(results: ResultTable) -> Table:
     columns = used_columns(results)
     table = _table(title=results.caption)
     for i in columns:
-        table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold")
+        table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold", no_wrap=i == 0)
     for row in results.rows:
         cells = cells_of(row)
         table.add_row(*(cells[i] for i in columns))
@@ -281,13 +283,15 @@ def grids_json(grids: Sequence[SweepSpec]) -> list[dict[str, Any]]:
     return [grid.model_dump(mode="json", exclude_defaults=True) for grid in grids]
 
 
-def ui_text(url: str, moved: bool) -> RenderableType:
-    note = "The port was busy, so another one is used. " if moved else ""
-    return Text(f"{note}MLflow is at {url}\nCtrl-C ends it.")
+def ui_text(pages: UiPages) -> RenderableType:
+    note = "The port was busy, so another one is used.\n" if pages.moved else ""
+    return Text(
+        f"{note}jobs    {pages.jobs}\nsweeps  {pages.sweeps}\nCtrl-C ends MLflow's UI.", overflow="ignore", no_wrap=True
+    )
 
 
-def ui_json(url: str) -> dict[str, Any]:
-    return {"url": url}
+def ui_json(pages: UiPages) -> dict[str, Any]:
+    return {"jobs": pages.jobs, "sweeps": pages.sweeps}
 
 
 def file_text(path: Path, generated: bool) -> RenderableType:

@@ -35,6 +35,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class UiPages:
+    jobs: str
+    sweeps: str
+    moved: bool
+    """The wanted port was busy, so another one is used."""
+
+
+@dataclass(frozen=True)
 class SweepStatus:
     record: SweepRecord
     is_driven: bool
@@ -143,16 +151,19 @@ def artifact_uri(settings: Settings, record: JobRecord) -> str:
         return str(client.get_run(record.run_id).info.artifact_uri)
 
 
-def serve_ui(settings: Settings, port: int, on_ready: Callable[[str, bool], None]) -> None:
-    """Run MLflow's UI until the user stops it; `on_ready` hears the address, and whether the port had to change."""
+def serve_ui(settings: Settings, port: int, on_ready: Callable[[UiPages], None]) -> None:
+    """Run MLflow's UI until the user stops it; `on_ready` hears where it is."""
     from orchestrator import ui
 
     if not store.exists(settings):
         raise StoreError(f"There is no store at {settings.database} yet. `orch sweep --grid smoke` makes one.")
-    experiment_id = ui.share_view(store.open_client(settings), settings.store_uri)
+    experiment_id = ui.share_views(store.open_client(settings), settings.store_uri)
     chosen = ui.free_port(port)
-    address = ui.page(f"http://{ui.HOST}:{chosen}", experiment_id)
-    ui.serve(settings, chosen, lambda: on_ready(address, chosen != port))
+    base = f"http://{ui.HOST}:{chosen}"
+    pages = UiPages(
+        jobs=ui.page(base, experiment_id, ui.JOBS), sweeps=ui.page(base, experiment_id, ui.SWEEPS), moved=chosen != port
+    )
+    ui.serve(settings, chosen, lambda: on_ready(pages))
 
 
 def raise_if_incomplete(report: SweepReport) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EXPERIMENT = "orch"
 BUSY_SECONDS = 10.0
 """How long another program may hold the store before it counts as stuck."""
-_SQLITE_HEADER = b"SQLite format 3\x00"
 _MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -109,20 +108,19 @@ def check_writable(settings: Settings) -> None:
 
 
 def _check_database(database: Path) -> None:
+    """Look through SQLite only: closing a plain handle on the file would drop the locks this process holds on it."""
+    if database.is_dir():
+        raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
+    if not database.exists():
+        return
     try:
-        if database.is_dir():
-            raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
-        if not database.exists():
-            return
-        with database.open("rb") as file:
-            header = file.read(len(_SQLITE_HEADER))
-    except OSError as error:
-        raise StoreError(f"The store {database} cannot be read ({error.strerror}). Mend its permissions.") from error
-    if header not in (_SQLITE_HEADER, b""):
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
         raise StoreError(
-            f"The store {database} is not a SQLite database (it starts with {header[:8]!r}). "
-            "Restore it from a copy, or move it away to begin a new one."
-        )
+            f"The store {database} cannot be read as a SQLite database ({error}). "
+            "Mend its permissions, restore it from a copy, or move it away to begin a new one."
+        ) from error
 
 
 def _check_server(uri: str) -> None:

@@ -121,6 +121,7 @@ class SweepRun:
             ledger = self._open_ledger()
             self._refuse_foreign(ledger, started)
             ledger.begin_sweep(self.stored, started)
+            lease = lease.model_copy(update={"sign_at": time.time()})
             ledger.stamp(self.stored.name, lease)
             ran = 0
             try:
@@ -223,7 +224,7 @@ def _metrics(report: SweepReport) -> dict[str, float]:
         cells = [row.cells[variant] for row in report.table.rows if variant in row.cells]
         measured = [cell.instability for cell in cells if cell.instability is not None]
         if cells:
-            values[f"mean_accuracy/{variant}"] = fmean(cell.accuracy for cell in cells)
+            values[f"accuracy/{variant}"] = fmean(cell.accuracy for cell in cells)
         if measured:
-            values[f"mean_location_instability/{variant}"] = fmean(measured)
+            values[f"location_instability/{variant}"] = fmean(measured)
     return values

@@ -191,8 +191,8 @@ def _caption(records: list[JobRecord]) -> str:
 
 
 HEADINGS = (
-    "category", "backbone", "settings", "accuracy ordinary", "accuracy interpretable", "instability ordinary",
-    "instability interpretable", "change",
+    "category", "backbone", "settings", "accuracy ordinary", "accuracy interp.", "instability ordinary",
+    "instability interp.", "change",
 )  # fmt: skip
 
 

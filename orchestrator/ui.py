@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.settings import Settings
 from orchestrator.store import EXPERIMENT, reaching
@@ -21,44 +22,77 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 HOST = "127.0.0.1"
-SHARE_KEY = "orch"
 START_SECONDS = 120.0
-COLUMNS = (
-    "attributes.`Created`", "attributes.`Duration`",
-    "metrics.`test_accuracy`", "metrics.`location_instability`",
-    "tags.`category`", "tags.`backbone`", "tags.`variant`", "tags.`images`",
-    "tags.`orch.state`", "tags.`orch.attempt`", "tags.`orch.failure`",
+
+
+class View(NamedTuple):
+    """A table of runs, under the key by which MLflow's page finds it."""
+
+    key: str
+    search: str
+    columns: tuple[str, ...]
+    order_by: str
+    """By the date of creation MLflow folds jobs under their sweep; by anything else it lists them."""
+    ascending: bool
+
+
+JOBS = View(
+    key="orch-jobs",
+    search="tags.`orch.kind` = 'job'",
+    columns=(
+        "tags.`category`", "tags.`backbone`", "tags.`variant`",
+        "metrics.`location_instability`", "metrics.`test_accuracy`",
+        "tags.`images`", "tags.`orch.sweep`", "tags.`orch.state`", "tags.`orch.attempt`", "tags.`orch.failure`",
+        "attributes.`Duration`",
+    ),
+    order_by="tags.`category`",
+    ascending=True,
+)  # fmt: skip
+SWEEPS = View(
+    key="orch-sweeps",
+    search="",
+    columns=(
+        "metrics.`jobs_done`", "metrics.`jobs_failed`", "tags.`orch.profile`",
+        "metrics.`location_instability/ordinary`", "metrics.`location_instability/interpretable`",
+        "metrics.`accuracy/ordinary`", "metrics.`accuracy/interpretable`",
+        "attributes.`Created`", "attributes.`Duration`",
+    ),
+    order_by="attributes.start_time",
+    ascending=False,
 )  # fmt: skip
 
 
-def view_state() -> str:
+def view_state(view: View) -> str:
     """What MLflow keeps when a person shares a view of the runs table; the page reads it by its key."""
     return json.dumps(
         {
-            "searchFilter": "",
-            "orderByKey": "attributes.start_time",
-            "orderByAsc": False,
+            "searchFilter": view.search,
+            "orderByKey": view.order_by,
+            "orderByAsc": view.ascending,
             "startTime": "ALL",
             "lifecycleFilter": "Active",
             "datasetsFilter": [],
             "modelVersionFilter": "All Runs",
-            "selectedColumns": COLUMNS,
+            "selectedColumns": view.columns,
+            "columnOrder": view.columns,
+            "columnWidths": {column: max(120, 8 * len(column.split("`")[1])) for column in view.columns},
         }
     )
 
 
-def share_view(client: MlflowClient, uri: str) -> str:
-    """Leave the view in the store; returns the experiment's id."""
+def share_views(client: MlflowClient, uri: str) -> str:
+    """Leave the views in the store; returns the experiment's id."""
     with reaching(uri):
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
             raise StoreError(f"The store {uri} has no experiment {EXPERIMENT!r} yet. Run a sweep first.")
-        client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{SHARE_KEY}", view_state())
+        for view in (JOBS, SWEEPS):
+            client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{view.key}", view_state(view))
         return str(experiment.experiment_id)
 
 
-def page(base: str, experiment_id: str) -> str:
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={SHARE_KEY}"
+def page(base: str, experiment_id: str, view: View) -> str:
+    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={view.key}"
 
 
 def free_port(wanted: int) -> int:
@@ -88,6 +122,7 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
         command += ["--default-artifact-root", settings.artifact_uri]
     # One process for the API; the job runner would add four that nothing here uses.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server never outlives this process
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _await(server, " ".join(command), f"http://{HOST}:{port}/health")

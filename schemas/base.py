@@ -27,7 +27,7 @@ def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Dotted names of every leaf field below `model`, such as `train.epochs`."""
     paths: list[str] = []
     for name, field in model.model_fields.items():
-        inner = [t for t in _models_in(field.annotation)]
+        inner = _models_in(field.annotation)
         nested = [path for t in inner for path in field_paths(t, f"{prefix}{name}.")]
         paths += nested or [f"{prefix}{name}"]
     return list(dict.fromkeys(paths))

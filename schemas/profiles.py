@@ -9,9 +9,7 @@ from schemas.sweep import Profile, Resources, Rule
 
 _GENERATED_PRETRAINING: dict[str, Any] = {
     "source": "pretrain",
-    "epochs": 5,
-    "batch_size": 32,
-    "learning_rate": 0.02,
+    "epochs": 8,
     "data": {
         "categories": ALL_CATEGORY_IDS,
         "images": "generated",

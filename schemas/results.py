@@ -35,8 +35,11 @@ class JobMetrics(Record):
     filters_left_out: int = 0
     """Filters that never fire, or that have fewer than two usable images."""
     images: Literal["generated", "photographs"] = "generated"
+    peak_spread: float | None = None
+    """How far a filter's peaks scatter over the image, as a share of its diagonal; mean over filters. Near 0 the
+    filters stand still whatever the image shows, and a low instability says nothing."""
     weights: str = "random"
-    """Where the network started: the weights' source."""
+    """Where the network started: the weights' source, and for an upstream job what images it saw."""
     skipped_images: int = 0
 
 

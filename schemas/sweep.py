@@ -50,7 +50,9 @@ class SweepSpec(Frozen):
     def _axes_are_not_empty(self) -> Self:
         for axis, values in self.axes.items():
             if not values:
-                raise ValueError(f"axis `{axis}` has no values, so the sweep would have no jobs. Give it one, or drop it.")
+                raise ValueError(
+                    f"axis `{axis}` has no values, so the sweep would have no jobs. Give it one, or drop it."
+                )
         return self
 
 

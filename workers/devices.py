@@ -6,6 +6,7 @@ import hashlib
 import os
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 
@@ -27,6 +28,7 @@ def make_deterministic(threads: int) -> None:
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = CUBLAS_WORKSPACE
     torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)  # else every worker's drawing takes all cores
     torch.use_deterministic_algorithms(True)
     # Filling every fresh tensor with NaN only helps to find reads of memory that nothing wrote.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -6,7 +6,9 @@ Shape legend: N images   B images of a batch   F filters   H = W = n map side   
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -16,11 +18,14 @@ from interp_model.mask import peak_index
 from interp_model.metrics.accuracy import accuracy
 from interp_model.metrics.location_instability import LocationInstability, location_instability, steadiest_category
 from interp_model.network import Network
-from schemas.job import JobSpec
+from schemas.job import JobSpec, PretrainSpec
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
 from workers.inputs import Inputs, Report
 from workers.train import Trainer, predict
+
+IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
+"""What a person is told of `data.images`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Peaks:
     unit_NF: Tensor
     """Row * n + column on the map."""
     pixel_NF2: Tensor
-    """(row, col) of the receptive field's centre, pixels of the network's input."""
+    """(row, col) of the receptive field's centre, in pixel indices of the network's input as landmarks are."""
     score_NF: Tensor
 
 
@@ -78,7 +83,7 @@ def evaluate(
     peaks = find_peaks(network, measured, report)
     found, category_F = measure(spec, data, peaks)
     rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
-    metrics = summarise(spec, network, data, found, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+    metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
     return Evaluation(metrics, rows, peaks)
 
 
@@ -97,9 +102,10 @@ def find_peaks(network: Network, inputs: Inputs, report: Report) -> Peaks:
 
 
 def unit_to_pixel(network: Network, unit_NF: Tensor) -> Tensor:
-    """(row, col) of the centre of each unit's receptive field: (N, F, 2)."""
+    """(row, col) of the centre of each unit's receptive field, in pixel indices: (N, F, 2)."""
     n, field = network.map_side(network.top_layer), network.receptive_field(network.top_layer)
-    centre_H = torch.tensor([field.centre_of(unit) for unit in range(n)], dtype=torch.float64)
+    # Receptive fields measure from the image's edge, where pixel 0 has its centre at 0.5; landmarks have it at 0.
+    centre_H = torch.tensor([field.centre_of(unit) - 0.5 for unit in range(n)], dtype=torch.float64)
     return torch.stack([centre_H[unit_NF // n], centre_H[unit_NF % n]], dim=2)
 
 
@@ -166,12 +172,14 @@ def summarise(
     network: Network,
     data: JobData,
     found: LocationInstability,
+    rows: Sequence[FilterRow],
     *,
     train_accuracy: float,
     test_accuracy: float,
 ) -> JobMetrics:
     """The numbers of one job."""
     per_landmark_K = found.per_landmark_FK.nanmean(dim=0)
+    spreads = [row.peak_spread for row in rows if row.peak_spread is not None]
     landmark = {name: _or_none(per_landmark_K[k]) for k, name in enumerate(data.landmark_names)}
     return JobMetrics(
         test_accuracy=test_accuracy,
@@ -183,10 +191,18 @@ def summarise(
         measured_images=len(data.measured),
         filters=len(found.per_filter_F),
         filters_left_out=int(found.left_out_F.sum()),
+        peak_spread=fmean(spreads) if spreads else None,
         images=spec.data.images,
-        weights=spec.weights.source,
+        weights=starting_weights(spec),
         skipped_images=len(data.skipped),
     )
+
+
+def starting_weights(spec: JobSpec) -> str:
+    """Where the network started, with the images that an upstream job saw."""
+    if isinstance(spec.weights, PretrainSpec):
+        return f"pre-training on {IMAGES_ARE[spec.weights.data.images]}"
+    return spec.weights.source
 
 
 def _spread(pixel_N2: Tensor, side: int) -> float | None:

@@ -71,7 +71,7 @@ class FilterStrip(NamedTuple):
 
 
 class Marked(NamedTuple):
-    """One image with the peaks of some filters and the landmarks it shows: (row, col), pixels."""
+    """One image with the peaks of some filters and the landmarks it shows: (row, col), pixel indices."""
 
     image_SS3: Bytes
     peak_F2: NDArray[np.float64]
@@ -162,7 +162,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def _mark_peaks(axes: Axes, peak_F2: NDArray[np.float64], corner: NDArray[np.int64], scale: float) -> None:
     # Units near the border look past it; their mark stays on the picture.
-    at_F2 = corner + np.clip(peak_F2 * scale, 5, PEAK_TILE - 6)
+    at_F2 = corner + np.clip((peak_F2 + 0.5) * scale, 5, PEAK_TILE - 6)
     axes.scatter(
         at_F2[:, 1], at_F2[:, 0], s=PEAK_SIZES[: len(at_F2)], c=FILTER_COLOURS[: len(at_F2)], edgecolors="white",
         linewidths=0.8, zorder=3,
@@ -177,7 +177,7 @@ def _mark_landmarks(
     scale: float,
 ) -> None:
     for name, (row, column) in landmarks.items():
-        y, x = corner[0] + row * scale, corner[1] + column * scale
+        y, x = corner[0] + (row + 0.5) * scale, corner[1] + (column + 0.5) * scale
         axes.scatter([x], [y], s=58, c="white", marker=markers[name], edgecolors=INK, linewidths=0.9, zorder=2)
 
 

@@ -41,14 +41,20 @@ class Inputs:
 
     def keep_features(self, *, mirror: bool, report: Report) -> None:
         """Compute what the frozen layers make of every image, once, where that fits into memory."""
-        if self._network.trunk_end is None or self._bytes_to_keep(mirror) > MEMORY_LIMIT:
+        if self._network.trunk_end is None:
             return
-        views = []
+        first = self.as_they_are(np.zeros(1, dtype=np.int64))
+        rows = len(self) * (1 + mirror)
+        if first.numel() * first.element_size() * rows > MEMORY_LIMIT:
+            return
+        # Filled in place: batches that are joined afterwards would take the memory twice.
+        kept = first.new_empty((rows, *first.shape[1:]))
         for mirrored in (False, True)[: 1 + mirror]:
             for index_B in self.batches():
                 report("computing features of the frozen layers")
-                views.append(self._compute(index_B, np.full(len(index_B), mirrored)))
-        self._kept = torch.cat(views)
+                start = int(index_B[0]) + len(self) * mirrored
+                kept[start : start + len(index_B)] = self._compute(index_B, np.full(len(index_B), mirrored))
+        self._kept = kept
 
     def take(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
         """Input of `forward_upper` for some images, some of them mirrored left to right."""
@@ -65,10 +71,6 @@ class Inputs:
     def as_they_are(self, index_B: Indices) -> Tensor:
         """Input of `forward_upper` for some images, none mirrored."""
         return self.take(index_B, np.zeros(len(index_B), dtype=np.bool_))
-
-    def _bytes_to_keep(self, mirror: bool) -> int:
-        one = self._compute(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.bool_))
-        return one.numel() * one.element_size() * len(self) * (1 + mirror)
 
     @torch.no_grad()
     def _compute(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:

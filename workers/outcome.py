@@ -18,7 +18,7 @@ from schemas.job import JobSpec, PretrainSpec, RandomWeights
 from schemas.results import CheckpointPointer
 from workers import figures
 from workers.data.dataset import JobData
-from workers.evaluate import Evaluation, FilterRow, Peaks
+from workers.evaluate import IMAGES_ARE, Evaluation, FilterRow, Peaks
 from workers.inputs import Indices, Inputs
 from workers.tracking import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE
 from workers.train import Trainer
@@ -26,8 +26,6 @@ from workers.train import Trainer
 GALLERY_FILTERS = 4
 GALLERY_IMAGES, GALLERY_IMAGES_UNMASKED = 3, 6
 PEAK_FILTERS, PEAK_IMAGES = 5, 12
-
-IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
 
 
 def write_outcome(

@@ -35,7 +35,9 @@ CURVES: Mapping[str, str] = {
 LAST_CURVE = "train/task_loss"
 """Present for every logged epoch, so it tells which epochs the store has."""
 
-SUMMARY = ("test_accuracy", "train_accuracy", "location_instability", "filters_left_out", "measured_images")
+SUMMARY = (
+    "test_accuracy", "train_accuracy", "location_instability", "peak_spread", "filters_left_out", "measured_images",
+)  # fmt: skip
 """Fields of the job's metrics that become columns of the UI; the rest is in `metrics.json`."""
 
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"

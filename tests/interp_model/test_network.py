@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp_model.backbones import top_conv
 from interp_model.mask import peak_index
-from interp_model.network import Network, build_network, parameter_groups, to_input
+from interp_model.network import Network, ResponseNorm, build_network, parameter_groups, to_input
 from schemas.errors import SpecError
 from schemas.job import BackboneName, ModelSpec, TrainSpec, Variant
 
@@ -237,3 +237,29 @@ def test_input_is_centred_scaled_and_channels_first() -> None:
     x = to_input(pixels, torch.full((2, 2, 3), 10.0))
     assert x.shape == (1, 3, 2, 2)
     torch.testing.assert_close(x[0, :, 0, 1] * 57.375, torch.tensor([245.0, 0.0, -10.0]))
+
+
+REFUSED_ON_A_GPU = ("AvgPool3D", "AdaptiveAvgPool", "AdaptiveMaxPool", "FractionalMaxPool", "Upsample", "ReflectionPad")
+"""Backward steps for which torch has no deterministic form on a GPU, where training would end in an error."""
+
+
+@pytest.mark.parametrize("backbone", NAMES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_backward_step_can_be_deterministic_on_a_gpu(backbone: BackboneName, variant: Variant) -> None:
+    nodes, seen = [build_network(small(backbone, variant), 1)(images()).logits.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [below for below, _ in node.next_functions]
+    steps = {node.name() for node in seen}
+    assert any("MaxPool2D" in step for step in steps)
+    assert [step for step in steps if step.startswith(REFUSED_ON_A_GPU)] == []
+
+
+def test_local_response_normalisation_is_torch_s_with_alpha_per_element() -> None:
+    x = (30 * torch.randn(2, 9, 4, 5, dtype=torch.float64)).requires_grad_()
+    ours, torchs = ResponseNorm()(x), nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)(x)
+    torch.testing.assert_close(ours, torchs)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, torchs)]
+    torch.testing.assert_close(*gradients)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestrator.display import Now
 from orchestrator.planner import PlannedSweep, plan
 from orchestrator.pool import Ended
 from orchestrator.request import SweepRequest, define
@@ -103,3 +104,19 @@ class ScriptedPool:
 
     def close(self) -> None:
         self.closed = True
+
+
+class Listener:
+    """A display that remembers."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shown: list[Now] = []
+
+    def show(self, now: Now) -> None:
+        self.shown.append(now)
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def close(self) -> None: ...

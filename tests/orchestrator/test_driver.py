@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from doubles import ScriptedPool, plan_of
+from doubles import Listener, ScriptedPool, plan_of
 
 from orchestrator.claims import Claims
 from orchestrator.compare import compare
-from orchestrator.display import Now
 from orchestrator.driver import STAMP_SECONDS, Driver, Premises, StopRequest
 from orchestrator.ledger import InMemoryLedger
 from orchestrator.records import Lease, StoredPlan
@@ -21,22 +20,6 @@ from schemas.order import WorkOrder
 JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
 S, R = JobState, StopReason
-
-
-class Listener:
-    """A display that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.shown: list[Now] = []
-
-    def show(self, now: Now) -> None:
-        self.shown.append(now)
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def close(self) -> None: ...
 
 
 class Bench:

@@ -106,7 +106,7 @@ def test_a_weights_file_counts_by_its_content_and_not_by_its_path(plan_grid: Pla
 
 def test_changed_data_make_new_jobs_upstream_and_down(plan_grid: Plan) -> None:
     before, after = plan_grid("smoke", digest="d0"), plan_grid("smoke", digest="d1")
-    assert not set(before.job_keys) & set(after.job_keys)
+    assert not {job.key for job in before.jobs} & {job.key for job in after.jobs}
 
 
 def test_photographs_take_the_profiles_settings_for_them_but_pretraining_stays_generated(plan_grid: Plan) -> None:
@@ -214,7 +214,7 @@ def test_a_wrong_name_is_answered_with_the_right_ones(plan_grid: Plan, options: 
 
 
 def test_an_unknown_grid_lists_the_grids(plan_grid: Plan) -> None:
-    with pytest.raises(SpecError, match="Did you mean 'smoke'.*all-categories"):
+    with pytest.raises(SpecError, match=r"Did you mean 'smoke'.*all-categories"):
         plan_grid("smok")
     assert set(GRIDS) == {"all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "smoke"}
 

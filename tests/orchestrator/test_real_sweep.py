@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,13 @@ class Desk:
         environment = {**os.environ, "ORCH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [sys.executable, "-m", "orchestrator.cli", *words],
-            cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
 
     def run(self, *words: str) -> tuple[int, Any, str]:
         process = self.start(*words, "--json")
@@ -65,7 +70,8 @@ class Desk:
         if not (self.home / "mlflow.db").exists():
             return []
         with closing(sqlite3.connect(self.home / "mlflow.db", timeout=30)) as database:
-            query = "SELECT value FROM tags WHERE key = ? AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'orch.job_key')"
+            jobs = "SELECT run_uuid FROM tags WHERE key = 'orch.job_key'"
+            query = f"SELECT value FROM tags WHERE key = ? AND run_uuid IN ({jobs})"
             return [row[0] for row in database.execute(query, (name,))]
 
     def statuses(self) -> dict[str, str]:
@@ -97,7 +103,7 @@ def is_training(desk: Desk) -> bool:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One sweep's life: interrupted after the loss of a worker, resumed, typed again. Tests look at what it left."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
     told: dict[str, Any] = {"desk": desk}
@@ -118,11 +124,21 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             driver.kill()
             driver.wait()
     told["after_interrupt"] = desk.tags("orch.state")
+    driver = desk.start("resume", "tiny")
+    try:
+        wait_until(lambda: "running" in desk.tags("orch.state") and busy_worker(driver), driver)
+        driver.terminate()
+        told["terminated"] = (*driver.communicate(timeout=120), driver.returncode)
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    told["after_sigterm"] = desk.tags("orch.state")
     told["resumed"] = desk.run("resume", "tiny")
     told["attempts"] = sorted(desk.tags("orch.attempt"))
     told["again"] = desk.run("sweep", str(desk.file))
     told["attempts_again"] = sorted(desk.tags("orch.attempt"))
-    yield told
+    return told
 
 
 def test_a_second_driver_is_refused_with_who_drives(story: dict[str, Any]) -> None:
@@ -137,6 +153,13 @@ def test_ctrl_c_stops_in_order_and_says_how_to_go_on(story: dict[str, Any]) -> N
     assert "Go on with: orch resume tiny" in error
     assert "running" not in story["after_interrupt"]
     assert story["left_alive"] == []
+
+
+def test_sigterm_stops_in_order_too(story: dict[str, Any]) -> None:
+    _, error, code = story["terminated"]
+    assert code == 130, error
+    assert "Stopping: running jobs save what they have" in error
+    assert "running" not in story["after_sigterm"]
 
 
 def test_resume_finishes_everything_but_what_cannot_work(story: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -19,7 +21,7 @@ def settings(home: Path, **more: object) -> Settings:
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("x")
-    with pytest.raises(StoreError, match="ORCH_HOME .* cannot be written"):
+    with pytest.raises(StoreError, match=r"ORCH_HOME .* cannot be written"):
         stores.prepare_home(settings(tmp_path / "home"))
 
 
@@ -31,7 +33,7 @@ def test_a_home_that_cannot_be_made_is_refused() -> None:
 def test_a_store_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
     database = tmp_path / "mlflow.db"
     database.write_text("not a database, but perhaps dear to somebody")
-    with pytest.raises(StoreError, match="is not a SQLite database"):
+    with pytest.raises(StoreError, match="cannot be read as a SQLite database"):
         stores.open_client(settings(tmp_path))
     assert database.read_text().startswith("not a database")
 
@@ -48,7 +50,7 @@ def test_a_store_that_another_program_holds_is_refused(tmp_path: Path, monkeypat
         holder.execute("CREATE TABLE x (y)")
         holder.execute("BEGIN EXCLUSIVE")
         monkeypatch.setattr(stores, "BUSY_SECONDS", 0.05)
-        with pytest.raises(StoreError, match="cannot be written .*locked"):
+        with pytest.raises(StoreError, match=r"cannot be written .*locked"):
             stores.check_writable(settings(tmp_path))
 
 
@@ -73,3 +75,17 @@ def test_the_store_is_new_once_then_in_wal_mode(tmp_path: Path) -> None:
     assert stores.open_client(config).get_experiment_by_name(stores.EXPERIMENT) is not None
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_looking_at_a_store_keeps_the_locks_that_this_process_holds_on_it(tmp_path: Path) -> None:
+    """POSIX drops a process's locks on a file when it closes any handle on it; another process could then break in."""
+    config = settings(tmp_path)
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database, isolation_level=None)) as mine:
+        mine.execute("CREATE TABLE x (y)")
+        mine.execute("BEGIN IMMEDIATE")
+        stores._check_database(database)
+        assert stores.exists(config)
+        code = f"import sqlite3; sqlite3.connect({str(database)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "database is locked" in other.stderr

@@ -43,7 +43,7 @@ def test_a_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text: str
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="No sweep file at .*nix.yaml"):
+    with pytest.raises(SpecError, match=r"No sweep file at .*nix\.yaml"):
         read_sweep_file(tmp_path / "nix.yaml")
 
 

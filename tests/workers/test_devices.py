@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from itertools import product
 
+import cv2
+import pytest
 import torch
 
-from workers.devices import Purpose, generator, seed_of, seed_torch
+from workers.devices import Purpose, generator, make_deterministic, seed_of, seed_torch
 
 PURPOSES: tuple[Purpose, ...] = ("weights", "order", "mirror", "dropout")
+
+
+@pytest.mark.parametrize("threads", [2, 1])
+def test_a_job_takes_its_threads_and_no_more(threads: int) -> None:
+    make_deterministic(threads)
+    assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads, threads)
 
 
 def test_every_use_has_a_seed_of_its_own() -> None:

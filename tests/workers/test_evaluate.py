@@ -22,6 +22,8 @@ def test_units_are_rows_then_columns_one_stride_apart() -> None:
     network = toy_network(toy_spec("ordinary", model__input_size=224))
     assert network.map_side("conv5") == 13
     pixel_2 = unit_to_pixel(network, torch.tensor([[0, 1, 13]]))[0]
+    # conv1's unit 0 sees pixels -2 to 8, with pixel 3 in the middle; two poolings look 4 and 8 pixels further.
+    assert pixel_2[0].tolist() == [15, 15]
     assert (pixel_2[1] - pixel_2[0]).tolist() == [0, 16]
     assert (pixel_2[2] - pixel_2[0]).tolist() == [16, 0]
 
@@ -79,6 +81,9 @@ def test_a_filter_that_never_fires_is_reported_and_left_out() -> None:
     row = evaluation.rows[1]
     assert (row.fires, row.share_firing, row.peak_max, row.location_instability) == (False, 0.0, 0.0, None)
     assert row.images_used == {"head": 0}
+    spreads = [row.peak_spread for row in evaluation.rows if row.peak_spread is not None]
+    assert row.peak_spread is None
+    assert evaluation.metrics.peak_spread == pytest.approx(sum(spreads) / len(spreads))
     assert evaluation.metrics.filters_left_out >= 1
     assert evaluation.metrics.location_instability is not None
 

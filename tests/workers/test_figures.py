@@ -100,9 +100,9 @@ def test_peaks_and_landmarks_are_drawn_where_they_are(tmp_path: Path) -> None:
     assert_nothing_clipped(image)
     corner = np.array([58, figures.EDGE])
     scale = figures.PEAK_TILE / 64
-    row, column = (corner + scale * np.array([16, 48])).round().astype(int)
+    row, column = (corner + scale * np.array([16.5, 48.5])).round().astype(int)
     assert shows(image[row - 1 : row + 2, column - 1 : column + 2], figures.FILTER_COLOURS[0])
-    row, column = (corner + scale * np.array([48, 16])).round().astype(int)
+    row, column = (corner + scale * np.array([48.5, 16.5])).round().astype(int)
     assert image[row - 1 : row + 2, column - 1 : column + 2].min() > 200
     pictures = image[58 : 58 + 2 * figures.PEAK_TILE]
     assert not shows(pictures, figures.FILTER_COLOURS[1])  # it does not fire

@@ -162,6 +162,8 @@ def test_a_category_job_starts_from_the_pretraining_job(desk: Desk) -> None:
     assert upstream.stop_reason is StopReason.FINISHED
     result = desk.run(desk.order(spec, upstream=upstream.checkpoint))
     assert result.stop_reason is StopReason.FINISHED
+    assert result.metrics is not None
+    assert result.metrics.weights == "pre-training on generated animals"
     before, after = weights(upstream.checkpoint, spec.upstream), weights(result.checkpoint, spec)
     assert torch.equal(before["blocks.conv3.conv.weight"], after["blocks.conv3.conv.weight"])
     assert not torch.equal(before["blocks.conv5.conv.weight"], after["blocks.conv5.conv.weight"])

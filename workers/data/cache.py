@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -78,18 +79,22 @@ def _prepare(final: Path, capacity: int, size: int, build: Build) -> None:
 
 
 def _write(folder: Path, capacity: int, size: int, pictures: Iterable[Prepared | str]) -> None:
-    images = np.lib.format.open_memmap(
-        folder / _IMAGES, mode="w+", dtype=np.uint8, shape=(max(1, capacity), size, size, 3)
-    )
+    shape = (max(1, capacity), size, size, 3)
     rows: list[tuple[int, str, dict[str, tuple[float, float]]]] = []
     skipped: list[str] = []
-    for picture in pictures:
-        if isinstance(picture, str):
-            skipped.append(picture)
-            continue
-        images[len(rows)] = picture.image_SS3
-        rows.append((picture.item, picture.name, picture.landmarks))
-    images.flush()
+    # Written, not mapped: on a full disk a write raises, where a store into a mapped file ends the process (SIGBUS).
+    with open(folder / _IMAGES, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        end = file.tell() + math.prod(shape)
+        for picture in pictures:
+            if isinstance(picture, str):
+                skipped.append(picture)
+                continue
+            file.write(picture.image_SS3.tobytes())
+            rows.append((picture.item, picture.name, picture.landmarks))
+        file.flush()
+        file.truncate(end)  # rows that skipped pictures leave empty
+        os.fsync(file.fileno())
     info = {"bytes": (folder / _IMAGES).stat().st_size, "rows": rows, "skipped": skipped}
     (folder / _INFO).write_text(json.dumps(info), encoding="utf-8")
 

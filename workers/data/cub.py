@@ -76,17 +76,22 @@ def _box(values: list[str]) -> Box:
 
 
 def _fields(path: Path, numbers: int) -> Iterator[list[str]]:
-    """The words of each line: first so many numbers, and at least two in all."""
+    """The words of each line: one number and some text, or as many numbers as it should have."""
     for at, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.split()
         if not words:
             continue
-        if len(words) < max(2, numbers) or not all(_is_number(word) for word in words[:numbers]):
+        is_complete = len(words) >= 2 if numbers == 1 else len(words) == numbers
+        if not is_complete or not all(_is_number(word) for word in words[:numbers]):
             raise DataError(
-                f"{path}, line {at}, cannot be read: {line!r}. It should begin with {numbers} number(s). "
+                f"{path}, line {at}, cannot be read: {line!r}. It should {_shape(numbers)}. "
                 "Restore the file from the CUB-200-2011 archive."
             )
         yield words
+
+
+def _shape(numbers: int) -> str:
+    return "be a number and a name" if numbers == 1 else f"be {numbers} numbers"
 
 
 def _is_number(word: str) -> bool:

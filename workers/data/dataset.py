@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
-from schemas.job import DataSpec, EvaluationSpec
+from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from workers.data.animals import GENERATOR_VERSION
 from workers.data.cache import ImageSet, Prepared, open_set
 from workers.data.checks import check_data, data_digest, records_digest, skip_limit, too_many_unreadable
@@ -42,7 +42,7 @@ class Split:
     categories_N: NDArray[np.int64]
     """Index into `JobData.category_names`."""
     landmarks_NK2: NDArray[np.float32]
-    """Pixels of the square input, NaN where a landmark is hidden, outside, or not one of the category's."""
+    """Pixel indices of the square input, NaN where a landmark is hidden, outside, or not one of the category's."""
     names_N: tuple[str, ...]
     _sources: tuple[NDArray[np.uint8], ...]
     _source_N: NDArray[np.int64]
@@ -86,6 +86,8 @@ class _Picture(NamedTuple):
     row: int
     category: str
     is_positive: bool
+    photograph: str
+    """Equal for objects of one photograph."""
 
 
 class _Sides(NamedTuple):
@@ -128,6 +130,9 @@ def load_job_data(
     if len(data.categories) == 1:
         negatives = source.negatives(data.categories[0], len(train), len(test))
         train, test = train + negatives.train, test + negatives.test
+    # A photograph may show animals of two categories, and each category is split on its own.
+    tested = {picture.photograph for picture in test}
+    train = [picture for picture in train if picture.photograph not in tested]
     return _lay_out(data, digest, train, test, measured)
 
 
@@ -222,7 +227,9 @@ class _Animals:
             chunk = index // CHUNK
             if chunk not in chunks:
                 chunks[chunk] = self._chunk(category, split, chunk)
-            pictures.append(_Picture(chunks[chunk], index % CHUNK, category, is_positive))
+            pictures.append(
+                _Picture(chunks[chunk], index % CHUNK, category, is_positive, f"{category} {split} {index}")
+            )
         return pictures
 
     def _chunk(self, category: str, split: str, chunk: int) -> ImageSet:
@@ -263,9 +270,13 @@ class _Photographs:
         else:
             found = [(name, records_of(name, self.root)) for name in other_categories(category, self.root)]
             stocks = [self._sides(name, records, is_positive=False) for name, records in found if records]
-        return _Sides(
-            self._draw([stock.train for stock in stocks], train), self._draw([stock.test for stock in stocks], test)
+        # Where the category is in the photograph too, the crop of another animal often shows some of it.
+        own = {str(record.image) for record in records_of(category, self.root)}
+        train_stocks, test_stocks = (
+            [[picture for picture in side if picture.photograph not in own] for side in sides]
+            for sides in zip(*stocks, strict=True)
         )
+        return _Sides(self._draw(train_stocks, train), self._draw(test_stocks, test))
 
     def _draw(self, stocks: list[list[_Picture]], positives: int) -> list[_Picture]:
         wanted = max(1, round(self.data.negatives_per_positive * positives))
@@ -280,7 +291,11 @@ class _Photographs:
         train, test = self._split(records)
         return _Sides(
             *(
-                [_Picture(prepared, row_of[i], category, is_positive) for i in side if i in row_of]
+                [
+                    _Picture(prepared, row_of[i], category, is_positive, str(records[i].image))
+                    for i in side
+                    if i in row_of
+                ]
                 for side in (train, test)
             )
         )
@@ -295,7 +310,7 @@ class _Photographs:
         memo = FileMemo(self.cache_dir)
         boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
         digest = combine([records_digest(records, memo), boxes])[:16]
-        key = f"{category.replace('/', '-')}-{self.size}px-{digest}"
+        key = f"{category.replace('/', '-')}-{self.size}px-{digest}-r{RECIPE_VERSION}"
         return open_set(self.cache_dir, key, len(records), self.size, lambda: self._crops(category, records))
 
     def _crops(self, category: str, records: list[Record]) -> Iterator[Prepared | str]:

@@ -1,4 +1,4 @@
-"""What is known of an image file without decoding it (content, size, wholeness), remembered between runs."""
+"""What is known of an image file, as a rule without decoding it (content, size, wholeness), remembered between runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
-"""How a format begins, and what has to stand near the end of a file that was not cut off."""
+"""How a format begins, and what stands near the end of a file that was not cut off."""
 _TAIL = 64
 
 
@@ -54,8 +54,10 @@ class FileMemo:
         if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
             return known
         found = _read_facts(path)
-        self._known[str(path)] = (stat.st_size, stat.st_mtime_ns, found)
-        self._grew = True
+        # A file may become readable (its permissions, its disk) without a change of size or time.
+        if found.is_readable:
+            self._known[str(path)] = (stat.st_size, stat.st_mtime_ns, found)
+            self._grew = True
         return found
 
     def save(self) -> None:
@@ -74,14 +76,14 @@ def _read_facts(path: Path) -> ImageFacts:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return _UNREADABLE
-    if not _is_whole(content):
+            if not _ends_as_it_should(content):
+                picture.load()  # cut off, or followed by other bytes, as some cameras write: only decoding tells
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises on broken files
         return _UNREADABLE
     return ImageFacts(hashlib.blake2b(content, digest_size=16).hexdigest(), width, height)
 
 
-def _is_whole(content: bytes) -> bool:
+def _ends_as_it_should(content: bytes) -> bool:
     return all(end in content[-_TAIL:] for start, end in _ENDS.items() if content.startswith(start))
 
 

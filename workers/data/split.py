@@ -25,7 +25,8 @@ def even_split(groups: Sequence[str], test_fraction: float) -> tuple[list[int], 
     names = sorted(set(groups))
     if len(names) < 2:
         return list(range(len(groups))), []
-    chosen = {names[i] for i in spaced(len(names), max(1, round(test_fraction * len(names))))}
+    count = min(max(1, round(test_fraction * len(names))), len(names) - 1)  # both sides get one at least
+    chosen = {names[i] for i in spaced(len(names), count)}
     train = [i for i, name in enumerate(groups) if name not in chosen]
     return train, [i for i, name in enumerate(groups) if name in chosen]
 

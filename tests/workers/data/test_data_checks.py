@@ -156,3 +156,20 @@ def test_a_damaged_memo_costs_only_time(data_root: Path, tmp_path: Path) -> None
     before = data_digest(CAT, data_root, cache_dir=tmp_path / "cache")
     (tmp_path / "cache/files.json").write_text('{"half')
     assert data_digest(CAT, data_root, cache_dir=tmp_path / "cache") == before
+
+
+def test_bytes_after_the_end_of_a_photograph_do_not_make_it_unreadable(data_root: Path) -> None:
+    for path in (data_root / JPEGS).glob("2008_01*.jpg"):
+        path.write_bytes(path.read_bytes() + bytes(500))
+    check_data(CAT, data_root)
+
+
+def test_a_photograph_that_can_be_read_again_is_no_longer_passed_over(data_root: Path, tmp_path: Path) -> None:
+    path = data_root / JPEGS / "2008_010000.jpg"
+    content, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(bytes(len(content)))
+    os.utime(path, ns=times)
+    bad = data_digest(CAT, data_root, cache_dir=tmp_path)
+    path.write_bytes(content)
+    os.utime(path, ns=times)
+    assert data_digest(CAT, data_root, cache_dir=tmp_path) != bad

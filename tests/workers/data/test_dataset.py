@@ -11,7 +11,8 @@ import pytest
 
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
-from schemas.job import DataSpec, EvaluationSpec
+from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
+from workers.data import dataset
 from workers.data.cache import FOLDER
 from workers.data.dataset import JobData, load_job_data
 from workers.data.generated import generate, landmark_array
@@ -167,3 +168,39 @@ def test_data_that_changed_since_planning_are_refused(data_root: Path, tmp_path:
     (data_root / "voc_part/VOCdevkit/VOC2010/JPEGImages/2008_010004.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="changed since the sweep was planned"):
         load(planned, tmp_path, data_root)
+
+
+def show_a_cow_beside_every_cat(root: Path) -> None:
+    cats, cows = (root / f"voc_part/truth/{key}.csv" for key in ("cat", "cow"))
+    cows.write_text(cows.read_text() + "".join(cats.read_text().splitlines(keepends=True)[1:]))
+
+
+def test_a_photograph_that_shows_the_category_gives_no_negative(data_root: Path, tmp_path: Path) -> None:
+    show_a_cow_beside_every_cat(data_root)
+    data = load(PHOTOGRAPHS, tmp_path, data_root)
+    for split in (data.train, data.test):
+        photographs: dict[int, set[str]] = {0: set(), 1: set()}
+        for name, label in zip(split.names_N, split.labels_N, strict=True):
+            photographs[int(label)].add(name.split("#")[0])
+        assert photographs[0] & photographs[1] == set()
+        assert any(name.startswith("2008_02") for name in photographs[0])  # cows by themselves
+
+
+def test_no_photograph_of_two_categories_is_on_both_sides(data_root: Path, tmp_path: Path) -> None:
+    show_a_cow_beside_every_cat(data_root)
+    both = PHOTOGRAPHS.model_copy(update={"categories": ("voc_part/cat", "voc_part/cow")})
+    data = load(both, tmp_path, data_root, split="all")
+    photographs = [{name.split("#")[0] for name in split.names_N} for split in (data.train, data.test)]
+    assert photographs[0] & photographs[1] == set()
+    assert len(data.measured) == 60 + 56 + 60
+
+
+def test_crops_of_an_older_recipe_are_not_taken_for_new_ones(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load(PHOTOGRAPHS, tmp_path, data_root)
+    monkeypatch.setattr(dataset, "RECIPE_VERSION", RECIPE_VERSION + 1)
+    monkeypatch.setattr(dataset, "crop", lambda *_: (np.full((SIZE, SIZE, 3), 7, np.uint8), np.full((3, 2), np.nan)))
+    after = load(PHOTOGRAPHS, tmp_path, data_root)
+    assert (after.train.take([0]) == 7).all()
+    assert not (before.train.take([0]) == 7).all()

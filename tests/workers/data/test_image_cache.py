@@ -103,3 +103,21 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="ORCH_HOME"):
         open_four(tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_path: Path) -> None:
+    # A limit on file sizes stands for the disk. It comes after the file was made: a mapped file has its size by then.
+    code = (
+        "import resource, signal, numpy as np; from pathlib import Path\n"
+        "from workers.data.cache import Prepared, open_set; from schemas.errors import StoreError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "def build():\n"
+        "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "    for i in range(4): yield Prepared(i, 'x', np.ones((64, 64, 3), np.uint8), {})\n"
+        f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', 4, 64, build)\n"
+        "except StoreError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be written under" in done.stdout
+    assert visible_folders(tmp_path) == []

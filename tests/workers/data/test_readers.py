@@ -81,6 +81,15 @@ def test_a_broken_cub_line_is_named(tmp_path: Path) -> None:
         Cub200().records(folder, "bird")
 
 
+@pytest.mark.parametrize(("file", "line"), [("bounding_boxes.txt", "2 1 1 60 60 7"), ("train_test_split.txt", "2 1 1")])
+def test_a_line_with_a_number_too_many_is_named(tmp_path: Path, file: str, line: str) -> None:
+    folder = write_cub(tmp_path, 2)
+    lines = (folder / file).read_text().splitlines()
+    (folder / file).write_text("\n".join([lines[0], line]))
+    with pytest.raises(DataError, match=rf"{file}, line 2, cannot be read: '{line}'"):
+        Cub200().records(folder, "bird")
+
+
 def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     folder = write_cub(tmp_path, 2)
     (folder / "bounding_boxes.txt").write_text("1 20.0 10.0 60.0 60.0\n2 20.0 wide 60.0 60.0\n")

@@ -1,0 +1,144 @@
+"""A sweep from claim to report on a real store, with scripted slots instead of Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from doubles import Listener, ScriptedPool
+
+from orchestrator import service
+from orchestrator.claims import Claims
+from orchestrator.pool import Pool
+from orchestrator.records import StoredPlan
+from orchestrator.request import SweepRequest
+from orchestrator.settings import Settings
+from orchestrator.sweeprun import SweepReport
+from schemas.errors import Interrupted, ResourceError, SpecError, SweepBusy, SweepIncomplete
+from schemas.lifecycle import StopReason
+from schemas.order import WorkOrder
+from schemas.sweep import SweepSpec
+
+ORDINARY, INTERPRETABLE = "voc-cat alexnet ordinary", "voc-cat alexnet interpretable"
+
+
+class Bench:
+    """One store, and sweeps of one pre-training job and two that start from it."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings.model_validate({"home": home})
+        self.pool = ScriptedPool()
+        self.display = Listener()
+
+    def request(self, name: str, seed: int, epochs: int = 2) -> SweepRequest:
+        sets = {"seed": seed, "weights.seed": seed, "train.epochs": epochs}
+        return SweepRequest(
+            sweep=SweepSpec(grid="smoke"), name=name, categories=("cat",), backbones=("alexnet",), sets=sets
+        )
+
+    def open_pool(self, settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
+        return self.pool
+
+    def sweep(
+        self, name: str, seed: int, script: Mapping[str, list[StopReason]] | None = None, *, epochs: int = 2
+    ) -> SweepReport:
+        self.pool = ScriptedPool(script={f"{title} seed {seed}": reasons for title, reasons in (script or {}).items()})
+        return service.run_sweep(
+            self.settings, self.request(name, seed, epochs), self.display, workers=1, open_pool=self.open_pool
+        )
+
+    def resume(self, name: str, *, failed: bool = False) -> SweepReport:
+        self.pool = ScriptedPool()
+        return service.resume_sweep(self.settings, name, self.display, retry_failed=failed, open_pool=self.open_pool)
+
+    def run_status(self, name: str) -> str:
+        from mlflow import MlflowClient
+
+        record = service.sweep_status(self.settings, name).record
+        assert record.lease is None
+        return str(MlflowClient(self.settings.store_uri).get_run(record.run_id).info.status)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("home"))
+
+
+def test_a_sweep_runs_once_and_then_never_again(bench: Bench) -> None:
+    report = bench.sweep("once", seed=1)
+    assert (report.counts, report.ran, bench.run_status("once")) == ({"done": 3}, 3, "FINISHED")
+    service.raise_if_incomplete(report)
+    again = bench.sweep("once", seed=1)
+    assert (again.ran, bench.pool.started) == (0, [])
+    assert again.table == report.table
+
+
+def test_another_sweep_reuses_what_is_finished(bench: Bench) -> None:
+    bench.sweep("first", seed=2)
+    assert bench.sweep("second", seed=2).ran == 0
+    plan = service.plan_sweep(bench.settings, bench.request("third", seed=2))
+    assert [job.why.startswith("in sweep first") for job in plan.jobs] == [True] * 3
+
+
+def test_a_failure_is_reported_and_tried_again_only_on_request(bench: Bench) -> None:
+    report = bench.sweep("fails", seed=3, script={ORDINARY: [StopReason.DIVERGED]})
+    assert report.counts == {"done": 2, "failed": 1}
+    assert bench.run_status("fails") == "FAILED"
+    with pytest.raises(SweepIncomplete, match="resume fails --failed"):
+        service.raise_if_incomplete(report)
+    assert bench.resume("fails").ran == 0
+    assert bench.resume("fails", failed=True).counts == {"done": 3}
+    assert bench.pool.started == [f"{ORDINARY} seed 3"]
+
+
+def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
+    def break_off(order: WorkOrder) -> None:
+        raise KeyboardInterrupt
+
+    pool = ScriptedPool()
+    pool.on_start = break_off
+    request = bench.request("broken-off", seed=4)
+    report = service.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=lambda *_: pool)
+    assert report.counts == {"interrupted": 1, "new": 2}
+    assert bench.run_status("broken-off") == "KILLED"
+    with pytest.raises(Interrupted, match="orch resume broken-off"):
+        service.raise_if_incomplete(report)
+    assert bench.resume("broken-off").counts == {"done": 3}
+
+
+def test_slots_that_do_not_open_leave_no_claim_behind(bench: Bench) -> None:
+    def refuse(*_: object) -> Pool:
+        raise ResourceError("no room")
+
+    with pytest.raises(ResourceError, match="no room"):
+        service.run_sweep(bench.settings, bench.request("no-room", 5), bench.display, workers=1, open_pool=refuse)
+    assert bench.run_status("no-room") == "FAILED"
+    assert bench.sweep("no-room", seed=5).counts == {"done": 3}
+
+
+def test_a_name_that_means_other_jobs_is_refused_with_the_difference(bench: Bench) -> None:
+    bench.sweep("taken", seed=6)
+    with pytest.raises(SpecError, match=r"train\.epochs 2 -> 3"):
+        bench.sweep("taken", seed=6, epochs=3)
+    assert bench.run_status("taken") == "FINISHED"
+
+
+def test_a_sweep_that_is_driven_is_refused(bench: Bench) -> None:
+    with Claims(bench.settings.lock_dir).sweep("held", now=0.0), pytest.raises(SweepBusy, match="already driven"):
+        bench.sweep("held", seed=7)
+
+
+def test_a_job_is_found_by_key_title_or_words(bench: Bench) -> None:
+    bench.sweep("found", seed=8)
+    record = service.find_job(bench.settings, f"{INTERPRETABLE} seed 8")
+    assert service.find_job(bench.settings, record.key[:8]) == record
+    assert service.find_job(bench.settings, "interpretable 8 alexnet") == record
+    with pytest.raises(SpecError, match="Give the key"):
+        service.find_job(bench.settings, "alexnet seed")
+
+
+def test_sweeps_are_listed_with_their_counts(bench: Bench) -> None:
+    bench.sweep("listed", seed=9, script={INTERPRETABLE: [StopReason.BAD_DATA]})
+    listed = {status.record.name: status for status in service.list_sweeps(bench.settings)}["listed"]
+    assert (listed.counts, listed.is_driven) == ({"done": 2, "failed": 1}, False)

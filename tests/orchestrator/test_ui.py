@@ -1,0 +1,38 @@
+"""The views that MLflow's UI is opened with."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator import ui
+from orchestrator.store import EXPERIMENT
+from schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from conftest import Store
+
+
+def test_a_busy_port_is_replaced() -> None:
+    with socket.socket() as taken:
+        taken.bind((ui.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert ui.free_port(port) != port
+    assert ui.free_port(port) == port
+
+
+def test_the_views_are_left_where_the_page_looks_for_them(store: Store) -> None:
+    with pytest.raises(StoreError, match="Run a sweep first"):
+        ui.share_views(store.client, store.uri)
+    made = store.client.create_experiment(EXPERIMENT)
+    assert ui.share_views(store.client, store.uri) == made
+    tags = store.client.get_experiment(made).tags
+    state = json.loads(tags["mlflow.sharedViewState.orch-jobs"])
+    assert "metrics.`location_instability`" in state["selectedColumns"]
+    assert ui.page("http://127.0.0.1:5000/", made, ui.JOBS).endswith(
+        f"/#/experiments/{made}/runs?viewStateShareKey=orch-jobs"
+    )

@@ -1,0 +1,48 @@
+"""The 37 categories, and the words by which people find them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from schemas.categories import CATEGORIES, find_categories
+from schemas.errors import SpecError
+from schemas.grids import GRIDS
+
+
+def test_the_paper_has_37_categories_in_three_data_sets() -> None:
+    assert Counter(c.dataset for c in CATEGORIES) == {"ilsvrc_animal_part": 30, "voc_part": 6, "cub200": 1}
+    assert len({c.id for c in CATEGORIES}) == len({c.label for c in CATEGORIES}) == 37
+
+
+def test_landmarks_are_those_of_the_paper() -> None:
+    by_label = {c.label: c.landmarks for c in CATEGORIES}
+    assert by_label["ilsvrc-goldfish"] == ("head",)
+    assert by_label["ilsvrc-cat"] == ("head", "frontal_legs")
+    assert by_label["voc-cat"] == ("head", "neck", "torso")
+    assert by_label["cub-bird"] == ("forehead", "back", "tail")
+
+
+@pytest.mark.parametrize(
+    ("word", "ids"),
+    [
+        ("voc_part/cat", ["voc_part/cat"]),
+        ("voc-cat", ["voc_part/cat"]),
+        ("n02121808", ["ilsvrc_animal_part/n02121808"]),
+        (" Cat ", ["ilsvrc_animal_part/n02121808", "voc_part/cat"]),
+        ("bird", ["ilsvrc_animal_part/n01503061", "voc_part/bird", "cub200/bird"]),
+    ],
+)
+def test_a_word_finds_every_category_it_fits(word: str, ids: list[str]) -> None:
+    assert [c.id for c in find_categories(word)] == ids
+
+
+def test_an_unknown_word_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SpecError, match="Did you mean 'zebra'"):
+        find_categories("zbera")
+
+
+def test_the_grid_of_everything_is_296_jobs() -> None:
+    axes = GRIDS["all-categories"].axes
+    assert [len(axes[name]) for name in ("category", "backbone", "variant")] == [37, 4, 2]
