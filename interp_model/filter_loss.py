@@ -93,31 +93,37 @@ def paper_loss(
     return loss_F
 
 
-def in_units_of_peak(x_NFHW: Tensor, sharpness: float) -> Tensor:
+def in_units_of_peak(x_NFHW: Tensor, wanted_NF: Tensor, sharpness: float) -> Tensor:
     """Maps whose fitness does not depend on how strong a filter is: `sharpness` nats for a lone unit at the mean peak.
 
-    The mean peak is part of the graph, so a filter gains nothing by growing. It is kept above a small share of the
-    layer's own mean, because a filter that has nearly died would otherwise get a gradient as large as it is weak.
+    The mean is over the wanted images, or over all where there are none. It is part of the graph, so a filter gains
+    nothing by growing. It is kept above a small share of the layer's own mean, because a filter that has nearly
+    died would otherwise get a gradient as large as it is weak.
     """
-    n = x_NFHW.shape[-1]
-    peak_F = mean_peak(x_NFHW)
+    peak_NF = x_NFHW.flatten(2).amax(dim=2)
+    wanted_NF = wanted_NF | ~wanted_NF.any(dim=0)
+    peak_F = _mean_where(peak_NF, wanted_NF)
     floor = (peak_F.detach().mean() * WEAKEST).clamp_min(SILENT)
-    scale_F = sharpness / template_strength(n) / peak_F.clamp_min(floor)
+    scale_F = sharpness / template_strength(x_NFHW.shape[-1]) / peak_F.clamp_min(floor)
     return x_NFHW * scale_F[:, None, None]
 
 
-def labelled_bound(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, target_NF: Tensor) -> Tensor:
-    """-E_x log p(T-hat|x) of each filter, target and other images weighing the same: (F,), in nats.
+def labelled_entropy(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, is_target_NF: Tensor) -> Tensor:
+    """H(T'|X) + sum_x p(T+, x) H(T+|X = x) of each filter where the labels tell T': (F,), in nats.
 
-    Loss_f = -H(T) + H(T|X) (Eq. 5, its last two terms joined), and H(T|X) <= -E_x log q(T-hat|x) for any q: where
-    the labels name the template, as in Eq. 4's approximation, a cross-entropy bounds the loss from above. Here
-    q is p(T|x) = p(T) p(x|T) / p(x) with Z_T from the batch, a constant as the paper has it.
+    These are the two terms of Loss_f that are not constant (Eq. 5). What T' = {T-, T+} should be is known for every
+    image, so the entropy that Eq. 6 estimates becomes the cross-entropy with the label, and images of the category
+    alone enter Eq. 7. Both kinds of images weigh one half. Z_T is the batch's own and differentiated: it is what
+    makes templates compete for images, and so keeps a filter from peaking at one place of every picture.
     """
     fit_NFT = fitness(x_NFHW, t_THW)
-    log_joint_NFT = fit_NFT - fit_NFT.detach().logsumexp(dim=0) + prior_T.log()  # log p(T) p(x|T), Eq. 2
-    surprise_NF = log_joint_NFT.logsumexp(dim=2) - log_joint_NFT.gather(2, target_NF[:, :, None]).squeeze(2)
-    is_negative_NF = target_NF == len(t_THW) - 1
-    return (_mean_where(surprise_NF, ~is_negative_NF) + _mean_where(surprise_NF, is_negative_NF)) / 2
+    log_post_NFT = (fit_NFT.log_softmax(dim=0) + prior_T.log()).log_softmax(dim=2)  # Eq. 2, then p(T|x)
+    log_where_NFP = log_post_NFT[..., :-1]
+    log_positive_NF = log_where_NFP.logsumexp(dim=2)  # log p(T+|x)
+    log_where_NFP = log_where_NFP - log_positive_NF[..., None]
+    spread_NF = -(log_where_NFP.exp() * log_where_NFP).sum(dim=2)  # Eq. 7, with the minus sign of an entropy
+    positive_F = _mean_where(spread_NF - log_positive_NF, is_target_NF)
+    return (positive_F + _mean_where(-log_post_NFT[..., -1], ~is_target_NF)) / 2
 
 
 def _mean_where(value_NF: Tensor, wanted_NF: Tensor) -> Tensor:
@@ -174,10 +180,12 @@ class FilterLoss(nn.Module):
             self._update(x_NFHW.detach(), label_N)
         match self.spec.form:
             case "labelled":
-                x_NFHW = in_units_of_peak(x_NFHW, self.spec.sharpness)
-                loss_F = labelled_bound(x_NFHW, self.t_THW, self.prior_T, self.target(x_NFHW, label_N))
+                is_target_NF = self.categories.is_target(label_N)
+                x_NFHW = in_units_of_peak(x_NFHW, is_target_NF, self.spec.sharpness)
+                loss_F = labelled_entropy(x_NFHW, self.t_THW, self.prior_T, is_target_NF)
             case "exact":
-                x_NFHW = in_units_of_peak(x_NFHW, self.spec.sharpness)
+                every_NF = x_NFHW.new_ones(x_NFHW.shape[:2], dtype=torch.bool)
+                x_NFHW = in_units_of_peak(x_NFHW, every_NF, self.spec.sharpness)
                 loss_F = -mutual_information(x_NFHW, self.t_THW, self.prior_T)
             case "full":
                 loss_F = paper_loss(x_NFHW, self.t_THW, self.prior_T, self._log_z_FT(len(x_NFHW)))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
+from interp_model.backbones import check_model
 from orchestrator.merge import Tree, flatten, lookup, nest, overlay, without
 from orchestrator.request import CATEGORIES_FIELD, VARIANT_FIELD, Definition, axis_value
 from schemas.base import explain
@@ -118,10 +119,12 @@ def _fit_variant(tree: Tree, user: Tree, mixed: bool) -> Tree:
 
 def _job(tree: Tree, sweep: str) -> JobSpec:
     try:
-        return JobSpec.model_validate(tree)
+        spec = JobSpec.model_validate(tree)
     except ValidationError as error:
         where = " ".join(str(lookup(tree, f)) for f in ("model.backbone", VARIANT_FIELD) if lookup(tree, f) is not None)
         raise explain(error, f"Sweep {sweep}{f', {where}' if where else ''}", JobSpec) from error
+    check_model(spec.model, spec.train.freeze_below)
+    return spec
 
 
 def _resolve(spec: JobSpec, resolver: Resolver) -> JobSpec:

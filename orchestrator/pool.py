@@ -25,6 +25,8 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+_NO_GPU = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
+"""The environment of a slot without a GPU: Ray leaves every GPU of the machine visible to it."""
 
 
 class Ended(NamedTuple):
@@ -129,7 +131,9 @@ class RayPool:
         self._busy.clear()
 
     def _spawn(self, slot: int) -> None:
-        self._actors[slot] = self.worker_class.options(num_cpus=self.shape.cpus, num_gpus=self.shape.gpus).remote()
+        self._actors[slot] = self.worker_class.options(
+            num_cpus=self.shape.cpus, num_gpus=self.shape.gpus, runtime_env=None if self.shape.gpus else _NO_GPU
+        ).remote()
 
     def _collect(self, ref: Any) -> Ended:
         import ray

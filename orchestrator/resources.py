@@ -21,7 +21,7 @@ class Machine(NamedTuple):
 
 def this_machine() -> Machine:
     """Cores this process may use, and memory that is free to it, container limits included."""
-    import psutil  # type: ignore[import-untyped]
+    import psutil
 
     free = psutil.virtual_memory().available
     for name in _CGROUP_LIMITS:

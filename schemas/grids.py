@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.categories import CATEGORIES, DatasetName
+from schemas.profiles import GENERATED_PRETRAINING
 from schemas.sweep import SweepSpec
 
 BACKBONES = ("alexnet", "vgg_m", "vgg_s", "vgg16")
@@ -32,7 +33,11 @@ GRIDS: dict[str, SweepSpec] = {
                 "model": {"input_size": 64, "width": 0.125, "fc_width": 64},
                 "data": {"train_per_category": 24, "test_per_category": 12},
                 "train": {"epochs": 2},
-                "weights": {"epochs": 1, "data": {"train_per_category": 8, "test_per_category": 4}},
+                "weights": {
+                    **GENERATED_PRETRAINING,
+                    "epochs": 1,
+                    "data": {**GENERATED_PRETRAINING["data"], "train_per_category": 8, "test_per_category": 4},
+                },
             },
             axes={
                 "category": ("voc_part/cat", "cub200/bird"),

@@ -7,9 +7,8 @@ from typing import Any
 from schemas.job import ALL_CATEGORY_IDS, BackboneName
 from schemas.sweep import Profile, Resources, Rule
 
-_GENERATED_PRETRAINING: dict[str, Any] = {
+GENERATED_PRETRAINING: dict[str, Any] = {
     "source": "pretrain",
-    "epochs": 8,
     "data": {
         "categories": ALL_CATEGORY_IDS,
         "images": "generated",
@@ -41,7 +40,7 @@ _LAPTOP = Profile(
             "test_per_category": 100,
             "negatives_per_positive": 1.0,
         },
-        "weights": _GENERATED_PRETRAINING,
+        "weights": GENERATED_PRETRAINING,
         "train": {
             "epochs": 20,
             "batch_size": 32,
@@ -74,6 +73,7 @@ _PAPER = Profile(
             "decay_epochs": 10,
             "momentum": 0.9,
             "weight_decay": 5e-4,
+            "faster_biases": True,
         },
         "evaluation": {"split": "all"},
     },
@@ -85,7 +85,7 @@ _PAPER = Profile(
         _schedule("vgg_s", batch_size=128, factor=10),
         _schedule("vgg16", batch_size=32, factor=1),
         # torchvision publishes no weights for these two.
-        Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"weights": _GENERATED_PRETRAINING}),
+        Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"weights": GENERATED_PRETRAINING}),
     ),
     resources=Resources(memory_gb_per_worker=8.0),
 )

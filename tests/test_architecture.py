@@ -14,7 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schemas": set(),
     "interp_model": {"schemas"},
     "workers": {"schemas", "interp_model"},
-    "orchestrator": {"schemas", "workers"},
+    "orchestrator": {"schemas", "interp_model", "workers"},
 }
 FORBIDDEN_LIBRARIES = {
     "schemas": {"torch", "numpy", "ray", "mlflow", "typer"},

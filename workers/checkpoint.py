@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,15 @@ POINTER = "newest.json"
 
 @dataclass(frozen=True)
 class CheckpointStore:
-    """`<root>/<job_key>/epoch-0007-<digest>.pt`, the newest and the one before it, and the pointer that names them."""
+    """`<root>/<job_key>/epoch-0007-attempt-2-<digest>.pt`, the newest and the one before it, and the pointer to them.
+
+    An attempt that was taken for dead may still write beside the one that took its place: it leaves files of later
+    attempts alone.
+    """
 
     root: Path
     job_key: str
+    attempt: int = 1
 
     @property
     def folder(self) -> Path:
@@ -56,14 +62,15 @@ class CheckpointStore:
 
     def _write(self, epoch: int, state: dict[str, Any]) -> CheckpointPointer:
         self.folder.mkdir(parents=True, exist_ok=True)
-        partial = self.folder / f"epoch-{epoch:04d}.partial"
+        name = f"epoch-{epoch:04d}-attempt-{self.attempt}"
+        partial = self.folder / f"{name}.partial"
         with open(partial, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         sha256 = _sha256(partial)
         # The digest in its name keeps a second write of an epoch from touching the published file of the first.
-        path = partial.with_name(f"epoch-{epoch:04d}-{sha256[:8]}.pt").absolute()
+        path = partial.with_name(f"{name}-{sha256[:8]}.pt").absolute()
         os.replace(partial, path)
         return CheckpointPointer(path=str(path), epoch=epoch, sha256=sha256)
 
@@ -84,10 +91,11 @@ class CheckpointStore:
         ]
 
     def _publish(self, pointers: list[CheckpointPointer]) -> None:
-        _replace_text(self.folder / POINTER, json.dumps([pointer.model_dump() for pointer in pointers]))
+        partial = self.folder / f"newest-attempt-{self.attempt}.partial"
+        _write_text(partial, self.folder / POINTER, json.dumps([pointer.model_dump() for pointer in pointers]))
         named = {Path(pointer.path).name for pointer in pointers} | {POINTER}
         for path in self.folder.iterdir():
-            if path.name not in named:
+            if path.name not in named and _attempt_of(path) <= self.attempt:
                 path.unlink(missing_ok=True)
 
 
@@ -123,9 +131,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _replace_text(path: Path, text: str) -> None:
+def _attempt_of(path: Path) -> int:
+    """Which attempt wrote a file."""
+    found = re.search(r"-attempt-(\d+)", path.name)
+    return int(found[1]) if found else 0
+
+
+def _write_text(partial: Path, path: Path, text: str) -> None:
     """A kill at any moment leaves either the old text or the new one, on the disk and not only in its cache."""
-    partial = path.with_suffix(".partial")
     with open(partial, "w") as file:
         file.write(text)
         file.flush()

@@ -84,7 +84,7 @@ class _Job:
     ) -> None:
         self.checkpoint: CheckpointPointer | None = None
         """The newest one, whatever happens afterwards."""
-        self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key)
+        self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key, order.attempt)
         self._order = order
         self._spec = order.spec
         self._epoch = 0

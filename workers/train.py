@@ -104,7 +104,7 @@ class Trainer:
         epoch, train, seed = self.epoch + 1, self.spec.train, self.spec.seed
         rate = learning_rate_at(train, epoch)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate"]
         seed_torch(seed, epoch, "dropout")
         mirror = generator(seed, epoch, "mirror")
         self.network.train()

@@ -14,7 +14,7 @@ from interp_model.filter_loss import (
     batch_log_z,
     fitness,
     in_units_of_peak,
-    labelled_bound,
+    labelled_entropy,
     lambda_at,
     mutual_information,
     paper_loss,
@@ -128,77 +128,79 @@ def test_the_approximation_sharpens_a_peak_and_silences_a_negative() -> None:
     assert downhill[0, 0, 3, 0] < 0
 
 
-def labelled(x: Tensor, target_NF: Tensor) -> Tensor:
-    return labelled_bound(in_units_of_peak(x, 4.0), T_THW, PRIOR_T, target_NF)
+IS_TARGET_N1 = torch.tensor([True, True, True, False, False])[:, None]
 
 
-def some_targets(x: Tensor) -> Tensor:
-    """Peaks for the first images, the negative template for the last two."""
-    target_NF = peak_index(x)
-    target_NF[-2:] = N_SIDE**2
-    return target_NF
-
-
-def share_at(x_NFHW: Tensor, target_NF: Tensor) -> Tensor:
-    """The target unit's share of each of the first four maps' sums."""
-    x_NFP = x_NFHW[:4].flatten(2)
-    return x_NFP.gather(2, target_NF[:4, :, None]).squeeze(2) / x_NFP.sum(2)
+def labelled(x: Tensor) -> Tensor:
+    """Of five images, the last two not of the category."""
+    is_target_NF = IS_TARGET_N1.expand(x.shape[:2])
+    return labelled_entropy(in_units_of_peak(x, is_target_NF, 4.0), T_THW, PRIOR_T, is_target_NF)
 
 
 def test_in_units_of_peak_a_lone_unit_fits_its_template_by_the_sharpness() -> None:
-    x = torch.zeros(2, 1, N_SIDE, N_SIDE, dtype=torch.float64)
-    x[:, 0, 1, 2] = torch.tensor([2.0, 6.0])
-    fit_N = fitness(in_units_of_peak(x, 4.0), T_THW)[:, 0, 1 * N_SIDE + 2]
-    torch.testing.assert_close(fit_N, torch.tensor([2.0, 6.0], dtype=torch.float64))  # 4 nats at their mean of 4
+    x = torch.zeros(3, 1, N_SIDE, N_SIDE, dtype=torch.float64)
+    x[:, 0, 1, 2] = torch.tensor([2.0, 6.0, 100.0])
+    wanted_NF = torch.tensor([[True], [True], [False]])
+    fit_N = fitness(in_units_of_peak(x, wanted_NF, 4.0), T_THW)[:, 0, 1 * N_SIDE + 2]
+    torch.testing.assert_close(fit_N[:2], torch.tensor([2.0, 6.0], dtype=torch.float64))  # 4 nats at their mean of 4
 
 
-def test_the_labelled_bound_is_the_posterior_s_cross_entropy_summed_by_hand() -> None:
-    x = in_units_of_peak(maps(images=4, filters=1), 1.0)
-    target_NF = some_targets(x)
+def test_without_a_wanted_image_the_unit_is_the_mean_peak_of_all() -> None:
+    x = maps()
+    none_NF = torch.zeros(x.shape[:2], dtype=torch.bool)
+    torch.testing.assert_close(in_units_of_peak(x, none_NF, 4.0), in_units_of_peak(x, ~none_NF, 4.0))
+
+
+def test_the_labelled_entropy_is_eq_5_with_known_categories_summed_by_hand() -> None:
+    x = in_units_of_peak(maps(filters=1), IS_TARGET_N1, 1.0)
     strength_NT = fitness(x, T_THW)[:, 0].exp()
     post_NT = strength_NT / strength_NT.sum(0)
     post_NT = post_NT / post_NT.sum(1, keepdim=True)
-    surprise = [-math.log(post_NT[n, t].item()) for n, t in enumerate(target_NF[:, 0].tolist())]
-    expected = ((surprise[0] + surprise[1]) / 2 + (surprise[2] + surprise[3]) / 2) / 2
-    assert labelled_bound(x, T_THW, PRIOR_T, target_NF).item() == pytest.approx(expected)
+    losses = []
+    for *where, negative in post_NT.tolist():
+        share = [p / sum(where) for p in where]
+        losses.append((-math.log(sum(where)) - sum(p * math.log(p) for p in share), -math.log(negative)))
+    expected = (sum(of_target for of_target, _ in losses[:3]) / 3 + sum(other for _, other in losses[3:]) / 2) / 2
+    assert labelled_entropy(x, T_THW, PRIOR_T, IS_TARGET_N1).item() == pytest.approx(expected)
 
 
-def test_the_labelled_bound_does_not_depend_on_how_strong_a_filter_is() -> None:
-    x = maps()
-    torch.testing.assert_close(labelled(x, some_targets(x)), labelled(1000 * x, some_targets(x)))
+def test_the_labelled_entropy_does_not_depend_on_how_strong_a_filter_is() -> None:
+    torch.testing.assert_close(labelled(maps()), labelled(1000 * maps()))
 
 
 def test_no_filter_gains_by_growing() -> None:
     x = maps().requires_grad_()
-    along_itself_F = (gradient(labelled(x, some_targets(x)), x) * x).sum((0, 2, 3))
+    along_itself_F = (gradient(labelled(x), x) * x).sum((0, 2, 3))
     torch.testing.assert_close(along_itself_F, torch.zeros(3, dtype=torch.float64))
 
 
-def test_the_labelled_gradient_is_autograd_s_with_z_fixed_and_checked_numerically() -> None:
-    x = maps(images=4, filters=2)
-    target_NF = some_targets(x)
-    log_z_FT = fitness(in_units_of_peak(x, 4.0), T_THW).logsumexp(0)
-
-    def with_that_z(x: Tensor) -> Tensor:
-        log_joint = fitness(in_units_of_peak(x, 4.0), T_THW) - log_z_FT + PRIOR_T.log()
-        surprise = -log_joint.log_softmax(2).gather(2, target_NF[..., None])[..., 0]
-        return (surprise[:2].mean(0) + surprise[2:].mean(0)) / 2
-
-    assert torch.autograd.gradcheck(with_that_z, x.clone().requires_grad_())
-    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    torch.testing.assert_close(gradient(labelled(ours, target_NF), ours), gradient(with_that_z(theirs), theirs))
+def test_the_labelled_gradient_agrees_with_finite_differences() -> None:
+    assert torch.autograd.gradcheck(labelled, maps(filters=2).requires_grad_())
 
 
-def test_going_downhill_silences_negatives_and_gathers_positives_at_their_peak() -> None:
-    x = maps(images=6, filters=2, scale=1.0)
-    target_NF = some_targets(x)
-    share_before_NF = share_at(x, target_NF)
-    for _ in range(300):
-        x = x.requires_grad_()
-        x = (x.detach() - 0.05 * gradient(labelled(x, target_NF), x)).clamp_min(0)
-    positive_NFP, negative_NFP = x[:4].flatten(2), x[4:].flatten(2)
-    assert negative_NFP.sum() < 0.01 * positive_NFP.sum()
-    assert (share_at(x, target_NF) > 1.5 * share_before_NF).all()
+def test_silence_on_other_images_and_one_place_on_the_category_s_own_cost_least() -> None:
+    n_P = N_SIDE**2
+    at_one_place = torch.eye(n_P, dtype=torch.float64).view(n_P, 1, N_SIDE, N_SIDE)
+    silence = torch.zeros_like(at_one_place)
+    is_target_NF = (torch.arange(2 * n_P) < n_P)[:, None]
+
+    def loss(positive: Tensor, negative: Tensor) -> float:
+        x = in_units_of_peak(torch.cat([positive, negative]), is_target_NF, 4.0)
+        return labelled_entropy(x, T_THW, PRIOR_T, is_target_NF).item()
+
+    least = loss(at_one_place, silence)
+    assert loss(at_one_place + at_one_place.flip(2, 3), silence) > least + 0.1
+    assert loss(torch.ones_like(at_one_place), silence) > least + 0.1
+    assert loss(at_one_place, at_one_place) > least + 0.1
+
+
+def test_a_filter_that_peaks_at_one_place_of_every_picture_does_worse_than_one_that_moves() -> None:
+    where_it_is = torch.tensor([[1, 1], [2, 2], [1, 2], [0, 0], [0, 0]])
+    moving, still = torch.zeros(2, 5, 1, N_SIDE, N_SIDE, dtype=torch.float64)
+    for n in range(3):
+        moving[n, 0, where_it_is[n, 0], where_it_is[n, 1]] = 1
+        still[n, 0, 1, 1] = 1
+    assert labelled(moving).item() < labelled(still).item()
 
 
 @pytest.mark.parametrize("form", get_args(FilterLossSpec.model_fields["form"].annotation))

@@ -161,6 +161,19 @@ def test_biases_do_not_decay_and_every_trained_parameter_is_in_one_group() -> No
     assert {id(p) for p in decaying["params"]} == {id(p) for p in network.parameters()} - biases
 
 
+@pytest.mark.parametrize(("backbone", "top"), [("alexnet", "conv5"), ("vgg16", "conv5_3")])
+def test_biases_may_learn_at_the_released_codes_rates(backbone: BackboneName, top: str) -> None:
+    network = build_network(small(backbone), 1)
+    groups = parameter_groups(network, TrainSpec(faster_biases=True))
+    rate = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
+    found = {name.split(".", 1)[1]: rate[id(parameter)] for name, parameter in network.named_parameters()}
+    not_one = {name: factor for name, factor in found.items() if factor != 1}
+    new = ("conv6.conv", "fc6.linear", "fc7.linear", "fc8.linear")
+    assert not_one == {f"{top}.conv.bias": 5} | {f"{name}.bias": 2 for name in new}
+    assert len(found) == len(list(network.parameters()))
+    assert {group["weight_decay"] for group in groups[1:]} == {0}
+
+
 def test_new_layers_of_the_published_size_start_as_published() -> None:
     network = build_network(ModelSpec(backbone="alexnet", variant="interpretable", input_size=64), 1)
     for name in ("conv6.conv", "fc6.linear", "fc7.linear", "fc8.linear"):

@@ -69,6 +69,8 @@ def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_pa
         (["plan", "--grid", "smoke", "--profile", "desktop"], 2, "laptop, paper"),
         (["plan", "--grid", "smoke", "--set", "train.epoch=1"], 2, "Did you mean 'train.epochs'"),
         (["plan", "nix.yaml"], 2, "No sweep file at nix.yaml"),
+        (["plan", "--grid", "smoke", "--set", "model.input_size=48"], 2, "alexnet has nothing left of such an image"),
+        (["plan", "--grid", "smoke", "--set", "train.freeze_below=conv9"], 2, "no convolution of alexnet. Did you"),
         (["plan", "--grid", "smoke", "--data-root", "/nix"], 3, "/nix is not a folder"),
         (["plan", "--grid", "smoke", "--set", "data.images=photographs"], 3, "no data root"),
         (["plan", "--grid", "smoke", "--weights", "/nix.pt"], 3, "weights file /nix.pt cannot be read"),

@@ -33,6 +33,7 @@ def wanted(sweep: Any) -> list[Any]:
         ("voc-part", "laptop", 12, 1),
         ("cub200", "paper", 8, 2),
         ("smoke", "laptop", 8, 2),
+        ("smoke", "paper", 8, 2),
     ],
 )
 def test_each_grid_has_the_jobs_of_its_experiment(

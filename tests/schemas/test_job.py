@@ -66,6 +66,7 @@ def test_a_key_is_the_same_in_every_process_and_for_every_order_of_fields() -> N
         {"train": {"epochs": 3}}, {"train": {"batch_size": 3}}, {"train": {"learning_rate": 1.0}},
         {"train": {"momentum": 0.1}}, {"train": {"weight_decay": 0.1}}, {"train": {"freeze_below": "conv4"}},
         {"train": {"mirror": False}}, {"train": {"clip_gradient": 1.0}}, {"train": {"decay_epochs": 2}},
+        {"train": {"faster_biases": True}},
         {"evaluation": {"split": "all"}}, {"evaluation": {"top_images": 3}}, {"seed": 1}, {"recipe": 99},
     ],
     ids=str,
@@ -76,6 +77,10 @@ def test_whatever_decides_the_result_changes_the_key(change: dict[str, Any]) -> 
 
 def test_stating_a_default_does_not_change_the_key() -> None:
     assert job(seed=0, train={"momentum": 0.9}, evaluation={"split": "test"}).key == job().key
+
+
+def test_how_often_a_job_is_saved_does_not_change_its_key() -> None:
+    assert job(train={"epochs": 9, "checkpoint_every": 4}).key == job(train={"epochs": 9}).key
 
 
 def test_a_weights_file_counts_by_content_where_that_is_known() -> None:
@@ -91,10 +96,11 @@ def test_a_change_upstream_changes_the_keys_below() -> None:
     assert job(weights=PRETRAIN).upstream != job(weights={**PRETRAIN, "epochs": 9}).upstream
 
 
-def test_variants_and_seeds_of_a_job_start_from_one_upstream_job() -> None:
+def test_variants_seeds_and_evaluations_of_a_job_start_from_one_upstream_job() -> None:
     ordinary = job(model__variant="ordinary", filter_loss=None, weights=PRETRAIN)
     unmasked, seeded = job(model__mask=False, weights=PRETRAIN), job(seed=3, weights=PRETRAIN)
-    upstream = [j.upstream for j in (ordinary, unmasked, seeded)]
+    measured = job(evaluation={"split": "all", "top_images": 7}, weights=PRETRAIN)
+    upstream = [j.upstream for j in (ordinary, unmasked, seeded, measured)]
     assert len({up.key for up in upstream if up is not None}) == 1
     assert upstream[0] is not None
     assert (upstream[0].n_outputs, upstream[0].loss, upstream[0].model.variant) == (2, "softmax", "ordinary")

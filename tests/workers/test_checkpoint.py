@@ -93,6 +93,34 @@ def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
     assert len(list(store.folder.iterdir())) == 3  # the newest, the one before, the pointer: nothing left over
 
 
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_an_attempt_clears_away_what_earlier_ones_left(store: CheckpointStore, attempt: int) -> None:
+    for epoch in (1, 2):
+        store.save(epoch, state(epoch))
+    (store.folder / "epoch-0003-attempt-1.partial").write_bytes(b"half of it")
+    CheckpointStore(store.root, store.job_key, attempt).save(3, state(3))
+    assert sorted(path.name.split("-")[1] for path in store.folder.glob("epoch-*")) == ["0002", "0003"]
+
+
+def test_an_attempt_taken_for_dead_does_not_touch_the_files_of_the_next(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = CheckpointStore(store.root, store.job_key, 2)
+    write = torch.save
+
+    def write_while_the_other_does(content: Any, file: Any) -> None:
+        write(content, file)
+        monkeypatch.setattr(torch, "save", write)
+        store.save(3, state(1))
+
+    monkeypatch.setattr(torch, "save", write_while_the_other_does)
+    pointer = late.save(3, state(2))
+    for epoch in (4, 5, 6):
+        store.save(epoch, state(1))
+    store.keep_newest_only()
+    assert load_checkpoint(pointer, store.job_key)["network"]["weight"][0] == 2
+
+
 def test_saving_an_epoch_again_replaces_it(store: CheckpointStore) -> None:
     store.save(1, state(1))
     store.save(2, state(2))

@@ -58,6 +58,23 @@ def test_another_seed_trains_another_network() -> None:
     assert not torch.equal(one["blocks.fc8.linear.weight"], other["blocks.fc8.linear.weight"])
 
 
+def test_faster_biases_move_by_their_own_rates() -> None:
+    """Without momentum one step of one batch moves a bias by its rate times the same gradient."""
+    changes = {"train__momentum": 0.0, "train__batch_size": 24, "train__final_learning_rate": 0.002}
+
+    def moved(faster: bool) -> dict[str, torch.Tensor]:
+        trainer = toy_trainer(toy_spec("ordinary", train__faster_biases=faster, **changes))
+        before = weights_of(trainer)
+        run_epochs(trainer, 1)
+        return {name: value - before[name] for name, value in weights_of(trainer).items()}
+
+    plain, fast = moved(False), moved(True)
+    factors = {"blocks.conv5.conv.bias": 5, "blocks.fc8.linear.bias": 2, "blocks.conv2.conv.bias": 1}
+    for name, factor in (factors | {"blocks.conv5.conv.weight": 1}).items():
+        torch.testing.assert_close(fast[name], factor * plain[name], rtol=1e-3, atol=1e-8)
+        assert plain[name].abs().sum() > 0
+
+
 def test_frozen_layers_stay_and_the_others_move() -> None:
     trainer = toy_trainer(toy_spec(train__freeze_below="top_conv"), keep=True)
     before = weights_of(trainer)

@@ -20,6 +20,8 @@ from schemas.errors import StoreError
 
 FOLDER = "image-sets"
 _IMAGES, _INFO = "images.npy", "info.json"
+_WAIT_SECONDS = 1.0
+"""Between two words of a job that waits for another's preparation."""
 
 
 class Prepared(NamedTuple):
@@ -48,8 +50,11 @@ class ImageSet:
 Build = Callable[[], Iterable[Prepared | str]]
 """Yields the pictures of a set; a bare string is the name of one that had to be skipped."""
 
+Report = Callable[[str], None]
+"""Told what is being done, often enough to stop there: it may raise."""
 
-def open_set(cache_dir: Path, key: str, capacity: int, size: int, build: Build) -> ImageSet:
+
+def open_set(cache_dir: Path, key: str, capacity: int, size: int, build: Build, report: Report) -> ImageSet:
     """The set with this key, prepared now if no process has done so before.
 
     A process that is killed leaves a `.partial` folder that nobody reads and the next one removes.
@@ -58,14 +63,12 @@ def open_set(cache_dir: Path, key: str, capacity: int, size: int, build: Build) 
     if not _is_whole(final):
         with _explained(cache_dir):
             final.parent.mkdir(parents=True, exist_ok=True)
-            _prepare(final, capacity, size, build)
+            _prepare(final, capacity, size, build, report)
     return _open(final)
 
 
-def _prepare(final: Path, capacity: int, size: int, build: Build) -> None:
-    from filelock import FileLock
-
-    with FileLock(final.parent / f".{final.name}.lock"):
+def _prepare(final: Path, capacity: int, size: int, build: Build, report: Report) -> None:
+    with _alone(final, report):
         if _is_whole(final):
             return
         for leftover in (final, *final.parent.glob(f".{final.name}.*.partial")):
@@ -76,6 +79,23 @@ def _prepare(final: Path, capacity: int, size: int, build: Build) -> None:
             os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _alone(final: Path, report: Report) -> Iterator[None]:
+    """Wait until no other process prepares the same set; `report` hears of it and may end the wait."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(final.parent / f".{final.name}.lock")
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_WAIT_SECONDS)
+        except Timeout:
+            report(f"waiting for another job that prepares {final.name}")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(folder: Path, capacity: int, size: int, pictures: Iterable[Prepared | str]) -> None:

@@ -24,6 +24,9 @@ from workers.data.sources import (
 MIN_IMAGES = 50
 """Objects that a category needs: with fewer, the test split has no five images to measure a filter on."""
 
+MIN_NEGATIVES = 50
+"""Images without the animal that a single-category job needs: with fewer, the test split has no five."""
+
 SKIP_COUNT, SKIP_SHARE = 5, 0.01
 _TOLERANCE = 1.5
 """Pixels by which an annotation may pass the image's edge: published boxes are rounded."""
@@ -56,10 +59,20 @@ def check_data(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None
         _check_records(category, records_of(category, root), memo)
     _check_counts(data, root, memo)
     if data.negatives == "folder":
-        _check_records("the negatives' folder", negative_folder(root), memo)
+        _check_negative_folder(negative_folder(root), memo)
     elif len(data.categories) == 1:
         _check_others(data.categories[0], root, memo)
     memo.save()
+
+
+def _check_negative_folder(records: Sequence[Record], memo: FileMemo) -> None:
+    _check_records("the negatives' folder", records, memo)
+    usable = _usable(records, memo)
+    if usable < MIN_NEGATIVES:
+        raise DataError(
+            f"Too few negatives: {records[0].image.parent} has {usable} images that can be read, a job needs "
+            f"{MIN_NEGATIVES}. Put more photographs there, or set `data.negatives: other_categories`."
+        )
 
 
 def _check_others(category_id: str, root: Path, memo: FileMemo) -> None:
@@ -72,6 +85,14 @@ def _check_others(category_id: str, root: Path, memo: FileMemo) -> None:
         )
     for other, records in found.items():
         _check_records(other, records, memo)
+    counts = {other: _usable(records, memo) for other, records in found.items()}
+    if sum(counts.values()) < MIN_NEGATIVES:
+        named = ", ".join(f"{other} {count}" for other, count in counts.items())
+        raise DataError(
+            f"{category_id} has too few negatives: the other animals under {root} are {sum(counts.values())} ({named}),"
+            f" a job needs {MIN_NEGATIVES}. Add another category's photographs, or set `data.negatives: folder` and "
+            "give a folder `neg/`."
+        )
 
 
 def _check_records(what: str, records: Sequence[Record], memo: FileMemo) -> None:
@@ -112,7 +133,11 @@ def _check_counts(data: DataSpec, root: Path, memo: FileMemo) -> None:
 
 
 def usable_count(category_id: str, root: Path, memo: FileMemo) -> int:
-    return sum(memo.facts(record.image).is_readable for record in records_of(category_id, root))
+    return _usable(records_of(category_id, root), memo)
+
+
+def _usable(records: Iterable[Record], memo: FileMemo) -> int:
+    return sum(memo.facts(record.image).is_readable for record in records)
 
 
 def data_digest(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None = None) -> str:

@@ -1,4 +1,4 @@
-"""From an object's box to the network's square input: crop, bilinear resize, mirror, and landmarks carried along.
+"""From an object's box to the network's square input: crop, bilinear resize, and landmarks carried along.
 
 Legend: S side of the square, K landmarks, 2 is (row, column).
 """
@@ -60,10 +60,3 @@ def carry(landmarks: Mapping[str, Point], names: Sequence[str], box: Box, size: 
             # The resize maps edges onto edges, and pixel 0 has its centre half a pixel from the edge.
             carried_K2[k] = (row - box.top) * size / box.height - 0.5, (column - box.left) * size / box.width - 0.5
     return carried_K2
-
-
-def mirror(picture_SS3: Pixels, landmarks_K2: Landmarks) -> tuple[Pixels, Landmarks]:
-    """Left becomes right, in the picture and in its landmarks."""
-    flipped_K2 = landmarks_K2.copy()
-    flipped_K2[:, 1] = picture_SS3.shape[1] - 1 - landmarks_K2[:, 1]
-    return np.ascontiguousarray(picture_SS3[:, ::-1]), flipped_K2

@@ -5,7 +5,7 @@ Legend: N pictures of a split, B of a batch, S side of the square, K landmarks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from workers.data.animals import GENERATOR_VERSION
-from workers.data.cache import ImageSet, Prepared, open_set
+from workers.data.cache import ImageSet, Prepared, Report, open_set
 from workers.data.checks import check_data, data_digest, records_digest, skip_limit, too_many_unreadable
 from workers.data.crops import crop, decode
 from workers.data.files import FileMemo, combine
@@ -30,9 +30,6 @@ CHUNK = 16
 """Generated animals per set: small, so that a few negatives of a category cost little to prepare."""
 
 _MEAN_BATCH = 256
-
-Report = Callable[[str], None]
-"""Told what is being prepared."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,7 +231,9 @@ class _Animals:
 
     def _chunk(self, category: str, split: str, chunk: int) -> ImageSet:
         key = f"{category.replace('/', '-')}-{split}-{chunk}-{self.size}px-v{GENERATOR_VERSION}"
-        return open_set(self.cache_dir, key, CHUNK, self.size, lambda: self._draw_chunk(category, split, chunk))
+        return open_set(
+            self.cache_dir, key, CHUNK, self.size, lambda: self._draw_chunk(category, split, chunk), self.report
+        )
 
     def _draw_chunk(self, category: str, split: str, chunk: int) -> Iterator[Prepared]:
         from workers.data.generated import generate  # imports cv2, which a job on prepared sets does not need
@@ -311,7 +310,9 @@ class _Photographs:
         boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
         digest = combine([records_digest(records, memo), boxes])[:16]
         key = f"{category.replace('/', '-')}-{self.size}px-{digest}-r{RECIPE_VERSION}"
-        return open_set(self.cache_dir, key, len(records), self.size, lambda: self._crops(category, records))
+        return open_set(
+            self.cache_dir, key, len(records), self.size, lambda: self._crops(category, records), self.report
+        )
 
     def _crops(self, category: str, records: list[Record]) -> Iterator[Prepared | str]:
         names = BY_ID[category].landmarks if category in BY_ID else ()

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
-from schemas.categories import BY_ID
 from workers.data.animals import ANIMALS, GENERATOR_VERSION, Pattern
 from workers.data.bodies import draw_body
 from workers.data.shapes import LABEL, PARTS, Colour, Drawing, Points, Shape
@@ -52,11 +51,6 @@ def generate(category_id: str, index: int, size: int, *, seed: int = 0, split: s
                  for name, at in drawing.landmarks.items()}  # fmt: skip
     parts[parts == _OCCLUDER] = 0
     return Generated(_photograph(canvas, rng), landmarks, parts)
-
-
-def landmark_array(picture: Generated, category_id: str) -> _Field:
-    """The category's own landmarks as (K, 2) of (row, column)."""
-    return np.array([picture.landmarks[name] for name in BY_ID[category_id].landmarks], dtype=np.float32)
 
 
 def _random(category_id: str, index: int, seed: int, split: str) -> Generator:
@@ -243,4 +237,4 @@ def _photograph(canvas: Image, rng: Generator) -> Image:
     return _to_bytes(canvas * gain.astype(np.float32) + (grain + np.float32(offset))[..., None])
 
 
-__all__ = ["GENERATOR_VERSION", "PARTS", "Generated", "generate", "landmark_array", "part_labels"]
+__all__ = ["GENERATOR_VERSION", "PARTS", "Generated", "generate", "part_labels"]

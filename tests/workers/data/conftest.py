@@ -11,13 +11,13 @@ from photograph_files import write_cub, write_photograph, write_voc_category
 
 @pytest.fixture(scope="session")
 def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cats (60 objects), cows (56), dogs (4), birds of CUB (52), and four photographs of nothing."""
+    """Cats (60 objects), cows (56), dogs (4), birds of CUB (52), and fifty photographs of nothing."""
     root = tmp_path_factory.mktemp("pristine")
     for seed, (key, images) in enumerate({"cat": 30, "cow": 28, "dog": 2}.items(), start=1):
         write_voc_category(root, key, images, seed)
     write_cub(root, 52)
-    for number in range(4):
-        write_photograph(root / f"neg/{number}.jpg", 90, 70, 90_000 + number)
+    for number in range(50):
+        write_photograph(root / f"neg/{number:02d}.jpg", 90, 70, 90_000 + number)
     return root
 
 

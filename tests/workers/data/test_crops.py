@@ -1,4 +1,4 @@
-"""Landmarks stay on their pixels through crop, resize and mirror."""
+"""Landmarks stay on their pixels through crop and resize."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from workers.data.crops import carry, crop, decode, is_large_enough, mirror
+from workers.data.crops import carry, crop, decode, is_large_enough
 from workers.data.records import Box, Record
-
-SIDE = st.integers(2, 64)
 
 
 def test_the_middle_of_the_box_is_the_middle_of_the_square() -> None:
@@ -36,11 +32,9 @@ def test_a_bright_pixel_is_found_where_its_landmark_says() -> None:
     pixels[40:43, 70:73] = 255  # its centre is at 41.5, 71.5
     record = Record(Path("x.jpg"), "1", Box(30, 10, 110, 80), {"head": (41.5, 71.5)})
     square, landmarks = crop(Image.fromarray(pixels), record, 224, ["head"])
-    flipped, mirrored = mirror(square, landmarks)
-    for picture, (row, column) in ((square, landmarks[0]), (flipped, mirrored[0])):
-        weight = picture[:, :, 0] / picture[:, :, 0].sum(dtype=np.float64)
-        rows, columns = np.indices(weight.shape)
-        assert (float((weight * rows).sum()), float((weight * columns).sum())) == pytest.approx((row, column), abs=0.05)
+    weight = square[:, :, 0] / square[:, :, 0].sum(dtype=np.float64)
+    rows, columns = np.indices(weight.shape)
+    assert [(weight * rows).sum(), (weight * columns).sum()] == pytest.approx(landmarks[0], abs=0.05)
 
 
 def test_no_box_takes_the_whole_photograph() -> None:
@@ -49,25 +43,6 @@ def test_no_box_takes_the_whole_photograph() -> None:
     assert square.shape == (16, 16, 3)
     assert landmarks.shape == (0, 2)
     assert (square == (10, 20, 30)).all()
-
-
-@settings(deadline=None)
-@given(side=SIDE, data=st.data())
-def test_mirroring_twice_changes_nothing(side: int, data: st.DataObject) -> None:
-    at = st.floats(0, side - 1, width=32)
-    landmarks = np.array([[data.draw(at), data.draw(at)], [np.nan, np.nan]], dtype=np.float32)
-    picture = np.random.default_rng(side).integers(0, 255, (side, side, 3), dtype=np.uint8)
-    again, landmarks_again = mirror(*mirror(picture, landmarks))
-    assert (again == picture).all()
-    np.testing.assert_allclose(landmarks_again, landmarks, atol=1e-4)
-
-
-def test_mirroring_moves_a_pixel_with_its_landmark() -> None:
-    picture = np.zeros((4, 4, 3), dtype=np.uint8)
-    picture[1, 0] = 9
-    flipped, landmarks = mirror(picture, np.array([[1, 0]], dtype=np.float32))
-    assert landmarks.tolist() == [[1, 3]]
-    assert (flipped[1, 3] == 9).all()
 
 
 @pytest.mark.parametrize(("width", "height", "kept"), [(50, 50, True), (49, 200, False), (200, 49, False)])

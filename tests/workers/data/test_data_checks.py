@@ -11,7 +11,7 @@ from photograph_files import write_photograph, write_voc_table
 
 from schemas.errors import DataError
 from schemas.job import DataSpec
-from workers.data.checks import MIN_IMAGES, check_data, data_digest, skip_limit
+from workers.data.checks import MIN_IMAGES, MIN_NEGATIVES, check_data, data_digest, skip_limit
 
 CAT = DataSpec(categories=("voc_part/cat",), images="photographs")
 JPEGS = "voc_part/VOCdevkit/VOC2010/JPEGImages"
@@ -99,10 +99,23 @@ def test_a_landmark_outside_its_image_is_named(data_root: Path) -> None:
 def test_broken_negatives_are_refused_too(data_root: Path) -> None:
     for path in (data_root / "neg").iterdir():
         path.write_bytes(b"no image")
-        for copy in range(3):
-            shutil.copy(path, path.with_name(f"{path.stem}-{copy}.jpg"))
-    with pytest.raises(DataError, match="16 of 16 images of the negatives"):
+    with pytest.raises(DataError, match="50 of 50 images of the negatives"):
         check_data(CAT.model_copy(update={"negatives": "folder"}), data_root)
+
+
+def test_too_few_negatives_in_the_folder_are_counted(data_root: Path) -> None:
+    folder = data_root / "neg"
+    check_data(CAT.model_copy(update={"negatives": "folder"}), data_root)
+    (folder / "00.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=rf"{folder} has 49 images that can be read, a job needs {MIN_NEGATIVES}"):
+        check_data(CAT.model_copy(update={"negatives": "folder"}), data_root)
+
+
+def test_too_few_animals_of_other_categories_are_counted(data_root: Path) -> None:
+    shutil.rmtree(data_root / "CUB_200_2011")
+    (data_root / "voc_part/truth/cow.csv").unlink()
+    with pytest.raises(DataError, match=r"voc_part/cat has too few negatives: .*are 4 \(voc_part/dog 4\), .*needs 50"):
+        check_data(CAT, data_root)
 
 
 def test_a_lonely_category_has_no_negatives(data_root: Path) -> None:
@@ -137,7 +150,7 @@ def test_any_changed_file_that_a_job_may_use_changes_the_digest(data_root: Path,
 
 def test_files_a_job_does_not_use_leave_the_digest_alone(data_root: Path) -> None:
     before = data_digest(CAT, data_root)
-    write_photograph(data_root / "neg/0.jpg", 64, 64, 1)
+    write_photograph(data_root / "neg/00.jpg", 64, 64, 1)
     assert data_digest(CAT, data_root) == before
 
 

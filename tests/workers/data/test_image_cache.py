@@ -10,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import DataError, StoreError
-from workers.data.cache import FOLDER, ImageSet, Prepared, open_set
+from schemas.errors import DataError, Interrupted, StoreError
+from workers.data import cache
+from workers.data.cache import FOLDER, ImageSet, Prepared, Report, open_set
+
+
+def ignore(_: str) -> None: ...
 
 
 def pictures(count: int, size: int = 8) -> Iterator[Prepared | str]:
@@ -19,17 +23,17 @@ def pictures(count: int, size: int = 8) -> Iterator[Prepared | str]:
         yield Prepared(i, f"picture {i}", np.full((size, size, 3), i, dtype=np.uint8), {"head": (i + 0.5, 2.0)})
 
 
-def open_four(cache: Path, asked: list[int] | None = None) -> ImageSet:
+def open_four(folder: Path, asked: list[int] | None = None, report: Report = ignore) -> ImageSet:
     def build() -> Iterator[Prepared | str]:
         if asked is not None:
             asked.append(1)
         return pictures(4)
 
-    return open_set(cache, "four", 4, 8, build)
+    return open_set(folder, "four", 4, 8, build, report)
 
 
-def visible_folders(cache: Path) -> list[str]:
-    return sorted(path.name for path in (cache / FOLDER).iterdir() if path.is_dir())
+def visible_folders(root: Path) -> list[str]:
+    return sorted(path.name for path in (root / FOLDER).iterdir() if path.is_dir())
 
 
 def test_a_set_comes_back_as_it_was_prepared(tmp_path: Path) -> None:
@@ -52,7 +56,7 @@ def test_skipped_pictures_leave_their_place_to_the_next(tmp_path: Path) -> None:
         first, _, third = pictures(3)
         yield from (first, "broken.jpg", third)
 
-    found = open_set(tmp_path, "gap", 3, 8, build)
+    found = open_set(tmp_path, "gap", 3, 8, build, ignore)
     assert found.items == (0, 2)
     assert found.skipped == ("broken.jpg",)
     assert found.images_NSS3[1].max() == 2
@@ -64,7 +68,7 @@ def test_a_refused_set_leaves_nothing_behind(tmp_path: Path) -> None:
         raise DataError("enough")
 
     with pytest.raises(DataError, match="enough"):
-        open_set(tmp_path, "refused", 4, 8, build)
+        open_set(tmp_path, "refused", 4, 8, build, ignore)
     assert visible_folders(tmp_path) == []
 
 
@@ -87,7 +91,7 @@ def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> 
         "def build():\n"
         "    yield Prepared(0, 'half', np.full((8, 8, 3), 99, np.uint8), {})\n"
         "    print('half', flush=True); sys.stdin.read()\n"
-        f"open_set(Path({str(tmp_path)!r}), 'four', 4, 8, build)"
+        f"open_set(Path({str(tmp_path)!r}), 'four', 4, 8, build, print)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -97,6 +101,26 @@ def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> 
     assert "four" not in visible_folders(tmp_path)
     assert open_four(tmp_path).names[0] == "picture 0"
     assert visible_folders(tmp_path) == ["four"]
+
+
+def test_a_job_that_waits_for_anothers_set_says_so_and_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_WAIT_SECONDS", 0.01)
+    heard: list[str] = []
+
+    def stop_at_the_third_word(said: str) -> None:
+        heard.append(said)
+        if len(heard) == 3:
+            raise Interrupted("asked to stop")
+
+    def build() -> Iterator[Prepared | str]:
+        with pytest.raises(Interrupted):
+            open_four(tmp_path, report=stop_at_the_third_word)
+        return pictures(4)
+
+    assert len(open_set(tmp_path, "four", 4, 8, build, ignore).names) == 4
+    assert heard == ["waiting for another job that prepares four"] * 3
 
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
@@ -114,7 +138,7 @@ def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_pat
         "def build():\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "    for i in range(4): yield Prepared(i, 'x', np.ones((64, 64, 3), np.uint8), {})\n"
-        f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', 4, 64, build)\n"
+        f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', 4, 64, build, print)\n"
         "except StoreError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -115,7 +115,7 @@ def test_the_same_animal_of_another_data_set_is_no_negative(data_root: Path) -> 
 
 def test_the_folder_of_negatives_gives_whole_photographs(data_root: Path) -> None:
     records = negative_folder(data_root)
-    assert [record.image.name for record in records] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert [record.image.name for record in records] == [f"{number:02d}.jpg" for number in range(50)]
     assert all(record.box is None for record in records)
     with pytest.raises(DataError, match="neg/"):
         negative_folder(data_root / "voc_part")
