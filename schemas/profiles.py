@@ -33,7 +33,7 @@ _LAPTOP = Profile(
     name="laptop",
     description="Generated animals, small inputs and widths, AlexNet unless told otherwise: minutes on two cores.",
     base={
-        "model": {"width": 0.25, "input_size": 128, "fc_width": 256, "dropout": 0.5},
+        "model": {"width": 0.25, "input_size": 128, "fc_width": 256, "dropout": 0.2},
         "data": {
             "images": "generated",
             "train_per_category": 240,
@@ -42,10 +42,11 @@ _LAPTOP = Profile(
         },
         "weights": GENERATED_PRETRAINING,
         "train": {
-            "epochs": 20,
+            "epochs": 12,
             "batch_size": 32,
-            "learning_rate": 0.01,
-            "final_learning_rate": 0.001,
+            "learning_rate": 0.02,
+            "final_learning_rate": 0.002,
+            "clip_gradient": 5.0,
             "freeze_below": "top_conv",
         },
         "evaluation": {"split": "test"},
