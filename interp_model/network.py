@@ -48,14 +48,7 @@ from 1.0; AlexNet reached the same 0.69 from 1.0 and from 1.05.
 """
 
 SCRATCH_OUTPUT_STD: Final = 0.05
-"""Of the last layer where layers are narrower than published: outputs start small, but not so small that all stalls."""
-
-GAIN_BEHIND_MASK: Final = 2.0
-"""Beside He's scale, because a mask lets only part of the signal pass.
-
-A small AlexNet learned a category in six epochs with an accuracy of 0.79 and 0.81 (two seeds), without the gain with
-0.76 and 0.77; the gain of 5 that a signal spread evenly over the map would need left it near chance.
-"""
+"""Of the last layer of a network that learns from scratch: outputs start small, but not so small that all stalls."""
 
 TOP_BIAS_RATE: Final = 5.0
 """Of the biases of the backbone's top convolution beside its weights, in the released code."""
@@ -169,10 +162,13 @@ class Network(nn.Module):
         return names[: names.index(self.trunk_end)] if self.trunk_end else []
 
 
-def build_network(model: ModelSpec, n_outputs: int) -> Network:
+def build_network(model: ModelSpec, n_outputs: int, *, from_scratch: bool = False) -> Network:
     """A freshly initialised network; raises SpecError when nothing is left of the image on the way.
 
     Draws from torch's global generator: seed it first.
+
+    Args:
+        from_scratch: no layer will be loaded with trained weights, so the new layers have to learn as fast as the rest.
     """
     check_input_size(model.backbone, model.input_size)
     layers = layers_of(model.backbone, model.variant)
@@ -187,7 +183,7 @@ def build_network(model: ModelSpec, n_outputs: int) -> Network:
     features = channels * sides[layers[-1].name] ** 2
     for name, block in zip(FC_LAYERS, _fc_blocks(features, n_outputs, model), strict=True):
         blocks[name] = block
-    _initialise(blocks, model)
+    _initialise(blocks, model, from_scratch)
     return Network(model, blocks, sides[top_conv(model.backbone).name])
 
 
@@ -255,7 +251,7 @@ def _fc_blocks(features: int, n_outputs: int, model: ModelSpec) -> tuple[nn.Modu
     return first, second, nn.Sequential(OrderedDict[str, nn.Module](linear=nn.Linear(model.fc_width, n_outputs)))
 
 
-def _initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec) -> None:
+def _initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec, from_scratch: bool) -> None:
     """Biases 0, weights gaussian: where the paper starts new layers, and where small networks train from scratch."""
     through_lrn = {layer.name: LRN_GAIN for layer in BACKBONES[model.backbone] if isinstance(layer, Conv) and layer.lrn}
     for name, block in blocks.items():
@@ -264,24 +260,24 @@ def _initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec) -> None:
             if parameter.ndim == 1:
                 nn.init.zeros_(parameter)
             elif name == NEW_LAYER or name in FC_LAYERS:
-                nn.init.normal_(parameter, std=_new_layer_std(name, parameter, model))
+                nn.init.normal_(parameter, std=_new_layer_std(name, parameter, model, from_scratch))
             else:
                 nn.init.normal_(parameter, std=gain * _he_std(parameter))
 
 
-def _new_layer_std(name: str, weight: Tensor, model: ModelSpec) -> float:
-    """0.01 as published, in a network of the published size; He's scale where layers are narrower.
+def _new_layer_std(name: str, weight: Tensor, model: ModelSpec, from_scratch: bool) -> float:
+    """0.01 as published for the new convolution, and for all new layers of a network of the published size.
 
-    With the few inputs of a narrow layer 0.01 shrinks the signal at every layer until nothing trains: an interpretable
-    AlexNet at width 0.25 stayed at chance for six epochs of 1,000 pictures.
+    Narrow fully-connected layers on top of trained ones start at torch's own scale, sqrt(1 / 3 fan-in). At 0.01 nothing
+    passes through them; at He's scale they do the work that the filters below should learn, and location instability of
+    interpretable networks was a quarter higher (docs/filter-loss.md).
     """
     is_published_size = model.width == 1 and model.fc_width == PUBLISHED_FC_WIDTH
-    if is_published_size:
+    if is_published_size or name == NEW_LAYER:
         return NEW_LAYER_STD
-    if name == FC_LAYERS[-1]:
-        return SCRATCH_OUTPUT_STD
-    is_behind_mask = model.variant == "interpretable" and model.mask and name in (NEW_LAYER, FC_LAYERS[0])
-    return _he_std(weight) * (GAIN_BEHIND_MASK if is_behind_mask else 1)
+    if not from_scratch:
+        return float((1 / (3 * weight[0].numel())) ** 0.5)
+    return SCRATCH_OUTPUT_STD if name == FC_LAYERS[-1] else _he_std(weight)
 
 
 def _he_std(weight: Tensor) -> float:

@@ -81,11 +81,11 @@ class ModelSpec(Frozen):
 class FilterLossSpec(Frozen):
     form: Literal["labelled", "exact", "full", "approximate"] = "labelled"
     """How Eqs. 1-5 become a gradient; docs/filter-loss.md has them side by side. `full` and `approximate` are Eq. 4."""
-    weight: NonNegative = 3e-3
+    weight: NonNegative = 1e-3
     """Of the loss summed over filters, beside a task loss averaged over images."""
     schedule: Literal["inverse_epoch", "constant", "activation"] = "inverse_epoch"
     """lambda = weight / t, or weight, or the paper's weight / t * mean_x max_ij x_ij (Sec. 5)."""
-    sharpness: Positive = 2.0
+    sharpness: Positive = 1.0
     """`labelled` and `exact`: nats by which a lone unit at the filter's mean peak fits its template."""
     reach: Literal["layer", "network"] = "network"
     """How deep the gradient flows: into the interpretable layer's own weights, or through all trained layers."""

@@ -13,6 +13,7 @@ import torch
 
 from interp_model.network import Network, build_network
 from schemas.errors import CheckpointError, DataError, Diverged, Interrupted, SpecError, StoreError, WeightsError
+from schemas.job import RandomWeights
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
@@ -131,7 +132,8 @@ class _Job:
 
     def _build_network(self) -> Network:
         seed_torch(self._spec.seed, 0, "weights")
-        network = build_network(self._spec.model, self._spec.n_outputs)
+        from_scratch = isinstance(self._spec.weights, RandomWeights)
+        network = build_network(self._spec.model, self._spec.n_outputs, from_scratch=from_scratch)
         if self.checkpoint is None:
             load_starting_weights(network, self._spec, self._order.upstream)
         if self._spec.train.freeze_below is not None:

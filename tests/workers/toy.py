@@ -74,7 +74,7 @@ def toy_data(spec: JobSpec) -> JobData:
 def toy_network(spec: JobSpec) -> Network:
     make_deterministic(1)
     seed_torch(spec.seed, 0, "weights")
-    network = build_network(spec.model, spec.n_outputs)
+    network = build_network(spec.model, spec.n_outputs, from_scratch=True)
     if spec.train.freeze_below is not None:
         network.freeze_below(spec.train.freeze_below)
     return network

@@ -1,12 +1,16 @@
-"""What each category's generated animal looks like: one row of numbers per category, nothing else."""
+"""What each category's generated animals look like: a row of numbers per category, and how individuals differ."""
 
 from __future__ import annotations
 
+import colorsys
+from functools import cache
 from typing import Literal, NamedTuple
+
+from numpy.random import PCG64, Generator
 
 from workers.data.shapes import Colour
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised when any generated picture changes; it is part of the data digest."""
 
 Ear = Literal["none", "round", "pointed", "floppy", "long", "flap"]
@@ -249,3 +253,57 @@ ANIMALS: dict[str, Animal] = {
         head_colour=None, belly=CREAM, flies=0.25, pattern="speckles", marking=DARK,
     ),
 }  # fmt: skip
+
+
+HEAD_GROWTH = 1.2
+"""Individuals' heads over those of their rows, so that a face fills a few units of a small network's map."""
+
+GOLDEN_RATIO = 0.381966
+"""Turns of the colour wheel between two neighbouring categories' faces; no two come close."""
+
+
+def individual(category_id: str, rng: Generator) -> Animal:
+    """One animal of a category: built like its row and with its category's face, in a coat of any animal.
+
+    A cat may be black, striped or spotted. What all of a category share is the body and the face; were it the coat, any
+    patch of fur would tell the category, and a network would have no reason to look for a part.
+    """
+    animal, every = ANIMALS[category_id], list(ANIMALS.values())
+    coat, pattern = every[rng.integers(len(every))], every[rng.integers(len(every))]
+    face, muzzle = _face(category_id)
+    match animal:
+        case Quadruped():
+            return animal._replace(
+                coats=coat.coats,
+                pattern=pattern.pattern,
+                marking=pattern.marking,
+                face=face,
+                muzzle_colour=muzzle,
+                head=animal.head * HEAD_GROWTH,
+                head_height=animal.head_height * HEAD_GROWTH,
+            )
+        case Bird():
+            return animal._replace(
+                coats=coat.coats,
+                pattern=pattern.pattern,
+                marking=pattern.marking,
+                head_colour=face,
+                beak_colour=muzzle,
+                head=animal.head * HEAD_GROWTH,
+            )
+        case Fish() | Lobster():  # its colour is all that tells it
+            return animal
+
+
+@cache
+def _face(category_id: str) -> tuple[Colour, Colour]:
+    """Colours of face and muzzle (or beak), the same for all of a category."""
+    place = list(ANIMALS).index(category_id)
+    turn = place * GOLDEN_RATIO
+    rng = Generator(PCG64(100 + place))
+    return _hue(turn, 0.75, 0.85), _hue(turn + 0.33 + 0.2 * rng.random(), 0.7, 0.35 if place % 2 else 0.95)
+
+
+def _hue(turn: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(turn % 1, saturation, value)
+    return 255 * red, 255 * green, 255 * blue

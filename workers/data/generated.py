@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import PCG64, Generator
 from numpy.typing import NDArray
 
-from workers.data.animals import ANIMALS, GENERATOR_VERSION, Pattern
+from workers.data.animals import GENERATOR_VERSION, Pattern, individual
 from workers.data.bodies import draw_body
 from workers.data.shapes import LABEL, PARTS, Colour, Drawing, Points, Shape
 
@@ -38,7 +38,7 @@ class Generated(NamedTuple):
 def generate(category_id: str, index: int, size: int, *, seed: int = 0, split: str = "train") -> Generated:
     """Draw animal `index` of a category as the crop of its (jittered) box, `size` pixels a side."""
     rng = _random(category_id, index, seed, split)
-    animal = ANIMALS[category_id]
+    animal = individual(category_id, rng)
     drawing, _ = draw_body(animal, rng)
     to_pixels = _place(drawing, size, rng)
     canvas, parts = _background(size, rng), np.zeros((size, size), np.uint8)
