@@ -240,11 +240,21 @@ class JobSpec(Frozen):
 
     @property
     def title(self) -> str:
-        """What a person calls the job: `voc-cat alexnet interpretable`."""
+        """What a person calls the job: `voc-cat alexnet interpretable`, and how its filters depart from the default."""
         labels = [BY_ID[name].label for name in self.data.categories]
         what = labels[0] if self.is_single else f"{len(labels)} categories"
         seed = f" seed {self.seed}" if self.seed else ""
-        return f"{what} {self.model.backbone} {self.model.variant}{seed}"
+        return f"{what} {self.model.backbone} {self.model.variant}{self._departures}{seed}"
+
+    @property
+    def _departures(self) -> str:
+        if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == FilterLossSpec()):
+            return ""
+        if self.filter_loss is None:
+            return " (mask alone)" if self.model.mask else " (neither mask nor loss)"
+        usual = FilterLossSpec().model_dump()
+        changed = [f"{name} {value}" for name, value in self.filter_loss.model_dump().items() if value != usual[name]]
+        return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed])})"
 
 
 ALL_CATEGORY_IDS = tuple(category.id for category in CATEGORIES)

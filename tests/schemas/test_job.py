@@ -127,6 +127,20 @@ def test_the_title_is_what_a_person_calls_it() -> None:
     assert job(data__categories=["voc_part/cat", "voc_part/dog"]).title == "2 categories alexnet interpretable"
 
 
+@pytest.mark.parametrize(
+    ("changes", "departs"),
+    [
+        ({"filter_loss": None}, "mask alone"),
+        ({"filter_loss": None, "model__mask": False}, "neither mask nor loss"),
+        ({"model__mask": False}, "loss alone"),
+        ({"filter_loss__weight": 0.5, "filter_loss__form": "exact"}, "form exact, weight 0.5"),
+        ({"model__mask": False, "filter_loss__reach": "layer"}, "loss alone, reach layer"),
+    ],
+)
+def test_the_title_tells_the_rows_of_an_ablation_apart(changes: dict[str, Any], departs: str) -> None:
+    assert job(**changes).title == f"voc-cat alexnet interpretable ({departs})"
+
+
 # -- messages that teach ------------------------------------------------------------------------------------------
 
 
