@@ -12,10 +12,16 @@ from orchestrator.merge import flatten, lookup
 from orchestrator.records import JobRecord
 from orchestrator.request import BACKBONE_FIELD, CATEGORIES_FIELD, VARIANT_FIELD
 from schemas.categories import BY_ID
+from schemas.job import FilterLossSpec
 from schemas.lifecycle import JobState
 
 VARIANTS = ("ordinary", "interpretable")
 _INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
+_DEFAULTS = {
+    "filter_loss": "a section",
+    "model.mask": "True",
+    **{f"filter_loss.{name}": str(value) for name, value in FilterLossSpec().model_dump().items()},
+}
 _NOT_A_SETTING = (CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest")
 
 
@@ -119,7 +125,7 @@ def _settings_of(record: JobRecord, all_records: list[JobRecord], varying: list[
     if not special:
         return [own]
     if lookup(record.fields, VARIANT_FIELD) == "interpretable":
-        return [_join(own, _named(record, special))]
+        return [_join(own, _departures(record, special))]
     partners = [
         other
         for other in all_records
@@ -127,12 +133,19 @@ def _settings_of(record: JobRecord, all_records: list[JobRecord], varying: list[
         and _named(other, shared) == own
         and all(lookup(other.fields, f) == lookup(record.fields, f) for f in (CATEGORIES_FIELD, BACKBONE_FIELD))
     ]
-    return list(dict.fromkeys(_join(own, _named(other, special)) for other in partners)) or [own]
+    return list(dict.fromkeys(_join(own, _departures(other, special)) for other in partners)) or [own]
 
 
 def _named(record: JobRecord, fields: list[str]) -> str:
     leaves = _leaves(record)
     return ", ".join(f"{name}={leaves[name]}" for name in fields if name in leaves)
+
+
+def _departures(record: JobRecord, fields: list[str]) -> str:
+    """What a setting of the interpretable layers changes of the default one."""
+    leaves = _leaves(record)
+    changed = [f"{name}={leaves[name]}" for name in fields if leaves.get(name, _DEFAULTS[name]) != _DEFAULTS[name]]
+    return ", ".join(changed) or "default"
 
 
 def _join(*parts: str) -> str:

@@ -92,6 +92,13 @@ def test_an_ordinary_job_stands_beside_every_setting_of_the_filter_loss() -> Non
     assert 2 in used_columns(table)
 
 
+def test_only_what_departs_from_the_default_filter_loss_is_named() -> None:
+    fields = {"grid": "smoke", "axes": {"filter_loss": [None, {}, {"form": "exact"}]}}
+    jobs = [job for job in plan_of(fields, categories=("cat",), backbones=("alexnet",)).jobs if job.is_single]
+    table = result_table([done(job, 0.9, 0.1) for job in jobs])
+    assert [row.settings for row in table.rows] == ["filter_loss=None", "default", "filter_loss.form=exact"]
+
+
 def test_a_job_without_landmarks_has_no_instability() -> None:
     row = result_table([done(JOBS[0], 0.9, None), done(JOBS[1], 0.9, 0.1)]).rows[0]
     assert row.change is None
