@@ -12,6 +12,7 @@ from orchestrator.request import SweepRequest, define
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
 from schemas.job import FileWeights, FilterLossSpec, PretrainSpec, RandomWeights
+from schemas.profiles import PROFILES
 from schemas.sweep import SweepSpec
 
 ONE = {
@@ -84,7 +85,9 @@ def test_user_fields_lie_over_the_grid_and_the_grid_over_the_profile(plan_grid: 
     job = wanted(plan_grid("smoke", sets={"train.epochs": 7}))[0]
     assert job.train.epochs == 7
     assert job.model.input_size == 64  # the grid's, not the laptop's 128
-    assert job.train.learning_rate == 0.01  # the laptop's, which the grid leaves alone
+    assert (
+        job.train.learning_rate == PROFILES["laptop"].base["train"]["learning_rate"]
+    )  # the laptop's, which the grid leaves alone
 
 
 def test_a_rule_of_the_profile_is_laid_under_the_users_fields(plan_grid: Plan) -> None:
