@@ -16,11 +16,15 @@ def field_of(name: str) -> str:
 
 
 def nest(fields: Mapping[str, Any]) -> Tree:
-    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means."""
+    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means. Aliases stand at the top only."""
+    return _nest({field_of(str(name)): value for name, value in fields.items()})
+
+
+def _nest(fields: Mapping[str, Any]) -> Tree:
     tree: Tree = {}
     for name, value in fields.items():
-        *parents, leaf = field_of(str(name)).split(".")
-        inner = nest(value) if isinstance(value, Mapping) else value
+        *parents, leaf = str(name).split(".")
+        inner = _nest(value) if isinstance(value, Mapping) else value
         for parent in reversed([*parents, leaf]):
             inner = {parent: inner}
         tree = overlay(tree, inner)

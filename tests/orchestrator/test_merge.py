@@ -58,3 +58,10 @@ def test_differences_name_the_field_and_both_values() -> None:
         ("c", 2, None),
         ("d", None, 4),
     ]
+
+
+def test_an_alias_stands_for_its_field_at_the_top_and_is_a_plain_name_below() -> None:
+    assert nest({"backbone": "vgg16"}) == {"model": {"backbone": "vgg16"}}
+    assert nest({"model": {"backbone": "vgg16", "variant": "ordinary"}}) == {
+        "model": {"backbone": "vgg16", "variant": "ordinary"}
+    }

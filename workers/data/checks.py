@@ -127,8 +127,13 @@ def _check_counts(data: DataSpec, root: Path, memo: FileMemo) -> None:
     if not short:
         return
     named = ", ".join(f"{name} has {found}" for name, found in short.items())
-    enough = [name for name in present_categories(root) if usable_count(name, root, memo) >= MIN_IMAGES]
-    advice = f"These would run: --category {','.join(enough)}" if enough else "No category under this root has enough."
+    enough = [name for name in data.categories if name not in short]
+    if enough:
+        advice = f"These would run: --category {','.join(enough)}"
+    elif others := [name for name in present_categories(root) if usable_count(name, root, memo) >= MIN_IMAGES]:
+        advice = f"Other categories would run: --grid all-categories --category {','.join(others)}"
+    else:
+        advice = "No category under this root has enough."
     raise DataError(f"Too few photographs under {root}: {named}, a category needs {MIN_IMAGES}. {advice}")
 
 

@@ -31,8 +31,8 @@ def data_root_or_error(data_root: Path | None) -> Path:
         raise DataError(f"The data root {data_root} is not a folder. Check `--data-root`. {layouts()}")
     if not any(reader.find(data_root) for reader in READERS.values()):
         held = sorted(path.name for path in data_root.iterdir())[:8]
-        inside = f"only {', '.join(held)}" if held else "nothing"
-        raise DataError(f"The data root {data_root} holds no data set that can be read, {inside}. {layouts()}")
+        inside = f"only {', '.join(held)}" if held else "it is empty"
+        raise DataError(f"The data root {data_root} holds no data set that can be read: {inside}. {layouts()}")
     return data_root
 
 

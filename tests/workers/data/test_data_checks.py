@@ -47,7 +47,7 @@ def test_a_root_without_data_says_what_was_looked_for(data_root: Path, root: str
 
 
 def test_an_empty_root_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no data set that can be read, nothing"):
+    with pytest.raises(DataError, match="holds no data set that can be read: it is empty"):
         check_data(CAT, tmp_path)
 
 
@@ -58,7 +58,13 @@ def test_too_few_images_names_them_and_what_would_run(data_root: Path) -> None:
     said = str(error.value)
     assert "voc_part/dog has 4, voc_part/horse has 0" in said
     assert f"needs {MIN_IMAGES}" in said
-    assert "--category voc_part/cat,voc_part/cow,cub200/bird" in said
+    assert said.endswith("These would run: --category voc_part/cat")
+
+
+def test_where_none_asked_for_has_enough_the_others_of_the_root_are_named(data_root: Path) -> None:
+    none = CAT.model_copy(update={"categories": ("voc_part/dog", "voc_part/horse")})
+    with pytest.raises(DataError, match="--grid all-categories --category voc_part/cat,voc_part/cow,cub200/bird"):
+        check_data(none, data_root)
 
 
 def test_a_few_unreadable_photographs_are_passed_over(data_root: Path) -> None:
