@@ -57,6 +57,7 @@ _LAPTOP = Profile(
             "train_per_category": None,
             "test_per_category": None,
         },
+        "train": {"epochs": 40},
         "evaluation": {"split": "all"},
     },
     axes={"backbone": ("alexnet",)},
