@@ -10,15 +10,18 @@ from typing import Annotated, Any
 
 import typer
 
-from orchestrator import render, service
+from orchestrator import render, service, upkeeptext
 from orchestrator.display import Display, open_display
+from orchestrator.reporting import Format, format_for, write
 from orchestrator.request import BACKBONE_FIELD, DOMAINS, VARIANT_FIELD, SweepRequest, find_grid
+from orchestrator.selection import parse_which
 from orchestrator.settings import Settings
 from orchestrator.sweepfile import parse_sets, read_sweep_file
 from orchestrator.sweeprun import SweepReport
 from schemas.categories import CATEGORIES, DATASETS, find_categories
 from schemas.errors import OrchError, SpecError
 from schemas.grids import GRIDS
+from schemas.lifecycle import StopReason
 from schemas.profiles import PROFILES
 from schemas.sweep import SweepSpec
 
@@ -65,6 +68,10 @@ def _complete_variant(incomplete: str) -> list[str]:
     return _starting_with(incomplete, DOMAINS[VARIANT_FIELD])
 
 
+def _complete_reason(incomplete: str) -> list[str]:
+    return _starting_with(incomplete, StopReason)
+
+
 def _complete_dataset(incomplete: str) -> list[str]:
     return _starting_with(incomplete, DATASETS)
 
@@ -92,11 +99,16 @@ Sets = Annotated[
 ]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the photographs; without it animals are generated.")]
 Weights = Annotated[str | None, typer.Option(help="Where networks start: torchvision, random or a file.")]
+Target = Annotated[str, typer.Argument(help="A sweep's name; or a job's key, the start of one, or its title.")]
+Job = Annotated[str, typer.Argument(help="A job's key, the start of one, or its title.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at a time.")]
 
 
 def _words(options: list[str] | None) -> tuple[str, ...]:
-    return tuple(word for option in options or () for word in option.split(",") if word.strip())
+    words = tuple(word for option in options or () for word in option.split(",") if word.strip())
+    if options and not words:
+        raise SpecError("An option that narrows a sweep names nothing. Leave it out to have all, or name some.")
+    return words
 
 
 def _request(
@@ -173,11 +185,112 @@ def resume(
     failed: Annotated[bool, typer.Option("--failed", help="Try failed jobs again too.")] = False,
     workers: Workers = None, json: Json = False,
 ) -> None:  # fmt: skip
-    """Run what is left of a sweep, as it was planned.
+    """Go on with a sweep as it was planned, after anything: Ctrl-C, a crash, a pause, a cancelled sweep.
 
     orch resume smoke-laptop --failed
     """
-    _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, retry_failed=failed), json)
+    _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, failed=failed), json)
+
+
+@app.command()
+def requeue(
+    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    failed: Annotated[bool, typer.Option("--failed", help="Put failed jobs back.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Put cancelled jobs back.")] = False,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only those that stopped so, such as out_of_memory.", autocompletion=_complete_reason),
+    ] = None,
+    category: Category = None, backbone: Backbone = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Drop their checkpoints.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Put failed or cancelled jobs back. Runs nothing: `orch resume` does.
+
+    orch requeue voc-part-laptop --failed --reason out_of_memory --backbone vgg16
+    """
+    which = parse_which(failed=failed, cancelled=cancelled, reasons=_words(reason), categories=_words(category),
+                        backbones=_words(backbone))  # fmt: skip
+    done = service.requeue(Settings(), sweep, which, from_scratch=from_scratch)
+    render.show(upkeeptext.requeue_json(done) if json else upkeeptext.requeue_text(done))
+
+
+@app.command()
+def cancel(target: Target, json: Json = False) -> None:
+    """Cancel a sweep, or one job: what runs ends at a checkpoint, what waits is not begun.
+
+    orch cancel smoke-laptop
+    orch cancel "voc-cat alexnet interpretable"
+    """
+    done = service.cancel(Settings(), target)
+    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
+
+
+@app.command()
+def pause(sweep: Annotated[str, typer.Argument(help="The sweep's name.")], json: Json = False) -> None:
+    """Let a sweep's running jobs end at a checkpoint, and start no more. `orch resume` goes on.
+
+    orch pause smoke-laptop
+    """
+    done = service.pause(Settings(), sweep)
+    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
+
+
+@app.command()
+def why(target: Target, json: Json = False) -> None:
+    """Show why jobs did not succeed, grouped by cause, with the end of a log and what to type next.
+
+    orch why smoke-laptop
+    """
+    found = service.why(Settings(), target)
+    render.show(upkeeptext.why_json(found) if json else upkeeptext.why_text(found))
+
+
+@app.command()
+def logs(
+    job: Job,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended, or Ctrl-C.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Else the last one.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Print what a job wrote while it ran: phases, epochs, warnings, the traceback.
+
+    orch logs "voc-cat alexnet interpretable" --follow
+    """
+    if follow and json:
+        raise SpecError("`--json` prints one answer, and `--follow` does not end with one. Leave one of them out.")
+    if follow:
+        for text in service.follow_log(Settings(), job, attempt):
+            print(text, end="", flush=True)
+        return
+    record, log = service.job_log(Settings(), job, attempt)
+    if json:
+        render.show(upkeeptext.log_json(record, log))
+    else:
+        print(log.text, end="")
+
+
+@app.command()
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False, json: Json = False
+) -> None:
+    """Check that runs, results, checkpoints and claims agree. Exit code 4 where they do not.
+
+    orch fsck --repair
+    """
+    report = service.fsck(Settings(), repair=repair)
+    render.show(upkeeptext.fsck_json(report) if json else upkeeptext.fsck_text(report))
+    service.raise_if_unsound(report)
+
+
+@app.command()
+def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, json: Json = False) -> None:
+    """Delete what nothing reads any more: checkpoints and logs of unknown jobs, old prepared images, dead Rays.
+
+    orch gc --dry-run
+    """
+    waste = service.gc(Settings(), dry_run=dry_run)
+    render.show(upkeeptext.gc_json(waste, dry_run) if json else upkeeptext.gc_text(waste, dry_run))
 
 
 @app.command()
@@ -201,9 +314,35 @@ def status(
 
 
 @app.command()
-def show(
-    job: Annotated[str, typer.Argument(help="A job's key, the start of one, or its title.")], json: Json = False
+def report(
+    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    table: Annotated[list[int] | None, typer.Option(help="Only this table of the paper; may be repeated.")] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="Else what --out ends with, else text.", show_default=False)
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Show `-` where the sweep lacks a value.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A file, such as report.html or table4.tex.")] = None,
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Leave it in the sweep's MLflow run too.")] = True,
+    json: Json = False,
 ) -> None:
+    """Show the paper's tables, ours beside the published, with tests over the categories.
+
+    orch report voc-part-paper --table 4 --format latex
+    orch report all-categories-laptop --partial --out report.html
+    """
+    found = service.sweep_tables(Settings(), sweep, tuple(table or ()), partial=partial)
+    text = found.written(Format.JSON if json else form or format_for(out))
+    if out is None:
+        print(text, end="")
+    else:
+        write(text, out)
+        print(out)
+    if log:
+        found.log()
+
+
+@app.command()
+def show(job: Job, json: Json = False) -> None:
     """Show one job: its spec, state, attempts, numbers, and where its files are.
 
     orch show "voc-cat alexnet interpretable"
@@ -247,7 +386,7 @@ def data_show(
     words = _words(category)
     names = tuple(dict.fromkeys(c.id for w in words for c in find_categories(w))) or tuple(c.id for c in CATEGORIES)
     root = data_root or Settings().data_root
-    path = service.show_data(names, str(root) if root else None, out, per_category, size)
+    path = service.show_data(names, str(root.expanduser()) if root else None, out, per_category, size)
     render.show(render.file_json(path) if json else render.file_text(path, generated=root is None))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from orchestrator.merge import describe_difference, differences
 from orchestrator.records import JobRecord, StoredPlan
 from schemas.errors import SpecError
 from schemas.job import JobSpec
-from schemas.lifecycle import JobState
+from schemas.lifecycle import JobState, StopReason
 
 FEW_CHANGES = 3
 """A finished job that differs in more fields than this is another job, not a former version of this one."""
@@ -47,7 +49,6 @@ def compare(
     jobs: Collection[JobSpec],
     records: Mapping[str, JobRecord],
     driver_is_alive: Callable[[str], bool],
-    retry_failed: bool = False,
 ) -> list[PlannedJob]:
     """Each job with what the ledger says about it. `driver_is_alive` answers for a sweep's name."""
     by_title: dict[str, list[JobRecord]] = {}
@@ -55,7 +56,7 @@ def compare(
         by_title.setdefault(record.title, []).append(record)
     found: dict[str, PlannedJob] = {}
     for spec in jobs:
-        found[spec.key] = _compare_one(spec, records, by_title, driver_is_alive, retry_failed, found)
+        found[spec.key] = _compare_one(spec, records, by_title, driver_is_alive, found)
     return list(found.values())
 
 
@@ -64,7 +65,6 @@ def _compare_one(
     records: Mapping[str, JobRecord],
     by_title: Mapping[str, list[JobRecord]],
     driver_is_alive: Callable[[str], bool],
-    retry_failed: bool,
     earlier: Mapping[str, PlannedJob],
 ) -> PlannedJob:
     record = records.get(spec.key)
@@ -82,10 +82,10 @@ def _compare_one(
             return PlannedJob(spec, PlanStatus.LOST, f"its driver died in attempt {record.attempt}", record)
         return PlannedJob(spec, PlanStatus.INTERRUPTED, "was queued when its driver stopped", record)
     if record.state is JobState.FAILED:
-        status = PlanStatus.INTERRUPTED if retry_failed else PlanStatus.FAILED
-        return PlannedJob(spec, status, record.failure or str(record.stop_reason), record)
+        return PlannedJob(spec, PlanStatus.FAILED, record.failure or str(record.stop_reason), record)
     if record.state is JobState.CANCELLED:
-        return PlannedJob(spec, PlanStatus.CANCELLED, "by the user", record)
+        alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
+        return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
     return PlannedJob(
         spec, PlanStatus.INTERRUPTED, f"stopped in attempt {record.attempt} ({record.stop_reason})", record
     )
@@ -103,6 +103,22 @@ def _never_begun(spec: JobSpec, namesakes: list[JobRecord]) -> PlannedJob:
     if not nearest or len(nearest) > FEW_CHANGES:
         return PlannedJob(spec, PlanStatus.NEW, "")
     return PlannedJob(spec, PlanStatus.CHANGED, "; ".join(describe_difference(*change) for change in nearest))
+
+
+def with_earlier_results(
+    jobs: Collection[PlannedJob], stored: StoredPlan, records: Mapping[str, JobRecord]
+) -> list[PlannedJob]:
+    """The jobs of a stored plan, done also where an earlier version did them, whose specs had fewer fields."""
+    written = {_canonical(r.fields): r for r in records.values() if r.state is JobState.SUCCEEDED}
+    return [
+        job if earlier is None else PlannedJob(job.spec, PlanStatus.DONE, _where_done(earlier), earlier)
+        for job, fields in zip(jobs, stored.jobs, strict=True)
+        for earlier in [written.get(_canonical(fields)) if job.status is not PlanStatus.DONE else None]
+    ]
+
+
+def _canonical(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, sort_keys=True)
 
 
 def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:

@@ -53,7 +53,10 @@ class Lines:
 
 
 class Bars:
-    """For a terminal: one bar for the sweep, one line per running job, finished jobs scrolling by above."""
+    """For a terminal: one bar for the sweep, one line per running job, finished jobs scrolling by above.
+
+    The bar starts when there is something to show, so that a refused sweep leaves the terminal as it was.
+    """
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -66,9 +69,9 @@ class Bars:
         self._bar: Bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self._sweep = self._bar.add_task("jobs", total=None, note="")
         self._jobs: list[TaskID] = []
-        self._bar.start()
 
     def show(self, now: Now) -> None:
+        self._bar.start()
         self._bar.update(self._sweep, total=now.total, completed=now.done, note=_left(now.seconds_left).strip(", "))
         while len(self._jobs) < len(now.running):
             self._jobs.append(self._bar.add_task("", total=None, note=""))

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
 from orchestrator import scheduler
+from orchestrator.cancelling import cancel_waiting
 from orchestrator.claims import Claims
 from orchestrator.compare import PlannedJob, PlanStatus
 from orchestrator.display import Display, Now
 from orchestrator.ledger import Ledger
 from orchestrator.pool import Ended, Pool
-from orchestrator.records import JobRecord, Lease, here
-from orchestrator.scheduler import Entry
+from orchestrator.records import JobRecord, Lease, Wish, here
+from orchestrator.scheduler import Entry, Stop
+from schemas.errors import StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
-from schemas.results import CheckpointPointer, JobResult
+from schemas.results import JobResult
 
 STAMP_SECONDS = 30.0
 POLL_SECONDS = 1.0
+WISH_SECONDS = 1.0
+"""Between two looks at what people ask of this sweep."""
+DRAIN_SECONDS = 180.0
+"""How long running jobs may take to save what they have when the store is gone."""
 ELSEWHERE_SECONDS = 5.0
 """Between two looks at a job that another sweep's driver is running."""
 
@@ -31,8 +38,6 @@ _TO_RUNNING = {
     _S.QUEUED: (_S.RUNNING,),
     _S.REQUEUED: (_S.QUEUED, _S.RUNNING),
     _S.RUNNING: (_S.REQUEUED, _S.QUEUED, _S.RUNNING),
-    _S.FAILED: (_S.REQUEUED, _S.QUEUED, _S.RUNNING),
-    _S.CANCELLED: (_S.REQUEUED, _S.QUEUED, _S.RUNNING),
 }
 """The moves by which a job comes from where an earlier driver left it to a new attempt."""
 
@@ -44,23 +49,30 @@ class Premises:
     tracking_uri: str
     cache_dir: str
     checkpoint_dir: str
+    log_dir: str
     data_root: str | None
     cpus_per_worker: int
     cores: int
+    store_patience: float = 600.0
+    """Seconds."""
 
 
 @dataclass
 class StopRequest:
-    """Ctrl-C and SIGTERM: the first asks for an orderly stop, a second one ends everything at once."""
+    """Ctrl-C, SIGTERM and a closed terminal: the first asks for an orderly stop, a second one ends all at once."""
 
     asked: bool = False
+    _on_terminal: list[int] = field(default_factory=list)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` has it ignored
+            numbers.append(signal.SIGHUP)
+        self._on_terminal = [number for number in (1, 2) if os.isatty(number)]
         before = {number: signal.signal(number, self._hear) for number in numbers}
         try:
             yield
@@ -69,9 +81,18 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, frame: object) -> None:
+        if number == signal.SIGHUP:
+            self._let_go_of_terminal()
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+
+    def _let_go_of_terminal(self) -> None:
+        """It is closed, and writing to it would be an error in the middle of an orderly stop."""
+        null = os.open(os.devnull, os.O_WRONLY)
+        for number in self._on_terminal:
+            os.dup2(null, number)
+        os.close(null)
 
 
 @dataclass
@@ -91,33 +112,99 @@ class Driver:
     def __post_init__(self) -> None:
         self._specs: dict[str, JobSpec] = {job.spec.key: job.spec for job in self.planned}
         self._board: dict[str, Entry] = {job.spec.key: _entry(job) for job in self.planned}
-        self._retried = {j.spec.key for j in self.planned if j.will_run and j.record and j.record.state is _S.FAILED}
         self._running: dict[int, str] = {}
+        self._cancelling: dict[str, StopReason] = {}
+        self._next_look = 0.0
+        self._at_work: set[int] = set()
+        self._unsettled: list[Ended] = []
+        self._stops: list[Stop] = []
         self._durations: list[float] = []
         self._stopping = False
+        self.paused_by = ""
+        """What made the driver stop by itself: the failure that the first jobs share."""
 
     def run(self) -> None:
         """Until nothing is left that can run, or the user asks to stop. Running jobs never outlive this call."""
-        self._requeue_lost()
-        try:
-            while not self._is_over():
-                self._turn()
-        finally:
-            self.pool.close()
-            self._abandon_running()
+        with ExitStack() as at_the_end:  # each step is taken, whatever becomes of the others
+            for step in reversed((self._sign, self.pool.close, self._sign, self._abandon_running)):
+                at_the_end.callback(step)
+            try:
+                self._requeue_lost()
+                while not self._is_over():
+                    self._turn()
+            except StoreUnreachable:
+                self._stop_without_store()
+                raise
 
     def _turn(self) -> None:
         now = self.clock()
         self._stamp(now)
+        self._heed(now)
         if self.stop.asked and not self._stopping:
             self._stopping = True
             self.display.say("Stopping: running jobs save what they have. Ctrl-C again ends them at once.")
             self.pool.stop()
         if not self._stopping:
             self._fill_slots(now)
-        for ended in self.pool.wait(POLL_SECONDS):
-            self._settle(ended)
+        self._listen()
+        self._settle_ended()
         self._show()
+
+    def _listen(self) -> None:
+        ended = self.pool.wait(POLL_SECONDS)
+        self._at_work -= {one.slot for one in ended}
+        self._unsettled += ended
+
+    def _settle_ended(self) -> None:
+        while self._unsettled:
+            self._settle(self._unsettled[0])
+            del self._unsettled[0]
+
+    def _stop_without_store(self) -> None:
+        """The store has been away for too long: let running jobs save what they have, and write down what still can be.
+
+        A job of which nothing could be written is found by the next driver as lost, and goes on from its checkpoint.
+        """
+        self.display.say("The store did not come back in time. Stopping: running jobs save what they have.")
+        self.pool.stop()
+        until = self.clock() + DRAIN_SECONDS
+        while self._at_work and self.clock() < until:
+            self._listen()
+        with suppress(StoreUnreachable):
+            self._settle_ended()
+
+    def _heed(self, now: float) -> None:
+        """Do what people have asked of this sweep since the last look."""
+        if now < self._next_look:
+            return
+        self._next_look = now + WISH_SECONDS
+        for wish in self.ledger.wishes(self.sweep):
+            if wish.at >= self.lease.since:  # an older one was meant for a driver that is gone
+                self._grant(wish, now)
+            self.ledger.answer(self.sweep, wish)
+
+    def _grant(self, wish: Wish, now: float) -> None:
+        if wish.kind == "pause":
+            self.stop.asked = True
+        elif wish.keys:
+            self._cancel([key for key in wish.keys if key in self._board], StopReason.CANCELLED_BY_USER, now)
+        else:
+            self._cancel(list(self._board), StopReason.SWEEP_CANCELLED, now)
+            self.stop.asked = True
+
+    def _cancel(self, keys: list[str], reason: StopReason, now: float) -> None:
+        slots = {key: slot for slot, key in self._running.items() if key in keys}
+        for key, slot in slots.items():
+            self._cancelling[key] = reason
+            self.pool.interrupt(slot)
+        waiting = [key for key in keys if self._board[key].state in (_S.QUEUED, _S.REQUEUED)]
+        cancel_waiting(
+            self.ledger, self.claims, [self._specs[key] for key in waiting], self.sweep, reason, now,
+            self.driver_is_alive, even_new=reason is StopReason.CANCELLED_BY_USER,
+        )  # fmt: skip
+        for key in waiting:
+            self._board[key] = replace(self._board[key], state=_S.CANCELLED)
+        self.display.say(f"Cancelled by the user: {len(waiting)} waiting and {len(slots)} running jobs.")
 
     def _is_over(self) -> bool:
         return not self._running if self._stopping else scheduler.is_over(self._board)
@@ -150,16 +237,17 @@ class Driver:
             return False
         threads = scheduler.threads_for(waiting, len(self._running), self.premises.cpus_per_worker, self.premises.cores)
         facts = {"host": here(), "threads": str(threads), "sweep": self.sweep}
+        self._running[slot] = key  # before the ledger says so: whatever breaks in here, the job is put back
         for state in _TO_RUNNING[record.state]:
             record = self.ledger.move(key, state, now, facts=facts)
         self._board[key] = replace(self._board[key], state=_S.RUNNING)
-        self._running[slot] = key
         self.pool.start(slot, self._order(record, threads))
+        self._at_work.add(slot)
         return True
 
     def _is_free(self, record: JobRecord) -> bool:
         key, now = record.key, self.clock()
-        if record.state is _S.SUCCEEDED or (record.state is _S.FAILED and not self._may_retry(key)):
+        if record.state.has_ended:
             self._board[key] = replace(self._board[key], state=record.state)
             return False
         held = record.state in (_S.RUNNING, _S.QUEUED) and record.driven_by != self.sweep
@@ -168,14 +256,12 @@ class Driver:
             return False
         return True
 
-    def _may_retry(self, key: str) -> bool:
-        return key in self._retried
-
     def _look_again(self, key: str, now: float) -> None:
         self._board[key] = replace(self._board[key], not_before=now + ELSEWHERE_SECONDS)
 
     def _order(self, record: JobRecord, threads: int) -> WorkOrder:
         spec = self._specs[record.key]
+        upstream = self.ledger.get(spec.upstream.key) if spec.upstream else None
         return WorkOrder(
             spec=spec,
             run_id=record.run_id,
@@ -183,38 +269,60 @@ class Driver:
             tracking_uri=self.premises.tracking_uri,
             cache_dir=self.premises.cache_dir,
             checkpoint_dir=self.premises.checkpoint_dir,
+            log_dir=self.premises.log_dir,
             data_root=self.premises.data_root,
-            upstream=self._upstream_checkpoint(spec),
+            upstream=upstream.result.checkpoint if upstream and upstream.result else None,
+            upstream_run_id=upstream.run_id if upstream else "",
             threads=threads,
+            store_patience=self.premises.store_patience,
         )
 
-    def _upstream_checkpoint(self, spec: JobSpec) -> CheckpointPointer | None:
-        if spec.upstream is None:
-            return None
-        result = self.ledger.get(spec.upstream.key).result
-        return result.checkpoint if result else None
-
     def _settle(self, ended: Ended) -> None:
-        key = self._running.pop(ended.slot)
-        now, result = self.clock(), ended.result
+        key = self._running[ended.slot]
+        now, result = self.clock(), scheduler.as_cancelled(ended.result, self._cancelling.get(key))
         move = scheduler.next_move(self._board[key], result.stop_reason, now)
         record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
+        del self._running[ended.slot]
         self._board[key] = scheduler.after(self._board[key], move)
         self.claims.release_job(key)
         if move.to is _S.SUCCEEDED:
             self._durations.append(result.seconds)
         self.display.say(f"[{self._done()}/{len(self._board)}] {_line(record, result)}")
+        self._stops.append(Stop(key, result.stop_reason, result.failure.fingerprint if result.failure else ""))
+        self._break_if_all_fail_alike()
+
+    def _break_if_all_fail_alike(self) -> None:
+        cause = scheduler.common_cause(self._stops)
+        if cause is None or self._stopping or scheduler.is_over(self._board):
+            return
+        self._stopping = True
+        self.paused_by = f"{self.ledger.get(cause.key).failure or cause.reason} (fingerprint {cause.fingerprint})"
+        self.display.say(f"Pausing: the first jobs all fail alike. {self.paused_by}")
+        self.pool.stop()
 
     def _abandon_running(self) -> None:
         """After an end at once: no job stays running in the store when nobody runs it."""
-        for key in self._running.values():
-            self.ledger.move(key, _S.REQUEUED, self.clock(), reason=StopReason.INTERRUPTED)
+        for slot, key in list(self._running.items()):
+            with suppress(StoreUnreachable):
+                self._abandon(key)
             self.claims.release_job(key)
-        self._running.clear()
+            del self._running[slot]
+
+    def _abandon(self, key: str) -> None:
+        if self.ledger.get(key).state is _S.RUNNING:
+            cancelled = self._cancelling.get(key)
+            to = _S.CANCELLED if cancelled else _S.REQUEUED
+            self.ledger.move(key, to, self.clock(), reason=cancelled or StopReason.INTERRUPTED)
 
     def _stamp(self, now: float) -> None:
         if now - self.lease.sign_at >= STAMP_SECONDS:
             self.lease = self.lease.model_copy(update={"sign_at": now})
+            self.ledger.stamp(self.sweep, self.lease)
+
+    def _sign(self) -> None:
+        """Stamp out of turn, before and after what may take as long as a lease."""
+        with suppress(StoreError):
+            self.lease = self.lease.model_copy(update={"sign_at": self.clock()})
             self.ledger.stamp(self.sweep, self.lease)
 
     def _done(self) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from orchestrator.records import JobRecord, Lease, StoredPlan, SweepRecord
+from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from schemas.base import did_you_mean
 from schemas.errors import StoreError
 from schemas.job import JobSpec
@@ -15,6 +15,17 @@ from schemas.results import JobResult
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 """MLflow's words for how a sweep ended: all jobs done, some not, or stopped by the user."""
+
+RUN_STATUS = {
+    JobState.PLANNED: "SCHEDULED",
+    JobState.QUEUED: "SCHEDULED",
+    JobState.REQUEUED: "SCHEDULED",
+    JobState.RUNNING: "RUNNING",
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.CANCELLED: "KILLED",
+}
+"""What MLflow's own UI shows of a job in each state."""
 
 
 class Ledger(Protocol):
@@ -42,6 +53,8 @@ class Ledger(Protocol):
     ) -> JobRecord:
         """Change a job's state along a legal edge; `facts` of the attempt (host, threads) are kept beside it.
 
+        Safe to call twice with the same `now`: who does not know whether a move arrived makes it again.
+
         Raises:
             IllegalTransition: there is no such edge. Nothing is changed then.
         """
@@ -60,6 +73,27 @@ class Ledger(Protocol):
     def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """Leave a sweep's results where people look for them."""
 
+    def ask(self, sweep: str, wish: Wish) -> None:
+        """Leave a wish for the sweep's driver."""
+
+    def wishes(self, sweep: str) -> list[Wish]:
+        """What was asked and not yet answered, oldest first; read often, so cheap."""
+
+    def answer(self, sweep: str, wish: Wish) -> None:
+        """The wish is heeded, or void. Safe to call twice."""
+
+    def job_runs(self) -> list[JobRun]:
+        """Every run that says it is a job's, oldest first, those that cannot be read included."""
+
+    def sweep_runs(self) -> list[SweepEntry]:
+        """Every sweep, also those whose plan cannot be read."""
+
+    def lift(self, sweep: str) -> None:
+        """A sweep's driver is dead: it holds the sweep no longer, and MLflow shows the sweep as killed."""
+
+    def mend_status(self, run: JobRun) -> None:
+        """Make MLflow's status of a run say what the job's state says."""
+
 
 @dataclass
 class InMemoryLedger:
@@ -67,6 +101,7 @@ class InMemoryLedger:
 
     _jobs: dict[str, JobRecord] = field(default_factory=dict)
     _sweeps: dict[str, SweepRecord] = field(default_factory=dict)
+    _wishes: dict[str, dict[str, Wish]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
@@ -90,11 +125,12 @@ class InMemoryLedger:
         result: JobResult | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> JobRecord:
-        self._jobs[key] = moved(self.get(key), to, now, reason=reason, result=result, facts=facts or {})
+        if not is_repeated(self.get(key), to, now):
+            self._jobs[key] = moved(self.get(key), to, now, reason=reason, result=result, facts=facts or {})
         return self._jobs[key]
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        return self._sweeps.setdefault(plan.name, SweepRecord(plan.name, f"sweep-{plan.name}", now, plan))
+        return self._sweeps.setdefault(plan.name, SweepRecord(plan.name, f"sweep-{plan.name}", now, lambda: plan))
 
     def sweep(self, name: str) -> SweepRecord | None:
         return self._sweeps.get(name)
@@ -107,6 +143,27 @@ class InMemoryLedger:
 
     def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         self.notes[known_sweep(self, sweep).name] = note
+
+    def ask(self, sweep: str, wish: Wish) -> None:
+        self._wishes.setdefault(known_sweep(self, sweep).name, {})[wish.id] = wish
+
+    def wishes(self, sweep: str) -> list[Wish]:
+        return sorted(self._wishes.get(sweep, {}).values(), key=lambda wish: wish.at)
+
+    def answer(self, sweep: str, wish: Wish) -> None:
+        self._wishes.get(sweep, {}).pop(wish.id, None)
+
+    def job_runs(self) -> list[JobRun]:
+        return [JobRun(r.run_id, r.key, r.title, RUN_STATUS[r.state], r) for r in self._jobs.values()]
+
+    def sweep_runs(self) -> list[SweepEntry]:
+        return [SweepEntry(sweep, "RUNNING" if sweep.lease else "KILLED") for sweep in self.sweeps()]
+
+    def lift(self, sweep: str) -> None:
+        self.stamp(sweep, None)
+
+    def mend_status(self, run: JobRun) -> None:
+        """Nothing to do: here a run has no status of its own."""
 
 
 def first_record(spec: JobSpec, sweep: str, now: float, run_id: str) -> JobRecord:
@@ -142,6 +199,36 @@ def moved(
         result=result or record.result,
         driven_by=facts.get("sweep", record.driven_by),
     )
+
+
+def is_repeated(record: JobRecord, to: JobState, now: float) -> bool:
+    """Whether a move is the one that brought the job where it is; no state has an edge to itself."""
+    return record.state is to and record.last_sign_at == now
+
+
+def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
+    """The job of each key, from runs that come oldest first: the oldest run of a key is the job's own.
+
+    Raises:
+        StoreError: a run cannot be read.
+    """
+    records: dict[str, JobRecord] = {}
+    for run in runs:
+        if run.record is None:
+            raise StoreError(run.problem)
+        records.setdefault(run.key, run.record)
+    return records
+
+
+def mend_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable[[JobRecord], bool]) -> None:
+    """MLflow's status is written after a job's state; a driver that was killed in between left it untrue for ever.
+
+    Args:
+        is_settled: false where another driver may be in the middle of a move.
+    """
+    for run in runs:
+        if run.record is not None and run.status != RUN_STATUS[run.record.state] and is_settled(run.record):
+            ledger.mend_status(run)
 
 
 def unknown_job(key: str) -> StoreError:

@@ -62,6 +62,13 @@ def lookup(tree: Mapping[str, Any], field: str) -> Any:
     return node
 
 
+def has(tree: Mapping[str, Any], field: str) -> bool:
+    """Whether a dotted name is there, be its value None or not."""
+    *parents, leaf = field.split(".")
+    section = lookup(tree, ".".join(parents)) if parents else tree
+    return isinstance(section, Mapping) and leaf in section
+
+
 def without(tree: Mapping[str, Any], field: str) -> Tree:
     """`tree` with the value at a dotted name taken out."""
     head, _, rest = field.partition(".")

@@ -9,15 +9,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from orchestrator.ledger import RunStatus, first_record, known_sweep, moved, unknown_job
-from orchestrator.records import JobRecord, Lease, StoredPlan, SweepRecord
+from orchestrator.ledger import (
+    RUN_STATUS,
+    RunStatus,
+    first_record,
+    is_repeated,
+    known_sweep,
+    moved,
+    records_of,
+    unknown_job,
+)
+from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from orchestrator.store import EXPERIMENT, reaching
 from schemas.categories import BY_ID
 from schemas.errors import StoreError
@@ -29,19 +38,12 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-STATUS = {
-    JobState.QUEUED: "SCHEDULED",
-    JobState.REQUEUED: "SCHEDULED",
-    JobState.RUNNING: "RUNNING",
-    JobState.SUCCEEDED: "FINISHED",
-    JobState.FAILED: "FAILED",
-    JobState.CANCELLED: "KILLED",
-}
 PAGE = 1000
 TAG_LIMIT = 8000
 """MLflow cuts a longer tag without a word."""
 TRACEBACK_KEPT = 4000
 PLAN_FILE = "plan.json"
+WISH = "orch.wish."
 NOTE = "mlflow.note.content"
 
 
@@ -51,16 +53,12 @@ class MlflowLedger:
     uri: str
     experiment: str = EXPERIMENT
     _run_ids: dict[str, str] = field(default_factory=dict)
+    _sweep_ids: dict[str, str] = field(default_factory=dict)
 
     # -- jobs ---------------------------------------------------------------------------------------------------
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
-        records: dict[str, JobRecord] = {}
-        for run in self._search("tags.`orch.kind` = 'job'"):
-            record = _job_record(run)
-            # The oldest run of a key is the job's own: runs come oldest first.
-            records.setdefault(record.key, record)
-        self._run_ids.update({key: record.run_id for key, record in records.items()})
+        records = records_of(self.job_runs())
         return {key: record for key, record in records.items() if keys is None or key in keys}
 
     def get(self, key: str) -> JobRecord:
@@ -87,7 +85,7 @@ class MlflowLedger:
         }
         with reaching(self.uri):
             run = self.client.create_run(self._experiment_id, tags=tags, run_name=record.title)
-            self.client.update_run(run.info.run_id, status=STATUS[record.state])
+            self.client.update_run(run.info.run_id, status=RUN_STATUS[record.state])
         self._run_ids[record.key] = run.info.run_id
         return first_record(spec, sweep, now, run_id=run.info.run_id)
 
@@ -101,14 +99,17 @@ class MlflowLedger:
         result: JobResult | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> JobRecord:
-        record = moved(self.get(key), to, now, reason=reason, result=result, facts=facts or {})
+        before = self.get(key)
+        record = before if is_repeated(before, to, now) else moved(
+            before, to, now, reason=reason, result=result, facts=facts or {}
+        )  # fmt: skip
         tags = _state_tags(record) | {f"orch.{name}": value for name, value in (facts or {}).items() if name != "sweep"}
         with reaching(self.uri):
             self._set_tags(record.run_id, tags)
-            if record.state.is_final or record.state is JobState.FAILED:
-                self.client.set_terminated(record.run_id, STATUS[record.state], int(now * 1000))
+            if record.state.has_ended:
+                self.client.set_terminated(record.run_id, RUN_STATUS[record.state], int(now * 1000))
             else:
-                self.client.update_run(record.run_id, status=STATUS[record.state])
+                self.client.update_run(record.run_id, status=RUN_STATUS[record.state])
         return record
 
     def _find(self, key: str) -> JobRecord | None:
@@ -135,7 +136,7 @@ class MlflowLedger:
             }
             with reaching(self.uri):
                 run = self.client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
-            record = SweepRecord(plan.name, run.info.run_id, now, None)
+            record = SweepRecord(plan.name, run.info.run_id, now, lambda: None)
         if record.plan is None:
             self._write_plan(record.run_id, plan)
         return known_sweep(self, plan.name)
@@ -171,6 +172,62 @@ class MlflowLedger:
             self._set_tags(record.run_id, {NOTE: note[:TAG_LIMIT]})
             self.client.set_terminated(record.run_id, status)
 
+    # -- what people ask of a driver ----------------------------------------------------------------------------
+
+    def ask(self, sweep: str, wish: Wish) -> None:
+        with reaching(self.uri):
+            self.client.set_tag(self._sweep_run_id(sweep), f"{WISH}{wish.id}", wish.model_dump_json())
+
+    def wishes(self, sweep: str) -> list[Wish]:
+        with reaching(self.uri):
+            tags = self.client.get_run(self._sweep_run_id(sweep)).data.tags
+        found = [Wish.model_validate_json(value) for name, value in tags.items() if name.startswith(WISH)]
+        return sorted(found, key=lambda wish: wish.at)
+
+    def answer(self, sweep: str, wish: Wish) -> None:
+        if wish in self.wishes(sweep):
+            with reaching(self.uri):
+                self.client.delete_tag(self._sweep_run_id(sweep), f"{WISH}{wish.id}")
+
+    def _sweep_run_id(self, sweep: str) -> str:
+        if sweep not in self._sweep_ids:
+            self._sweep_ids[sweep] = known_sweep(self, sweep).run_id
+        return self._sweep_ids[sweep]
+
+    # -- what `orch fsck` looks at ------------------------------------------------------------------------------
+
+    def job_runs(self) -> list[JobRun]:
+        runs = [_job_run(run) for run in self._search("tags.`orch.kind` = 'job'")]
+        for run in runs:
+            self._run_ids.setdefault(run.key, run.run_id)
+        return runs
+
+    def sweep_runs(self) -> list[SweepEntry]:
+        found = []
+        for run in self._search("tags.`orch.kind` = 'sweep'"):
+            record, problem = self._sweep_record(run), ""
+            try:
+                _ = record.plan
+            except StoreError as error:
+                record, problem = replace(record, read_plan=lambda: None), str(error)
+            found.append(SweepEntry(record, run.info.status, problem))
+        return found
+
+    def lift(self, sweep: str) -> None:
+        self.stamp(sweep, None)
+        with reaching(self.uri):
+            self.client.set_terminated(self._sweep_run_id(sweep), "KILLED")
+
+    def mend_status(self, run: JobRun) -> None:
+        if run.record is None:
+            return
+        status = RUN_STATUS[run.record.state]
+        with reaching(self.uri):
+            if run.record.state.has_ended:
+                self.client.set_terminated(run.run_id, status, int(run.record.last_sign_at * 1000))
+            else:
+                self.client.update_run(run.run_id, status=status)
+
     def _sweep_record(self, run: Run) -> SweepRecord:
         tags = run.data.tags
         lease = tags.get("orch.lease")
@@ -178,7 +235,7 @@ class MlflowLedger:
             name=tags["orch.sweep"],
             run_id=run.info.run_id,
             started_at=float(tags["orch.started_at"]),
-            plan=self._read_plan(run) if "orch.plan_sha256" in tags else None,
+            read_plan=lambda: self._read_plan(run) if "orch.plan_sha256" in tags else None,
             lease=Lease.model_validate_json(lease) if lease else None,
         )
 
@@ -193,13 +250,12 @@ class MlflowLedger:
 
     def _read_plan(self, run: Run) -> StoredPlan:
         with reaching(self.uri), TemporaryDirectory() as folder:
-            text = Path(self.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_text(encoding="utf-8")
-        if hashlib.sha256(text.encode()).hexdigest() != run.data.tags["orch.plan_sha256"]:
-            raise StoreError(
-                f"The plan of sweep {run.data.tags['orch.sweep']} ({run.info.artifact_uri}/{PLAN_FILE}) is damaged. "
-                "Start the sweep again under a new `--name`; finished jobs will be reused."
-            )
-        return StoredPlan.model_validate_json(text)
+            if PLAN_FILE not in [file.path for file in self.client.list_artifacts(run.info.run_id)]:
+                raise _unusable_plan(run, "gone")
+            content = Path(self.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_bytes()
+        if hashlib.sha256(content).hexdigest() != run.data.tags["orch.plan_sha256"]:
+            raise _unusable_plan(run, "damaged")
+        return StoredPlan.model_validate_json(content)
 
     # -- MLflow -------------------------------------------------------------------------------------------------
 
@@ -256,14 +312,22 @@ def _state_tags(record: JobRecord) -> dict[str, str]:
 
 
 def _shortened(result: JobResult) -> JobResult:
-    """The end of a traceback says most; the whole of it is in the run's artifacts."""
-    failure = result.failure
+    """With as much of a failure as fits into a tag; the end of a traceback and the start of a message say most."""
+    failure, kept = result.failure, TRACEBACK_KEPT
     if failure is None:
         return result
-    kept = failure.model_copy(
-        update={"traceback": failure.traceback[-TRACEBACK_KEPT:], "message": failure.message[:1500]}
-    )
-    return result.model_copy(update={"failure": kept})
+    while True:  # what JSON must escape takes up to six characters for one
+        shorter = failure.model_copy(
+            update={
+                "kind": failure.kind[:100],
+                "message": failure.message[: kept // 2],
+                "traceback": failure.traceback[max(len(failure.traceback) - kept, 0) :],
+            }
+        )
+        result = result.model_copy(update={"failure": shorter})
+        if not kept or len(result.model_dump_json()) <= TAG_LIMIT:
+            return result
+        kept //= 2
 
 
 def _fitting(text: str, what: str) -> str:
@@ -272,6 +336,24 @@ def _fitting(text: str, what: str) -> str:
             f"{what} takes {len(text)} characters; a tag of the store holds {TAG_LIMIT}. Name fewer values."
         )
     return text
+
+
+def _unusable_plan(run: Run, what: str) -> StoreError:
+    name = run.data.tags["orch.sweep"]
+    return StoreError(
+        f"The plan of sweep {name} ({run.info.artifact_uri}/{PLAN_FILE}) is {what}, so its jobs are not known and "
+        f"`orch resume {name}` cannot go on. Put the file back, or type the `orch sweep` command that began it with a "
+        "new `--name`: jobs that are done are not run again."
+    )
+
+
+def _job_run(run: Run) -> JobRun:
+    tags, info = run.data.tags, run.info
+    try:
+        record, problem = _job_record(run), ""
+    except StoreError as error:
+        record, problem = None, str(error)
+    return JobRun(info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem)
 
 
 def _job_record(run: Run) -> JobRecord:

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from interp_model.backbones import check_model
-from orchestrator.merge import Tree, flatten, lookup, nest, overlay, without
-from orchestrator.request import CATEGORIES_FIELD, VARIANT_FIELD, Definition, axis_value
+from orchestrator.merge import Tree, flatten, has, lookup, nest, overlay, without
+from orchestrator.request import CATEGORIES_FIELD, DOMAINS, VARIANT_FIELD, Definition, axis_value
 from schemas.base import explain
 from schemas.errors import SpecError
 from schemas.job import DataSpec, FileWeights, JobSpec, PretrainSpec
@@ -47,14 +47,17 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
         SpecError: the fields of some job contradict each other, or nothing is left to run.
     """
     trees = [tree for tree in _trees(definition) if not _excluded(tree, definition.exclude)]
-    if not trees:
-        raise SpecError(f"Sweep {definition.name} has no jobs: everything is excluded. Look at its `exclude` rows.")
     mixed = any(lookup(tree, VARIANT_FIELD) == "interpretable" for tree in trees)
-    user = reduce(overlay, definition.layers)
+    user = reduce(overlay, (*definition.layers, definition.sets))
     wanted = {}
     for tree in trees:
-        spec = _resolve(_job(_fit_variant(tree, user, mixed), definition.name), resolver)
+        spec = _job(_fit_variant(tree, user, mixed), definition.name)
+        if definition.exclude and _excluded(_facts(spec), definition.exclude):  # now that defaults have values too
+            continue
+        spec = _resolve(spec, resolver)
         wanted[spec.key] = spec
+    if not wanted:
+        raise SpecError(f"Sweep {definition.name} has no jobs: everything is excluded. Look at its `exclude` rows.")
     upstream = {job.key: job for job in _upstream(wanted.values()) if job.key not in wanted}
     return PlannedSweep(
         name=definition.name,
@@ -72,13 +75,19 @@ def _trees(definition: Definition) -> Iterator[Tree]:
     if definition.photographs:
         below = overlay(below, nest(profile.photographs))
     rows = [nest(dict(zip(definition.axes, values, strict=True))) for values in product(*definition.axes.values())]
+    if definition.include and not definition.crosses:
+        rows = [row for row in rows if _says_what_it_is(reduce(overlay, (*definition.layers, row, definition.sets)))]
     for row in (*rows, *definition.include):
-        above = [*definition.layers, row]
+        above = [*definition.layers, row, definition.sets]
         fields, ruled = reduce(overlay, above, below), below
         for rule in profile.rules:
             if _agrees(fields, nest(rule.when)):
                 ruled = overlay(ruled, nest(rule.set))
         yield _with_category_ids(reduce(overlay, above, ruled))
+
+
+def _says_what_it_is(tree: Tree) -> bool:
+    return all(lookup(tree, field) is not None for field in DOMAINS)
 
 
 def _with_category_ids(tree: Tree) -> Tree:
@@ -90,7 +99,16 @@ def _with_category_ids(tree: Tree) -> Tree:
 
 
 def _agrees(tree: Tree, row: Tree) -> bool:
-    return all(_value_agrees(field, lookup(tree, field), wanted) for field, wanted in flatten(row))
+    return all(has(tree, field) and _value_agrees(field, lookup(tree, field), wanted) for field, wanted in flatten(row))
+
+
+def _facts(spec: JobSpec) -> Tree:
+    """Every field of a job, defaults included, that means something for its variant."""
+    tree: Tree = spec.model_dump(mode="json")
+    if spec.model.variant == "ordinary":
+        for field in INTERPRETABLE_ONLY:
+            tree = without(tree, field)
+    return tree
 
 
 def _value_agrees(field: str, value: Any, wanted: Any) -> bool:

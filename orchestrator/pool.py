@@ -9,8 +9,10 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from orchestrator.records import here
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
@@ -29,6 +31,10 @@ _NO_GPU = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 """The environment of a slot without a GPU: Ray leaves every GPU of the machine visible to it."""
 
 
+RAY_PARENT, RAY_PREFIX, RAY_OWNER = "/tmp", "orch-ray-", "orch-driver"
+"""Where a private Ray has its folder, and the file in it that says which process of which machine it belongs to."""
+
+
 class Ended(NamedTuple):
     slot: int
     result: JobResult
@@ -37,6 +43,10 @@ class Ended(NamedTuple):
 class Pool(Protocol):
     @property
     def slots(self) -> int: ...
+
+    @property
+    def cores(self) -> int:
+        """Of the machine that a slot is on; of the smallest, where they differ."""
 
     def start(self, slot: int, order: WorkOrder) -> None: ...
 
@@ -48,6 +58,9 @@ class Pool(Protocol):
 
     def stop(self) -> None:
         """Ask every running job to save what it has and to end as interrupted."""
+
+    def interrupt(self, slot: int) -> None:
+        """Ask the job of one slot to do so; the slot takes other jobs afterwards."""
 
     def close(self) -> None:
         """End everything that was started, running jobs included."""
@@ -68,6 +81,7 @@ class RayPool:
     worker_class: Any
     """A Ray actor class with `run`, `progress` and `stop`, such as `workers.actor.worker_class()`."""
     shape: Shape
+    cores: int = 1
     _actors: dict[int, ActorHandle[Any]] = field(default_factory=dict)
     _busy: dict[Any, tuple[int, WorkOrder]] = field(default_factory=dict)
     _asked: dict[int, Any] = field(default_factory=dict)
@@ -121,6 +135,11 @@ class RayPool:
     def stop(self) -> None:
         for slot, _ in self._busy.values():
             self._actors[slot].stop.remote()
+
+    def interrupt(self, slot: int) -> None:
+        for busy, order in self._busy.values():
+            if busy == slot:
+                self._actors[slot].interrupt.remote(order.spec.key)
 
     def close(self) -> None:
         import ray
@@ -179,11 +198,15 @@ class RaySession:
         import ray
 
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        on_sigterm = signal.getsignal(signal.SIGTERM)
+        on_sigterm, on_sighup = (signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # inherited: a closed terminal is for the driver to heed
         try:
             if self.address == "local":
                 # Short, because the sockets below it may take 107 characters in all.
-                self._folder = tempfile.mkdtemp(prefix="orch-ray-", dir="/tmp")
+                self._folder = tempfile.mkdtemp(prefix=RAY_PREFIX, dir=RAY_PARENT)
+                Path(self._folder, RAY_OWNER).write_text(f"{here()} {os.getpid()}")
                 ray.init(address="local", num_cpus=self.cpus, include_dashboard=False, _temp_dir=self._folder, **quiet)
             else:
                 ray.init(address=self.address, **quiet)
@@ -193,8 +216,22 @@ class RaySession:
                 f"Ray ({self.address}) cannot be used: {error}. "
                 "See that memory and /tmp have room, or mend ORCH_RAY_ADDRESS."
             ) from error
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one of its own there, which exits at once
+        except BaseException:  # a second Ctrl-C
+            self.stop()
+            raise
+        finally:
+            if is_main:
+                signal.signal(signal.SIGHUP, on_sighup)
+                signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one of its own there, which exits at once
+
+    def cores_of_a_node(self) -> int:
+        """What a job that is alone may use: one that runs on a cluster has no use for the cores of the driver."""
+        import ray
+
+        if self.address == "local":
+            return self.cpus
+        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        return max(1, int(min((cores for cores in nodes if cores), default=1)))
 
     def totals(self) -> dict[str, float]:
         import ray

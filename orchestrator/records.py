@@ -6,9 +6,9 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -21,6 +21,8 @@ from schemas.sweep import Resources
 
 LEASE_SECONDS = 90.0
 """Three missed stamps of a driver that stamps every 30 s."""
+SKEW_SECONDS = 600.0
+"""How far another machine's clock may be ahead; a stamp from further in the future would never grow old."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,18 @@ class Lease(Record):
 
     def is_alive(self, now: float, here: str, pid_exists: Callable[[int], bool]) -> bool:
         """Stamped lately, and on this machine its process is still there."""
-        return now - self.sign_at <= LEASE_SECONDS and (self.host != here or pid_exists(self.pid))
+        is_fresh = -SKEW_SECONDS <= now - self.sign_at <= LEASE_SECONDS
+        return is_fresh and (self.host != here or pid_exists(self.pid))
+
+
+class Wish(Record):
+    """What a person asks of a sweep's driver, left on the sweep's run, where the driver looks every second."""
+
+    id: str
+    kind: Literal["pause", "cancel"]
+    keys: tuple[str, ...] = ()
+    """The jobs to cancel; none named means the whole sweep."""
+    at: float
 
 
 class StoredPlan(Record):
@@ -99,9 +112,44 @@ class SweepRecord:
     name: str
     run_id: str
     started_at: float
-    plan: StoredPlan | None
-    """None while the sweep's first driver has not yet written it."""
+    read_plan: Callable[[], StoredPlan | None] = field(compare=False, repr=False)
     lease: Lease | None = None
+
+    @cached_property
+    def plan(self) -> StoredPlan | None:
+        """None while the sweep's first driver has not yet written it. Read when first asked for: who only wants to
+        know whether a sweep is driven needs none.
+
+        Raises:
+            StoreError: it is damaged or gone.
+        """
+        return self.read_plan()
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A run of the store that says it is a job's, readable or not."""
+
+    run_id: str
+    key: str
+    title: str
+    status: str
+    """MLflow's word for how it stands."""
+    record: JobRecord | None
+    problem: str = ""
+    """Why no record can be read from it."""
+
+
+@dataclass(frozen=True)
+class SweepEntry:
+    """A sweep's run, with what is wrong with it."""
+
+    record: SweepRecord
+    """Without its plan, where that is damaged."""
+    status: str
+    """MLflow's word for how it stands."""
+    problem: str = ""
+    """Why its plan cannot be read."""
 
 
 def here() -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,10 @@ from schemas.sweep import SweepSpec
 Answer = RenderableType | dict[str, Any] | list[Any]
 LISTED = 12
 WIDE = 160
+ROOMY = 80
+"""Columns below which a table of jobs leaves out why they are where they are."""
+UNBROKEN = ("key", "status")
+"""Headings of columns that people copy from, or look for words in."""
 _STYLES = {
     "done": "green",
     "failed": "red",
@@ -45,12 +50,12 @@ def show(answer: Answer, clear: bool = False) -> None:
     console.print(answer)
 
 
-def _table(*headings: str, title: str | None = None) -> Table:
+def plain_table(*headings: str, title: str | None = None) -> Table:
     table = Table(
         box=None, title=title, title_justify="left", header_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
     )
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in UNBROKEN)
     return table
 
 
@@ -77,7 +82,7 @@ def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
 
 
 def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
-    table = _table("key", "job", "status", "why")
+    table = plain_table("key", "job", "status", "why")
     for job in jobs:
         title = f"{job.spec.title} (pre-training)" if job.spec.key in upstream else job.spec.title
         table.add_row(
@@ -115,15 +120,19 @@ def _planned_json(job: PlannedJob, upstream: frozenset[str]) -> dict[str, Any]:
 def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
     if not sweeps:
         return Text("No sweep yet. `orch sweep --grid smoke` runs a first one.")
-    table = _table("sweep", "started", "driven", "jobs")
+    table = plain_table("sweep", "started", "driven", "jobs")
     for sweep in sweeps:
         driven = (
             f"by {sweep.record.lease.pid} on {sweep.record.lease.host}"
             if sweep.is_driven and sweep.record.lease
             else "no"
         )
-        table.add_row(sweep.record.name, _when(sweep.record.started_at), driven, _counts(sweep.counts))
+        table.add_row(sweep.record.name, _when(sweep.record.started_at), driven, _what_is_known(sweep))
     return table
+
+
+def _what_is_known(sweep: SweepStatus) -> str:
+    return f"unknown: `orch status {sweep.record.name}` says why" if sweep.problem else _counts(sweep.counts)
 
 
 def sweeps_json(sweeps: Sequence[SweepStatus]) -> list[dict[str, Any]]:
@@ -137,25 +146,40 @@ def _sweep_json(sweep: SweepStatus) -> dict[str, Any]:
         "is_driven": sweep.is_driven,
         "lease": sweep.record.lease.model_dump() if sweep.is_driven and sweep.record.lease else None,
         "counts": sweep.counts,
+        "problem": sweep.problem or None,
     }
 
 
+@dataclass(frozen=True)
+class _ByWidth:
+    """What a narrow terminal has no room for is left out."""
+
+    wide: Table
+    narrow: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.wide if options.max_width >= ROOMY else self.narrow
+
+
 def status_text(sweep: SweepStatus) -> RenderableType:
-    table = _table("key", "job", "status", "attempts", "accuracy", "instability", "why")
+    headings = ("key", "job", "status", "attempts", "accuracy", "instability", "why")
+    table, narrow = plain_table(*headings), plain_table(*headings[:-1])
     for job in sweep.jobs:
         metrics = job.record.result.metrics if job.record and job.record.result else None
         instability = metrics.location_instability if metrics else None
-        table.add_row(
+        cells = (
             job.spec.key,
             job.spec.title,
             Text(job.status.value, style=_STYLES.get(job.status.value, "")),
             str(job.record.attempt if job.record else 0),
             f"{metrics.test_accuracy:.3f}" if metrics else "",
             f"{instability:.4f}" if instability is not None else "",
-            Text("" if job.status.value == "done" else job.why),
         )
+        table.add_row(*cells, Text("" if job.status.value == "done" else job.why))
+        narrow.add_row(*cells)
     return Group(
-        Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"), table
+        Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"),
+        _ByWidth(table, narrow),
     )
 
 
@@ -197,7 +221,7 @@ def job_json(record: JobRecord, artifacts: str) -> dict[str, Any]:
 
 
 def job_text(record: JobRecord, artifacts: str) -> RenderableType:
-    table = _table("", "")
+    table = plain_table("", "")
     table.show_header = False
     for name, value in _job_lines(record, artifacts):
         table.add_row(Text(name, style="bold"), Text(value))
@@ -242,7 +266,7 @@ def report_text(report: SweepReport) -> RenderableType:
 
 def _result_table(results: ResultTable) -> Table:
     columns = used_columns(results)
-    table = _table(title=results.caption)
+    table = plain_table(title=results.caption)
     for i in columns:
         table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold", no_wrap=i == 0)
     for row in results.rows:
@@ -272,7 +296,7 @@ def report_json(report: SweepReport) -> dict[str, Any]:
 
 
 def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
-    table = _table("grid", "axes", "what it is")
+    table = plain_table("grid", "axes", "what it is")
     for grid in grids:
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
         table.add_row(str(grid.name), axes, grid.description)

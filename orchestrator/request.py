@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import reduce
+from itertools import product
 from typing import Any, get_args
 
-from orchestrator.merge import Tree, field_of, flatten, lookup, nest, overlay
+from orchestrator.merge import Tree, field_of, flatten, has, lookup, nest, overlay, without
 from schemas.base import did_you_mean, field_paths
 from schemas.categories import BY_ID, DATASETS, DatasetName, find_categories
 from schemas.errors import SpecError
@@ -56,9 +57,13 @@ class Definition:
     profile: Profile
     photographs: bool
     layers: tuple[Tree, ...]
-    """Fields from the grid, the file and `--set`: laid over the profile's one after the other."""
+    """Fields from the grid and the file: laid over the profile's one after the other, below those of axes and rows."""
+    sets: Tree
+    """Fields from `--set`: laid over everything."""
     axes: dict[str, tuple[Any, ...]]
     """By full field name, in the order written."""
+    crosses: bool
+    """Grid or file name axes. Where neither does, the base is a job only if it says all that a job needs."""
     include: tuple[Tree, ...]
     exclude: tuple[Tree, ...]
     resources: Resources
@@ -75,12 +80,16 @@ def define(request: SweepRequest) -> Definition:
     profile = find_profile(request.profile or own.profile or grid.profile or request.default_profile)
     for where, fields in (("grid", grid.base), ("`base`", own.base), ("`--set`", sets)):
         _check_fields(fields, where)
-    layers = (nest(grid.base), nest(own.base), nest(sets))
-    user = reduce(overlay, layers)
+    layers, typed = (nest(grid.base), nest(own.base)), nest(sets)
+    user = reduce(overlay, (*layers, typed))
     axes = _axes(request, grid, profile, user)
-    pinned = [field_of(name) for name in sets if field_of(name) in axes]
-    for field in pinned:
-        axes[field] = (axis_value(field, lookup(user, field)),)
+    for field in [name for name, _ in flatten(typed) if name in (*axes, CATEGORIES_FIELD)]:
+        axes[field] = _axis_values(field, (lookup(typed, field),))
+    include = _include_rows(request, (*grid.include, *own.include), axes, profile, user)
+    if has(typed, CATEGORIES_FIELD):  # a word may mean several categories: each has jobs of its own
+        typed = without(typed, CATEGORIES_FIELD)
+        pinned = [nest({CATEGORIES_FIELD: ids}) for ids in axes[CATEGORIES_FIELD]]
+        include = tuple(overlay(row, ids) for row in include for ids in pinned)
     photographs = lookup(user, "data.images") == "photographs" or (
         request.data_root is not None and lookup(user, "data.images") is None
     )
@@ -89,8 +98,10 @@ def define(request: SweepRequest) -> Definition:
         profile=profile,
         photographs=photographs,
         layers=layers,
+        sets=typed,
         axes=axes,
-        include=_include_rows(request, (*grid.include, *own.include), axes),
+        crosses=bool(grid.axes or own.axes),
+        include=include,
         exclude=tuple(_row(row, "`exclude`") for row in (*grid.exclude, *own.exclude)),
         resources=_resources(profile.resources, grid.resources, own.resources),
     )
@@ -128,16 +139,34 @@ def check_field(name: str, where: str) -> str:
 
 
 def _check_fields(fields: Mapping[str, Any], where: str) -> None:
-    for name, _ in flatten(nest(fields)):
-        check_field(name, where)
+    """Every name is a field, none is given twice (nested and dotted, or by an alias), and sections hold fields."""
+    given: set[str] = set()
+    for written, value in fields.items():
+        for name, leaf in flatten(nest({written: value})):
+            field = check_field(name, where)
+            if field in SECTIONS and not isinstance(leaf, Mapping) and (leaf is not None or field != "filter_loss"):
+                raise SpecError(
+                    f"{where} sets `{field}` to {leaf!r}, but `{field}` is a section. "
+                    f"Set its fields, such as `{next(name for name in FIELDS if name.startswith(f'{field}.'))}`."
+                )
+            _refuse_twice(field, given, where)
+
+
+def _refuse_twice(field: str, given: set[str], where: str) -> None:
+    if field in given:
+        raise SpecError(f"{where} gives `{field}` twice, under two spellings. Keep one of them.")
+    given.add(field)
 
 
 def _axes(request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree) -> dict[str, tuple[Any, ...]]:
-    own = {check_field(axis, "`axes`"): values for axis, values in request.sweep.axes.items()}
+    named: set[str] = set()
+    for axis in request.sweep.axes:
+        _refuse_twice(check_field(axis, "`axes`"), named, "`axes`")
+    own = {field_of(axis): values for axis, values in request.sweep.axes.items()}
     axes = {check_field(axis, "grid axis"): values for axis, values in grid.axes.items()} | own
     for axis, values in profile.axes.items():
         field = field_of(axis)
-        named_all = field in axes and set(axes[field]) == set(DOMAINS.get(field, ()))
+        named_all = field in axes and field in DOMAINS and all(value in axes[field] for value in DOMAINS[field])
         if field not in own and (named_all or (field not in axes and lookup(user, field) is None)):
             axes[field] = values
     axes = {field: _axis_values(field, values) for field, values in axes.items()}
@@ -203,9 +232,11 @@ def _row(row: Mapping[str, Any], where: str) -> Tree:
 
 
 def _include_rows(
-    request: SweepRequest, rows: tuple[dict[str, Any], ...], axes: Mapping[str, tuple[Any, ...]]
-) -> tuple[Tree, ...]:
-    """Included jobs obey `--category`, `--backbone` and `--variant` like all others."""
+    request: SweepRequest, rows: tuple[dict[str, Any], ...], axes: Mapping[str, tuple[Any, ...]], profile: Profile,
+    user: Tree,
+) -> tuple[Tree, ...]:  # fmt: skip
+    """Included jobs obey `--category`, `--backbone` and `--variant` like all others, and take the profile's axes."""
+    given = [field_of(axis) for axis in profile.axes]
     narrowed = {
         CATEGORIES_FIELD: bool(request.categories or request.datasets),
         BACKBONE_FIELD: bool(request.backbones),
@@ -216,7 +247,11 @@ def _include_rows(
         tree = _row(row, "`include`")
         named = [(f, axis_value(f, lookup(tree, f))) for f in narrowed if narrowed[f] and lookup(tree, f) is not None]
         if all(value in axes[field] for field, value in named):
-            kept.append(tree)
+            open_axes = [field for field in given if field in axes and lookup(overlay(user, tree), field) is None]
+            kept += [
+                overlay(nest(dict(zip(open_axes, values, strict=True))), tree)
+                for values in product(*(axes[field] for field in open_axes))
+            ]
     return tuple(kept)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from schemas.lifecycle import JobState, StopReason
+from schemas.results import JobResult
 
 _S, _R = JobState, StopReason
 
@@ -32,6 +33,23 @@ RETRY: Mapping[StopReason, RetryRule] = MappingProxyType(
 )
 MAX_BACKOFF_SECONDS = 60.0
 _ENDED_BADLY = frozenset({_S.FAILED, _S.CANCELLED})
+
+
+SAYS_NOTHING = frozenset(
+    {_R.WORKER_LOST, _R.STORE_UNREACHABLE, _R.INTERRUPTED, _R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED}
+)
+"""Reasons that lie outside the jobs: however many stop for them, the next job may well succeed."""
+FIRST_ATTEMPTS, ALIKE = 5, 3
+"""So many failures alike among so many first attempts, none of which succeeded, pause the sweep."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The end of one attempt."""
+
+    key: str
+    reason: StopReason
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ def next_move(entry: Entry, reason: StopReason, now: float) -> Move:
     """What becomes of a running job whose attempt stopped for `reason`."""
     if reason is _R.FINISHED:
         return Move(_S.SUCCEEDED, reason)
-    if reason is _R.CANCELLED_BY_USER:
+    if reason in (_R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED):
         return Move(_S.CANCELLED, reason)
     if reason is _R.INTERRUPTED:
         return Move(_S.REQUEUED, reason)
@@ -104,6 +122,29 @@ def next_move(entry: Entry, reason: StopReason, now: float) -> Move:
     if before >= rule.retries:
         return Move(_S.FAILED, reason)
     return Move(_S.REQUEUED, reason, now + min(rule.backoff_seconds * 2**before, MAX_BACKOFF_SECONDS))
+
+
+def as_cancelled(result: JobResult, reason: StopReason | None) -> JobResult:
+    """The result of a job that a person cancelled for `reason` while it ran; one that finished first stays finished."""
+    if reason is None or result.stop_reason is _R.FINISHED:
+        return result
+    return result.model_copy(update={"stop_reason": reason, "failure": None})
+
+
+def common_cause(stops: Sequence[Stop]) -> Stop | None:
+    """The first of those failures that are enough alike to pause a sweep, instead of spending all its jobs on them.
+
+    Args:
+        stops: every attempt that has ended, oldest first.
+    """
+    telling = [stop for stop in stops if stop.reason not in SAYS_NOTHING][:FIRST_ATTEMPTS]
+    if any(stop.reason is _R.FINISHED for stop in telling):
+        return None
+    for first in telling:
+        alike = [stop for stop in telling if stop.fingerprint == first.fingerprint]
+        if len(alike) >= ALIKE and len({stop.key for stop in alike}) > 1:
+            return first
+    return None
 
 
 def after(entry: Entry, move: Move) -> Entry:

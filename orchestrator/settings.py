@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -20,6 +22,8 @@ class Settings(BaseSettings):
     profile: str = "laptop"
     ray_address: str = "local"
     """`local` starts a private Ray and stops it; anything else joins that cluster."""
+    store_patience_minutes: Annotated[float, Field(ge=0)] = 10.0
+    """How long a running sweep waits for a store that does not answer, before it is stopped in order."""
 
     @cached_property
     def root(self) -> Path:
@@ -46,6 +50,10 @@ class Settings(BaseSettings):
     @property
     def checkpoint_dir(self) -> Path:
         return self.root / "checkpoints"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.root / "logs"
 
     @property
     def lock_dir(self) -> Path:

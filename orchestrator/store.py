@@ -8,13 +8,16 @@ import sqlite3
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from filelock import FileLock, Timeout
+
 from orchestrator.settings import Settings
-from schemas.errors import StoreError
+from schemas.errors import StoreError, StoreUnreachable
+from workers.outage import is_outage, wait_briefly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "orch"
 BUSY_SECONDS = 10.0
 """How long another program may hold the store before it counts as stuck."""
+PROBE_BYTES = 1 << 20
+MAKING_SECONDS = 120.0
+"""How long another process may take to make the store."""
 _MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -30,7 +36,8 @@ _MLFLOW_ENVIRONMENT = {
 
 
 def quiet_mlflow() -> None:
-    """No telemetry and no chatter, here and in every process started from here."""
+    """No telemetry, no chatter and no long silence, here and in every process started from here."""
+    wait_briefly()
     for name, value in _MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
@@ -53,12 +60,14 @@ def prepare_home(settings: Settings) -> None:
         for folder in (home, settings.cache_dir, settings.checkpoint_dir, settings.lock_dir):
             folder.mkdir(parents=True, exist_ok=True)
         probe = home / f".probe-{os.getpid()}"
-        probe.write_bytes(b"")
-        probe.unlink()
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))  # a full disk takes empty files
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"ORCH_HOME {home} cannot be written ({error.strerror or error}). "
-            "Mend its permissions, or set ORCH_HOME to a folder that you may write."
+            "Mend its permissions, make room, or set ORCH_HOME to a folder that you may write."
         ) from error
 
 
@@ -69,11 +78,31 @@ def open_client(settings: Settings) -> MlflowClient:
         StoreError: the store cannot be reached, read or written.
     """
     database = settings.database
-    is_new = database is not None and not database.exists()
-    if database is not None:
-        _check_database(database)
-    else:
+    if database is None:
         _check_server(settings.store_uri)
+        return _client(settings)
+    _check_database(database)
+    if _is_complete(database):
+        return _client(settings)
+    try:
+        with FileLock(f"{database}.lock", timeout=MAKING_SECONDS):
+            if not database.exists():
+                _make(database, settings)
+            client = _client(settings)
+            _switch_to_wal(database)
+    except Timeout as error:
+        raise StoreError(
+            f"The store {database} is still being made by another process after {MAKING_SECONDS:.0f} s. "
+            "Wait for it, or end it and try again."
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"The store {database} cannot be made ({error.strerror or error}). Mend the permissions of its folder."
+        ) from error
+    return client
+
+
+def _client(settings: Settings) -> MlflowClient:
     quiet_mlflow()
     with reaching(settings.store_uri):
         from mlflow import MlflowClient
@@ -82,9 +111,30 @@ def open_client(settings: Settings) -> MlflowClient:
         client = MlflowClient(tracking_uri=settings.store_uri)
         if client.get_experiment_by_name(EXPERIMENT) is None:
             client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri)
-    if database is not None and is_new:
-        _switch_to_wal(database)
     return client
+
+
+def _make(database: Path, settings: Settings) -> None:
+    """Under another name first: MLflow migrates for seconds, and a store torn there could never be opened again."""
+    partial = database.with_suffix(".partial")
+    for leftover in partial.parent.glob(f"{partial.name}*"):
+        leftover.unlink()
+    quiet_mlflow()
+    with reaching(settings.store_uri):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        quiet_mlflow()
+        SqlAlchemyStore(f"sqlite:///{partial}", settings.artifact_uri).engine.dispose()  # type: ignore[no-untyped-call]
+        _switch_to_wal(partial)
+        partial.rename(database)
+
+
+def _is_complete(database: Path) -> bool:
+    """WAL mode is the last thing that a store is given: one without it is new, or was made by somebody else."""
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone() == ("wal",))
 
 
 def check_writable(settings: Settings) -> None:
@@ -138,13 +188,13 @@ def _check_server(uri: str) -> None:
 
 def _switch_to_wal(database: Path) -> None:
     """Readers no longer wait for writers; the mode is a property of the file and stays."""
-    with closing(sqlite3.connect(database, timeout=30)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # refused while others use it; the next to open it tries again
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Whatever MLflow or its database raises, as one kind of error."""
+    """Whatever MLflow or its database raises, as a StoreError, and as StoreUnreachable where it may work later."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -153,7 +203,8 @@ def reaching(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise StoreError(
+        kind = StoreUnreachable if is_outage(error) else StoreError
+        raise kind(
             f"The store {without_password(uri)} cannot be used: {first_line}. "
             "See that it runs, can be written and belongs to this version of MLflow."
         ) from error

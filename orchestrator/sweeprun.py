@@ -15,12 +15,14 @@ from orchestrator.compare import PlannedJob, PlanStatus, check_same_sweep, compa
 from orchestrator.disk import check_all_data
 from orchestrator.display import Display
 from orchestrator.driver import Driver, Premises, StopRequest
-from orchestrator.ledger import Ledger, RunStatus
+from orchestrator.ledger import Ledger, RunStatus, mend_torn_moves, records_of
+from orchestrator.patience import Patience, patient
 from orchestrator.pool import Pool, RayPool, RaySession, Shape
 from orchestrator.records import Lease, StoredPlan, SweepRecord, here, pid_exists
 from orchestrator.resources import Machine, shape_for, this_machine
 from orchestrator.settings import Settings
 from orchestrator.tables import VARIANTS, ResultTable, as_markdown, result_table
+from schemas.errors import StoreUnreachable
 
 OpenPool = Callable[[Settings, StoredPlan, int], Pool]
 """Makes the slots for a sweep that has so many jobs to run; the real one starts Ray."""
@@ -36,6 +38,8 @@ class SweepReport:
     """Jobs that were left to run when this run began."""
     interrupted: bool
     seconds: float
+    paused_by: str = ""
+    """The failure that the first jobs shared, so that the rest were not begun."""
 
     @property
     def is_complete(self) -> bool:
@@ -91,7 +95,7 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
     session.start()
     try:
         shape = _shape(settings, stored, jobs, session.totals())
-        return _SessionPool(worker_class(), shape, session=session)
+        return _SessionPool(worker_class(), shape, session.cores_of_a_node(), session=session)
     except BaseException:
         session.stop()
         raise
@@ -109,7 +113,6 @@ class SweepRun:
     settings: Settings
     stored: StoredPlan
     display: Display
-    retry_failed: bool = False
     open_pool: OpenPool = open_ray_pool
     stop: StopRequest = field(default_factory=StopRequest)
 
@@ -121,19 +124,36 @@ class SweepRun:
             ledger = self._open_ledger()
             self._refuse_foreign(ledger, started)
             ledger.begin_sweep(self.stored, started)
-            lease = lease.model_copy(update={"sign_at": time.time()})
-            ledger.stamp(self.stored.name, lease)
-            ran = 0
+            lease = self._sign(ledger, lease)
             try:
-                ran = self._run_jobs(ledger, claims, lease)
-            except KeyboardInterrupt:
-                self.stop.asked = True
-            finally:
-                self.display.close()
-                report = self._report(ledger, ran, time.time() - started)
-                ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
-                ledger.stamp(report.name, None)
+                return self._drive(patient(ledger, self._patience()), claims, lease, started)
+            except StoreUnreachable as error:
+                raise StoreUnreachable(
+                    f"{error} Jobs that ran were stopped and saved; when the store is back, go on with: "
+                    f"orch resume {self.stored.name}"
+                ) from error
+
+    def _drive(self, ledger: Ledger, claims: Claims, lease: Lease, started: float) -> SweepReport:
+        ran, paused_by = 0, ""
+        try:
+            ran, paused_by = self._run_jobs(ledger, claims, lease)
+        except KeyboardInterrupt:
+            self.stop.asked = True
+        finally:
+            self.display.close()
+            report = self._report(ledger, ran, paused_by, time.time() - started)
+            ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
+            ledger.stamp(report.name, None)
         return report
+
+    def _patience(self) -> Patience:
+        minutes = self.settings.store_patience_minutes
+        return Patience(minutes * 60, time.time, time.sleep, self.display.say, is_hurried=lambda: self.stop.asked)
+
+    def _sign(self, ledger: Ledger, lease: Lease) -> Lease:
+        signed = lease.model_copy(update={"sign_at": time.time()})
+        ledger.stamp(self.stored.name, signed)
+        return signed
 
     def _refuse_early(self) -> None:
         store.prepare_home(self.settings)
@@ -157,53 +177,61 @@ class SweepRun:
         if existing.plan is not None:
             check_same_sweep(existing.plan, self.stored.specs)
 
-    def _run_jobs(self, ledger: Ledger, claims: Claims, lease: Lease) -> int:
-        alive = Liveness(ledger)
-        elsewhere = partial(self._is_elsewhere, alive)
-        jobs = compare(self.stored.specs, ledger.jobs(), elsewhere, self.retry_failed)
+    def _run_jobs(self, ledger: Ledger, claims: Claims, lease: Lease) -> tuple[int, str]:
+        """How many jobs were left to run, and what paused them, if anything did."""
+        elsewhere = partial(self._is_elsewhere, Liveness(ledger))
+        runs = ledger.job_runs()
+        keys = {spec.key for spec in self.stored.specs}
+        mend_torn_moves(ledger, runs, lambda record: record.key in keys and not elsewhere(record.driven_by))
+        jobs = compare(self.stored.specs, records_of(runs), elsewhere)
         left = [job for job in jobs if job.will_run or job.status is PlanStatus.RUNNING]
         self.display.say(_opening(self.stored, jobs, len(left)))
         if not left or self.stop.asked:
-            return 0
+            return 0, ""
+        lease = self._sign(ledger, lease)  # Ray takes its time to start
         pool = self.open_pool(self.settings, self.stored, len(left))
-        Driver(
+        driver = Driver(
             sweep=self.stored.name,
             planned=jobs,
             ledger=ledger,
             pool=pool,
             claims=claims,
-            premises=self._premises(),
-            lease=lease,
+            premises=self._premises(pool.cores),
+            lease=self._sign(ledger, lease),
             display=self.display,
             clock=time.time,
             driver_is_alive=lambda name: is_driven(ledger.sweep(name), time.time()),
             stop=self.stop,
-        ).run()
-        return len(left)
+        )
+        driver.run()
+        return len(left), driver.paused_by
 
     def _is_elsewhere(self, alive: Liveness, name: str) -> bool:
         return name != self.stored.name and alive(name)
 
-    def _premises(self) -> Premises:
+    def _premises(self, cores: int) -> Premises:
         return Premises(
             tracking_uri=self.settings.store_uri,
             cache_dir=str(self.settings.cache_dir),
             checkpoint_dir=str(self.settings.checkpoint_dir),
+            log_dir=str(self.settings.log_dir),
             data_root=self.stored.data_root,
             cpus_per_worker=self.stored.resources.cpus_per_worker,
-            cores=this_machine().cores,
+            cores=cores,
+            store_patience=self.settings.store_patience_minutes * 60,
         )
 
-    def _report(self, ledger: Ledger, ran: int, seconds: float) -> SweepReport:
+    def _report(self, ledger: Ledger, ran: int, paused_by: str, seconds: float) -> SweepReport:
         records = ledger.jobs([spec.key for spec in self.stored.specs])
         jobs = compare(self.stored.specs, records, partial(self._is_elsewhere, Liveness(ledger)))
         return SweepReport(
             name=self.stored.name,
-            table=result_table(records.values(), self.stored.upstream_keys),
+            table=result_table([job.record for job in jobs if job.record], self.stored.upstream_keys),
             counts=dict(Counter(job.status.value for job in jobs)),
             ran=ran,
             interrupted=self.stop.asked,
             seconds=seconds,
+            paused_by=paused_by,
         )
 
 

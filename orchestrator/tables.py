@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from orchestrator.merge import flatten, lookup
 from orchestrator.records import JobRecord
@@ -14,6 +14,7 @@ from orchestrator.request import BACKBONE_FIELD, CATEGORIES_FIELD, VARIANT_FIELD
 from schemas.categories import BY_ID
 from schemas.job import FilterLossSpec
 from schemas.lifecycle import JobState
+from schemas.results import JobMetrics
 
 VARIANTS = ("ordinary", "interpretable")
 _INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
@@ -23,6 +24,16 @@ _DEFAULTS = {
     **{f"filter_loss.{name}": str(value) for name, value in FilterLossSpec().model_dump().items()},
 }
 _NOT_A_SETTING = (CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest")
+
+
+class Described(Protocol):
+    """Anything with the fields of a job's spec."""
+
+    @property
+    def fields(self) -> dict[str, Any]: ...
+
+
+Job = TypeVar("Job", bound=Described)
 
 
 @dataclass(frozen=True)
@@ -65,12 +76,10 @@ def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = f
     """The table of a sweep's jobs; the jobs that only lend their weights are left out."""
     mine = [record for record in records if record.key not in upstream_keys]
     done = [record for record in mine if record.state is JobState.SUCCEEDED and _metrics(record) is not None]
-    varying = _varying_fields(done)
     groups: dict[tuple[str, str, str], dict[str, list[JobRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in done:
-        for setting in _settings_of(record, done, varying):
-            key = (_category(record), str(lookup(record.fields, BACKBONE_FIELD)), setting)
-            groups[key][str(lookup(record.fields, VARIANT_FIELD))].append(record)
+    for setting, record in by_setting(done):
+        key = (_category(record), str(lookup(record.fields, BACKBONE_FIELD)), setting)
+        groups[key][str(lookup(record.fields, VARIANT_FIELD))].append(record)
     rows = tuple(
         Row(*key, cells={variant: _cell(records) for variant, records in cells.items()})
         for key, cells in groups.items()
@@ -78,7 +87,7 @@ def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = f
     return ResultTable(
         rows=rows,
         averages=_averages(rows),
-        caption=_caption(done),
+        caption=caption_of([_metrics(record) for record in done]),
         failed=tuple((r.title, r.failure or str(r.stop_reason)) for r in records_failed(mine)),
         skipped_images=sum(m.skipped_images for r in done if (m := _metrics(r))),
     )
@@ -99,11 +108,20 @@ def _category(record: JobRecord) -> str:
     return BY_ID[names[0]].label if names[0] in BY_ID else str(names[0])
 
 
-def _leaves(record: JobRecord) -> dict[str, Any]:
+def by_setting(jobs: list[Job]) -> list[tuple[str, Job]]:
+    """Each job under the fields that set it apart from others of its variant and backbone.
+
+    An ordinary job comes once for every setting that only interpretable ones have: it is the baseline of each.
+    """
+    varying = _varying_fields(jobs)
+    return [(setting, job) for job in jobs for setting in _settings_of(job, jobs, varying)]
+
+
+def _leaves(record: Described) -> dict[str, Any]:
     return {name: str(value) for name, value in flatten(record.fields) if name not in _NOT_A_SETTING}
 
 
-def _varying_fields(records: list[JobRecord]) -> list[str]:
+def _varying_fields(records: Sequence[Described]) -> list[str]:
     """Fields that differ among jobs of one variant and backbone: the sweep's own axes, not the grid's shape."""
     found: dict[str, None] = {}
     groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -117,7 +135,7 @@ def _varying_fields(records: list[JobRecord]) -> list[str]:
     return list(found)
 
 
-def _settings_of(record: JobRecord, all_records: list[JobRecord], varying: list[str]) -> list[str]:
+def _settings_of(record: Described, all_records: Sequence[Described], varying: list[str]) -> list[str]:
     """The rows a job belongs to: an ordinary one stands beside every setting that only interpretable ones have."""
     shared = [name for name in varying if not name.startswith(_INTERPRETABLE_ONLY)]
     special = [name for name in varying if name.startswith(_INTERPRETABLE_ONLY)]
@@ -136,12 +154,12 @@ def _settings_of(record: JobRecord, all_records: list[JobRecord], varying: list[
     return list(dict.fromkeys(_join(own, _departures(other, special)) for other in partners)) or [own]
 
 
-def _named(record: JobRecord, fields: list[str]) -> str:
+def _named(record: Described, fields: list[str]) -> str:
     leaves = _leaves(record)
     return ", ".join(f"{name}={leaves[name]}" for name in fields if name in leaves)
 
 
-def _departures(record: JobRecord, fields: list[str]) -> str:
+def _departures(record: Described, fields: list[str]) -> str:
     """What a setting of the interpretable layers changes of the default one."""
     leaves = _leaves(record)
     changed = [f"{name}={leaves[name]}" for name in fields if leaves.get(name, _DEFAULTS[name]) != _DEFAULTS[name]]
@@ -190,9 +208,8 @@ def _mean_cell(cells: list[Cell]) -> Cell:
     )
 
 
-def _caption(records: list[JobRecord]) -> str:
+def caption_of(metrics: Sequence[JobMetrics]) -> str:
     """What the numbers are of, so that generated animals are never taken for photographs."""
-    metrics = [_metrics(record) for record in records]
     images = {"generated": "generated animals", "photographs": "photographs"}
     splits = {"test": "held-out images", "all": "all annotated images"}
     parts = (

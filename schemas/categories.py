@@ -18,6 +18,8 @@ class Category(NamedTuple):
     name: str
     landmarks: tuple[str, ...]
     """What location instability is measured against (Sec. 5.2.2)."""
+    parts: tuple[str, ...]
+    """What part interpretability is measured against (Sec. 5.2.1)."""
 
     @property
     def id(self) -> str:
@@ -42,13 +44,35 @@ _ILSVRC = (
 )  # fmt: skip
 _VOC = ("bird", "cat", "cow", "dog", "horse", "sheep")
 
+_HOOFED = ("cow", "horse", "sheep", "cattle", "zebra", "swine", "hippopotamus", "antelope", "camel", "elephant")
+"""The paper leaves out the tails of cow, horse and sheep; so do we, with those of their kind."""
+
+_STUB_TAILED = ("frog", "turtle", "koala", "bear", "rabbit", "hamster", "giant_panda")
+"""A tail of a few pixels, or none."""
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The paper's parts of its six VOC categories, and what corresponds to them in the others."""
+    if name == "goldfish":
+        return ("head", "torso", "tail")
+    if name == "bird":
+        return ("head", "torso", "legs", "tail")
+    return ("head", "torso", "frontal_legs", "back_legs", *(() if name in _HOOFED + _STUB_TAILED else ("tail",)))
+
+
 CATEGORIES: tuple[Category, ...] = (
     *(
-        Category("ilsvrc_animal_part", key, name, ("head",) if name == "goldfish" else ("head", "frontal_legs"))
+        Category(
+            "ilsvrc_animal_part",
+            key,
+            name,
+            ("head",) if name == "goldfish" else ("head", "frontal_legs"),
+            _parts(name),
+        )
         for key, name in _ILSVRC
     ),
-    *(Category("voc_part", name, name, ("head", "neck", "torso")) for name in _VOC),
-    Category("cub200", "bird", "bird", ("forehead", "back", "tail")),
+    *(Category("voc_part", name, name, ("head", "neck", "torso"), _parts(name)) for name in _VOC),
+    Category("cub200", "bird", "bird", ("forehead", "back", "tail"), _parts("bird")),
 )
 BY_ID = {category.id: category for category in CATEGORIES}
 

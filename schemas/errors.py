@@ -35,6 +35,10 @@ class StoreError(OrchError):
     exit_code = 4
 
 
+class StoreUnreachable(StoreError):
+    """The tracking store does not answer now, but may later: what was asked of it is asked again."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint that is torn, of another job, or does not fit the network."""
 

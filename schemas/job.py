@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +14,9 @@ from schemas.base import Frozen, did_you_mean
 from schemas.categories import BY_ID, CATEGORIES
 
 RECIPE_VERSION = 1
-"""Raised when the code changes what an unchanged spec computes, so that old results are not taken for new ones."""
+"""Raised when the code changes what an unchanged spec computes, so that old results are not taken for new ones; a
+changed default is such a change."""
+CHECKPOINT_EVERY = 1
 
 BackboneName = Literal["alexnet", "vgg_m", "vgg_s", "vgg16"]
 Variant = Literal["ordinary", "interpretable"]
@@ -145,7 +148,7 @@ class TrainSpec(Frozen):
     new layers twice as fast."""
     clip_gradient: Positive | None = None
     """Largest norm of the whole gradient; None does not clip."""
-    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY
     """Epochs between checkpoints. No part of a job's key: the result is the same."""
 
 
@@ -154,6 +157,16 @@ class EvaluationSpec(Frozen):
     """Images on which filters are measured: held-out ones (the text), or every annotated one (the released code)."""
     top_images: Annotated[int, Field(ge=2)] = 100
     """Per filter and landmark (Sec. 5.2.2)."""
+    valid_share: Fraction = 0.005
+    """p(x_ij > T_f): the share of a filter's units, over all images, that part interpretability takes for valid (Sec.
+    5.2.1). On maps of 13 to 17 units a side that is about one unit an image; on smaller maps it is fewer, and an image
+    without a valid unit is associated with no part."""
+    part_regions: Literal["round", "bilinear"] = "round"
+    """From a filter's strongest units to a region of the image (Sec. 5.2.1): a disc around each unit's centre (footnote
+    5), or Network Dissection's bilinear up-scaling of the map."""
+    round_radius: Annotated[float, Field(gt=0, le=1)] = 0.15
+    """Of the disc, as a share of the input's side. The paper does not give it (footnote 5): 0.15 makes a disc about as
+    large as an animal's head in its crop. Compare networks at one radius only."""
 
 
 class JobSpec(Frozen):
@@ -226,17 +239,25 @@ class JobSpec(Frozen):
 
     @cached_property
     def key(self) -> str:
-        """First 12 hex digits of the SHA-256 of what decides the result, the upstream job's key included.
-
-        Declaration order makes the JSON canonical. Where a weights file lies does not count; its content does.
-        """
-        spec = self
-        if isinstance(self.weights, FileWeights) and self.weights.sha256:
-            spec = self.model_copy(update={"weights": self.weights.model_copy(update={"path": ""})})
+        """First 12 hex digits of the SHA-256 of what decides the result, the upstream job's key included."""
         upstream = self.upstream
-        deciding = spec.model_dump_json(exclude={"train": {"checkpoint_every"}})
-        parts = [deciding, upstream.key if upstream else ""]
+        parts = [json.dumps(self._deciding, sort_keys=True), upstream.key if upstream else ""]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+
+    @property
+    def _deciding(self) -> dict[str, Any]:
+        """What decides the result, as far as it departs from the defaults.
+
+        So a field that is added with a default meaning "as before" leaves every key as it was. A default that is
+        changed would make an old key mean a new job: `RECIPE_VERSION` is raised with it, and is always in here.
+        Where a weights file lies does not count; its content does.
+        """
+        update: dict[str, Any] = {"train": self.train.model_copy(update={"checkpoint_every": CHECKPOINT_EVERY})}
+        if isinstance(self.weights, FileWeights) and self.weights.sha256:
+            update["weights"] = self.weights.model_copy(update={"path": ""})
+        fields = self.model_copy(update=update).model_dump(mode="json", exclude_defaults=True)
+        weights = {**fields.get("weights", {}), "source": self.weights.source}
+        return {**fields, "recipe": self.recipe, "weights": weights}
 
     @property
     def title(self) -> str:

@@ -18,9 +18,9 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
     @property
-    def is_final(self) -> bool:
-        """Succeeded and cancelled; a failed job can still be put back by the user."""
-        return not TRANSITIONS[self]
+    def has_ended(self) -> bool:
+        """Nothing happens to the job any more, unless a person puts it back."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class StopReason(StrEnum):
@@ -34,7 +34,12 @@ class StopReason(StrEnum):
     CODE_RAISED = "code_raised"
     UPSTREAM_FAILED = "upstream_failed"
     INTERRUPTED = "interrupted"
+    RESULTS_LOST = "results_lost"
+    """It had succeeded, but `orch fsck` found its files gone or damaged."""
     CANCELLED_BY_USER = "cancelled_by_user"
+    """This job by name: `orch resume` leaves it alone."""
+    SWEEP_CANCELLED = "sweep_cancelled"
+    """With all of its sweep: `orch resume` puts it back."""
 
 
 _S = JobState
@@ -44,7 +49,7 @@ TRANSITIONS = MappingProxyType(
         _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
         _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.REQUEUED, _S.CANCELLED}),
         _S.REQUEUED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-        _S.SUCCEEDED: frozenset(),
+        _S.SUCCEEDED: frozenset({_S.REQUEUED}),  # only by `orch fsck --repair`, when its results are gone
         _S.FAILED: frozenset({_S.REQUEUED}),
         _S.CANCELLED: frozenset({_S.REQUEUED}),
     }
@@ -58,7 +63,7 @@ def advance(job_key: str, current: JobState, target: JobState) -> JobState:
         IllegalTransition: the table has no such edge; the message lists those it has.
     """
     if target not in TRANSITIONS[current]:
-        allowed = ", ".join(sorted(TRANSITIONS[current])) or "nothing (it is final)"
+        allowed = ", ".join(sorted(TRANSITIONS[current]))
         raise IllegalTransition(
             f"Job {job_key} is {current} and cannot become {target}. From {current} it can become: {allowed}."
         )

@@ -17,10 +17,16 @@ class WorkOrder(Frozen):
     """Prepared images, shared by all jobs of the machine."""
     checkpoint_dir: str
     """Root of all checkpoints; each job has the folder of its key."""
+    log_dir: str | None = None
+    """Root of all logs; each job has the folder of its key. None: none is kept."""
     data_root: str | None = None
     upstream: CheckpointPointer | None = None
     """Final checkpoint of `spec.upstream`."""
+    upstream_run_id: str = ""
+    """The run that keeps a copy of it."""
     threads: int = 1
+    store_patience: float = 600.0
+    """Seconds for which a tracking store that does not answer is borne."""
 
 
 class Progress(Frozen):

@@ -21,7 +21,8 @@ class CheckpointPointer(Record):
 
 
 class JobMetrics(Record):
-    """Accuracy as fractions; location instability without unit, lower is steadier (Sec. 5.2.2)."""
+    """Accuracy as fractions; location instability without unit, lower is steadier (Sec. 5.2.2); part interpretability
+    from 0 to 1, higher is clearer (Sec. 5.2.1)."""
 
     test_accuracy: float
     train_accuracy: float
@@ -38,6 +39,18 @@ class JobMetrics(Record):
     peak_spread: float | None = None
     """How far a filter's peaks scatter over the image, as a share of its diagonal; mean over filters. Near 0 the
     filters stand still whatever the image shows, and a low instability says nothing."""
+    part_interpretability: float | None = None
+    """Mean over the measured layer's filters; None where the images have no part masks."""
+    part_association: dict[str, float] = Field(default_factory=dict)
+    """For each part, in what share of the images that show it a filter's region is that part; mean over filters."""
+    part_images: dict[str, int] = Field(default_factory=dict)
+    """Measured images that show each part."""
+    part_filters_left_out: int = 0
+    """Filters that never fire, or whose category's images show no part."""
+    part_valid_units: float | None = None
+    """Valid units of a filter per measured image. Below 1 it is about the highest part interpretability there can be,
+    so only networks with maps of one size can be compared."""
+    part_regions: Literal["round", "bilinear"] = "round"
     weights: str = "random"
     """Where the network started: the weights' source, and for an upstream job what images it saw."""
     skipped_images: int = 0

@@ -41,7 +41,7 @@ class SweepSpec(Frozen):
     axes: dict[str, AxisValues] = Field(default_factory=dict)
     """Field or alias -> values; the jobs are their cross product, in the order written, the last axis fastest."""
     include: tuple[dict[str, Any], ...] = ()
-    """Further jobs, each as the fields in which it differs from the base."""
+    """Further jobs, each as the fields in which it differs from the base. A file may consist of nothing else."""
     exclude: tuple[dict[str, Any], ...] = ()
     """Jobs to leave out: those that agree with every entry of a row; a list agrees with any of its values."""
     resources: Resources = Resources()

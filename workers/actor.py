@@ -18,18 +18,26 @@ class JobWorker:
         import mlflow  # noqa: F401 - here and not in the first job
 
         import workers.job  # noqa: F401
+        from workers.outage import wait_briefly
 
+        wait_briefly()
         self._stopping = threading.Event()
+        self._interrupted: str | None = None
         self._progress: Progress | None = None
 
     def run(self, order_json: str) -> str:
         """Run one job; a WorkOrder as JSON gives a JobResult as JSON."""
         from workers.job import run_job
 
+        order = WorkOrder.model_validate_json(order_json)
+
+        def should_stop() -> bool:
+            return self._stopping.is_set() or self._interrupted == order.spec.key
+
         try:
-            result = run_job(WorkOrder.model_validate_json(order_json), self._note, self._stopping.is_set)
+            result = run_job(order, self._note, should_stop)
         finally:
-            self._progress = None
+            self._progress = self._interrupted = None
         return result.model_dump_json()
 
     def progress(self) -> str | None:
@@ -40,6 +48,10 @@ class JobWorker:
     def stop(self) -> None:
         """End what runs now at its next batch, checkpoint saved, and whatever is sent after it: this worker is done."""
         self._stopping.set()
+
+    def interrupt(self, job_key: str) -> None:
+        """End this job at its next batch, checkpoint saved, if it is the one that runs or comes next."""
+        self._interrupted = job_key
 
     def ping(self) -> str:
         """Answers once everything is loaded."""

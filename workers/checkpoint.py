@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from schemas.results import CheckpointPointer
 
 POINTER = "newest.json"
 """Names the files that count, newest first. A file it does not name was never published."""
+
+Fetch = Callable[[Path], Path | None]
+"""Brings the copy of a checkpoint into a folder; None where there is no copy."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class CheckpointStore:
 
     def newest(self) -> CheckpointPointer | None:
         """The newest published checkpoint that is whole on disk, or None."""
-        return next((pointer for pointer in self._published() if _is_whole(pointer)), None)
+        return next((pointer for pointer in self._published() if is_whole(pointer)), None)
 
     def _write(self, epoch: int, state: dict[str, Any]) -> CheckpointPointer:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -99,16 +103,32 @@ class CheckpointStore:
                 path.unlink(missing_ok=True)
 
 
+def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch: Fetch) -> CheckpointPointer:
+    """Another job's checkpoint: where it was left, or below `root` should that have moved, or fetched back to there."""
+    here = pointer.model_copy(update={"path": str((root / job_key / Path(pointer.path).name).absolute())})
+    for place in (pointer, here):
+        if is_whole(place):
+            return place
+    Path(here.path).parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix=".fetched-") as scratch:
+        fetched = fetch(Path(scratch))
+        if fetched is None:
+            return pointer
+        os.replace(fetched, here.path)
+    return here
+
+
 def load_checkpoint(pointer: CheckpointPointer, job_key: str) -> dict[str, Any]:
     """State of one checkpoint, on the CPU.
 
     Raises:
         CheckpointError: the file is missing, torn, or belongs to another job.
     """
-    if not _is_whole(pointer):
+    if not is_whole(pointer):
         raise CheckpointError(
             f"The checkpoint {pointer.path} of job {job_key} is missing, or its content is not what was written "
-            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or run job {job_key} again."
+            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or delete the job's run in `orch ui`, "
+            "so that the next sweep runs it again."
         )
     state: dict[str, Any] = torch.load(pointer.path, map_location="cpu", weights_only=True)
     if state["job_key"] != job_key:
@@ -119,7 +139,7 @@ def load_checkpoint(pointer: CheckpointPointer, job_key: str) -> dict[str, Any]:
     return state
 
 
-def _is_whole(pointer: CheckpointPointer) -> bool:
+def is_whole(pointer: CheckpointPointer) -> bool:
     try:
         return _sha256(Path(pointer.path)) == pointer.sha256
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""What a trained network is worth: accuracies, and where its filters' peaks lie on the measured images.
+"""What a trained network is worth: accuracies, and what its filters mark on the measured images.
 
 Shape legend: N images   B images of a batch   F filters   H = W = n map side   K landmarks   C categories.
 """
@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from schemas.job import JobSpec, PretrainSpec
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
 from workers.inputs import Inputs, Report
+from workers.parts import Parts, measure_parts
 from workers.train import Trainer, predict
 
 IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
@@ -61,6 +63,14 @@ class FilterRow:
     peak_mean: float
     peak_std: float
     peak_max: float
+    part_interpretability: float | None = None
+    """P_f, on the images of the category that activates it most; None where it cannot be measured."""
+    best_part: str = ""
+    """The part that P_f is about; empty where that is 0, or cannot be measured."""
+    best_part_category: str = ""
+    """The category whose part that is."""
+    per_part: dict[str, float | None] = field(default_factory=dict)
+    """P_fk."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +92,12 @@ def evaluate(
     train_accuracy = accuracy(predict(network, train), train.label_N, spec.loss)
     peaks = find_peaks(network, measured, report)
     found, category_F = measure(spec, data, peaks)
+    parts = measure_parts(spec, network, data, measured, report)
     rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
     metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+    if parts is not None:
+        rows = with_parts(spec, rows, parts)
+        metrics = metrics.model_copy(update=part_summary(spec, network, parts))
     return Evaluation(metrics, rows, peaks)
 
 
@@ -165,6 +179,39 @@ def filter_rows(
             )
         )
     return rows
+
+
+def with_parts(spec: JobSpec, rows: Sequence[FilterRow], parts: Parts) -> list[FilterRow]:
+    """The same table with what part interpretability says of each filter."""
+    found = parts.found
+    filled = []
+    for row, category, best in zip(rows, parts.category_F.tolist(), found.best_part_F.tolist(), strict=True):
+        value = _or_none(found.per_filter_F[row.filter])
+        filled.append(
+            replace(
+                row,
+                part_interpretability=value,
+                best_part=parts.names_K[best] if value else "",
+                best_part_category=spec.data.categories[category] if value else "",
+                per_part={name: _or_none(found.per_part_FK[row.filter, k]) for k, name in enumerate(parts.names_K)},
+            )
+        )
+    return filled
+
+
+def part_summary(spec: JobSpec, network: Network, parts: Parts) -> dict[str, Any]:
+    """What part interpretability adds to a job's numbers."""
+    found = parts.found
+    per_part_K = found.per_part_FK.nanmean(dim=0)
+    associated = {name: _or_none(per_part_K[k]) for k, name in enumerate(parts.names_K)}
+    return {
+        "part_interpretability": _or_none(found.per_filter_F.nanmean()),
+        "part_association": {name: value for name, value in associated.items() if value is not None},
+        "part_images": dict(zip(parts.names_K, found.images_K.tolist(), strict=True)),
+        "part_filters_left_out": int(found.left_out_F.sum()),
+        "part_valid_units": spec.evaluation.valid_share * network.map_side(network.top_layer) ** 2,
+        "part_regions": spec.evaluation.part_regions,
+    }
 
 
 def summarise(

@@ -12,16 +12,27 @@ from pathlib import Path
 import torch
 
 from interp_model.network import Network, build_network
-from schemas.errors import CheckpointError, DataError, Diverged, Interrupted, SpecError, StoreError, WeightsError
+from schemas.errors import (
+    CheckpointError,
+    DataError,
+    Diverged,
+    Interrupted,
+    SpecError,
+    StoreError,
+    StoreUnreachable,
+    WeightsError,
+)
 from schemas.job import RandomWeights
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
-from workers.checkpoint import CheckpointStore, load_checkpoint
+from workers.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
 from workers.data.dataset import JobData, load_job_data
 from workers.devices import choose_device, make_deterministic, seed_torch
 from workers.evaluate import evaluate
 from workers.inputs import Inputs
+from workers.joblog import LOGGER, job_log, log_epoch, log_path
+from workers.logbook import Logbook
 from workers.outcome import write_outcome
 from workers.tracking import RunLog
 from workers.train import Trainer
@@ -63,10 +74,13 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
     job = _Job(order, on_progress, should_stop)
     reason, failure, metrics = StopReason.FINISHED, None, None
     try:
-        metrics = job.run()
+        with job_log(order):
+            metrics = job.run()
     except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
         reason = stop_reason_of(error)
         failure = Failure(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+    if reason is not StopReason.STORE_UNREACHABLE:
+        job.hand_in_log()
     return JobResult(
         job_key=order.spec.key,
         attempt=order.attempt,
@@ -89,6 +103,10 @@ class _Job:
         self._order = order
         self._spec = order.spec
         self._epoch = 0
+        self._phase = ""
+        self._logbook = Logbook(
+            lambda: RunLog(order.tracking_uri, order.run_id), order.spec, patience=order.store_patience
+        )
         self._on_progress = on_progress
         self._should_stop = should_stop
 
@@ -97,8 +115,7 @@ class _Job:
         device = choose_device()
         self._report("opening the run")
         self.checkpoint = self._store.newest()
-        log = RunLog(self._order.tracking_uri, self._order.run_id)
-        log.log_spec(self._spec)
+        self._logbook.bring_up_to_date(())
         self._report("preparing images")
         data = load_job_data(
             self._spec.data,
@@ -117,15 +134,31 @@ class _Job:
         if self.checkpoint is not None:
             trainer.restore(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
+            LOGGER.info("goes on after epoch %d", self._epoch)
         for inputs, mirror in ((train, self._spec.train.mirror), (test, False)):
             inputs.keep_features(mirror=mirror, report=self._report)
-        self._train(trainer, log)
-        return self._measure(trainer, data, train, test, measured, log)
+        self._train(trainer)
+        return self._measure(trainer, data, train, test, measured)
+
+    def hand_in_log(self) -> None:
+        """Leave the attempt's log in the run too, for those who cannot see this machine's disk."""
+        run = self._logbook.run
+        if run is None or self._order.log_dir is None:
+            return
+        path = log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt)
+        try:
+            run.log_log(path)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not change how the job ended
+            LOGGER.warning("%s stays on this machine: %s", path, error)
 
     def _report(self, phase: str) -> None:
         """Say what is being done; stop there if asked to."""
         if self._should_stop():
             raise Interrupted(f"Job {self._spec.key} was asked to stop while {phase}. `orch resume` goes on.")
+        what = phase.partition(":")[0]  # what follows counts up
+        if what != self._phase:
+            self._phase = what
+            LOGGER.info("%s", phase)
         self._on_progress(
             Progress(job_key=self._spec.key, phase=phase, epoch=self._epoch, epochs=self._spec.train.epochs)
         )
@@ -135,24 +168,36 @@ class _Job:
         from_scratch = isinstance(self._spec.weights, RandomWeights)
         network = build_network(self._spec.model, self._spec.n_outputs, from_scratch=from_scratch)
         if self.checkpoint is None:
-            load_starting_weights(network, self._spec, self._order.upstream)
+            load_starting_weights(network, self._spec, self._upstream())
         if self._spec.train.freeze_below is not None:
             network.freeze_below(self._spec.train.freeze_below)
         return network
 
-    def _train(self, trainer: Trainer, log: RunLog) -> None:
-        log.log_epochs(trainer.records)  # those that a checkpoint has and a lost connection kept from the store
+    def _upstream(self) -> CheckpointPointer | None:
+        order, upstream = self._order, self._spec.upstream
+        if upstream is None or order.upstream is None:
+            return None
+
+        def fetch(folder: Path) -> Path | None:
+            return RunLog(order.tracking_uri, order.upstream_run_id).fetch_checkpoint(folder)
+
+        return find_checkpoint(order.upstream, Path(order.checkpoint_dir), upstream.key, fetch)
+
+    def _train(self, trainer: Trainer) -> None:
         unsaved = None
-        while trainer.epoch < self._spec.train.epochs:
-            try:
+        try:
+            # First the epochs that a checkpoint has and an outage kept from the store.
+            self._logbook.bring_up_to_date(trainer.records)
+            while trainer.epoch < self._spec.train.epochs:
                 trainer.run_epoch(on_step=lambda: self._report("training"))
-            except Interrupted:
-                if unsaved is not None:
-                    self.checkpoint = self._store.save(self._epoch, unsaved)
-                raise
-            self._epoch = trainer.epoch
-            unsaved = self._checkpoint(trainer)
-            log.log_epochs(trainer.records)
+                self._epoch = trainer.epoch
+                log_epoch(trainer.records[-1], self._spec.train.epochs)
+                unsaved = self._checkpoint(trainer)
+                self._logbook.bring_up_to_date(trainer.records)
+        except (Interrupted, StoreUnreachable):
+            if unsaved is not None:
+                self.checkpoint = self._store.save(self._epoch, unsaved)
+            raise
 
     def _checkpoint(self, trainer: Trainer) -> dict[str, object] | None:
         """Save if this epoch's turn has come, else hand back what an interruption would have to save."""
@@ -162,14 +207,12 @@ class _Job:
             return None
         return copy.deepcopy(trainer.state())
 
-    def _measure(
-        self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, log: RunLog
-    ) -> JobMetrics:
+    def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:
         found = evaluate(trainer, data, train, test, measured, self._report)
         self._report("logging")
         self._store.keep_newest_only()
         assert self.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="orch-") as folder:
             write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint)
-            log.log_outcome(found.metrics, Path(folder))
+            self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
         return found.metrics

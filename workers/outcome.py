@@ -121,5 +121,7 @@ def _visible(data: JobData, index: int) -> dict[str, tuple[float, float]]:
 def _flat(row: FilterRow) -> dict[str, Any]:
     fields = dict(vars(row))
     per_landmark, images_used = fields.pop("per_landmark"), fields.pop("images_used")
+    per_part = fields.pop("per_part")
     fields |= {f"instability.{name}": value for name, value in per_landmark.items()}
-    return fields | {f"images_used.{name}": value for name, value in images_used.items()}
+    fields |= {f"images_used.{name}": value for name, value in images_used.items()}
+    return fields | {f"part.{name}": value for name, value in per_part.items()}

@@ -12,13 +12,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import StoreError
+from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import JobMetrics
-from workers.train import EpochRecord
+from workers.joblog import LOG_FOLDER
+from workers.outage import is_outage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from workers.train import EpochRecord
 
 CURVES: Mapping[str, str] = {
     "task_loss": "train/task_loss",
@@ -36,15 +39,13 @@ LAST_CURVE = "train/task_loss"
 """Present for every logged epoch, so it tells which epochs the store has."""
 
 SUMMARY = (
-    "test_accuracy", "train_accuracy", "location_instability", "peak_spread", "filters_left_out", "measured_images",
+    "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
+    "filters_left_out", "measured_images",
 )  # fmt: skip
 """Fields of the job's metrics that become columns of the UI; the rest is in `metrics.json`."""
 
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
 CHECKPOINT_FILE = "checkpoint/final.pt"
-
-UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
-"""MLflow's codes for a store that may answer later; the others are mistakes of ours."""
 
 
 class RunLog:
@@ -98,6 +99,7 @@ class RunLog:
         now = int(time.time() * 1000)
         values = {name: getattr(metrics, name) for name in SUMMARY}
         values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
+        values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
         points = [
             Metric(name, float(value), now, self._last_epoch) for name, value in values.items() if value is not None
         ]
@@ -105,22 +107,34 @@ class RunLog:
             self._client.log_batch(self._run_id, metrics=points)
             self._client.log_artifacts(self._run_id, str(folder))
 
+    def log_log(self, path: Path) -> None:
+        """An attempt's log, under `logs/`."""
+        with self._reaching_store():
+            self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
+
+    def fetch_checkpoint(self, folder: Path) -> Path | None:
+        """The final checkpoint that the run keeps, copied into `folder`; None where it keeps none."""
+        with self._reaching_store():
+            kept = self._client.list_artifacts(self._run_id, Path(CHECKPOINT_FILE).parent.name)
+            if CHECKPOINT_FILE not in [file.path for file in kept]:
+                return None
+            return Path(self._client.download_artifacts(self._run_id, CHECKPOINT_FILE, str(folder)))
+
     @contextmanager
     def _reaching_store(self) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
         from requests.exceptions import RequestException
+        from sqlalchemy.exc import OperationalError
 
         try:
             yield
-        except MlflowException as error:
-            if error.error_code not in UNREACHABLE:
+        except (MlflowException, RequestException, OperationalError, OSError) as error:
+            if not is_outage(error):
                 raise
             raise self._unreachable(error) from error
-        except (RequestException, OSError) as error:
-            raise self._unreachable(error) from error
 
-    def _unreachable(self, error: Exception) -> StoreError:
-        return StoreError(
+    def _unreachable(self, error: Exception) -> StoreUnreachable:
+        return StoreUnreachable(
             f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
             "See that it runs and can be written, then run `orch resume`."
         )

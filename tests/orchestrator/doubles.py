@@ -65,6 +65,7 @@ class ScriptedPool:
         self.busy: dict[int, WorkOrder] = {}
         self.most_busy = 0
         self.stopped = False
+        self.interrupted: set[str] = set()
         self.closed = False
         self.on_start: Callable[[WorkOrder], None] = lambda order: None
         self.on_wait: Callable[[], None] = lambda: None
@@ -74,6 +75,10 @@ class ScriptedPool:
     @property
     def slots(self) -> int:
         return self._slots
+
+    @property
+    def cores(self) -> int:
+        return 4
 
     @property
     def started(self) -> list[str]:
@@ -88,19 +93,27 @@ class ScriptedPool:
 
     def wait(self, seconds: float) -> list[Ended]:
         self.on_wait()
-        if not self.busy or (not self.stopped and self.held in [order.spec.title for order in self.busy.values()]):
+        ended = [
+            slot for slot, order in self.busy.items() if self._asked_to_end(order) or order.spec.title != self.held
+        ]
+        if not ended:
             return []
-        slot, order = next(iter(self.busy.items()))
-        del self.busy[slot]
+        order = self.busy.pop(ended[0])
         reasons = self._script.get(order.spec.title, [])
         reason = reasons.pop(0) if reasons else StopReason.FINISHED
-        return [Ended(slot, result_of(order, StopReason.INTERRUPTED if self.stopped else reason))]
+        return [Ended(ended[0], result_of(order, StopReason.INTERRUPTED if self._asked_to_end(order) else reason))]
+
+    def _asked_to_end(self, order: WorkOrder) -> bool:
+        return self.stopped or order.spec.title in self.interrupted
 
     def progress(self) -> dict[int, Progress]:
         return {slot: Progress(job_key=order.spec.key, phase="training") for slot, order in self.busy.items()}
 
     def stop(self) -> None:
         self.stopped = True
+
+    def interrupt(self, slot: int) -> None:
+        self.interrupted.add(self.busy[slot].spec.title)
 
     def close(self) -> None:
         self.closed = True

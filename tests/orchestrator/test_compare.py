@@ -27,10 +27,8 @@ def record(spec: JobSpec, state: JobState, reason: StopReason | None = None) -> 
     return replace(first_record(spec, "earlier", 0.0, "r"), state=state, attempt=1, stop_reason=reason, result=result)
 
 
-def statuses(
-    specs: tuple[JobSpec, ...], *records: JobRecord, alive: bool = False, retry: bool = False
-) -> list[PlanStatus]:
-    found = compare(specs, {r.key: r for r in records}, lambda sweep: alive, retry)
+def statuses(specs: tuple[JobSpec, ...], *records: JobRecord, alive: bool = False) -> list[PlanStatus]:
+    found = compare(specs, {r.key: r for r in records}, lambda sweep: alive)
     return [job.status for job in found]
 
 
@@ -61,10 +59,18 @@ def test_each_state_has_its_status(jobs: tuple[JobSpec, ...], state: JobState, a
     assert statuses(jobs, record(jobs[0], state), alive=alive)[0] is status
 
 
-def test_what_starts_from_a_failed_job_is_blocked_until_that_is_tried_again(jobs: tuple[JobSpec, ...]) -> None:
+def test_what_starts_from_a_failed_job_is_blocked_until_that_is_put_back(jobs: tuple[JobSpec, ...]) -> None:
     failed = record(jobs[0], JobState.FAILED, StopReason.DIVERGED)
     assert statuses(jobs, failed) == [PlanStatus.FAILED, PlanStatus.BLOCKED, PlanStatus.BLOCKED]
-    assert statuses(jobs, failed, retry=True) == [PlanStatus.INTERRUPTED, PlanStatus.NEW, PlanStatus.NEW]
+    put_back = record(jobs[0], JobState.REQUEUED, StopReason.DIVERGED)
+    assert statuses(jobs, put_back) == [PlanStatus.INTERRUPTED, PlanStatus.NEW, PlanStatus.NEW]
+
+
+def test_a_cancelled_job_says_whether_it_was_meant_alone(jobs: tuple[JobSpec, ...]) -> None:
+    reasons = (StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED)
+    records = [record(spec, JobState.CANCELLED, reason) for spec, reason in zip(jobs[1:], reasons, strict=True)]
+    found = compare(jobs, {r.key: r for r in records}, lambda sweep: False)
+    assert [job.why for job in found[1:]] == ["by the user", "with its sweep"]
 
 
 def test_a_done_job_stays_done_when_its_upstream_is_forgotten(jobs: tuple[JobSpec, ...]) -> None:

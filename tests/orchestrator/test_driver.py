@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import Listener, ScriptedPool, plan_of
@@ -12,7 +13,8 @@ from orchestrator.claims import Claims
 from orchestrator.compare import compare
 from orchestrator.driver import STAMP_SECONDS, Driver, Premises, StopRequest
 from orchestrator.ledger import InMemoryLedger
-from orchestrator.records import Lease, StoredPlan
+from orchestrator.records import JobRecord, Lease, StoredPlan
+from schemas.errors import StoreError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -39,14 +41,14 @@ class Bench:
         self.time += 1.0
         return self.time
 
-    def driver(self, pool: ScriptedPool, retry_failed: bool = False) -> Driver:
+    def driver(self, pool: ScriptedPool) -> Driver:
         return Driver(
             sweep="s",
-            planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__, retry_failed),
+            planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__),
             ledger=self.ledger,
             pool=pool,
             claims=self.claims,
-            premises=Premises("uri", "cache", "checkpoints", None, cpus_per_worker=1, cores=4),
+            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
             lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
             display=self.display,
             clock=self.clock,
@@ -121,9 +123,8 @@ def test_what_needs_a_failed_job_is_never_attempted(bench: Bench) -> None:
 def test_failed_jobs_are_left_alone_until_asked_for(bench: Bench) -> None:
     bench.drive({UP: [R.BAD_DATA]})
     assert bench.drive().started == []
-    pool = ScriptedPool()
-    bench.driver(pool, retry_failed=True).run()
-    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    bench.ledger.move(JOBS[0].key, S.REQUEUED, bench.clock())
+    assert bench.drive().started == [UP, ORDINARY, INTERPRETABLE]
     assert bench.states == [S.SUCCEEDED] * 3
 
 
@@ -155,6 +156,36 @@ def test_an_end_at_once_leaves_no_job_running(bench: Bench) -> None:
     assert pool.closed
     assert bench.states[0] is S.REQUEUED
     assert bench.drive().started == [UP, ORDINARY, INTERPRETABLE]
+
+
+def test_a_ledger_that_fails_as_a_job_ends_leaves_no_job_running(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    move = bench.ledger.move
+
+    def locked_once(key: str, to: JobState, now: float, **more: Any) -> JobRecord:
+        if to is S.SUCCEEDED:
+            raise StoreError("locked")
+        return move(key, to, now, **more)
+
+    monkeypatch.setattr(bench.ledger, "move", locked_once)
+    with pytest.raises(StoreError, match="locked"):
+        bench.drive()
+    assert bench.states[0] is S.REQUEUED
+
+
+def test_a_pool_that_does_not_close_leaves_no_job_running(bench: Bench) -> None:
+    class Stubborn(ScriptedPool):
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    pool = Stubborn()
+
+    def break_off(order: WorkOrder) -> None:
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert bench.states[0] is S.REQUEUED
 
 
 def test_what_a_dead_driver_left_running_is_requeued_and_finished(bench: Bench) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
 from doubles import metrics, plan_of
 
-from orchestrator.ledger import InMemoryLedger, Ledger, known_sweep
-from orchestrator.mlflow_ledger import MlflowLedger
+from orchestrator.ledger import RUN_STATUS, InMemoryLedger, Ledger, known_sweep, mend_torn_moves
+from orchestrator.mlflow_ledger import PLAN_FILE, MlflowLedger
 from orchestrator.records import Lease, StoredPlan
 from schemas.errors import IllegalTransition, StoreError
 from schemas.job import JobSpec
@@ -95,10 +96,11 @@ def test_a_result_and_its_reason_are_kept(ledger: Ledger) -> None:
     assert (record.stop_reason, record.result) == (StopReason.FINISHED, result)
 
 
-def test_a_failure_of_any_length_is_kept_with_its_last_lines(ledger: Ledger) -> None:
+@pytest.mark.parametrize("character", ["x", '"', "\x1b"])
+def test_a_failure_of_any_length_is_kept_with_its_last_lines(ledger: Ledger, character: str) -> None:
     ledger.add(SPEC, "s", now=1.0)
     walk(ledger, "running")
-    failure = Failure(kind="Boom", message="m" * 9000, traceback="x" * 20000 + "the last line")
+    failure = Failure(kind="Boom", message=character * 9000, traceback=character * 20000 + "the last line")
     result = JobResult(job_key=SPEC.key, attempt=1, stop_reason=StopReason.CODE_RAISED, failure=failure)
     ledger.move(SPEC.key, JobState.FAILED, now=3.0, reason=StopReason.CODE_RAISED, result=result)
     kept = ledger.get(SPEC.key).result
@@ -196,8 +198,61 @@ def test_a_damaged_plan_is_not_taken_for_one(store: Store) -> None:
     ledger = mlflow_ledger(store)
     sweep = ledger.begin_sweep(PLAN, now=1.0)
     store.client.set_tag(sweep.run_id, "orch.plan_sha256", "0")
-    with pytest.raises(StoreError, match="damaged"):
-        ledger.sweep("s")
+    with pytest.raises(StoreError, match=r"plan of sweep s .* is damaged.*`orch resume s`.*new `--name`"):
+        _ = known_sweep(ledger, "s").plan
+
+
+def test_a_deleted_plan_is_missed_only_by_those_who_need_it(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
+    ledger.stamp("s", lease)
+    (Path(str(store.client.get_run(sweep.run_id).info.artifact_uri)) / PLAN_FILE).unlink()
+    assert [found.lease for found in ledger.sweeps()] == [known_sweep(ledger, "s").lease] == [lease]
+    with pytest.raises(StoreError, match=r"plan of sweep s .* is gone.*`orch resume s`.*new `--name`"):
+        _ = known_sweep(ledger, "s").plan
+
+
+def test_a_move_that_is_made_again_with_the_same_moment_changes_nothing(ledger: Ledger) -> None:
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running")
+    first = ledger.move(SPEC.key, JobState.REQUEUED, now=3.0, reason=StopReason.WORKER_LOST)
+    assert ledger.move(SPEC.key, JobState.REQUEUED, now=3.0, reason=StopReason.WORKER_LOST) == first
+    with pytest.raises(IllegalTransition):
+        ledger.move(SPEC.key, JobState.REQUEUED, now=4.0)
+
+
+class Killed(BaseException):
+    """What a test kills a driver with."""
+
+
+@pytest.mark.parametrize("effect", ["set_terminated", "update_run"])
+def test_a_move_torn_between_state_and_status_is_made_good(
+    store: Store, monkeypatch: pytest.MonkeyPatch, effect: str
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise Killed
+
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    run_id = ledger.add(SPEC, "s", now=1.0).run_id
+    to = JobState.RUNNING
+    if effect == "set_terminated":
+        walk(ledger, "running")
+        to = JobState.SUCCEEDED
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.client, effect, killed)
+        with pytest.raises(Killed):
+            ledger.move(SPEC.key, to, now=3.0)
+    after = MlflowLedger(store.client, store.uri, experiment=ledger.experiment)
+    assert after.get(SPEC.key).state is to
+    assert store.client.get_run(run_id).info.status != RUN_STATUS[to]
+    mend_torn_moves(after, after.job_runs(), is_settled=lambda record: False)
+    assert store.client.get_run(run_id).info.status != RUN_STATUS[to]
+    mend_torn_moves(after, after.job_runs(), is_settled=lambda record: True)
+    info = store.client.get_run(run_id).info
+    assert info.status == RUN_STATUS[to]
+    assert info.end_time == (3000 if to.has_ended else None)
 
 
 def test_a_sweep_that_died_before_its_plan_was_whole_is_begun_again(store: Store) -> None:

@@ -180,6 +180,45 @@ def test_include_adds_and_exclude_leaves_out(plan_grid: Plan) -> None:
     assert wanted(sweep)[-1].train.epochs == 3
 
 
+@pytest.mark.parametrize(
+    ("row", "left"),
+    [
+        ({"seed": 0}, 2),  # the default, which nobody wrote
+        ({"model.mask": True}, 2),  # means nothing for ordinary jobs
+        ({"filter_loss": None}, 4),  # absent is not null: the default loss is filled in
+        ({"filter_loss.form": "labelled", "seed": 1}, 3),
+    ],
+)
+def test_exclude_knows_the_fields_that_nobody_wrote(plan_grid: Plan, row: dict[str, Any], left: int) -> None:
+    sweep = plan_grid({**ONE, "axes": {"variant": ["ordinary", "interpretable"], "seed": [0, 1]}, "exclude": [row]})
+    assert len(wanted(sweep)) == left
+
+
+def test_set_lies_over_axes_and_included_rows_too(plan_grid: Plan) -> None:
+    fields = {**ONE, "include": [{"seed": 1, "train.epochs": 9}]}
+    assert {job.train.epochs for job in wanted(plan_grid(fields, sets={"train.epochs": 1}))} == {1}
+    jobs = wanted(plan_grid("smoke", sets={"model": {"backbone": "vgg16"}}))
+    assert {job.model.backbone for job in jobs} == {"vgg16"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"base": {"train": {"epochs": 5}, "train.epochs": 7}}, r"`base` gives `train\.epochs` twice"),
+        ({"axes": {"backbone": ["alexnet"], "model.backbone": ["vgg16"]}}, r"`axes` gives `model\.backbone` twice"),
+        ({"base": {"model": 5}}, r"`model` is a section"),
+        ({"base": {"train": None}}, r"`train` is a section"),
+        ({"axes": {"backbone": [["alexnet"]]}}, r"`model\.backbone` is \['alexnet'\]"),
+        ({"axes": {"backbone": [{"a": 1}]}}, r"`model\.backbone` is \{'a': 1\}"),
+    ],
+)
+def test_fields_that_would_be_lost_or_misread_are_refused(
+    plan_grid: Plan, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError, match=message):
+        plan_grid({"grid": "smoke", **fields})
+
+
 def test_included_jobs_obey_the_command_lines_categories(plan_grid: Plan) -> None:
     fields = {**ONE, "axes": {"category": ["voc_part/cat"]}, "include": [{"category": "voc_part/cow"}]}
     assert len(wanted(plan_grid(fields))) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 import subprocess
 import sys
@@ -28,6 +29,19 @@ def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_made_is_refused() -> None:
     with pytest.raises(StoreError, match="set ORCH_HOME to a folder"):
         stores.prepare_home(settings(Path("/proc/orch")))
+
+
+def test_a_full_disk_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_bytes(path: Path, data: bytes) -> int:
+        with path.open("xb"):
+            if data:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return 0
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    with pytest.raises(StoreError, match=r"No space left on device.*make room"):
+        stores.prepare_home(settings(tmp_path))
+    assert not list(tmp_path.glob(".probe*"))
 
 
 def test_a_store_that_is_no_database_is_refused_and_kept(tmp_path: Path) -> None:
@@ -75,6 +89,32 @@ def test_the_store_is_new_once_then_in_wal_mode(tmp_path: Path) -> None:
     assert stores.open_client(config).get_experiment_by_name(stores.EXPERIMENT) is not None
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+MAKE = "import sys; from orchestrator import store; from orchestrator.settings import Settings; "
+MAKE += "print(store.open_client(Settings(home=sys.argv[1])).get_experiment_by_name(store.EXPERIMENT).name)"
+
+
+def test_sweeps_that_begin_together_in_a_new_home_share_one_store(tmp_path: Path) -> None:
+    makers = [
+        subprocess.Popen(
+            [sys.executable, "-c", MAKE, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    answers = [maker.communicate(timeout=120) for maker in makers]
+    assert [out.strip() for out, _ in answers] == [stores.EXPERIMENT] * 2, answers
+
+
+def test_a_store_whose_making_was_killed_is_made_afresh(tmp_path: Path) -> None:
+    maker = subprocess.Popen([sys.executable, "-c", MAKE, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        while not any(path.stat().st_size for path in tmp_path.glob("mlflow.*") if path.suffix != ".lock"):
+            assert maker.poll() is None
+    finally:
+        maker.kill()
+        maker.communicate()
+    assert stores.open_client(settings(tmp_path)).get_experiment_by_name(stores.EXPERIMENT) is not None
 
 
 def test_looking_at_a_store_keeps_the_locks_that_this_process_holds_on_it(tmp_path: Path) -> None:

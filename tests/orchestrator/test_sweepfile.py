@@ -29,6 +29,7 @@ def test_a_sweep_file_is_the_same_model_as_a_grid(tmp_path: Path) -> None:
         ("grid: smoke\nbase:\n  train: {epochs: 1\n  x: 2\n", "sweep.yaml, line 4"),
         ("grid: smoke\n\tname: x\n", "sweep.yaml, line 2"),
         ("grid: smoke\ngrid: voc-part\n", "line 2.*`grid` is given twice"),
+        ("grid: smoke\n? [a, b]\n: 3\n", "line 2.*unhashable key"),
         ("- a\n- b\n", "holds a list, not fields"),
         ("", "holds nothing"),
         ("grid: smoke\nbas: {}\n", "unknown field `bas`. Did you mean 'base'"),
@@ -40,6 +41,14 @@ def test_a_sweep_file_is_the_same_model_as_a_grid(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_says_where_and_why(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         read_sweep_file(write(tmp_path, text))
+
+
+def test_yaml_merges_are_understood_and_are_no_repetition(tmp_path: Path) -> None:
+    rows = "include:\n- &row {category: cat, seed: 1}\n- {<<: *row, seed: 2}\n"
+    assert read_sweep_file(write(tmp_path, rows)).include == (
+        {"category": "cat", "seed": 1},
+        {"category": "cat", "seed": 2},
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

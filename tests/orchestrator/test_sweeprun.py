@@ -50,7 +50,7 @@ class Bench:
 
     def resume(self, name: str, *, failed: bool = False) -> SweepReport:
         self.pool = ScriptedPool()
-        return service.resume_sweep(self.settings, name, self.display, retry_failed=failed, open_pool=self.open_pool)
+        return service.resume_sweep(self.settings, name, self.display, failed=failed, open_pool=self.open_pool)
 
     def run_status(self, name: str) -> str:
         from mlflow import MlflowClient

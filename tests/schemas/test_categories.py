@@ -24,6 +24,14 @@ def test_landmarks_are_those_of_the_paper() -> None:
     assert by_label["cub-bird"] == ("forehead", "back", "tail")
 
 
+def test_parts_are_those_of_the_paper() -> None:
+    by_label = {c.label: c.parts for c in CATEGORIES}
+    assert by_label["voc-bird"] == by_label["cub-bird"] == ("head", "torso", "legs", "tail")
+    assert by_label["voc-cat"] == by_label["voc-dog"] == ("head", "torso", "frontal_legs", "back_legs", "tail")
+    hoofed = {by_label[label] for label in ("voc-cow", "voc-horse", "voc-sheep", "ilsvrc-zebra")}
+    assert hoofed == {("head", "torso", "frontal_legs", "back_legs")}
+
+
 @pytest.mark.parametrize(
     ("word", "ids"),
     [

@@ -68,6 +68,8 @@ def test_a_key_is_the_same_in_every_process_and_for_every_order_of_fields() -> N
         {"train": {"mirror": False}}, {"train": {"clip_gradient": 1.0}}, {"train": {"decay_epochs": 2}},
         {"train": {"faster_biases": True}},
         {"evaluation": {"split": "all"}}, {"evaluation": {"top_images": 3}}, {"seed": 1}, {"recipe": 99},
+        {"evaluation": {"part_regions": "bilinear"}}, {"evaluation": {"round_radius": 0.2}},
+        {"evaluation": {"valid_share": 0.02}},
     ],
     ids=str,
 )  # fmt: skip

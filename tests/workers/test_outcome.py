@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
 
 from toy import toy_spec
@@ -56,3 +58,14 @@ def test_the_table_of_filters_leaves_empty_what_has_no_value(tmp_path: Path) -> 
         "9",
     )
     assert dict(zip(names, second.split(","), strict=True))["instability.head"] == ""
+
+
+def test_the_table_of_filters_has_a_column_for_every_part(tmp_path: Path) -> None:
+    measured = replace(row(0, 0.25), part_interpretability=0.5, best_part="tail", per_part={"head": 0.25, "tail": 0.5})
+    silent = replace(row(1, None), per_part={"head": None, "tail": None})
+    write_filters(tmp_path / "filters.csv", [measured, silent])
+    with open(tmp_path / "filters.csv", newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["part_interpretability"], first["best_part"]) == ("0.5", "tail")
+    assert (first["part.head"], first["part.tail"]) == ("0.25", "0.5")
+    assert (second["part_interpretability"], second["best_part"], second["part.head"]) == ("", "", "")

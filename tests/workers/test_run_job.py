@@ -150,12 +150,14 @@ def test_a_job_asked_to_stop_before_it_began_leaves_nothing(desk: Desk) -> None:
     assert (result.stop_reason, result.epochs_done, result.checkpoint) == (StopReason.INTERRUPTED, 0, None)
 
 
+RECIPE = {
+    "source": "pretrain", "epochs": 2, "batch_size": 8,
+    "data": {"categories": ("voc_part/cat", "voc_part/dog"), "train_per_category": 8, "test_per_category": 4},
+}  # fmt: skip
+
+
 def test_a_category_job_starts_from_the_pretraining_job(desk: Desk) -> None:
-    recipe = {
-        "source": "pretrain", "epochs": 2, "batch_size": 8,
-        "data": {"categories": ("voc_part/cat", "voc_part/dog"), "train_per_category": 8, "test_per_category": 4},
-    }  # fmt: skip
-    spec = toy_spec(weights=recipe, train__freeze_below="conv4")
+    spec = toy_spec(weights=RECIPE, train__freeze_below="conv4")
     assert spec.upstream is not None
     upstream = desk.run(desk.order(spec.upstream))
     assert upstream.stop_reason is StopReason.FINISHED
@@ -166,6 +168,32 @@ def test_a_category_job_starts_from_the_pretraining_job(desk: Desk) -> None:
     before, after = weights(upstream.checkpoint, spec.upstream), weights(result.checkpoint, spec)
     assert torch.equal(before["blocks.conv3.conv.weight"], after["blocks.conv3.conv.weight"])
     assert not torch.equal(before["blocks.conv5.conv.weight"], after["blocks.conv5.conv.weight"])
+
+
+def test_a_deleted_pretraining_checkpoint_comes_back_from_its_run(desk: Desk) -> None:
+    spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
+    assert spec.upstream is not None
+    order = desk.order(spec.upstream)
+    pointer = desk.run(order).checkpoint
+    assert pointer is not None
+    Path(pointer.path).unlink()
+    lost = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=desk.new_run()))
+    assert lost.failure is not None
+    assert lost.failure.kind == "CheckpointError"
+    found = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=order.run_id))
+    assert (found.stop_reason, found.failure) == (StopReason.FINISHED, None)
+    assert Path(pointer.path).exists()
+    assert not list(desk.checkpoint_dir.glob(".fetched-*"))
+
+
+def test_checkpoints_may_move_with_their_home(desk: Desk, tmp_path: Path) -> None:
+    spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
+    assert spec.upstream is not None
+    pointer = desk.run(desk.order(spec.upstream)).checkpoint
+    (tmp_path / "moved").mkdir()
+    (desk.checkpoint_dir / spec.upstream.key).rename(tmp_path / "moved" / spec.upstream.key)
+    result = desk.run(desk.order(spec, upstream=pointer, checkpoint_dir=str(tmp_path / "moved")))
+    assert (result.stop_reason, result.failure) == (StopReason.FINISHED, None)
 
 
 def test_a_job_that_diverges_says_where_and_keeps_its_checkpoint(desk: Desk) -> None:
@@ -185,7 +213,7 @@ def test_data_other_than_planned_is_bad_data(desk: Desk) -> None:
 
 def test_a_store_that_cannot_be_reached_is_not_the_jobs_fault(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    result = desk.run(desk.order(toy_spec(), tracking_uri="http://127.0.0.1:9"))
+    result = desk.run(desk.order(toy_spec(), tracking_uri="http://127.0.0.1:9", store_patience=0.0))
     assert result.stop_reason is StopReason.STORE_UNREACHABLE
 
 

@@ -60,13 +60,22 @@ def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
     run_id = new_run()
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "filters.csv").write_text("filter\n0\n")
-    metrics = JobMetrics(test_accuracy=0.9, train_accuracy=1.0, peak_spread=0.2, landmark_instability={"head": 0.1})
+    metrics = JobMetrics(
+        test_accuracy=0.9,
+        train_accuracy=1.0,
+        peak_spread=0.2,
+        landmark_instability={"head": 0.1},
+        part_interpretability=0.4,
+        part_association={"tail": 0.3},
+    )
     for _ in range(2):
         RunLog(store.uri, run_id).log_outcome(metrics, tmp_path)
     run = store.client.get_run(run_id)
     assert run.data.metrics["test_accuracy"] == 0.9
     assert run.data.metrics["peak_spread"] == 0.2
     assert run.data.metrics["location_instability.head"] == 0.1
+    assert run.data.metrics["part_interpretability"] == 0.4
+    assert run.data.metrics["part_association.tail"] == 0.3
     assert "location_instability" not in run.data.metrics  # nothing was measured, which is not 0
     assert [item.path for item in store.client.list_artifacts(run_id, "tables")] == ["tables/filters.csv"]
 

@@ -9,7 +9,7 @@ import torch
 
 from interp_model.network import Network, build_network
 from schemas.job import JobSpec
-from workers.data.dataset import JobData, Split
+from workers.data.dataset import JobData, Rows, Split
 from workers.devices import make_deterministic, seed_torch
 from workers.inputs import Inputs
 from workers.train import Trainer
@@ -49,9 +49,8 @@ def toy_split(n_images: int = 24, *, seed: int = 0, categories: int = 1) -> Spli
         landmark_NK2[n, 0] = row + 10, column + 10
     index_N = np.arange(n_images)
     names = tuple(f"toy {n}" for n in range(n_images))
-    return Split(
-        label_N, 1 - label_N if categories == 1 else label_N, landmark_NK2, names, (images_NSS3,), 0 * index_N, index_N
-    )
+    category_N = 1 - label_N if categories == 1 else label_N
+    return Split(label_N, category_N, landmark_NK2, names, Rows((images_NSS3,), 0 * index_N, index_N))
 
 
 def toy_data(spec: JobSpec) -> JobData:

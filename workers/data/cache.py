@@ -1,4 +1,4 @@
-"""Pictures prepared once per machine: a set is a folder of memory-mapped arrays that appears whole or not at all."""
+"""Pictures prepared once per machine: a set is a folder with a memory-mapped array that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Prepared(NamedTuple):
     item: int
     """Which of the things that the set was asked for: some may be unreadable and left out."""
     name: str
-    image_SS3: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    """(S, S, 3) of a picture, (S, S) of a map of its parts."""
     landmarks: dict[str, tuple[float, float]]
     """(row, column) in pixel indices; only those that can be seen."""
 
@@ -40,7 +41,7 @@ class ImageSet:
     """An open set; row r of every field belongs to one picture."""
 
     key: str
-    images_NSS3: NDArray[np.uint8]
+    pixels_N: NDArray[np.uint8]
     items: tuple[int, ...]
     names: tuple[str, ...]
     landmarks: tuple[dict[str, tuple[float, float]], ...]
@@ -54,20 +55,23 @@ Report = Callable[[str], None]
 """Told what is being done, often enough to stop there: it may raise."""
 
 
-def open_set(cache_dir: Path, key: str, capacity: int, size: int, build: Build, report: Report) -> ImageSet:
+def open_set(cache_dir: Path, key: str, shape: tuple[int, ...], build: Build, report: Report) -> ImageSet:
     """The set with this key, prepared now if no process has done so before.
 
     A process that is killed leaves a `.partial` folder that nobody reads and the next one removes.
+
+    Args:
+        shape: of the array: as many rows as there may be pictures, then the shape of one.
     """
     final = cache_dir / FOLDER / key
     if not _is_whole(final):
         with _explained(cache_dir):
             final.parent.mkdir(parents=True, exist_ok=True)
-            _prepare(final, capacity, size, build, report)
+            _prepare(final, shape, build, report)
     return _open(final)
 
 
-def _prepare(final: Path, capacity: int, size: int, build: Build, report: Report) -> None:
+def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: Report) -> None:
     with _alone(final, report):
         if _is_whole(final):
             return
@@ -75,7 +79,7 @@ def _prepare(final: Path, capacity: int, size: int, build: Build, report: Report
             shutil.rmtree(leftover, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".partial", dir=final.parent))
         try:
-            _write(partial, capacity, size, build())
+            _write(partial, (max(1, shape[0]), *shape[1:]), build())
             os.replace(partial, final)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -98,8 +102,7 @@ def _alone(final: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-def _write(folder: Path, capacity: int, size: int, pictures: Iterable[Prepared | str]) -> None:
-    shape = (max(1, capacity), size, size, 3)
+def _write(folder: Path, shape: tuple[int, ...], pictures: Iterable[Prepared | str]) -> None:
     rows: list[tuple[int, str, dict[str, tuple[float, float]]]] = []
     skipped: list[str] = []
     # Written, not mapped: on a full disk a write raises, where a store into a mapped file ends the process (SIGBUS).
@@ -110,7 +113,7 @@ def _write(folder: Path, capacity: int, size: int, pictures: Iterable[Prepared |
             if isinstance(picture, str):
                 skipped.append(picture)
                 continue
-            file.write(picture.image_SS3.tobytes())
+            file.write(picture.pixels.tobytes())
             rows.append((picture.item, picture.name, picture.landmarks))
         file.flush()
         file.truncate(end)  # rows that skipped pictures leave empty
@@ -130,10 +133,10 @@ def _is_whole(folder: Path) -> bool:
 
 def _open(folder: Path) -> ImageSet:
     info = json.loads((folder / _INFO).read_bytes())
-    images = np.load(folder / _IMAGES, mmap_mode="r")
+    pixels_N = np.load(folder / _IMAGES, mmap_mode="r")
     items, names, landmarks = zip(*info["rows"], strict=True) if info["rows"] else ((), (), ())
     seen = tuple({name: (row, column) for name, (row, column) in marks.items()} for marks in landmarks)
-    return ImageSet(folder.name, images, items, names, seen, tuple(info["skipped"]))
+    return ImageSet(folder.name, pixels_N, items, names, seen, tuple(info["skipped"]))
 
 
 @contextmanager

@@ -161,7 +161,7 @@ def data_digest(data: DataSpec, data_root: Path | None, *, cache_dir: Path | Non
 
 
 def category_digest(category_id: str, root: Path, memo: FileMemo) -> str:
-    annotations = [_file_digest(path, path.stat().st_mtime_ns) for path in annotation_files(category_id, root)]
+    annotations = [file_digest(path) for path in annotation_files(category_id, root)]
     return combine([category_id, *annotations, records_digest(records_of(category_id, root), memo)])
 
 
@@ -170,6 +170,11 @@ def records_digest(records: Iterable[Record], memo: FileMemo) -> str:
     return combine(f"{record.name} {memo.facts(record.image).digest}" for record in records)
 
 
-@lru_cache(maxsize=256)
+def file_digest(path: Path) -> str:
+    """Of an annotation file; read once in a process."""
+    return _file_digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
 def _file_digest(path: Path, mtime_ns: int) -> str:
     return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

@@ -45,6 +45,14 @@ def crop(picture: Image.Image, record: Record, size: int, landmark_names: Sequen
     return np.asarray(square, dtype=np.uint8), carry(record.landmarks, landmark_names, box, size)
 
 
+def crop_parts(parts_HW: Pixels, record: Record, size: int) -> Pixels:
+    """The same square of a map of parts, whose values are no quantities: every pixel takes the nearest one's."""
+    picture = Image.fromarray(parts_HW)
+    return np.asarray(
+        picture.resize((size, size), Image.Resampling.NEAREST, box=_within(record.box, picture)), dtype=np.uint8
+    )
+
+
 def _within(box: Box | None, picture: Image.Image) -> Box:
     if box is None:
         return Box(0, 0, picture.width, picture.height)

@@ -1,15 +1,16 @@
 """Which pictures a job trains on, is tested on and is measured on, as arrays shared by all jobs of the machine.
 
-Legend: N pictures of a split, B of a batch, S side of the square, K landmarks, 2 is (row, column).
+Legend: N pictures of a split, B of a batch, S side of the square, K landmarks, 2 is (row, column); `...` stands for
+(S, S, 3) of pictures and (S, S) of part maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,37 @@ from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from workers.data.animals import GENERATOR_VERSION
 from workers.data.cache import ImageSet, Prepared, Report, open_set
-from workers.data.checks import check_data, data_digest, records_digest, skip_limit, too_many_unreadable
-from workers.data.crops import crop, decode
+from workers.data.checks import check_data, data_digest, file_digest, records_digest, skip_limit, too_many_unreadable
+from workers.data.crops import crop, crop_parts, decode
 from workers.data.files import FileMemo, combine
 from workers.data.records import Record
 from workers.data.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
 from workers.data.split import even_split, pick, share_out, take_evenly
 
+if TYPE_CHECKING:
+    from workers.data.generated import Generated
+
 CHUNK = 16
 """Generated animals per set: small, so that a few negatives of a category cost little to prepare."""
 
 _MEAN_BATCH = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Pictures or part maps, row by row from the sets in which they lie."""
+
+    sources: tuple[NDArray[np.uint8], ...]
+    source_N: NDArray[np.int64]
+    row_N: NDArray[np.int64]
+
+    def take(self, index_B: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
+        """Copies of some rows: (B, ...)."""
+        taken = np.asarray(index_B, dtype=np.int64)
+        rows_B = np.empty((len(taken), *self.sources[0].shape[1:]), dtype=np.uint8)
+        for b, n in enumerate(taken):
+            rows_B[b] = self.sources[self.source_N[n]][self.row_N[n]]
+        return rows_B
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,20 +62,17 @@ class Split:
     landmarks_NK2: NDArray[np.float32]
     """Pixel indices of the square input, NaN where a landmark is hidden, outside, or not one of the category's."""
     names_N: tuple[str, ...]
-    _sources: tuple[NDArray[np.uint8], ...]
-    _source_N: NDArray[np.int64]
-    _row_N: NDArray[np.int64]
+    images_NSS3: Rows
+    parts_NSS: Rows | None = None
+    """Bit k is set where the category's k-th part is: annotated parts may overlap. Of `JobData.measured` only, and None
+    where nobody drew the parts."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def take(self, index_B: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
         """Pictures as (B, S, S, 3), RGB."""
-        taken = np.asarray(index_B, dtype=np.int64)
-        pictures_BSS3 = np.empty((len(taken), *self._sources[0].shape[1:]), dtype=np.uint8)
-        for b, n in enumerate(taken):
-            pictures_BSS3[b] = self._sources[self._source_N[n]][self._row_N[n]]
-        return pictures_BSS3
+        return self.images_NSS3.take(index_B)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +103,8 @@ class _Picture(NamedTuple):
     is_positive: bool
     photograph: str
     """Equal for objects of one photograph."""
+    open_parts: Callable[[], ImageSet] | None
+    """The set that has this picture's part map in the same row; None where nobody drew it."""
 
 
 class _Sides(NamedTuple):
@@ -144,7 +164,7 @@ def _lay_out(
     return JobData(
         train=train_split,
         test=split(test),
-        measured=split(measured),
+        measured=replace(split(measured), parts_NSS=_part_maps(measured)),
         mean_SS3=_mean(train_split),
         label_names=tuple(BY_ID[name].label for name in data.categories),
         category_names=category_names,
@@ -158,8 +178,6 @@ def _lay_out(
 def _split(
     pictures: list[_Picture], category_names: tuple[str, ...], landmark_names: tuple[str, ...], is_single: bool
 ) -> Split:
-    sets = {picture.set.key: picture.set for picture in pictures}
-    position = {key: i for i, key in enumerate(sets)}
     category_N = np.array([category_names.index(picture.category) for picture in pictures], dtype=np.int64)
     landmarks_NK2 = np.full((len(pictures), len(landmark_names), 2), np.nan, dtype=np.float32)
     for n, picture in enumerate(pictures):
@@ -172,9 +190,28 @@ def _split(
         categories_N=category_N,
         landmarks_NK2=landmarks_NK2,
         names_N=tuple(picture.set.names[picture.row] for picture in pictures),
-        _sources=tuple(found.images_NSS3 for found in sets.values()),
-        _source_N=np.array([position[picture.set.key] for picture in pictures], dtype=np.int64),
-        _row_N=np.array([picture.row for picture in pictures], dtype=np.int64),
+        images_NSS3=_rows(pictures, {picture.set.key: picture.set for picture in pictures}),
+    )
+
+
+def _part_maps(pictures: list[_Picture]) -> Rows | None:
+    """Prepared for these pictures alone: nobody looks at the parts of the others."""
+    sets: dict[str, ImageSet] = {}
+    for picture in pictures:
+        if picture.open_parts is None:
+            return None
+        if picture.set.key not in sets:
+            sets[picture.set.key] = picture.open_parts()
+    return _rows(pictures, sets)
+
+
+def _rows(pictures: list[_Picture], sets: dict[str, ImageSet]) -> Rows:
+    """`sets` by the key of the set that each picture lies in."""
+    position = {key: i for i, key in enumerate(sets)}
+    return Rows(
+        tuple(found.pixels_N for found in sets.values()),
+        np.array([position[picture.set.key] for picture in pictures], dtype=np.int64),
+        np.array([picture.row for picture in pictures], dtype=np.int64),
     )
 
 
@@ -224,26 +261,43 @@ class _Animals:
             chunk = index // CHUNK
             if chunk not in chunks:
                 chunks[chunk] = self._chunk(category, split, chunk)
+            parts = partial(self._chunk_parts, category, split, chunk)
             pictures.append(
-                _Picture(chunks[chunk], index % CHUNK, category, is_positive, f"{category} {split} {index}")
+                _Picture(chunks[chunk], index % CHUNK, category, is_positive, f"{category} {split} {index}", parts)
             )
         return pictures
 
     def _chunk(self, category: str, split: str, chunk: int) -> ImageSet:
-        key = f"{category.replace('/', '-')}-{split}-{chunk}-{self.size}px-v{GENERATOR_VERSION}"
-        return open_set(
-            self.cache_dir, key, CHUNK, self.size, lambda: self._draw_chunk(category, split, chunk), self.report
-        )
+        def build() -> Iterator[Prepared]:
+            for index, name, picture in self._draw_chunk(category, split, chunk):
+                seen = {name: at for name, at in picture.landmarks.items() if at[0] == at[0]}
+                yield Prepared(index, name, picture.image_SS3, seen)
 
-    def _draw_chunk(self, category: str, split: str, chunk: int) -> Iterator[Prepared]:
+        shape = (CHUNK, self.size, self.size, 3)
+        return open_set(self.cache_dir, self._key(category, split, chunk), shape, build, self.report)
+
+    def _chunk_parts(self, category: str, split: str, chunk: int) -> ImageSet:
+        """A set of its own: drawn once more for the few pictures that are measured, instead of kept for all."""
+
+        def build() -> Iterator[Prepared]:
+            from workers.data.generated import merge_parts
+
+            for index, name, picture in self._draw_chunk(category, split, chunk):
+                yield Prepared(index, name, merge_parts(picture.parts_SS, BY_ID[category].parts), {})
+
+        key = f"{self._key(category, split, chunk)}-parts-r{RECIPE_VERSION}"
+        return open_set(self.cache_dir, key, (CHUNK, self.size, self.size), build, self.report)
+
+    def _key(self, category: str, split: str, chunk: int) -> str:
+        return f"{category.replace('/', '-')}-{split}-{chunk}-{self.size}px-v{GENERATOR_VERSION}"
+
+    def _draw_chunk(self, category: str, split: str, chunk: int) -> Iterator[tuple[int, str, Generated]]:
         from workers.data.generated import generate  # imports cv2, which a job on prepared sets does not need
 
         self.report(f"drawing {BY_ID[category].label}")
         for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
-            picture = generate(category, index, self.size, split=split)
             name = f"generated {BY_ID[category].label} {split} {index}"
-            seen = {name: at for name, at in picture.landmarks.items() if at[0] == at[0]}
-            yield Prepared(index, name, picture.image_SS3, seen)
+            yield index, name, generate(category, index, self.size, split=split)
 
 
 @dataclass(frozen=True)
@@ -287,11 +341,13 @@ class _Photographs:
     def _sides(self, category: str, records: list[Record], *, is_positive: bool) -> _Sides:
         prepared = self._prepared(category, records)
         row_of = {item: row for row, item in enumerate(prepared.items)}
+        has_masks = is_positive and all(record.masks for record in records)
+        open_parts = partial(self._parts, category, records, prepared) if has_masks else None
         train, test = self._split(records)
         return _Sides(
             *(
                 [
-                    _Picture(prepared, row_of[i], category, is_positive, str(records[i].image))
+                    _Picture(prepared, row_of[i], category, is_positive, str(records[i].image), open_parts)
                     for i in side
                     if i in row_of
                 ]
@@ -310,9 +366,26 @@ class _Photographs:
         boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
         digest = combine([records_digest(records, memo), boxes])[:16]
         key = f"{category.replace('/', '-')}-{self.size}px-{digest}-r{RECIPE_VERSION}"
-        return open_set(
-            self.cache_dir, key, len(records), self.size, lambda: self._crops(category, records), self.report
-        )
+        shape = (len(records), self.size, self.size, 3)
+        return open_set(self.cache_dir, key, shape, lambda: self._crops(category, records), self.report)
+
+    def _parts(self, category: str, records: list[Record], prepared: ImageSet) -> ImageSet:
+        """Part maps of the pictures of a prepared set, row by row."""
+        digest = combine(file_digest(path) for path in sorted({r.masks for r in records if r.masks}))[:16]
+        shape = (len(prepared.items), self.size, self.size)
+        key = f"{prepared.key}-parts-{digest}"
+        return open_set(self.cache_dir, key, shape, lambda: self._part_maps(category, records, prepared), self.report)
+
+    def _part_maps(self, category: str, records: list[Record], prepared: ImageSet) -> Iterator[Prepared]:
+        from workers.data.voc_masks import part_map
+
+        memo = FileMemo(self.cache_dir)
+        for row, item in enumerate(prepared.items):
+            if row % 50 == 0:
+                self.report(f"reading part masks of {category}: {row} of {len(prepared.items)}")
+            facts = memo.facts(records[item].image)
+            parts_HW = part_map(records[item], BY_ID[category], (facts.height, facts.width))
+            yield Prepared(item, records[item].name, crop_parts(parts_HW, records[item], self.size), {})
 
     def _crops(self, category: str, records: list[Record]) -> Iterator[Prepared | str]:
         names = BY_ID[category].landmarks if category in BY_ID else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -226,6 +227,25 @@ def part_labels(part: str) -> tuple[int, ...]:
     return tuple(LABEL[name] for name in within.get(part, (part,)))
 
 
+_DRAWN_AS = {
+    "head": ("head", "forehead"),
+    "torso": ("torso", "neck", "back", "wing"),
+    "frontal_legs": ("frontal_legs",),
+    "back_legs": ("legs",),
+    "legs": ("frontal_legs", "legs"),
+    "tail": ("tail",),
+}
+"""What is drawn of each part that part interpretability knows (`Category.parts`), merged as in Sec. 5.2.1."""
+
+
+def merge_parts(parts_SS: NDArray[np.uint8], parts: Sequence[str]) -> NDArray[np.uint8]:
+    """From the map of drawn parts, one whose bit k is set where the k-th of `parts` is."""
+    merged = np.zeros(len(PARTS), np.uint8)
+    for k, part in enumerate(parts):
+        merged[[LABEL[drawn] for drawn in _DRAWN_AS[part]]] |= np.uint8(1 << k)
+    return np.asarray(merged[parts_SS])
+
+
 def _photograph(canvas: Image, rng: Generator) -> Image:
     """Exposure, a colour cast, a little blur and sensor noise."""
     size = canvas.shape[0]
@@ -237,4 +257,4 @@ def _photograph(canvas: Image, rng: Generator) -> Image:
     return _to_bytes(canvas * gain.astype(np.float32) + (grain + np.float32(offset))[..., None])
 
 
-__all__ = ["GENERATOR_VERSION", "PARTS", "Generated", "generate", "part_labels"]
+__all__ = ["GENERATOR_VERSION", "PARTS", "Generated", "generate", "merge_parts", "part_labels"]

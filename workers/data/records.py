@@ -38,6 +38,8 @@ class Record(NamedTuple):
     """Of the category's landmarks, the ones that can be seen."""
     official: Literal["train", "test"] | None = None
     """Where the data set's own split puts it."""
+    masks: Path | None = None
+    """The file of Pascal VOC Part that has the masks of its parts."""
 
     @property
     def name(self) -> str:

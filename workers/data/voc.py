@@ -1,8 +1,9 @@
-"""Reads VOC Part: landmark tables (`truth/<category>.csv`) beside the original `VOCdevkit/VOC2010/JPEGImages`."""
+"""Reads VOC Part: landmark tables (`truth/<category>.csv`) beside the original `VOCdevkit/VOC2010`, masks included."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from workers.data.records import Box, Point, Record
 
 LANDMARK_OF_PART = {"1": "head", "2": "neck", "3": "torso"}
 _IMAGES = Path("VOCdevkit/VOC2010/JPEGImages")
+MASKS = Path("VOCdevkit/VOC2010/Annotations_Part")
 _CATEGORIES = ("bird", "cat", "cow", "dog", "horse", "sheep")
 
 
@@ -37,14 +39,29 @@ class VocPart:
         return [key for key in _CATEGORIES if _table(folder, key).is_file()]
 
     def annotation_files(self, folder: Path, key: str) -> list[Path]:
-        return [_table(folder, key)] if _table(folder, key).is_file() else []
+        if not _table(folder, key).is_file():
+            return []
+        masks = {record.masks for record in self.records(folder, key) if record.masks is not None}
+        return [_table(folder, key), *sorted(masks)]
 
     def records(self, folder: Path, key: str) -> list[Record]:
         table = _table(folder, key)
         if not table.is_file():
             return []
         stat = table.stat()
-        return list(_read(table, folder / _IMAGES, stat.st_size, stat.st_mtime_ns))
+        masked = _masks(folder / MASKS)
+        records = _read(table, folder / _IMAGES, stat.st_size, stat.st_mtime_ns)
+        return [record._replace(masks=masked.get(record.image.stem)) for record in records]
+
+
+def _masks(folder: Path) -> Mapping[str, Path]:
+    """The data set's files of masks by photograph: ten thousand, so they are listed once."""
+    return _listed(folder, folder.stat().st_mtime_ns) if folder.is_dir() else {}
+
+
+@lru_cache(maxsize=4)
+def _listed(folder: Path, mtime_ns: int) -> Mapping[str, Path]:
+    return {path.stem: path for path in folder.glob("*.mat")}
 
 
 def _table(folder: Path, key: str) -> Path:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.io import savemat
 
 VOC_COLUMNS = (
     "image", "object_id", "xmin", "ymin", "xmax", "ymax", "part", "part_instance",
@@ -64,3 +66,20 @@ def write_cub(root: Path, images: int) -> Path:
     (folder / "parts/part_locs.txt").write_text("\n".join(lines["locs"]))
     (folder / "parts/parts.txt").write_text("1 back\n2 beak\n6 forehead\n14 tail\n15 throat\n")
     return folder
+
+
+def write_part_masks(
+    path: Path, height: int, width: int, objects: Sequence[tuple[str, Mapping[str, Sequence[int]]]]
+) -> None:
+    """One `Annotations_Part` file: a box (top, left, bottom, right) for every part, and the object around them."""
+    listed = np.zeros((1, len(objects)), [(name, object) for name in ("class", "class_ind", "mask", "parts")])
+    for number, (key, parts) in enumerate(objects):
+        silhouette = np.zeros((height, width), np.uint8)
+        named = np.zeros((1, len(parts)) if parts else (0, 0), [("part_name", object), ("mask", object)])
+        for k, (name, (top, left, bottom, right)) in enumerate(parts.items()):
+            mask = np.zeros((height, width), np.uint8)
+            mask[top:bottom, left:right] = 1
+            silhouette |= mask
+            named[0, k] = (name, mask)
+        listed[0, number] = (key, 8, silhouette, named if parts else np.zeros((0, 0)))
+    savemat(path, {"anno": {"imname": path.stem, "objects": listed}}, do_compression=True)

@@ -15,7 +15,7 @@ from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from workers.data import dataset
 from workers.data.cache import FOLDER
 from workers.data.dataset import JobData, load_job_data
-from workers.data.generated import generate
+from workers.data.generated import generate, merge_parts
 
 SIZE = 48
 ANIMALS = DataSpec(categories=("voc_part/cat",), train_per_category=36, test_per_category=18)
@@ -64,6 +64,29 @@ def test_filters_are_measured_on_positives_of_the_chosen_split(shared_cache: Pat
     assert (len(held_out.measured), len(every.measured)) == (18, 54)
     assert set(held_out.measured.labels_N) == set(every.measured.labels_N) == {1}
     assert held_out.measured.names_N == held_out.test.names_N[:18]
+
+
+@pytest.mark.parametrize(("split", "first", "count"), [("test", ("test", 0), 18), ("all", ("train", 0), 54)])
+def test_measured_animals_have_the_map_of_their_parts(
+    shared_cache: Path, split: str, first: tuple[str, int], count: int
+) -> None:
+    data = load(ANIMALS, shared_cache, split=split)
+    assert data.measured.parts_NSS is not None
+    maps_NSS = data.measured.parts_NSS.take(range(count))
+    assert maps_NSS.shape == (count, SIZE, SIZE)
+    parts = BY_ID["voc_part/cat"].parts
+    for row, (side, index) in {0: first, count - 1: ("test", 17)}.items():
+        drawn = generate("voc_part/cat", index, SIZE, split=side)
+        assert (data.measured.take([row])[0] == drawn.image_SS3).all()
+        assert (maps_NSS[row] == merge_parts(drawn.parts_SS, parts)).all()
+
+
+def test_parts_are_kept_of_the_measured_pictures_alone(tmp_path: Path) -> None:
+    data = load(ANIMALS, tmp_path)
+    assert data.train.parts_NSS is data.test.parts_NSS is None
+    kept = [path.name for path in (tmp_path / FOLDER).iterdir() if path.is_dir() and "parts" in path.name]
+    assert len(kept) == 2  # 18 pictures in sets of 16
+    assert all(name.startswith("voc_part-cat-test-") for name in kept)
 
 
 def test_the_seed_chooses_negatives_and_leaves_positives_alone(shared_cache: Path) -> None:
@@ -116,6 +139,7 @@ def test_photographs_are_split_evenly_and_no_photograph_is_on_both_sides(data_ro
     photographs = [{name.split("#")[0] for name in split.names_N} for split in (data.train, data.test)]
     assert photographs[0] & photographs[1] == set()
     assert not data.generated
+    assert data.measured.parts_NSS is None
     assert data.skipped == ()
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from schemas.categories import CATEGORIES, Category
 from workers.data.animals import ANIMALS, GENERATOR_VERSION, Quadruped, individual
-from workers.data.generated import generate, part_labels
+from workers.data.generated import generate, merge_parts, part_labels
 from workers.data.shapes import PARTS
 
 IDS = [category.id for category in CATEGORIES]
@@ -95,6 +95,25 @@ def test_a_part_map_holds_known_parts_and_background() -> None:
     assert seen.min() == 0
     assert seen.max() < len(PARTS)
     assert set(seen) == set(range(len(PARTS)))
+
+
+def test_drawn_parts_are_merged_as_the_paper_merges_them() -> None:
+    drawn = np.arange(len(PARTS), dtype=np.uint8)[None]
+    number = {name: place for place, name in enumerate(PARTS)}
+    cat = merge_parts(drawn, ("head", "torso", "frontal_legs", "back_legs", "tail"))[0]
+    assert [cat[number[name]] for name in ("head", "forehead", "neck", "torso", "back", "wing")] == [1, 1, 2, 2, 2, 2]
+    assert [cat[number[name]] for name in ("frontal_legs", "legs", "tail", "background")] == [4, 8, 16, 0]
+    bird = merge_parts(drawn, ("head", "torso", "legs", "tail"))[0]
+    assert bird[number["frontal_legs"]] == bird[number["legs"]] == 4
+    cow = merge_parts(drawn, ("head", "torso", "frontal_legs", "back_legs"))[0]
+    assert cow[number["tail"]] == 0
+
+
+@pytest.mark.parametrize("category", CATEGORIES, ids=[category.label for category in CATEGORIES])
+def test_every_part_of_a_category_is_mostly_seen(category: Category) -> None:
+    maps = [merge_parts(generate(category.id, i, 64).parts_SS, category.parts) for i in range(20)]
+    seen = [[(part_map & 1 << k).any() for k in range(len(category.parts))] for part_map in maps]
+    assert (np.mean(seen, axis=0) > 0.6).all()
 
 
 def test_individuals_share_the_face_and_the_body_of_their_category_but_not_the_coat() -> None:

@@ -29,7 +29,7 @@ def open_four(folder: Path, asked: list[int] | None = None, report: Report = ign
             asked.append(1)
         return pictures(4)
 
-    return open_set(folder, "four", 4, 8, build, report)
+    return open_set(folder, "four", (4, 8, 8, 3), build, report)
 
 
 def visible_folders(root: Path) -> list[str]:
@@ -38,8 +38,8 @@ def visible_folders(root: Path) -> list[str]:
 
 def test_a_set_comes_back_as_it_was_prepared(tmp_path: Path) -> None:
     found = open_four(tmp_path)
-    assert found.images_NSS3[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
-    assert isinstance(found.images_NSS3, np.memmap)
+    assert found.pixels_N[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
+    assert isinstance(found.pixels_N, np.memmap)
     assert found.names[2] == "picture 2"
     assert found.landmarks[1] == {"head": (1.5, 2.0)}
 
@@ -56,10 +56,10 @@ def test_skipped_pictures_leave_their_place_to_the_next(tmp_path: Path) -> None:
         first, _, third = pictures(3)
         yield from (first, "broken.jpg", third)
 
-    found = open_set(tmp_path, "gap", 3, 8, build, ignore)
+    found = open_set(tmp_path, "gap", (3, 8, 8, 3), build, ignore)
     assert found.items == (0, 2)
     assert found.skipped == ("broken.jpg",)
-    assert found.images_NSS3[1].max() == 2
+    assert found.pixels_N[1].max() == 2
 
 
 def test_a_refused_set_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_refused_set_leaves_nothing_behind(tmp_path: Path) -> None:
         raise DataError("enough")
 
     with pytest.raises(DataError, match="enough"):
-        open_set(tmp_path, "refused", 4, 8, build, ignore)
+        open_set(tmp_path, "refused", (4, 8, 8, 3), build, ignore)
     assert visible_folders(tmp_path) == []
 
 
@@ -76,7 +76,7 @@ def test_a_set_cut_short_by_a_power_failure_is_prepared_again(tmp_path: Path) ->
     open_four(tmp_path)
     images = tmp_path / FOLDER / "four/images.npy"
     images.write_bytes(images.read_bytes()[:200])
-    assert open_four(tmp_path).images_NSS3[3].max() == 3
+    assert open_four(tmp_path).pixels_N[3].max() == 3
 
 
 def test_a_set_without_its_list_is_prepared_again(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> 
         "def build():\n"
         "    yield Prepared(0, 'half', np.full((8, 8, 3), 99, np.uint8), {})\n"
         "    print('half', flush=True); sys.stdin.read()\n"
-        f"open_set(Path({str(tmp_path)!r}), 'four', 4, 8, build, print)"
+        f"open_set(Path({str(tmp_path)!r}), 'four', (4, 8, 8, 3), build, print)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
@@ -119,7 +119,7 @@ def test_a_job_that_waits_for_anothers_set_says_so_and_can_be_stopped(
             open_four(tmp_path, report=stop_at_the_third_word)
         return pictures(4)
 
-    assert len(open_set(tmp_path, "four", 4, 8, build, ignore).names) == 4
+    assert len(open_set(tmp_path, "four", (4, 8, 8, 3), build, ignore).names) == 4
     assert heard == ["waiting for another job that prepares four"] * 3
 
 
@@ -138,7 +138,7 @@ def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_pat
         "def build():\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "    for i in range(4): yield Prepared(i, 'x', np.ones((64, 64, 3), np.uint8), {})\n"
-        f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', 4, 64, build, print)\n"
+        f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', (4, 64, 64, 3), build, print)\n"
         "except StoreError as error:\n    print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,0 +1,223 @@
+"""Text and JSON of the commands that keep a sweep going: requeue, cancel, pause, why, logs, fsck and gc."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from orchestrator.causes import Cause
+from orchestrator.cleanup import Waste
+from orchestrator.compare import PlanStatus
+from orchestrator.control import Controlled
+from orchestrator.fsck import Mend
+from orchestrator.joblogs import LogText
+from orchestrator.records import JobRecord
+from orchestrator.render import LISTED, plain_table
+from orchestrator.service import FsckReport, Requeued, Why
+
+
+def requeue_text(done: Requeued) -> RenderableType:
+    lines = [f"  {job.key}  {job.title} ({job.stop_reason})" for job in done.jobs[:LISTED]]
+    if len(done.jobs) > LISTED:
+        lines.append(f"  ... and {len(done.jobs) - LISTED} more")
+    how = "from the beginning" if done.from_scratch else "from their last checkpoints"
+    head = f"sweep {done.sweep}: {len(done.jobs)} jobs are put back. They go on {how} with: orch resume {done.sweep}"
+    return Text("\n".join([head, *lines]))
+
+
+def requeue_json(done: Requeued) -> dict[str, Any]:
+    jobs = [{"key": job.key, "title": job.title, "stop_reason": _word(job.stop_reason)} for job in done.jobs]
+    return {"sweep": done.sweep, "requeued": len(done.jobs), "from_scratch": done.from_scratch, "jobs": jobs}
+
+
+def control_text(done: Controlled) -> RenderableType:
+    return Text("\n".join(_control_lines(done)))
+
+
+def _control_lines(done: Controlled) -> list[str]:
+    what = f"{done.job} of sweep {done.sweep}" if done.job else f"sweep {done.sweep}"
+    verb, asked = ("cancelled", "cancels") if done.kind == "cancel" else ("paused", "pauses")
+    if done.driver or done.heard:
+        who = f"process {done.driver.pid} on {done.driver.host}" if done.driver else "its driver"
+        if not done.heard:
+            return [f"{who} was asked, but has not answered yet; it {asked} {what} as soon as it looks. "
+                    f"See: orch status {done.sweep}"]  # fmt: skip
+        return [f"{who} {asked} {what}: what runs saves a checkpoint and ends. See: orch status {done.sweep}",
+                *_afterwards(done)]  # fmt: skip
+    if done.kind == "pause":
+        state = "every job is done" if not done.left else f"{done.left} jobs are left; run them with: " \
+            f"orch resume {done.sweep}"  # fmt: skip
+        return [f"nobody drives {what}, so there is nothing to pause: {state}."]
+    if not done.changed:
+        return [f"nothing of {what} can be cancelled: {_why_not(done)}."]
+    lines = [f"{what}: {len(done.changed)} jobs are {verb}: {_few(done.changed)}."] if not done.job else [
+        f"{what} is {verb}."]  # fmt: skip
+    if done.never_begun:
+        lines.append(f"{done.never_begun} jobs were never begun and stay so.")
+    return [*lines, *_afterwards(done)]
+
+
+def _why_not(done: Controlled) -> str:
+    if done.running_elsewhere:
+        return f"another sweep's driver has {_few(done.running_elsewhere)} in hand; cancel it there"
+    if done.never_begun:
+        return f"{done.never_begun} jobs were never begun, and nobody drives it"
+    return "it has ended" if done.job or done.left else "every job is done"
+
+
+def _afterwards(done: Controlled) -> list[str]:
+    if done.job:
+        return [f"Put it back with: orch requeue {done.sweep} --cancelled"]
+    return [f"Go on with: orch resume {done.sweep}"]
+
+
+def _few(titles: Sequence[str]) -> str:
+    return ", ".join(titles[:4]) + (f" and {len(titles) - 4} more" if len(titles) > 4 else "")
+
+
+def control_json(done: Controlled) -> dict[str, Any]:
+    return {
+        "sweep": done.sweep,
+        "kind": done.kind,
+        "job": done.job,
+        "driver": done.driver.model_dump() if done.driver else None,
+        "heard": done.heard,
+        "cancelled": list(done.changed),
+        "running_elsewhere": list(done.running_elsewhere),
+        "never_begun": done.never_begun,
+        "left": done.left,
+    }
+
+
+def why_text(found: Why) -> RenderableType:
+    if not found.causes:
+        return Text(_nothing_wrong(found))
+    parts: list[RenderableType] = []
+    for cause, tail in found.causes:
+        parts += [*_cause_lines(cause, found.sweep, tail), Text("")]
+    return Group(*parts[:-1])
+
+
+def _nothing_wrong(found: Why) -> str:
+    what = found.job or f"sweep {found.sweep}"
+    waiting = sum(job.status in (PlanStatus.NEW, PlanStatus.CHANGED) for job in found.jobs)
+    running = sum(job.status is PlanStatus.RUNNING for job in found.jobs)
+    if waiting or running:
+        return f"{what}: nothing has gone wrong; {running} running, {waiting} not begun. `orch resume {found.sweep}` " \
+            "runs what is left."  # fmt: skip
+    return f"{what}: nothing has gone wrong, everything is done."
+
+
+def _cause_lines(cause: Cause, sweep: str, tail: str) -> list[RenderableType]:
+    reason = f", {cause.reason}" if cause.reason else ""
+    mark = f" [{cause.fingerprint}]" if cause.fingerprint else ""
+    plural = "job" if len(cause.jobs) == 1 else "jobs"
+    head = f"{len(cause.jobs)} {plural} {cause.status}{reason}{mark}, {cause.attempts} attempts"
+    lines: list[RenderableType] = [Text(head, style="bold red" if cause.status is PlanStatus.FAILED else "bold yellow")]
+    message = (
+        cause.message.strip() if cause.status is not PlanStatus.FAILED else f"{cause.kind}: {cause.message.strip()}"
+    )
+    lines.append(Text(f"  {message}"))
+    lines += [
+        Text(f"  {job.spec.key}  {job.spec.title}, attempt {job.record.attempt if job.record else 0}")
+        for job in cause.jobs[:LISTED]
+    ]
+    if len(cause.jobs) > LISTED:
+        lines.append(Text(f"  ... and {len(cause.jobs) - LISTED} more"))
+    if tail and cause.status is PlanStatus.FAILED:
+        lines.append(Text(f"  the end of the log of {cause.jobs[0].spec.key}:", style="dim"))
+        lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
+    lines.append(Text(f"  next: {cause.advice(sweep)}"))
+    return lines
+
+
+def why_json(found: Why) -> dict[str, Any]:
+    return {
+        "sweep": found.sweep,
+        "job": found.job,
+        "causes": [
+            {
+                "status": cause.status.value,
+                "reason": _word(cause.reason),
+                "fingerprint": cause.fingerprint or None,
+                "kind": cause.kind,
+                "message": cause.message,
+                "attempts": cause.attempts,
+                "jobs": [
+                    {"key": job.spec.key, "title": job.spec.title, "attempt": job.record.attempt if job.record else 0}
+                    for job in cause.jobs
+                ],
+                "log": tail,
+                "next": cause.advice(found.sweep),
+            }
+            for cause, tail in found.causes
+        ],
+    }
+
+
+def log_json(record: JobRecord, log: LogText) -> dict[str, Any]:
+    return {
+        "key": record.key,
+        "title": record.title,
+        "attempt": log.attempt,
+        "attempts": list(log.attempts),
+        "path": log.path,
+        "lines": log.text.splitlines(),
+    }
+
+
+def fsck_text(report: FsckReport) -> RenderableType:
+    if not report.found:
+        return Text("Everything is as it should be.")
+    rows = plain_table("what must hold", "where", "what was found", "mended" if report.repaired else "to do")
+    for one in report.found:
+        finding = one.finding
+        can = finding.advice or ("`orch fsck --repair`" if finding.mend is not Mend.NOTHING else "")
+        rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
+    return rows
+
+
+def fsck_json(report: FsckReport) -> dict[str, Any]:
+    return {
+        "clean": not report.left,
+        "findings": [
+            {
+                "rule": one.finding.rule,
+                "where": one.finding.where,
+                "what": one.finding.what,
+                "can_be_mended": one.finding.mend is not Mend.NOTHING,
+                "mended": one.done or None,
+            }
+            for one in report.found
+        ],
+    }
+
+
+def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
+    if not waste:
+        return Text("Nothing to delete.")
+    rows = plain_table("what", "where", "size")
+    for one in waste:
+        rows.add_row(one.what, str(one.path), _size(one.size))
+    total = _size(sum(one.size for one in waste))
+    end = f"{total} in {len(waste)} folders; `orch gc` deletes them." if dry_run else f"{total} deleted."
+    return Group(rows, Text(end))
+
+
+def gc_json(waste: Sequence[Waste], dry_run: bool) -> dict[str, Any]:
+    found = [{"what": one.what, "path": str(one.path), "bytes": one.size} for one in waste]
+    return {"deleted": not dry_run, "bytes": sum(one.size for one in waste), "found": found}
+
+
+def _size(size: int) -> str:
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size} B"
+
+
+def _word(reason: object) -> str | None:
+    return str(reason) if reason else None
