@@ -14,6 +14,16 @@ from schemas.errors import SpecError
 from schemas.job import BackboneName, ModelSpec, Variant
 
 
+class Lrn(NamedTuple):
+    """Local response normalisation: y_i = x_i / (kappa + alpha sum_j x_j^2)^beta over `window` channels."""
+
+    window: int
+    kappa: float
+    alpha: float
+    """Of each square, as in MatConvNet's files; Caffe's and torch's is `window` times this."""
+    beta: float
+
+
 class Conv(NamedTuple):
     """A convolution followed by ReLU and, with `lrn`, local response normalisation."""
 
@@ -22,7 +32,11 @@ class Conv(NamedTuple):
     kernel: int
     stride: int = 1
     pad: int = 0
-    lrn: bool = False
+    lrn: Lrn | None = None
+    groups: int = 1
+    """Into so many parts inputs and outputs are divided, each output seeing the inputs of its own part."""
+    multiple_of: int = 1
+    """Of which the number of channels stays a multiple at every width, so that groups divide it."""
 
     @property
     def pads(self) -> tuple[int, int]:
@@ -62,7 +76,11 @@ def _vgg16() -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-# AlexNet is torchvision's, so that torchvision's weights load. VGG-M and VGG-S are MatConvNet's imagenet-vgg-m and -s.
+VGG_LRN = Lrn(5, 2.0, 1e-4, 0.75)
+ALEXNET_LRN = Lrn(5, 1.0, 2e-5, 0.75)
+
+# `alexnet` is torchvision's, so that torchvision's weights load; `alexnet_2012` is the original, on two GPUs' worth of
+# groups, as Caffe and MatConvNet publish it. VGG-M and VGG-S are MatConvNet's imagenet-vgg-m and -s.
 BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
     "alexnet": (
         Conv("conv1", 64, 11, 4, pad=2), Pool("pool1", 3, 2),
@@ -70,14 +88,20 @@ BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
         Conv("conv3", 384, 3, pad=1), Conv("conv4", 256, 3, pad=1),
         Conv("conv5", 256, 3, pad=1), Pool("pool5", 3, 2),
     ),
+    "alexnet_2012": (
+        Conv("conv1", 96, 11, 4, lrn=ALEXNET_LRN, multiple_of=2), Pool("pool1", 3, 2),
+        Conv("conv2", 256, 5, pad=2, lrn=ALEXNET_LRN, groups=2, multiple_of=2), Pool("pool2", 3, 2),
+        Conv("conv3", 384, 3, pad=1, multiple_of=2), Conv("conv4", 384, 3, pad=1, groups=2, multiple_of=2),
+        Conv("conv5", 256, 3, pad=1, groups=2, multiple_of=2), Pool("pool5", 3, 2),
+    ),
     "vgg_m": (
-        Conv("conv1", 96, 7, 2, lrn=True), Pool("pool1", 3, 2, pad_end=1),
-        Conv("conv2", 256, 5, 2, pad=1, lrn=True), Pool("pool2", 3, 2, pad_end=1),
+        Conv("conv1", 96, 7, 2, lrn=VGG_LRN), Pool("pool1", 3, 2, pad_end=1),
+        Conv("conv2", 256, 5, 2, pad=1, lrn=VGG_LRN), Pool("pool2", 3, 2, pad_end=1),
         Conv("conv3", 512, 3, pad=1), Conv("conv4", 512, 3, pad=1),
         Conv("conv5", 512, 3, pad=1), Pool("pool5", 3, 2),
     ),
     "vgg_s": (
-        Conv("conv1", 96, 7, 2, lrn=True), Pool("pool1", 3, 3, pad_end=2),
+        Conv("conv1", 96, 7, 2, lrn=VGG_LRN), Pool("pool1", 3, 3, pad_end=2),
         Conv("conv2", 256, 5), Pool("pool2", 2, 2, pad_end=1),
         Conv("conv3", 512, 3, pad=1), Conv("conv4", 512, 3, pad=1),
         Conv("conv5", 512, 3, pad=1), Pool("pool5", 3, 3, pad_end=1),
@@ -96,13 +120,14 @@ def layers_of(backbone: BackboneName, variant: Variant) -> tuple[Layer, ...]:
     layers = BACKBONES[backbone]
     if variant == "ordinary":
         return layers
-    new = Conv(NEW_LAYER, top_conv(backbone).channels, 3, pad=1)  # M filters of 3 x 3 x M, padded: same map side
+    # M filters of 3 x 3 x M, padded, so that the map keeps its side.
+    new = top_conv(backbone)._replace(name=NEW_LAYER, kernel=3, stride=1, pad=1, lrn=None, groups=1)
     return (*layers[:-1], new, layers[-1])
 
 
-def scaled_channels(channels: int, width: float) -> int:
+def scaled_channels(layer: Conv, width: float) -> int:
     """How many channels a layer keeps under the width multiplier."""
-    return max(1, round(channels * width))
+    return max(1, round(layer.channels * width / layer.multiple_of)) * layer.multiple_of
 
 
 def map_sides(layers: Sequence[Layer], input_size: int) -> Iterator[tuple[str, int]]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from interp_model.assignment import FilterCategories
+from interp_model.assignment import FilterCategories, SteadyCategories
 from interp_model.mask import peak_index
+from interp_model.mutual_information import fitness, mutual_information
 from interp_model.templates import make_templates, template_prior, template_strength
 from schemas.job import FilterLossSpec
 
@@ -27,20 +28,6 @@ WEAKEST = 0.01
 """A filter's mean peak counts as at least this share of its layer's."""
 SILENT = 1e-6
 """And as at least this much where the whole layer is silent."""
-
-
-def fitness(x_NFHW: Tensor, t_THW: Tensor) -> Tensor:
-    """tr(x T) = sum_ij x_ij t_ij of every map and template, as one matrix product: (N, F, T)."""
-    return x_NFHW.flatten(2) @ t_THW.flatten(1).T
-
-
-def mutual_information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Tensor:
-    """MI(X; T) of each filter over a batch, Z_T differentiated like everything else: (F,), in nats."""
-    fit_NFT = fitness(x_NFHW, t_THW)
-    log_px_given_t_NFT = fit_NFT.log_softmax(dim=0)  # Eq. 2, normalised over images
-    log_joint_NFT = log_px_given_t_NFT + prior_T.log()
-    log_px_NF1 = log_joint_NFT.logsumexp(dim=2, keepdim=True)
-    return (log_joint_NFT.exp() * (log_px_given_t_NFT - log_px_NF1)).sum(dim=(0, 2))  # -Eq. 1
 
 
 def batch_log_z(x_NFHW: Tensor, t_THW: Tensor) -> Tensor:
@@ -163,7 +150,8 @@ class FilterLoss(nn.Module):
         """
         super().__init__()
         self.spec = spec
-        self.categories = FilterCategories(categories, filters)
+        kind = SteadyCategories if spec.assignment == "steady" else FilterCategories
+        self.categories = kind(categories, filters)
         templates = side * side + 1
         self.register_buffer("t_THW", make_templates(side), persistent=False)
         self.register_buffer("prior_T", template_prior(side), persistent=False)

@@ -18,6 +18,7 @@ from interp_model.backbones import (
     FC_LAYERS,
     NEW_LAYER,
     Conv,
+    Lrn,
     Pool,
     check_input_size,
     first_trained,
@@ -56,9 +57,6 @@ TOP_BIAS_RATE: Final = 5.0
 NEW_BIAS_RATE: Final = 2.0
 """Of the biases of new layers beside their weights, in the released code."""
 
-LRN_GAIN: Final = 2.0**-0.75
-"""kappa^-beta, what local response normalisation leaves of a small signal."""
-
 
 class Output(NamedTuple):
     logits: Tensor
@@ -77,18 +75,21 @@ def to_input(pixels_NSS3: Tensor, mean_SS3: Tensor) -> Tensor:
 
 
 class ResponseNorm(nn.Module):
-    """MatConvNet's local response normalisation: y_i = x_i / (kappa + alpha sum_j x_j^2)^beta over five channels.
+    """MatConvNet's local response normalisation: y_i = x_i / (kappa + alpha sum_j x_j^2)^beta over an odd window.
 
     Not torch's, whose backward step has no deterministic form on a GPU (it is that of a three-dimensional pooling).
     """
 
-    WINDOW, KAPPA, ALPHA, BETA = 5, 2.0, 1e-4, 0.75
+    def __init__(self, lrn: Lrn) -> None:
+        super().__init__()
+        self.lrn = lrn
 
     def forward(self, x_NFHW: Tensor) -> Tensor:
-        reach = self.WINDOW // 2
+        lrn = self.lrn
+        reach = lrn.window // 2
         square_NFHW = functional.pad(x_NFHW.square(), (0, 0, 0, 0, reach, reach))
-        window_NFHW = reduce(torch.add, (square_NFHW.narrow(1, i, x_NFHW.shape[1]) for i in range(self.WINDOW)))
-        return x_NFHW / (self.KAPPA + self.ALPHA * window_NFHW) ** self.BETA
+        window_NFHW = reduce(torch.add, (square_NFHW.narrow(1, i, x_NFHW.shape[1]) for i in range(lrn.window)))
+        return x_NFHW / (lrn.kappa + lrn.alpha * window_NFHW) ** lrn.beta
 
 
 class Network(nn.Module):
@@ -157,6 +158,13 @@ class Network(nn.Module):
                 x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
         return Output(x, maps)
 
+    def forward_head(self, x_NFHW: Tensor) -> Tensor:
+        """Logits from what the measured layer hands on: its maps after ReLU and, where it has one, the mask."""
+        names = list(self.blocks)
+        for name in names[names.index(self.top_layer) + 1 :]:
+            x_NFHW = self.blocks[name](x_NFHW)
+        return x_NFHW
+
     def _lower(self) -> list[str]:
         names = list(self.blocks)
         return names[: names.index(self.trunk_end)] if self.trunk_end else []
@@ -218,11 +226,11 @@ def _bias_rate(block: str, model: ModelSpec, train: TrainSpec) -> float:
 
 
 def _conv_block(layer: Conv, channels_in: int, width: float) -> tuple[nn.Sequential, int]:
-    channels = scaled_channels(layer.channels, width)
-    conv = nn.Conv2d(channels_in, channels, layer.kernel, layer.stride, layer.pad)
+    channels = scaled_channels(layer, width)
+    conv = nn.Conv2d(channels_in, channels, layer.kernel, layer.stride, layer.pad, groups=layer.groups)
     block = nn.Sequential(OrderedDict[str, nn.Module](conv=conv, relu=nn.ReLU()))
     if layer.lrn:
-        block.add_module("lrn", ResponseNorm())
+        block.add_module("lrn", ResponseNorm(layer.lrn))
     return block, channels
 
 
@@ -253,7 +261,12 @@ def _fc_blocks(features: int, n_outputs: int, model: ModelSpec) -> tuple[nn.Modu
 
 def _initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec, from_scratch: bool) -> None:
     """Biases 0, weights gaussian: where the paper starts new layers, and where small networks train from scratch."""
-    through_lrn = {layer.name: LRN_GAIN for layer in BACKBONES[model.backbone] if isinstance(layer, Conv) and layer.lrn}
+    # kappa^-beta is what local response normalisation leaves of a small signal.
+    through_lrn = {
+        layer.name: layer.lrn.kappa**-layer.lrn.beta
+        for layer in BACKBONES[model.backbone]
+        if isinstance(layer, Conv) and layer.lrn
+    }
     for name, block in blocks.items():
         gain = SCRATCH_GAIN / through_lrn.get(name, 1.0)
         for parameter in block.parameters():

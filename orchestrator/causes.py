@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from orchestrator.compare import PlannedJob, PlanStatus
+from orchestrator.compare import Named, PlannedJob, PlanStatus
 from orchestrator.records import JobRecord
 from schemas.lifecycle import StopReason
 
@@ -19,8 +19,10 @@ AFTER_FAILURE: Mapping[StopReason, str] = MappingProxyType(
         "`orch requeue {sweep} --failed --reason worker_lost` and `orch resume {sweep} --workers 1`.",
         _R.STORE_UNREACHABLE: "See that the store answers and its disk has room (`orch fsck`), then "
         "`orch requeue {sweep} --failed --reason store_unreachable` and `orch resume {sweep}`.",
-        _R.OUT_OF_MEMORY: "Fewer jobs at a time leave more for each: `orch requeue {sweep} --failed --reason "
-        "out_of_memory`, then `orch resume {sweep} --workers 1`.",
+        _R.NODE_LOST: "Machines were lost again and again. Once they stay: `orch requeue {sweep} --failed --reason "
+        "node_lost` and `orch resume {sweep}`.",
+        _R.OUT_OF_MEMORY: "Smaller parts of a batch did not help. Fewer jobs at a time leave more for each: "
+        "`orch requeue {sweep} --failed --reason out_of_memory`, then `orch resume {sweep} --workers 1`.",
         _R.DIVERGED: "The same job would diverge again. Start one with a smaller step under another name: "
         "`orch sweep ... --name NEW --set train.learning_rate=...`.",
         _R.BAD_DATA: "Mend the images, then `orch requeue {sweep} --failed --reason bad_data` and "
@@ -33,7 +35,7 @@ AFTER_FAILURE: Mapping[StopReason, str] = MappingProxyType(
 )
 OTHERWISE: Mapping[PlanStatus, str] = MappingProxyType(
     {
-        _P.LOST: "Its driver died. `orch resume {sweep}` goes on from the last checkpoint.",
+        _P.LOST: "`orch resume {sweep}` goes on from the last checkpoint.",
         _P.INTERRUPTED: "`orch resume {sweep}` goes on from the last checkpoint.",
         _P.CANCELLED: "`orch requeue {sweep} --cancelled` puts cancelled jobs back, `orch resume {sweep}` runs them.",
         _P.BLOCKED: "It starts from a job that did not succeed: mend that one first.",
@@ -52,7 +54,7 @@ class Cause:
     kind: str
     message: str
     """Of the first of its jobs."""
-    jobs: tuple[PlannedJob, ...]
+    jobs: tuple[PlannedJob[Named], ...]
 
     @property
     def attempts(self) -> int:
@@ -62,18 +64,25 @@ class Cause:
     def example(self) -> JobRecord | None:
         return self.jobs[0].record
 
-    def advice(self, sweep: str) -> str:
+    def advice(self, sweep: str, is_driven: bool = False) -> str:
         """What to type next."""
+        if is_driven and self.status is _P.INTERRUPTED:
+            return f"Its driver tries it again by itself; `orch status {sweep} --watch` shows when."
+        advice = self._advice().format(sweep=sweep, key=self.jobs[0].spec.key)
+        must_wait = is_driven and self.status is not _P.BLOCKED
+        return f"Once the sweep has ended, or after `orch pause {sweep}`: {advice}" if must_wait else advice
+
+    def _advice(self) -> str:
         if self.status is _P.FAILED and self.reason is not None and self.reason in AFTER_FAILURE:
-            return AFTER_FAILURE[self.reason].format(sweep=sweep, key=self.jobs[0].spec.key)
-        return OTHERWISE.get(self.status, "`orch requeue {sweep} --failed`, then `orch resume {sweep}`.").format(
-            sweep=sweep
-        )
+            return AFTER_FAILURE[self.reason]
+        if self.reason is _R.SWEEP_CANCELLED:
+            return "`orch resume {sweep}` puts it back and runs it."
+        return OTHERWISE.get(self.status, "`orch requeue {sweep} --failed`, then `orch resume {sweep}`.")
 
 
-def causes(jobs: Collection[PlannedJob]) -> list[Cause]:
+def causes(jobs: Collection[PlannedJob[Named]]) -> list[Cause]:
     """What keeps jobs from being done, the most frequent failure first, then what is only interrupted or waiting."""
-    groups: dict[tuple[PlanStatus, StopReason | None, str], list[PlannedJob]] = {}
+    groups: dict[tuple[PlanStatus, StopReason | None, str], list[PlannedJob[Named]]] = {}
     for job in jobs:
         if job.status not in _FINE:
             groups.setdefault((job.status, _reason(job), _fingerprint(job)), []).append(job)
@@ -81,18 +90,20 @@ def causes(jobs: Collection[PlannedJob]) -> list[Cause]:
     return sorted(found, key=lambda cause: (cause.status is not _P.FAILED, -len(cause.jobs)))
 
 
-def _reason(job: PlannedJob) -> StopReason | None:
+def _reason(job: PlannedJob[Named]) -> StopReason | None:
     return None if job.status is _P.BLOCKED or job.record is None else job.record.stop_reason
 
 
-def _fingerprint(job: PlannedJob) -> str:
+def _fingerprint(job: PlannedJob[Named]) -> str:
     if job.status is not _P.FAILED or job.record is None or job.record.result is None:
         return ""
     failure = job.record.result.failure
     return failure.fingerprint if failure else ""
 
 
-def _cause(status: PlanStatus, reason: StopReason | None, fingerprint: str, jobs: tuple[PlannedJob, ...]) -> Cause:
+def _cause(
+    status: PlanStatus, reason: StopReason | None, fingerprint: str, jobs: tuple[PlannedJob[Named], ...]
+) -> Cause:
     result = jobs[0].record.result if jobs[0].record else None
     failure = result.failure if result and status is _P.FAILED else None
     kind, message = (failure.kind, failure.message) if failure else (status.value, jobs[0].why)

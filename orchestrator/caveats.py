@@ -19,6 +19,8 @@ class Done(NamedTuple):
 
 
 _WEIGHTS = {"random": "random weights", "file": "a weights file"}
+_IMAGENET = ("torchvision", "ImageNet")
+"""How the names of weights begin that were trained on ImageNet: torchvision's, and imported files that say so."""
 
 
 def caption(done: Sequence[Done]) -> str:
@@ -49,11 +51,19 @@ def reservations(done: Sequence[Done]) -> Iterator[str]:
             f"The networks are smaller than the paper's (width 1, 224 px): width from {min(widths):g}, "
             f"input from {min(sizes)} px. That alone moves the levels: compare ordinary with interpretable."
         )
-    others = sorted({_WEIGHTS.get(m.weights, m.weights) for m in metrics if m.weights != "torchvision"})
+    others = sorted({_WEIGHTS.get(m.weights, m.weights) for m in metrics if not m.weights.startswith(_IMAGENET)})
     if others:
         yield f"The paper starts from ImageNet weights; these networks start from {' and '.join(others)}."
     if any(m.measured_split == "test" for m in metrics):
         yield "Filters are measured on held-out images; the paper's released code measures them on all annotated ones."
+    trained = [job.metrics for job in done if lookup(job.fields, "model.variant") == "interpretable"]
+    empty = [name for m in trained for name, count in m.assigned_filters.items() if count == 0]
+    if empty:
+        yield (
+            "A filter of an interpretable network for several categories belongs to the one that activates it most, "
+            "and some have none: "
+            f"{', '.join(f'{name} in {empty.count(name)}' for name in dict.fromkeys(empty))}."
+        )
     units = [m.part_valid_units for m in metrics if m.part_interpretability is not None and m.part_valid_units]
     if units and min(units) < 1:
         yield (

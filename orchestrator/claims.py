@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from orchestrator.records import Lease, here
-from schemas.errors import SweepBusy
+from schemas.errors import StoreError, SweepBusy
 
 
 @dataclass
@@ -28,15 +28,21 @@ class Claims:
         Raises:
             SweepBusy: another process of this machine drives it; the message says which and since when.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         holder = self.folder / f"{name}.holder.json"
         lock = FileLock(self.folder / f"{name}.lock")
+        lease = Lease(host=here(), pid=os.getpid(), since=now, sign_at=now)
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
+            holder.write_text(lease.model_dump_json(), encoding="utf-8")
         except Timeout:
             raise busy(name, _read_holder(holder)) from None
-        lease = Lease(host=here(), pid=os.getpid(), since=now, sign_at=now)
-        holder.write_text(lease.model_dump_json(), encoding="utf-8")
+        except OSError as error:
+            lock.release()
+            raise StoreError(
+                f"Sweep {name!r} cannot be claimed in {self.folder} ({error.strerror or error}). "
+                "Make room or mend the permissions there."
+            ) from error
         try:
             yield lease
         finally:
@@ -65,13 +71,20 @@ class Claims:
             self.release_job(key)
 
 
+def taken_over(name: str, lease: Lease) -> SweepBusy:
+    return SweepBusy(
+        f"Sweep {name!r} was taken over by process {lease.pid} on {lease.host} while this one did not sign its claim. "
+        f"Jobs that ran here were ended, and nothing was written over: watch it with `orch status {name} --watch`."
+    )
+
+
 def busy(name: str, lease: Lease | None) -> SweepBusy:
     if lease is None:
         return SweepBusy(f"Sweep {name!r} is being started by another process. Look again with `orch status {name}`.")
     since = datetime.fromtimestamp(lease.since).strftime("%Y-%m-%d %H:%M:%S")
     return SweepBusy(
         f"Sweep {name!r} is already driven by process {lease.pid} on {lease.host}, since {since}. "
-        f"Watch it with `orch status {name} --watch`, or stop that process first."
+        f"Watch it with `orch status {name} --watch`; `orch pause {name}` lets it end in order."
     )
 
 

@@ -22,27 +22,30 @@ class Waste:
 
 
 def find_waste(
-    settings: Settings, known: Collection[str], recipe: int, host: str, pid_exists: Callable[[int], bool],
-    ray_parent: Path = Path(RAY_PARENT),
+    settings: Settings, known_jobs: Callable[[], Collection[str]], recipe: int, host: str,
+    pid_exists: Callable[[int], bool], ray_parent: Path = Path(RAY_PARENT),
 ) -> list[Waste]:  # fmt: skip
     """
     Args:
-        known: keys of all jobs that the store has or plans.
+        known_jobs: keys of all jobs that the store has or plans; asked once the folders are listed, so that those of
+            a sweep that begins in this moment are not taken for waste.
         recipe: the version of the code that prepares images.
     """
+    of_jobs = [
+        *(("checkpoints of no known job", path) for path in _folders(settings.checkpoint_dir)),
+        *(("logs of no known job", path) for path in _folders(settings.log_dir)),
+    ]
+    known = known_jobs()
     found = [
-        *_of_unknown_jobs(settings.checkpoint_dir, "checkpoints of no known job", known),
-        *_of_unknown_jobs(settings.log_dir, "logs of no known job", known),
+        *((what, path) for what, path in of_jobs if path.name not in known),
         *(("prepared images of another version", path) for path in _stale_sets(settings.cache_dir, recipe)),
         *(("a dead driver's Ray", path) for path in _dead_rays(ray_parent, host, pid_exists)),
     ]
     return [Waste(what, path, size_of(path)) for what, path in found]
 
 
-def _of_unknown_jobs(root: Path, what: str, known: Collection[str]) -> Iterator[tuple[str, Path]]:
-    for path in sorted(root.glob("[!.]*")):
-        if path.is_dir() and path.name not in known:
-            yield what, path
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir())
 
 
 def _stale_sets(cache_dir: Path, recipe: int) -> Iterator[Path]:
@@ -59,10 +62,11 @@ def _dead_rays(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> It
     """Only those that say whose they are, and only of this machine."""
     for path in sorted(parent.glob(f"{RAY_PREFIX}*")):
         try:
-            owner, pid = (path / RAY_OWNER).read_text().split()
+            owner, number = (path / RAY_OWNER).read_text().split()
+            pid = int(number)
         except (OSError, ValueError):
             continue
-        if owner == host and not pid_exists(int(pid)):
+        if owner == host and not pid_exists(pid):
             yield path
 
 

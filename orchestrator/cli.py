@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from orchestrator import render, service, upkeeptext
+from orchestrator import cli_data, cli_pictures, cli_upkeep, cli_weights, render, service
 from orchestrator.display import Display, open_display
+from orchestrator.options import (
+    Backbone,
+    Category,
+    DataRoot,
+    Dataset,
+    File,
+    Grid,
+    Job,
+    Json,
+    Name,
+    ProfileName,
+    Sets,
+    Sweep,
+    VariantName,
+    Weights,
+    Workers,
+    words,
+)
 from orchestrator.reporting import Format, format_for, write
-from orchestrator.request import BACKBONE_FIELD, DOMAINS, VARIANT_FIELD, SweepRequest, find_grid
-from orchestrator.selection import parse_which
+from orchestrator.request import SweepRequest, find_grid
 from orchestrator.settings import Settings
 from orchestrator.sweepfile import parse_sets, read_sweep_file
 from orchestrator.sweeprun import SweepReport
-from schemas.categories import CATEGORIES, DATASETS, find_categories
+from orchestrator.weightservice import weights_field
 from schemas.errors import OrchError, SpecError
 from schemas.grids import GRIDS
-from schemas.lifecycle import StopReason
-from schemas.profiles import PROFILES
 from schemas.sweep import SweepSpec
 
 WATCH_SECONDS = 2.0
 DEFECT = 70
+PANEL = "Sweeps"
+GROUPS = "What there is to choose from"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,76 +57,11 @@ app = typer.Typer(
     "resources, 6 sweep is driven elsewhere, 70 a defect, 130 interrupted.",
 )
 grids_app = typer.Typer(no_args_is_help=True, help="The built-in grids.")
-data_app = typer.Typer(no_args_is_help=True, help="What the networks would see.")
-app.add_typer(grids_app, name="grid")
-app.add_typer(data_app, name="data")
-
-
-def _starting_with(incomplete: str, names: Any) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
-
-
-def _complete_grid(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, GRIDS)
-
-
-def _complete_profile(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, PROFILES)
-
-
-def _complete_category(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, dict.fromkeys(w for c in CATEGORIES for w in (c.name, c.label, c.id)))
-
-
-def _complete_backbone(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DOMAINS[BACKBONE_FIELD])
-
-
-def _complete_variant(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DOMAINS[VARIANT_FIELD])
-
-
-def _complete_reason(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, StopReason)
-
-
-def _complete_dataset(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DATASETS)
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
-File = Annotated[Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False)]
-Grid = Annotated[str | None, typer.Option(help="A built-in grid; `orch grid list`.", autocompletion=_complete_grid)]
-ProfileName = Annotated[
-    str | None, typer.Option("--profile", help="laptop or paper.", autocompletion=_complete_profile)
-]
-Name = Annotated[str | None, typer.Option(help="The sweep's name; else the file's, or one made from grid and profile.")]
-Category = Annotated[
-    list[str] | None,
-    typer.Option(help="Only these, such as cat,cow or voc_part/cat.", autocompletion=_complete_category),
-]
-Backbone = Annotated[
-    list[str] | None, typer.Option(help="alexnet, vgg_m, vgg_s, vgg16.", autocompletion=_complete_backbone)
-]
-VariantName = Annotated[
-    list[str] | None, typer.Option("--variant", help="ordinary, interpretable.", autocompletion=_complete_variant)
-]
-Dataset = Annotated[list[str] | None, typer.Option(help="Only its categories.", autocompletion=_complete_dataset)]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Any field of a job, such as train.epochs=5; may be repeated.")
-]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the photographs; without it animals are generated.")]
-Weights = Annotated[str | None, typer.Option(help="Where networks start: torchvision, random or a file.")]
-Target = Annotated[str, typer.Argument(help="A sweep's name; or a job's key, the start of one, or its title.")]
-Job = Annotated[str, typer.Argument(help="A job's key, the start of one, or its title.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at a time.")]
-
-
-def _words(options: list[str] | None) -> tuple[str, ...]:
-    words = tuple(word for option in options or () for word in option.split(",") if word.strip())
-    if options and not words:
-        raise SpecError("An option that narrows a sweep names nothing. Leave it out to have all, or name some.")
-    return words
+app.add_typer(cli_upkeep.app)
+app.add_typer(cli_pictures.app)
+app.add_typer(grids_app, name="grid", rich_help_panel=GROUPS)
+app.add_typer(cli_data.app, name="data", rich_help_panel=GROUPS)
+app.add_typer(cli_weights.app, name="weights", rich_help_panel=GROUPS)
 
 
 def _request(
@@ -124,25 +77,17 @@ def _request(
         file_stem=file.stem if file else None,
         name=name,
         profile=profile,
-        categories=_words(category),
-        backbones=_words(backbone),
-        variants=_words(variant),
-        datasets=_words(dataset),
-        sets=parse_sets(sets or ()) | _weights_field(weights),
+        categories=words(category),
+        backbones=words(backbone),
+        variants=words(variant),
+        datasets=words(dataset),
+        sets=parse_sets(sets or ()) | weights_field(settings, weights),
         data_root=str(root.expanduser().resolve()) if root else None,
         default_profile=settings.profile,
     )
 
 
-def _weights_field(weights: str | None) -> dict[str, Any]:
-    if weights is None:
-        return {}
-    if weights in ("torchvision", "random"):
-        return {"weights": {"source": weights}}
-    return {"weights": {"source": "file", "path": str(Path(weights).expanduser().resolve())}}
-
-
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def plan(
     file: File = None, grid: Grid = None, profile: ProfileName = None, name: Name = None, category: Category = None,
     backbone: Backbone = None, variant: VariantName = None, dataset: Dataset = None, sets: Sets = None,
@@ -161,7 +106,7 @@ def plan(
     render.show(render.plan_json(found) if json else render.plan_text(found, all_jobs))
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def sweep(
     file: File = None, grid: Grid = None, profile: ProfileName = None, name: Name = None, category: Category = None,
     backbone: Backbone = None, variant: VariantName = None, dataset: Dataset = None, sets: Sets = None,
@@ -179,9 +124,9 @@ def sweep(
     _end(service.run_sweep(settings, request, _display(), workers=workers), json)
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def resume(
-    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    sweep: Sweep,
     failed: Annotated[bool, typer.Option("--failed", help="Try failed jobs again too.")] = False,
     workers: Workers = None, json: Json = False,
 ) -> None:  # fmt: skip
@@ -192,111 +137,11 @@ def resume(
     _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, failed=failed), json)
 
 
-@app.command()
-def requeue(
-    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
-    failed: Annotated[bool, typer.Option("--failed", help="Put failed jobs back.")] = False,
-    cancelled: Annotated[bool, typer.Option("--cancelled", help="Put cancelled jobs back.")] = False,
-    reason: Annotated[
-        list[str] | None,
-        typer.Option(help="Only those that stopped so, such as out_of_memory.", autocompletion=_complete_reason),
-    ] = None,
-    category: Category = None, backbone: Backbone = None,
-    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Drop their checkpoints.")] = False,
-    json: Json = False,
-) -> None:  # fmt: skip
-    """Put failed or cancelled jobs back. Runs nothing: `orch resume` does.
-
-    orch requeue voc-part-laptop --failed --reason out_of_memory --backbone vgg16
-    """
-    which = parse_which(failed=failed, cancelled=cancelled, reasons=_words(reason), categories=_words(category),
-                        backbones=_words(backbone))  # fmt: skip
-    done = service.requeue(Settings(), sweep, which, from_scratch=from_scratch)
-    render.show(upkeeptext.requeue_json(done) if json else upkeeptext.requeue_text(done))
-
-
-@app.command()
-def cancel(target: Target, json: Json = False) -> None:
-    """Cancel a sweep, or one job: what runs ends at a checkpoint, what waits is not begun.
-
-    orch cancel smoke-laptop
-    orch cancel "voc-cat alexnet interpretable"
-    """
-    done = service.cancel(Settings(), target)
-    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
-
-
-@app.command()
-def pause(sweep: Annotated[str, typer.Argument(help="The sweep's name.")], json: Json = False) -> None:
-    """Let a sweep's running jobs end at a checkpoint, and start no more. `orch resume` goes on.
-
-    orch pause smoke-laptop
-    """
-    done = service.pause(Settings(), sweep)
-    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
-
-
-@app.command()
-def why(target: Target, json: Json = False) -> None:
-    """Show why jobs did not succeed, grouped by cause, with the end of a log and what to type next.
-
-    orch why smoke-laptop
-    """
-    found = service.why(Settings(), target)
-    render.show(upkeeptext.why_json(found) if json else upkeeptext.why_text(found))
-
-
-@app.command()
-def logs(
-    job: Job,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended, or Ctrl-C.")] = False,
-    attempt: Annotated[int | None, typer.Option(min=1, help="Else the last one.", show_default=False)] = None,
-    json: Json = False,
-) -> None:
-    """Print what a job wrote while it ran: phases, epochs, warnings, the traceback.
-
-    orch logs "voc-cat alexnet interpretable" --follow
-    """
-    if follow and json:
-        raise SpecError("`--json` prints one answer, and `--follow` does not end with one. Leave one of them out.")
-    if follow:
-        for text in service.follow_log(Settings(), job, attempt):
-            print(text, end="", flush=True)
-        return
-    record, log = service.job_log(Settings(), job, attempt)
-    if json:
-        render.show(upkeeptext.log_json(record, log))
-    else:
-        print(log.text, end="")
-
-
-@app.command()
-def fsck(
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False, json: Json = False
-) -> None:
-    """Check that runs, results, checkpoints and claims agree. Exit code 4 where they do not.
-
-    orch fsck --repair
-    """
-    report = service.fsck(Settings(), repair=repair)
-    render.show(upkeeptext.fsck_json(report) if json else upkeeptext.fsck_text(report))
-    service.raise_if_unsound(report)
-
-
-@app.command()
-def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, json: Json = False) -> None:
-    """Delete what nothing reads any more: checkpoints and logs of unknown jobs, old prepared images, dead Rays.
-
-    orch gc --dry-run
-    """
-    waste = service.gc(Settings(), dry_run=dry_run)
-    render.show(upkeeptext.gc_json(waste, dry_run) if json else upkeeptext.gc_text(waste, dry_run))
-
-
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def status(
     sweep: Annotated[str | None, typer.Argument(help="A sweep's name; without it, all of them.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Look again every two seconds, until Ctrl-C.")] = False,
+    all_jobs: Annotated[bool, typer.Option("--all", help="List every job, of however large a sweep.")] = False,
     json: Json = False,
 ) -> None:
     """Show the sweeps of the store, or the jobs of one."""
@@ -307,15 +152,15 @@ def status(
             render.show(render.sweeps_json(found) if json else render.sweeps_text(found), clear=watch)
         else:
             one = service.sweep_status(settings, sweep)
-            render.show(render.status_json(one) if json else render.status_text(one), clear=watch)
+            render.show(render.status_json(one) if json else render.status_text(one, all_jobs), clear=watch)
         if not watch:
             return
         time.sleep(WATCH_SECONDS)
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def report(
-    sweep: Annotated[str, typer.Argument(help="The sweep's name.")],
+    sweep: Sweep,
     table: Annotated[list[int] | None, typer.Option(help="Only this table of the paper; may be repeated.")] = None,
     form: Annotated[
         Format | None, typer.Option("--format", help="Else what --out ends with, else text.", show_default=False)
@@ -341,7 +186,7 @@ def report(
         found.log()
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def show(job: Job, json: Json = False) -> None:
     """Show one job: its spec, state, attempts, numbers, and where its files are.
 
@@ -353,7 +198,7 @@ def show(job: Job, json: Json = False) -> None:
     render.show(render.job_json(record, artifacts) if json else render.job_text(record, artifacts))
 
 
-@app.command()
+@app.command(rich_help_panel=PANEL)
 def ui(
     port: Annotated[int, typer.Option(help="Another one is taken where this is busy.")] = 5000, json: Json = False
 ) -> None:
@@ -370,26 +215,6 @@ def grid_list(json: Json = False) -> None:
     render.show(render.grids_json(grids) if json else render.grids_text(grids))
 
 
-@data_app.command("show")
-def data_show(
-    category: Category = None,
-    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("contact_sheet.png"),
-    per_category: Annotated[int, typer.Option(min=1, max=40)] = 8,
-    size: Annotated[int, typer.Option(min=48, max=512, help="Pixels.")] = 128,
-    data_root: DataRoot = None,
-    json: Json = False,
-) -> None:
-    """Write a contact sheet of what the networks see, with parts and landmarks drawn in.
-
-    orch data show --category cat,goldfish --out cats.png
-    """
-    words = _words(category)
-    names = tuple(dict.fromkeys(c.id for w in words for c in find_categories(w))) or tuple(c.id for c in CATEGORIES)
-    root = data_root or Settings().data_root
-    path = service.show_data(names, str(root.expanduser()) if root else None, out, per_category, size)
-    render.show(render.file_json(path) if json else render.file_text(path, generated=root is None))
-
-
 def _display() -> Display:
     return open_display(time.monotonic)
 
@@ -402,10 +227,11 @@ def _end(report: SweepReport, json: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The one place where an expected error becomes text and an exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in words
+    typed = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in typed
+    gc.set_threshold(100_000)  # a store of 10,000 jobs makes a million objects, and none of them is garbage
     try:
-        app([word for word in words if word != "--debug"], standalone_mode=True)
+        app([word for word in typed if word != "--debug"], standalone_mode=True)
     except OrchError as error:
         _fail(str(error), error.exit_code, debug)
     except Exception as error:  # noqa: BLE001 - the boundary of the process

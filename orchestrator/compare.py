@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Generic, Protocol
 
-from orchestrator.merge import describe_difference, differences
+from typing_extensions import TypeVar
+
+from orchestrator.merge import describe_difference, differences, has
 from orchestrator.records import JobRecord, StoredPlan
 from schemas.errors import SpecError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 
+MANY_CHANGES = 12
+"""So many changed fields are shown of a sweep that is another one under the same name."""
 FEW_CHANGES = 3
 """A finished job that differs in more fields than this is another job, not a former version of this one."""
 
@@ -33,9 +38,28 @@ class PlanStatus(StrEnum):
 _TO_RUN = frozenset({PlanStatus.NEW, PlanStatus.CHANGED, PlanStatus.LOST, PlanStatus.INTERRUPTED})
 
 
+class Named(Protocol):
+    """What of a job must be known to find it in the ledger: its spec, or a plan's outline of it."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def upstream(self) -> Named | None: ...
+
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+
+
+Spec = TypeVar("Spec", bound=Named)
+Known = TypeVar("Known", bound=Named, covariant=True, default=JobSpec)
+
+
 @dataclass(frozen=True)
-class PlannedJob:
-    spec: JobSpec
+class PlannedJob(Generic[Known]):
+    spec: Known
     status: PlanStatus
     why: str
     record: JobRecord | None = None
@@ -46,27 +70,27 @@ class PlannedJob:
 
 
 def compare(
-    jobs: Collection[JobSpec],
+    jobs: Collection[Spec],
     records: Mapping[str, JobRecord],
     driver_is_alive: Callable[[str], bool],
-) -> list[PlannedJob]:
+) -> list[PlannedJob[Spec]]:
     """Each job with what the ledger says about it. `driver_is_alive` answers for a sweep's name."""
     by_title: dict[str, list[JobRecord]] = {}
     for record in records.values():
         by_title.setdefault(record.title, []).append(record)
-    found: dict[str, PlannedJob] = {}
+    found: dict[str, PlannedJob[Spec]] = {}
     for spec in jobs:
         found[spec.key] = _compare_one(spec, records, by_title, driver_is_alive, found)
     return list(found.values())
 
 
 def _compare_one(
-    spec: JobSpec,
+    spec: Spec,
     records: Mapping[str, JobRecord],
     by_title: Mapping[str, list[JobRecord]],
     driver_is_alive: Callable[[str], bool],
-    earlier: Mapping[str, PlannedJob],
-) -> PlannedJob:
+    earlier: Mapping[str, PlannedJob[Spec]],
+) -> PlannedJob[Spec]:
     record = records.get(spec.key)
     if record is not None and record.state is JobState.SUCCEEDED:
         return PlannedJob(spec, PlanStatus.DONE, _where_done(record), record)
@@ -86,9 +110,15 @@ def _compare_one(
     if record.state is JobState.CANCELLED:
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
         return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
-    return PlannedJob(
-        spec, PlanStatus.INTERRUPTED, f"stopped in attempt {record.attempt} ({record.stop_reason})", record
-    )
+    again = ", will be tried again" if driver_is_alive(record.driven_by) else ""
+    why = f"stopped in attempt {record.attempt} ({record.stop_reason}){again}" if record.attempt else "put back"
+    return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
+
+
+def _told_apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What differs, but for fields that there were not yet when the old spec was written: those have their defaults."""
+    changes = differences(old, new)
+    return [change for change in changes if has(old, change[0])] or changes
 
 
 def _where_done(record: JobRecord) -> str:
@@ -96,9 +126,11 @@ def _where_done(record: JobRecord) -> str:
     return f"in sweep {record.sweep}" + (f", accuracy {metrics.test_accuracy:.3f}" if metrics else "")
 
 
-def _never_begun(spec: JobSpec, namesakes: list[JobRecord]) -> PlannedJob:
+def _never_begun(spec: Spec, namesakes: list[JobRecord]) -> PlannedJob[Spec]:
+    if not namesakes:
+        return PlannedJob(spec, PlanStatus.NEW, "")
     fields = spec.model_dump(mode="json")
-    candidates = [differences(record.fields, fields) for record in namesakes]
+    candidates = [_told_apart(record.fields, fields) for record in namesakes]
     nearest = min(candidates, key=len, default=[])
     if not nearest or len(nearest) > FEW_CHANGES:
         return PlannedJob(spec, PlanStatus.NEW, "")
@@ -133,25 +165,35 @@ def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:
     added = [after[key] for key in after if key not in before]
     if not gone and not added:
         return
+    changes = "\n".join(f"  {line}" for line in _describe_change(gone, added))
     raise SpecError(
-        f"Sweep {stored.name!r} already exists with other jobs: {_describe_change(gone, added)}. "
+        f"Sweep {stored.name!r} already exists with other jobs:\n{changes}\n"
         f"Give this one another name (`--name`), or go on with the old one: `orch resume {stored.name}`. "
         "Jobs that both have are not run again."
     )
 
 
-def _describe_change(gone: list[JobSpec], added: list[JobSpec]) -> str:
+def _describe_change(gone: list[JobSpec], added: list[JobSpec]) -> Iterator[str]:
+    """A line for each field that changed, then the jobs that only one of the two sweeps has."""
     old_by_title = {spec.title: spec for spec in gone}
-    pairs = [(old_by_title[spec.title], spec) for spec in added if spec.title in old_by_title]
-    if pairs:
-        old, new = (spec.model_dump(mode="json") for spec in pairs[-1])
-        changes = [describe_difference(*change) for change in differences(old, new)]
-        more = f" and {len(changes) - FEW_CHANGES} more" if len(changes) > FEW_CHANGES else ""
-        return f"{len(pairs)} jobs differ, as {pairs[-1][1].title} in {'; '.join(changes[:FEW_CHANGES])}{more}"
-    parts = [
-        f"{len(specs)} jobs {verb} ({_titles(specs)})" for specs, verb in ((added, "added"), (gone, "gone")) if specs
-    ]
-    return ", ".join(parts)
+    pairs = [(old_by_title.pop(spec.title), spec) for spec in added if spec.title in old_by_title]
+    changed = Counter(
+        describe_difference(*change)
+        for pair in pairs
+        for change in differences(*(spec.model_dump(mode="json") for spec in pair))
+    )
+    for change, jobs in changed.most_common(MANY_CHANGES):
+        yield f"{change} ({_jobs(jobs)})"
+    if len(changed) > MANY_CHANGES:
+        yield f"... and {len(changed) - MANY_CHANGES} more changes"
+    in_both = {new.title for _, new in pairs}
+    for specs, verb in (([s for s in added if s.title not in in_both], "added"), (list(old_by_title.values()), "gone")):
+        if specs:
+            yield f"{_jobs(len(specs))} {verb}: {_titles(specs)}"
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
 
 
 def _titles(specs: list[JobSpec]) -> str:

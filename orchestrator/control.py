@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ LOOK_SECONDS = 0.25
 class Clock:
     now: Callable[[], float]
     sleep: Callable[[float], None]
+
+
+WALL = Clock(time.time, time.sleep)
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,29 @@ def put_back(settings: Settings, ledger: Ledger, name: str, which: Which, clock:
     Raises:
         SweepBusy: a driver runs the sweep.
     """
-    with undriven(settings, ledger, name, clock) as (record, _):
+    with undriven(settings, ledger, name, clock) as (record, claims):
         if record.plan is None:
             return []
         found = pick(record.plan, ledger.jobs(), which)
-        for job in found:
-            if from_scratch:
-                _drop_checkpoints(settings, job.key)
-            # The reason stays: it is what `orch status` shows, and what the next attempt may make allowance for.
-            ledger.move(job.key, JobState.REQUEUED, clock.now(), reason=job.stop_reason)
-    return found
+        return [job for job in found if _put_one_back(settings, ledger, claims, job, clock.now(), from_scratch)]
+
+
+def _put_one_back(
+    settings: Settings, ledger: Ledger, claims: Claims, job: JobRecord, now: float, from_scratch: bool
+) -> bool:
+    """False where another sweep that shares the job has just done so, and perhaps runs it already."""
+    if not claims.take_job(job.key):
+        return False
+    try:
+        if ledger.get(job.key).state is not job.state:
+            return False
+        if from_scratch:
+            _drop_checkpoints(settings, job.key)
+        # The reason stays: it is what `orch status` shows, and what the next attempt may make allowance for.
+        ledger.move(job.key, JobState.REQUEUED, now, reason=job.stop_reason)
+    finally:
+        claims.release_job(job.key)
+    return True
 
 
 def _drop_checkpoints(settings: Settings, key: str) -> None:
@@ -114,8 +131,10 @@ def _ask(
     settings: Settings, ledger: Ledger, name: str, kind: Literal["pause", "cancel"], job: JobSpec | None, clock: Clock
 ) -> Controlled | None:
     """Leave a wish and wait until the driver has heard it; None when the driver is gone before it did."""
-    wish = Wish(id=uuid4().hex[:12], kind=kind, keys=(job.key,) if job else (), at=clock.now())
     lease = known_sweep(ledger, name).lease
+    # Not before the claim it is meant for, even where that was made by a clock that is ahead of this one.
+    at = max(clock.now(), lease.since) if lease else clock.now()
+    wish = Wish(id=uuid4().hex[:12], kind=kind, keys=(job.key,) if job else (), at=at)
     ledger.ask(name, wish)
     until = clock.now() + PATIENCE_SECONDS
     heard = False

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.settings import Settings
 from schemas.errors import WeightsError
-from schemas.job import DataSpec, JobSpec
+from schemas.job import DataSpec, FileWeights, JobSpec
 
 
 @dataclass
@@ -30,16 +30,50 @@ class DiskResolver:
             self._data[key] = data_digest(data, self.data_root, cache_dir=self.cache_dir)
         return self._data[key]
 
+    def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        if data.labels == "categories":
+            return ()
+        from workers.data.sources import data_root_or_error
+        from workers.data.species import label_names
+
+        return label_names(data, data_root_or_error(self.data_root), self.cache_dir)
+
     def weights_digest(self, path: str) -> str:
         if path not in self._weights:
             self._weights[path] = _sha256(Path(path))
         return self._weights[path]
+
+    def weights_label(self, path: str) -> str:
+        from workers.weightfile import read_provenance
+
+        provenance = read_provenance(Path(path))
+        return provenance.label if provenance else ""
 
 
 def resolver_for(settings: Settings, data_root: str | None) -> DiskResolver:
     """Remembers digests only where there is an ORCH_HOME already: planning makes no folders."""
     cache = settings.cache_dir if settings.cache_dir.is_dir() else None
     return DiskResolver(Path(data_root) if data_root else None, cache)
+
+
+def check_all_weights(jobs: Iterable[JobSpec]) -> None:
+    """Refuse imported weights of another network before work starts; files without provenance are checked by the jobs.
+
+    Raises:
+        WeightsError: backbone or width differ.
+    """
+    from workers.weightfile import read_provenance
+
+    for path, backbone, width in {
+        (job.weights.path, job.model.backbone, job.model.width) for job in jobs if isinstance(job.weights, FileWeights)
+    }:
+        found = read_provenance(Path(path))
+        if found is not None and (found.backbone, found.width) != (backbone, width):
+            raise WeightsError(
+                f"The weights {path} are of {found.backbone} at width {found.width:g}, but jobs of {backbone} at width "
+                f"{width:g} were to start from them. Narrow the sweep with `--backbone {found.backbone} --set "
+                f"model.width={found.width:g}`, or name other `--weights`."
+            )
 
 
 def check_all_data(jobs: Iterable[JobSpec], data_root: str | None, cache_dir: Path | None) -> None:

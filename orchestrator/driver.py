@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator import scheduler
 from orchestrator.cancelling import cancel_waiting
-from orchestrator.claims import Claims
+from orchestrator.claims import Claims, taken_over
 from orchestrator.compare import PlannedJob, PlanStatus
 from orchestrator.display import Display, Now
 from orchestrator.ledger import Ledger
 from orchestrator.pool import Ended, Pool
 from orchestrator.records import JobRecord, Lease, Wish, here
 from orchestrator.scheduler import Entry, Stop
-from schemas.errors import StoreError, StoreUnreachable
+from schemas.errors import StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -113,6 +113,8 @@ class Driver:
         self._specs: dict[str, JobSpec] = {job.spec.key: job.spec for job in self.planned}
         self._board: dict[str, Entry] = {job.spec.key: _entry(job) for job in self.planned}
         self._running: dict[int, str] = {}
+        self._attempts: dict[str, int] = {}
+        """Which attempt of a job is, or was last, this driver's."""
         self._cancelling: dict[str, StopReason] = {}
         self._next_look = 0.0
         self._at_work: set[int] = set()
@@ -185,6 +187,7 @@ class Driver:
 
     def _grant(self, wish: Wish, now: float) -> None:
         if wish.kind == "pause":
+            self.display.say("Somebody typed `orch pause`.")
             self.stop.asked = True
         elif wish.keys:
             self._cancel([key for key in wish.keys if key in self._board], StopReason.CANCELLED_BY_USER, now)
@@ -219,15 +222,15 @@ class Driver:
 
     def _fill_slots(self, now: float) -> None:
         free = [slot for slot in range(self.pool.slots) if slot not in self._running]
-        waiting = scheduler.ready(self._board, now)
-        for key in waiting:
+        for key in scheduler.ready(self._board, now):
             if not free:
                 return
-            if self._start(key, free[0], len(waiting), now):
+            if self._start(key, free[0], now):
                 free.pop(0)
 
-    def _start(self, key: str, slot: int, waiting: int, now: float) -> bool:
+    def _start(self, key: str, slot: int, now: float) -> bool:
         """Begin an attempt, unless another driver has the job or has just ended it."""
+        self._stamp(self.clock())  # should this process have slept meanwhile
         if not self.claims.take_job(key):
             self._look_again(key, now)
             return False
@@ -235,13 +238,17 @@ class Driver:
         if not self._is_free(record):
             self.claims.release_job(key)
             return False
-        threads = scheduler.threads_for(waiting, len(self._running), self.premises.cpus_per_worker, self.premises.cores)
-        facts = {"host": here(), "threads": str(threads), "sweep": self.sweep}
+        threads = record.threads or scheduler.threads_for(
+            self._board, key, self.premises.cpus_per_worker, self.premises.cores
+        )
+        parts = scheduler.micro_batches_after(record.result, self._specs[key].train.batch_size)
+        facts = {"host": here(), "threads": str(threads), "sweep": self.sweep, "micro_batches": str(parts)}
+        self._attempts[key] = record.attempt + 1
         self._running[slot] = key  # before the ledger says so: whatever breaks in here, the job is put back
         for state in _TO_RUNNING[record.state]:
             record = self.ledger.move(key, state, now, facts=facts)
         self._board[key] = replace(self._board[key], state=_S.RUNNING)
-        self.pool.start(slot, self._order(record, threads))
+        self.pool.start(slot, self._order(record, threads, parts))
         self._at_work.add(slot)
         return True
 
@@ -259,7 +266,7 @@ class Driver:
     def _look_again(self, key: str, now: float) -> None:
         self._board[key] = replace(self._board[key], not_before=now + ELSEWHERE_SECONDS)
 
-    def _order(self, record: JobRecord, threads: int) -> WorkOrder:
+    def _order(self, record: JobRecord, threads: int, parts: int) -> WorkOrder:
         spec = self._specs[record.key]
         upstream = self.ledger.get(spec.upstream.key) if spec.upstream else None
         return WorkOrder(
@@ -274,11 +281,16 @@ class Driver:
             upstream=upstream.result.checkpoint if upstream and upstream.result else None,
             upstream_run_id=upstream.run_id if upstream else "",
             threads=threads,
+            micro_batches=parts,
             store_patience=self.premises.store_patience,
         )
 
     def _settle(self, ended: Ended) -> None:
         key = self._running[ended.slot]
+        current = self.ledger.get(key)
+        if (current.state, current.attempt, current.driven_by) != (_S.RUNNING, ended.result.attempt, self.sweep):
+            self._let_go(ended.slot, current)
+            return
         now, result = self.clock(), scheduler.as_cancelled(ended.result, self._cancelling.get(key))
         move = scheduler.next_move(self._board[key], result.stop_reason, now)
         record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
@@ -290,6 +302,14 @@ class Driver:
         self.display.say(f"[{self._done()}/{len(self._board)}] {_line(record, result)}")
         self._stops.append(Stop(key, result.stop_reason, result.failure.fingerprint if result.failure else ""))
         self._break_if_all_fail_alike()
+
+    def _let_go(self, slot: int, current: JobRecord) -> None:
+        """Another driver has taken the job over from this one, which then has nothing to say of it."""
+        key = current.key
+        del self._running[slot]
+        self.claims.release_job(key)
+        self._board[key] = replace(self._board[key], state=_S.QUEUED, not_before=self.clock() + ELSEWHERE_SECONDS)
+        self.display.say(f"{current.title}: no longer this driver's; the store has it as {current.state}.")
 
     def _break_if_all_fail_alike(self) -> None:
         cause = scheduler.common_cause(self._stops)
@@ -309,21 +329,33 @@ class Driver:
             del self._running[slot]
 
     def _abandon(self, key: str) -> None:
-        if self.ledger.get(key).state is _S.RUNNING:
+        record = self.ledger.get(key)
+        if record.state is _S.RUNNING and record.attempt == self._attempts[key]:
             cancelled = self._cancelling.get(key)
             to = _S.CANCELLED if cancelled else _S.REQUEUED
             self.ledger.move(key, to, self.clock(), reason=cancelled or StopReason.INTERRUPTED)
 
     def _stamp(self, now: float) -> None:
         if now - self.lease.sign_at >= STAMP_SECONDS:
+            self._check_lease()
             self.lease = self.lease.model_copy(update={"sign_at": now})
             self.ledger.stamp(self.sweep, self.lease)
 
     def _sign(self) -> None:
         """Stamp out of turn, before and after what may take as long as a lease."""
-        with suppress(StoreError):
+        with suppress(StoreError, SweepBusy):
+            self._check_lease()
             self.lease = self.lease.model_copy(update={"sign_at": self.clock()})
             self.ledger.stamp(self.sweep, self.lease)
+
+    def _check_lease(self) -> None:
+        """
+        Raises:
+            SweepBusy: another driver took the sweep over while this one did not sign, as a laptop that slept.
+        """
+        record = self.ledger.sweep(self.sweep)
+        if record is not None and record.lease is not None and not record.lease.is_of(self.lease):
+            raise taken_over(self.sweep, record.lease)
 
     def _done(self) -> int:
         return sum(entry.state in (_S.SUCCEEDED, _S.FAILED) for entry in self._board.values())
@@ -348,9 +380,8 @@ def _line(record: JobRecord, result: JobResult) -> str:
         measured = metrics.location_instability
         tail = "" if measured is None else f", location instability {measured:.4f}"
         return f"{record.title}: accuracy {metrics.test_accuracy:.3f}{tail} ({result.seconds:.0f} s)"
-    again = (
-        ", will be tried again"
-        if record.state is _S.REQUEUED and result.stop_reason is not StopReason.INTERRUPTED
-        else ""
-    )
-    return f"{record.title}: {record.failure or result.stop_reason}{again}"
+    if record.state is _S.CANCELLED:
+        return f"{record.title}: cancelled"
+    why = record.failure.rstrip(".") or str(result.stop_reason)
+    is_retried = record.state is _S.REQUEUED and result.stop_reason is not StopReason.INTERRUPTED
+    return f"{record.title}: {why}{'; it will be tried again' if is_retried else ''}"

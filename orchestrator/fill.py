@@ -6,38 +6,25 @@ import json
 import shlex
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import get_args
 
 from orchestrator.compare import PlanStatus
+from orchestrator.coverage import Network, network_of
 from orchestrator.merge import Tree, differences, flatten
-from orchestrator.planner import plan
+from orchestrator.planner import NoDisk, plan
 from orchestrator.records import StoredPlan
 from orchestrator.reportmodel import NOT_MEASURED, Missing
 from orchestrator.request import SweepRequest, define
 from orchestrator.tables import VARIANTS
 from schemas.categories import CATEGORIES
 from schemas.errors import SpecError
-from schemas.grids import GRIDS
-from schemas.job import BackboneName, DataSpec, JobSpec
+from schemas.grids import BACKBONES, GRIDS
+from schemas.job import JobSpec
 from schemas.paper import ALL
 from schemas.sweep import SweepSpec
 
 NAMED = 6
 """A message names so many categories; more are counted."""
-_DISK_ONLY = ("data.digest", "weights.data.digest", "weights.sha256")
-
-Cell = tuple[frozenset[str], str, str, str]
-"""Categories, loss, backbone, variant: the network behind a value of the paper."""
-
-
-class _NoDisk:
-    """A resolver for questions that do not hang on the content of files."""
-
-    def data_digest(self, data: DataSpec) -> str:
-        return ""
-
-    def weights_digest(self, path: str) -> str:
-        return ""
+_DISK_ONLY = ("data.digest", "weights.data.digest", "weights.sha256", "weights.label", "weights.data.label_names")
 
 
 def incomplete(stored: StoredPlan, missing: Sequence[Missing]) -> SpecError:
@@ -59,7 +46,7 @@ def advice(stored: StoredPlan, missing: Sequence[Missing]) -> list[str]:
         lines.append(f"Jobs of the sweep that are not done: orch resume {stored.name}{retry}")
     if NOT_MEASURED in begun:
         lines.append("Some jobs ended without this measure, for want of landmarks or part masks.")
-    absent = {_cell(cell) for cell in missing if not cell.why}
+    absent = {_network(cell) for cell in missing if not cell.why}
     return [*lines, *(_sweep_advice(stored, absent) if absent else [])]
 
 
@@ -85,20 +72,16 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= NAMED else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _cell(missing: Missing) -> Cell:
+def _network(missing: Missing) -> Network:
     place = missing.place
     members = (c.id for c in CATEGORIES if c.dataset == place.dataset and place.category in (ALL, c.name))
-    return frozenset(members), place.loss, missing.backbone, missing.variant
+    return Network(frozenset(members), place.loss, missing.backbone, missing.variant)
 
 
-def _cell_of(spec: JobSpec) -> Cell:
-    return frozenset(spec.data.categories), spec.loss, spec.model.backbone, spec.model.variant
-
-
-def _sweep_advice(stored: StoredPlan, absent: set[Cell]) -> list[str]:
+def _sweep_advice(stored: StoredPlan, absent: set[Network]) -> list[str]:
     """The smallest built-in grid that has the cells, with the fields in which this sweep departs from it."""
     grids = {name: _jobs(stored, name) for name in GRIDS}
-    had = {name: {_cell_of(job) for job in jobs} for name, jobs in grids.items()}
+    had = {name: {network_of(job) for job in jobs} for name, jobs in grids.items()}
     offered = absent & set().union(*had.values())
     lines = []
     fitting = [name for name in grids if offered and offered <= had[name]]
@@ -131,19 +114,19 @@ def _command(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec], sets: Tree,
 def _jobs(stored: StoredPlan, grid: str) -> list[JobSpec]:
     request = SweepRequest(
         sweep=SweepSpec(grid=grid), name=stored.name, profile=stored.profile, data_root=stored.data_root,
-        backbones=get_args(BackboneName),
+        backbones=BACKBONES,
     )  # fmt: skip
-    planned = plan(define(request), _NoDisk())
+    planned = plan(define(request), NoDisk())
     return [job for job in planned.jobs if job.key not in planned.upstream_keys]
 
 
 def _departures(stored: StoredPlan, jobs: Sequence[JobSpec]) -> Tree | None:
     """Fields in which the sweep's jobs depart from the grid's, all in the same way; None where they vary."""
-    expected = {_cell_of(job): job.model_dump(mode="json") for job in jobs}
+    expected = {network_of(job): job.model_dump(mode="json") for job in jobs}
     pairs = [
-        (expected[_cell_of(spec)], spec.model_dump(mode="json"))
+        (expected[network_of(spec)], spec.model_dump(mode="json"))
         for spec in stored.specs
-        if spec.key not in stored.upstream_keys and _cell_of(spec) in expected
+        if spec.key not in stored.upstream_keys and network_of(spec) in expected
     ]
     changes = (name for usual, own in pairs for name, _, _ in differences(usual, own))
     names = dict.fromkeys(name for name in changes if name not in _DISK_ONLY)

@@ -46,6 +46,9 @@ class Finding:
     """What a person can do, where `--repair` can do nothing."""
     run: JobRun | None = None
     path: Path | None = None
+    key: str = ""
+    """Of the job that the path belongs to."""
+    sweep: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,14 +117,15 @@ def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
 def _plans(sweeps: Iterable[SweepEntry]) -> Iterator[Finding]:
     for sweep in sweeps:
         if sweep.problem:
-            yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Mend.NOTHING)
+            yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Mend.NOTHING,
+                          "Put the file back.")  # fmt: skip
 
 
 def _claims(sweeps: Iterable[SweepEntry], alive: Alive) -> Iterator[Finding]:
     for sweep in sweeps:
         name, is_open = sweep.record.name, sweep.status == "RUNNING" or sweep.record.lease is not None
         if is_open and not alive(name):
-            yield Finding("a running sweep has a driver", "its driver died", f"sweep {name}", Mend.LIFT)
+            yield Finding("a running sweep has a driver", "its driver died", f"sweep {name}", Mend.LIFT, sweep=name)
 
 
 def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
@@ -182,4 +186,4 @@ def _half_written(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
         in_use = alive(driver_of[leftover.key]) if leftover.key in driver_of else anybody
         if not in_use:
             yield Finding("nothing is half-written", "left by a process that died", str(leftover.path), Mend.DELETE,
-                          path=leftover.path)  # fmt: skip
+                          path=leftover.path, key=leftover.key)  # fmt: skip

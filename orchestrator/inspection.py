@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from orchestrator import store
 from orchestrator.claims import Claims
+from orchestrator.control import Clock, undriven
 from orchestrator.fsck import CheckpointIs, Evidence, Finding, Leftover, Mend, check, own_runs
 from orchestrator.ledger import Ledger
 from orchestrator.records import JobRecord, JobRun
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import Liveness
+from schemas.errors import StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer
 
@@ -51,30 +53,73 @@ def gather(settings: Settings, ledger: Ledger) -> Evidence:
     )
 
 
-def mend(settings: Settings, ledger: Ledger, findings: Iterable[Finding], now: float) -> list[Mended]:
-    claims = Claims(settings.lock_dir)
-    return [Mended(finding, _mend_one(settings, ledger, claims, finding, now)) for finding in findings]
+@dataclass(frozen=True)
+class _Workshop:
+    settings: Settings
+    ledger: Ledger
+    claims: Claims
+    clock: Clock
 
 
-def _mend_one(settings: Settings, ledger: Ledger, claims: Claims, finding: Finding, now: float) -> str:
-    run, path = finding.run, finding.path
-    if finding.mend is Mend.LIFT:
-        ledger.lift(finding.where.removeprefix("sweep "))
-        return "the claim is lifted"
-    if finding.mend is Mend.DELETE and path is not None:
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        return "deleted"
-    if run is None or run.record is None or finding.mend is Mend.NOTHING:
-        return ""
-    if not claims.take_job(run.key):
-        return ""  # a driver has begun it meanwhile
+def mend(settings: Settings, ledger: Ledger, findings: Iterable[Finding], clock: Clock) -> list[Mended]:
+    """What was found, each with what was done about it: nothing where a driver has taken it in hand since.
+
+    Raises:
+        StoreError: a file cannot be written or deleted.
+    """
+    shop = _Workshop(settings, ledger, Claims(settings.lock_dir), clock)
+    return [Mended(finding, _mend_one(shop, finding)) for finding in findings]
+
+
+def _mend_one(shop: _Workshop, finding: Finding) -> str:
     try:
-        return _mend_job(settings, ledger, finding.mend, run, run.record, now)
+        if finding.mend is Mend.LIFT:
+            return _lift(shop, finding.sweep)
+        if finding.mend is Mend.DELETE and finding.path is not None:
+            return _delete(shop, finding.path, finding.key)
+        if finding.run is not None and finding.run.record is not None and finding.mend is not Mend.NOTHING:
+            return _mend_job(shop, finding.mend, finding.run, finding.run.record)
+    except OSError as error:
+        raise StoreError(
+            f"What `orch fsck` found at {finding.where} cannot be mended ({error.strerror or error}). "
+            "Make room or mend the permissions there, then run it again."
+        ) from error
+    return ""
+
+
+def _lift(shop: _Workshop, sweep: str) -> str:
+    try:
+        with undriven(shop.settings, shop.ledger, sweep, shop.clock):
+            shop.ledger.lift(sweep)
+    except SweepBusy:
+        return ""
+    return "the claim is lifted"
+
+
+def _delete(shop: _Workshop, path: Path, key: str) -> str:
+    if key and not shop.claims.take_job(key):
+        return ""
+    try:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     finally:
-        claims.release_job(run.key)
+        shop.claims.release_job(key)
+    return "deleted"
 
 
-def _mend_job(settings: Settings, ledger: Ledger, how: Mend, run: JobRun, record: JobRecord, now: float) -> str:
+def _mend_job(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> str:
+    if not shop.claims.take_job(run.key):
+        return ""
+    try:
+        now = shop.ledger.get(run.key)
+        is_as_found = (now.state, now.attempt, now.last_sign_at) == (record.state, record.attempt, record.last_sign_at)
+        is_held = not record.state.has_ended and Liveness(shop.ledger)(now.driven_by)
+        return _mend_state(shop, how, run, record) if is_as_found and not is_held else ""
+    finally:
+        shop.claims.release_job(run.key)
+
+
+def _mend_state(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> str:
+    settings, ledger = shop.settings, shop.ledger
     if how is Mend.STATUS:
         ledger.mend_status(run)
         return "MLflow's status is set"
@@ -82,7 +127,7 @@ def _mend_job(settings: Settings, ledger: Ledger, how: Mend, run: JobRun, record
     if how is Mend.FETCH and pointer is not None and _fetch(settings, run, pointer):
         return "brought back from its run"
     reason = StopReason.WORKER_LOST if record.state is JobState.RUNNING else StopReason.RESULTS_LOST
-    ledger.move(run.key, JobState.REQUEUED, now, reason=reason)
+    ledger.move(run.key, JobState.REQUEUED, shop.clock.now(), reason=reason)
     return "requeued"
 
 
@@ -128,7 +173,14 @@ def _look_at(settings: Settings, run: JobRun) -> CheckpointIs:
     here = [path for path in (Path(pointer.path), moved) if path.is_file()]
     if not here:
         return CheckpointIs.MISSING
-    return CheckpointIs.WHOLE if any(_sha256(path) == pointer.sha256 for path in here) else CheckpointIs.DAMAGED
+    return CheckpointIs.WHOLE if any(_holds(path, pointer) for path in here) else CheckpointIs.DAMAGED
+
+
+def _holds(path: Path, pointer: CheckpointPointer) -> bool:
+    try:
+        return _sha256(path) == pointer.sha256
+    except OSError:  # a disk that cannot read it any more
+        return False
 
 
 def _sha256(path: Path) -> str:
@@ -141,12 +193,17 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _half_written(settings: Settings) -> Iterator[Leftover]:
+    """Not sets of images that are being prepared: the next job goes on with those."""
     for path in sorted(settings.checkpoint_dir.glob("*/*.partial")):
         yield Leftover(path, path.parent.name)
-    cache, checkpoints = settings.cache_dir, settings.checkpoint_dir
-    for root, pattern in ((checkpoints, ".fetched-*"), (cache, "*/.*.partial"), (settings.root, "mlflow.partial*")):
+    for root, pattern in ((settings.checkpoint_dir, ".fetched-*"), (settings.root, "mlflow.partial*")):
         yield from (Leftover(path) for path in sorted(root.glob(pattern)))
 
 
 def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
-    return check(gather(settings, ledger), Liveness(ledger))
+    """What is wrong. A driver that ends or begins meanwhile is in the middle of its moves, so it counts as alive."""
+    before, after = Liveness(ledger), Liveness(ledger)
+    for sweep in ledger.sweeps():
+        before(sweep.name)
+    evidence = gather(settings, ledger)
+    return check(evidence, lambda name: before(name) or after(name))

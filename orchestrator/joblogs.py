@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from orchestrator import store
+from orchestrator.records import JobRecord
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, StoreError
 from workers.joblog import LOG_FOLDER, log_path
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 0.5
 LAST_LINES = 12
+_UTF8 = codecs.getincrementaldecoder("utf-8")
 
 
 @dataclass(frozen=True)
@@ -38,23 +41,25 @@ def attempts_on_disk(settings: Settings, key: str) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def read_log(settings: Settings, key: str, run_id: str, title: str, attempt: int | None = None) -> LogText:
-    """The log of one attempt; without a number, of the last.
+def read_log(settings: Settings, job: JobRecord, attempt: int | None = None) -> LogText:
+    """The log of one attempt; without a number, of the last that left one.
 
     Raises:
         SpecError: there is no such log; the message says which there are.
     """
+    key = job.key
     here = attempts_on_disk(settings, key)
-    client = store.open_client(settings) if not here or (attempt and attempt not in here) else None
-    kept = _attempts_kept(client, settings, run_id) if client else []
+    # An attempt that ran on another machine has left its log in the run alone.
+    client = store.open_client(settings) if (attempt or job.attempt) not in here else None
+    kept = _attempts_kept(client, settings, job.run_id) if client else []
     there = tuple(sorted({*here, *kept}))
     if not there:
-        raise SpecError(f"{title} ({key}) has left no log yet. `orch show {key}` says how it stands.")
+        raise SpecError(f"{job.title} ({key}) has left no log. `orch show {key}` says how it stands.")
     wanted = attempt or there[-1]
     if wanted not in there:
-        raise SpecError(f"{title} ({key}) has no log of attempt {wanted}. There are: {', '.join(map(str, there))}.")
+        raise SpecError(f"{job.title} ({key}) has no log of attempt {wanted}. There are: {', '.join(map(str, there))}.")
     if client is not None and wanted not in here:
-        return LogText(wanted, there, *_fetch(client, settings, run_id, wanted))
+        return LogText(wanted, there, *_fetch(client, settings, job.run_id, wanted))
     path = log_path(settings.log_dir, key, wanted)
     return LogText(wanted, there, str(path), _read(path))
 
@@ -83,22 +88,22 @@ def _read(path: Path) -> str:
 def follow(
     settings: Settings, key: str, attempt: int | None, is_over: Callable[[], bool], sleep: Callable[[float], None]
 ) -> Iterator[str]:
-    """The log's text as it grows, on to later attempts unless one was named, until the job is over."""
-    current, offset = attempt or max(attempts_on_disk(settings, key), default=1), 0
+    """The log's text as it grows, on to later attempts unless one was named, until that or the job is over."""
+    current, offset, decoder = attempt or max(attempts_on_disk(settings, key), default=1), 0, _UTF8("replace")
     while True:
-        over = is_over()  # asked first, so that what was written before the end is read
+        over = is_over()  # this and what comes later are asked first, so that all that was written before is read
+        later = [number for number in attempts_on_disk(settings, key) if number > current]
         path = log_path(settings.log_dir, key, current)
         if path.exists():
             with path.open("rb") as file:
                 file.seek(offset)
                 new = file.read()
             offset += len(new)
-            if new:
-                yield new.decode("utf-8", errors="replace")
-        later = [number for number in attempts_on_disk(settings, key) if number > current]
+            if text := decoder.decode(new):
+                yield text
         if later and attempt is None:
-            current, offset = later[0], 0
-        elif over:
+            current, offset, decoder = later[0], 0, _UTF8("replace")
+        elif over or later:
             return
         else:
             sleep(LOOK_SECONDS)

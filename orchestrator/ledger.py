@@ -28,10 +28,19 @@ RUN_STATUS = {
 """What MLflow's own UI shows of a job in each state."""
 
 
-class Ledger(Protocol):
+class Reader(Protocol):
+    """What those need who only look."""
+
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         """Every job that was ever begun, by key; one bulk read. Keys without a record are left out."""
 
+    def sweep(self, name: str) -> SweepRecord | None: ...
+
+    def sweeps(self) -> list[SweepRecord]:
+        """All sweeps, newest first."""
+
+
+class Ledger(Reader, Protocol):
     def get(self, key: str) -> JobRecord:
         """
         Raises:
@@ -61,11 +70,6 @@ class Ledger(Protocol):
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
         """Record a sweep, or return the record it has. Safe to call twice."""
-
-    def sweep(self, name: str) -> SweepRecord | None: ...
-
-    def sweeps(self) -> list[SweepRecord]:
-        """All sweeps, newest first."""
 
     def stamp(self, sweep: str, lease: Lease | None) -> None:
         """Say who drives a sweep, or that nobody does any more."""
@@ -198,6 +202,7 @@ def moved(
         stop_reason=reason,
         result=result or record.result,
         driven_by=facts.get("sweep", record.driven_by),
+        threads=int(facts.get("threads", record.threads)),
     )
 
 
@@ -235,7 +240,7 @@ def unknown_job(key: str) -> StoreError:
     return StoreError(f"No job {key} in the store. `orch status` lists the sweeps, `orch status SWEEP` their jobs.")
 
 
-def known_sweep(ledger: Ledger, name: str) -> SweepRecord:
+def known_sweep(ledger: Reader, name: str) -> SweepRecord:
     """
     Raises:
         StoreError: no sweep has that name; the message lists those there are.

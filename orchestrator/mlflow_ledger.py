@@ -7,14 +7,11 @@ identifying tags are in the call that creates a run, so that a crash leaves no r
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from orchestrator.ledger import (
     RUN_STATUS,
@@ -28,9 +25,9 @@ from orchestrator.ledger import (
 )
 from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from orchestrator.store import EXPERIMENT, reaching
-from schemas.categories import BY_ID
+from orchestrator.tagged import PLAN_FILE, PLAN_TAG, job_record, sweep_record, unusable_plan
 from schemas.errors import StoreError
-from schemas.job import JobSpec
+from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
 
@@ -42,7 +39,6 @@ PAGE = 1000
 TAG_LIMIT = 8000
 """MLflow cuts a longer tag without a word."""
 TRACEBACK_KEPT = 4000
-PLAN_FILE = "plan.json"
 WISH = "orch.wish."
 NOTE = "mlflow.note.content"
 
@@ -142,6 +138,8 @@ class MlflowLedger:
         return known_sweep(self, plan.name)
 
     def sweep(self, name: str) -> SweepRecord | None:
+        if "'" in name:  # would end the filter's string, and no sweep may be called so
+            return None
         run = next(self._search(f"tags.`orch.kind` = 'sweep' AND tags.`orch.sweep` = '{name}'"), None)
         return None if run is None else self._sweep_record(run)
 
@@ -229,15 +227,7 @@ class MlflowLedger:
                 self.client.update_run(run.run_id, status=status)
 
     def _sweep_record(self, run: Run) -> SweepRecord:
-        tags = run.data.tags
-        lease = tags.get("orch.lease")
-        return SweepRecord(
-            name=tags["orch.sweep"],
-            run_id=run.info.run_id,
-            started_at=float(tags["orch.started_at"]),
-            read_plan=lambda: self._read_plan(run) if "orch.plan_sha256" in tags else None,
-            lease=Lease.model_validate_json(lease) if lease else None,
-        )
+        return sweep_record(run.info.run_id, run.data.tags, lambda: self._read_plan(run))
 
     def _write_plan(self, run_id: str, plan: StoredPlan) -> None:
         """The file first, then the tag that vouches for it: a torn file is never taken for a plan."""
@@ -246,15 +236,15 @@ class MlflowLedger:
             file = Path(folder) / PLAN_FILE
             file.write_text(text, encoding="utf-8")
             self.client.log_artifact(run_id, str(file))
-            self.client.set_tag(run_id, "orch.plan_sha256", hashlib.sha256(text.encode()).hexdigest())
+            self.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(text.encode()).hexdigest())
 
     def _read_plan(self, run: Run) -> StoredPlan:
         with reaching(self.uri), TemporaryDirectory() as folder:
             if PLAN_FILE not in [file.path for file in self.client.list_artifacts(run.info.run_id)]:
-                raise _unusable_plan(run, "gone")
+                raise unusable_plan(run.data.tags["orch.sweep"], run.info.artifact_uri, "gone")
             content = Path(self.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_bytes()
-        if hashlib.sha256(content).hexdigest() != run.data.tags["orch.plan_sha256"]:
-            raise _unusable_plan(run, "damaged")
+        if hashlib.sha256(content).hexdigest() != run.data.tags[PLAN_TAG]:
+            raise unusable_plan(run.data.tags["orch.sweep"], run.info.artifact_uri, "damaged")
         return StoredPlan.model_validate_json(content)
 
     # -- MLflow -------------------------------------------------------------------------------------------------
@@ -288,9 +278,8 @@ class MlflowLedger:
 
 def _identity_tags(spec: JobSpec) -> dict[str, str]:
     """What a person filters and sorts by in the UI."""
-    names = spec.data.categories
     return {
-        "category": BY_ID[names[0]].label if spec.is_single else f"{len(names)} categories",
+        "category": categories_label(spec.data.categories, spec.loss),
         "backbone": spec.model.backbone,
         "variant": spec.model.variant,
         "images": "generated animals" if spec.data.images == "generated" else "photographs",
@@ -338,43 +327,14 @@ def _fitting(text: str, what: str) -> str:
     return text
 
 
-def _unusable_plan(run: Run, what: str) -> StoreError:
-    name = run.data.tags["orch.sweep"]
-    return StoreError(
-        f"The plan of sweep {name} ({run.info.artifact_uri}/{PLAN_FILE}) is {what}, so its jobs are not known and "
-        f"`orch resume {name}` cannot go on. Put the file back, or type the `orch sweep` command that began it with a "
-        "new `--name`: jobs that are done are not run again."
-    )
-
-
 def _job_run(run: Run) -> JobRun:
     tags, info = run.data.tags, run.info
     try:
-        record, problem = _job_record(run), ""
+        record, problem = job_record(info.run_id, tags), ""
     except StoreError as error:
         record, problem = None, str(error)
     return JobRun(info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem)
 
 
 def _job_record(run: Run) -> JobRecord:
-    tags: dict[str, Any] = run.data.tags
-    result = tags.get("orch.result")
-    try:
-        return JobRecord(
-            key=tags["orch.job_key"],
-            title=tags["orch.title"],
-            spec_json=tags["orch.spec"],
-            sweep=tags["orch.sweep"],
-            state=JobState(tags["orch.state"]),
-            last_sign_at=float(tags["orch.last_sign_at"]),
-            attempt=int(tags["orch.attempt"]),
-            stop_reason=StopReason(tags["orch.reason"]) if tags.get("orch.reason") else None,
-            result=JobResult.model_validate_json(result) if result else None,
-            run_id=run.info.run_id,
-            driven_by=tags.get("orch.driven_by", ""),
-        )
-    except (KeyError, ValueError, ValidationError, json.JSONDecodeError) as error:
-        raise StoreError(
-            f"Run {run.info.run_id} of the store was not written by this version of orch ({error!r}). "
-            "Delete it in the UI, or set ORCH_HOME to another store."
-        ) from error
+    return job_record(run.info.run_id, run.data.tags)

@@ -16,7 +16,7 @@ from orchestrator.request import CATEGORIES_FIELD, DOMAINS, VARIANT_FIELD, Defin
 from schemas.base import explain
 from schemas.errors import SpecError
 from schemas.job import DataSpec, FileWeights, JobSpec, PretrainSpec
-from schemas.sweep import Resources
+from schemas.sweep import Resources, Rule
 
 INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
 
@@ -26,7 +26,27 @@ class Resolver(Protocol):
 
     def data_digest(self, data: DataSpec) -> str: ...
 
+    def label_names(self, data: DataSpec) -> tuple[str, ...]: ...
+
     def weights_digest(self, path: str) -> str: ...
+
+    def weights_label(self, path: str) -> str: ...
+
+
+class NoDisk:
+    """A resolver for questions that do not hang on the content of files."""
+
+    def data_digest(self, data: DataSpec) -> str:
+        return ""
+
+    def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        return ()
+
+    def weights_digest(self, path: str) -> str:
+        return ""
+
+    def weights_label(self, path: str) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -79,11 +99,19 @@ def _trees(definition: Definition) -> Iterator[Tree]:
         rows = [row for row in rows if _says_what_it_is(reduce(overlay, (*definition.layers, row, definition.sets)))]
     for row in (*rows, *definition.include):
         above = [*definition.layers, row, definition.sets]
-        fields, ruled = reduce(overlay, above, below), below
+        fields, ruled = _with_category_ids(reduce(overlay, above, below)), below
+        categories = len(lookup(fields, CATEGORIES_FIELD) or ())
         for rule in profile.rules:
-            if _agrees(fields, nest(rule.when)):
-                ruled = overlay(ruled, nest(rule.set))
+            if categories >= rule.least_categories and _agrees(fields, nest(rule.when)):
+                ruled = _obey(ruled, rule, categories)
         yield _with_category_ids(reduce(overlay, above, ruled))
+
+
+def _obey(tree: Tree, rule: Rule, categories: int) -> Tree:
+    tree = overlay(tree, nest(rule.set))
+    for field, factor in [*rule.multiply.items(), *((field, categories) for field in rule.by_categories)]:
+        tree = overlay(tree, nest({field: lookup(tree, field) * factor}))
+    return tree
 
 
 def _says_what_it_is(tree: Tree) -> bool:
@@ -150,12 +178,13 @@ def _resolve(spec: JobSpec, resolver: Resolver) -> JobSpec:
     if isinstance(weights, PretrainSpec):
         weights = weights.model_copy(update={"data": _resolve_data(weights.data, resolver)})
     elif isinstance(weights, FileWeights):
-        weights = weights.model_copy(update={"sha256": resolver.weights_digest(weights.path)})
+        found = {"sha256": resolver.weights_digest(weights.path), "label": resolver.weights_label(weights.path)}
+        weights = weights.model_copy(update=found)
     return spec.model_copy(update={"data": _resolve_data(spec.data, resolver), "weights": weights})
 
 
 def _resolve_data(data: DataSpec, resolver: Resolver) -> DataSpec:
-    return data.model_copy(update={"digest": resolver.data_digest(data)})
+    return data.model_copy(update={"digest": resolver.data_digest(data), "label_names": resolver.label_names(data)})
 
 
 def _upstream(jobs: Iterable[JobSpec]) -> list[JobSpec]:

@@ -8,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -20,6 +21,7 @@ from schemas.results import Failure, JobResult
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
+    from ray.exceptions import RayError
 
 _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -33,6 +35,15 @@ _NO_GPU = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
 
 RAY_PARENT, RAY_PREFIX, RAY_OWNER = "/tmp", "orch-ray-", "orch-driver"
 """Where a private Ray has its folder, and the file in it that says which process of which machine it belongs to."""
+
+
+NODE_DIED = "node has died"
+"""Words of Ray's message: an actor's death has one class, whether its process or its node is gone."""
+
+
+LOOK_SECONDS = 10.0
+"""Between two looks at whether Ray is still there."""
+LOSSES = frozenset({StopReason.WORKER_LOST, StopReason.NODE_LOST})
 
 
 class Ended(NamedTuple):
@@ -82,6 +93,9 @@ class RayPool:
     """A Ray actor class with `run`, `progress` and `stop`, such as `workers.actor.worker_class()`."""
     shape: Shape
     cores: int = 1
+    revive: Callable[[], bool] = lambda: False
+    """Starts Ray anew should it be gone, which only whoever started it can do; true if it did."""
+    _look_at: float = 0.0
     _actors: dict[int, ActorHandle[Any]] = field(default_factory=dict)
     _busy: dict[Any, tuple[int, WorkOrder]] = field(default_factory=dict)
     _asked: dict[int, Any] = field(default_factory=dict)
@@ -101,6 +115,26 @@ class RayPool:
         self._busy[self._actors[slot].run.remote(order.model_dump_json())] = (slot, order)
 
     def wait(self, seconds: float) -> list[Ended]:
+        ended = self._wait(seconds)
+        lost_one = any(one.result.stop_reason in LOSSES for one in ended)
+        if lost_one or time.monotonic() >= self._look_at:
+            self._look_at = time.monotonic() + LOOK_SECONDS
+            ended += self._after_revival()
+        return ended
+
+    def _after_revival(self) -> list[Ended]:
+        """Without its node Ray takes jobs and never begins them, so what it has in hand ends here."""
+        if not self.revive():
+            return []
+        gone = ResourceError("Ray's node died and was started again")
+        ended = [Ended(slot, _lost(order, StopReason.NODE_LOST, gone)) for slot, order in self._busy.values()]
+        for held in (self._busy, self._asked, self._heard, self._actors):
+            held.clear()
+        for slot in range(self.shape.slots):
+            self._spawn(slot)
+        return ended
+
+    def _wait(self, seconds: float) -> list[Ended]:
         import ray
 
         if not self._busy:
@@ -156,7 +190,7 @@ class RayPool:
 
     def _collect(self, ref: Any) -> Ended:
         import ray
-        from ray.exceptions import OutOfMemoryError, RayActorError, RayError
+        from ray.exceptions import RayError
 
         slot, order = self._busy.pop(ref)
         self._heard.pop(slot, None)
@@ -164,20 +198,36 @@ class RayPool:
         cause: RayError
         try:
             return Ended(slot, JobResult.model_validate_json(ray.get(ref)))
-        except OutOfMemoryError as error:
-            reason, cause = StopReason.OUT_OF_MEMORY, error
-        except RayActorError as error:
-            reason, cause = StopReason.WORKER_LOST, error
         except RayError as error:
-            reason, cause = StopReason.CODE_RAISED, error
+            reason, cause = reason_of_loss(error), error
         if reason is not StopReason.CODE_RAISED:
+            ray.kill(self._actors[slot])  # one that only cannot be reached may still be at work
             self._spawn(slot)
         return Ended(slot, _lost(order, reason, cause))
 
 
+def reason_of_loss(error: RayError) -> StopReason:
+    """What Ray knows of the end of a worker that handed in no result."""
+    from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError
+
+    if isinstance(error, OutOfMemoryError):
+        return StopReason.OUT_OF_MEMORY
+    if isinstance(error, RayActorError) and error.preempted:
+        return StopReason.PREEMPTED
+    if isinstance(error, (NodeDiedError, LocalRayletDiedError)) or NODE_DIED in str(error):
+        return StopReason.NODE_LOST
+    return StopReason.WORKER_LOST if isinstance(error, RayActorError) else StopReason.CODE_RAISED
+
+
 def _lost(order: WorkOrder, reason: StopReason, error: Exception) -> JobResult:
     failure = Failure(kind=type(error).__name__, message=str(error))
-    return JobResult(job_key=order.spec.key, attempt=order.attempt, stop_reason=reason, failure=failure)
+    return JobResult(
+        job_key=order.spec.key,
+        attempt=order.attempt,
+        stop_reason=reason,
+        failure=failure,
+        micro_batches=order.micro_batches,
+    )
 
 
 @dataclass
@@ -210,7 +260,7 @@ class RaySession:
                 ray.init(address="local", num_cpus=self.cpus, include_dashboard=False, _temp_dir=self._folder, **quiet)
             else:
                 ray.init(address=self.address, **quiet)
-        except (ConnectionError, RuntimeError, TimeoutError, OSError) as error:
+        except Exception as error:  # a node that dies while it starts is a plain Exception to Ray
             self.stop()
             raise ResourceError(
                 f"Ray ({self.address}) cannot be used: {error}. "
@@ -223,6 +273,23 @@ class RaySession:
             if is_main:
                 signal.signal(signal.SIGHUP, on_sighup)
                 signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts one of its own there, which exits at once
+
+    def revive(self) -> bool:
+        """Start a private Ray again whose node is gone: where memory is short, the system may end just that process.
+
+        Raises:
+            ResourceError: it does not start again.
+        """
+        if self.address != "local" or self._is_up():
+            return False
+        self.stop()
+        self.start()
+        return True
+
+    def _is_up(self) -> bool:
+        import ray
+
+        return any(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
 
     def cores_of_a_node(self) -> int:
         """What a job that is alone may use: one that runs on a cluster has no use for the cores of the driver."""

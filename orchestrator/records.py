@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ValidationError
 
@@ -41,6 +41,8 @@ class JobRecord:
     run_id: str = ""
     driven_by: str = ""
     """The sweep whose driver holds the job now, or held it last."""
+    threads: int = 0
+    """On which its first attempt computed, and so every further one; 0 before that."""
 
     @cached_property
     def fields(self) -> dict[str, Any]:
@@ -65,6 +67,10 @@ class Lease(Record):
     since: float
     sign_at: float
 
+    def is_of(self, other: Lease) -> bool:
+        """Whether both are claims of one and the same driver."""
+        return (self.host, self.pid, self.since) == (other.host, other.pid, other.since)
+
     def is_alive(self, now: float, here: str, pid_exists: Callable[[int], bool]) -> bool:
         """Stamped lately, and on this machine its process is still there."""
         is_fresh = -SKEW_SECONDS <= now - self.sign_at <= LEASE_SECONDS
@@ -81,6 +87,28 @@ class Wish(Record):
     at: float
 
 
+class JobName(NamedTuple):
+    """How a job of a plan is told from the others."""
+
+    key: str
+    title: str
+    upstream: str | None
+    """Key of the job it starts from."""
+
+
+@dataclass(frozen=True)
+class JobOutline:
+    """A job of a plan for those who only look: reading thousands of whole specs takes seconds."""
+
+    key: str
+    title: str
+    upstream: JobOutline | None
+    fields: dict[str, Any]
+
+    def model_dump(self, *, mode: str = "json") -> dict[str, Any]:
+        return self.fields
+
+
 class StoredPlan(Record):
     """A sweep as it was planned: what `orch resume` runs, whatever became of grids and files since."""
 
@@ -91,6 +119,34 @@ class StoredPlan(Record):
     upstream_keys: frozenset[str] = frozenset()
     """Jobs that only lend their weights to others."""
     resources: Resources = Resources()
+    names: tuple[JobName, ...] = ()
+    """Of the jobs, in their order; plans written by earlier versions have none."""
+
+    @classmethod
+    def of(
+        cls, name: str, profile: str, data_root: str | None, jobs: Sequence[JobSpec], upstream_keys: frozenset[str],
+        resources: Resources,
+    ) -> StoredPlan:  # fmt: skip
+        return cls(
+            name=name,
+            profile=profile,
+            data_root=data_root,
+            jobs=tuple(job.model_dump(mode="json") for job in jobs),
+            upstream_keys=upstream_keys,
+            resources=resources,
+            names=_names_of(jobs),
+        )
+
+    @cached_property
+    def outlines(self) -> tuple[JobOutline, ...]:
+        """
+        Raises:
+            StoreError: as for `specs`, which the plan of an earlier version must be read as.
+        """
+        known: dict[str, JobOutline] = {}
+        for (key, title, upstream), fields in zip(self.names or _names_of(self.specs), self.jobs, strict=True):
+            known[key] = JobOutline(key, title, known[upstream] if upstream else None, fields)
+        return tuple(known.values())
 
     @cached_property
     def specs(self) -> tuple[JobSpec, ...]:
@@ -105,6 +161,10 @@ class StoredPlan(Record):
                 f"Sweep {self.name} was planned by another version of orch ({error.error_count()} fields differ). "
                 "Start it again under a new `--name`; jobs that are the same will be reused."
             ) from error
+
+
+def _names_of(jobs: Iterable[JobSpec]) -> tuple[JobName, ...]:
+    return tuple(JobName(job.key, job.title, job.upstream.key if job.upstream else None) for job in jobs)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.compare import PlannedJob
+from orchestrator.compare import Named, PlannedJob
 from orchestrator.display import in_words
 from orchestrator.merge import flatten
 from orchestrator.records import JobRecord
@@ -25,6 +25,8 @@ from schemas.sweep import SweepSpec
 
 Answer = RenderableType | dict[str, Any] | list[Any]
 LISTED = 12
+MANY, SURVEYED = 400, 100
+"""Of a sweep of so many jobs `orch status` lists by itself no more than that; nobody reads a table of thousands."""
 WIDE = 160
 ROOMY = 80
 """Columns below which a table of jobs leaves out why they are where they are."""
@@ -75,10 +77,19 @@ def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
         f" from {plan.data_root}" if plan.data_root else ""
     )
     listed = plan.jobs if all_jobs else plan.jobs[:LISTED]
-    parts: list[RenderableType] = [head, Text(source), Text(""), _job_table(listed, plan.sweep.upstream_keys)]
+    facts = [Text(source), *(Text(line) for line in _plan_facts(plan))]
+    parts: list[RenderableType] = [head, *facts, Text(""), _job_table(listed, plan.sweep.upstream_keys)]
     if len(listed) < len(plan.jobs):
         parts.append(Text(f"... and {len(plan.jobs) - len(listed)} more (--all lists them)"))
     return Group(*parts)
+
+
+def _plan_facts(plan: Plan) -> Iterator[str]:
+    if plan.filled:
+        listed = ", ".join(f"{table} ({values} of {of})" for table, values, of in plan.filled)
+        yield f"values of the paper's tables: {listed}"
+    if not plan.data_seen:
+        yield "no data root is given: photographs and finished jobs were not looked at; --data-root FOLDER checks them"
 
 
 def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
@@ -96,12 +107,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "sweep": plan.sweep.name,
         "profile": plan.sweep.profile,
         "data_root": plan.data_root,
+        "data_seen": plan.data_seen,
+        "tables": [filled._asdict() for filled in plan.filled],
         "counts": plan.counts,
         "jobs": [_planned_json(job, plan.sweep.upstream_keys) for job in plan.jobs],
     }
 
 
-def _planned_json(job: PlannedJob, upstream: frozenset[str]) -> dict[str, Any]:
+def _planned_json(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
     start = job.spec.upstream
     return {
         "key": job.spec.key,
@@ -161,10 +174,14 @@ class _ByWidth:
         yield self.wide if options.max_width >= ROOMY else self.narrow
 
 
-def status_text(sweep: SweepStatus) -> RenderableType:
+def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
+    """Of a very large sweep those jobs that are not done come first, and not all are listed."""
+    listed = sweep.jobs
+    if len(listed) > MANY and not all_jobs:
+        listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
     headings = ("key", "job", "status", "attempts", "accuracy", "instability", "why")
     table, narrow = plain_table(*headings), plain_table(*headings[:-1])
-    for job in sweep.jobs:
+    for job in listed:
         metrics = job.record.result.metrics if job.record and job.record.result else None
         instability = metrics.location_instability if metrics else None
         cells = (
@@ -177,9 +194,11 @@ def status_text(sweep: SweepStatus) -> RenderableType:
         )
         table.add_row(*cells, Text("" if job.status.value == "done" else job.why))
         narrow.add_row(*cells)
+    left_out = len(sweep.jobs) - len(listed)
     return Group(
         Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"),
         _ByWidth(table, narrow),
+        *([Text(f"... and {left_out} more (--all lists them)")] if left_out else []),
     )
 
 
@@ -299,7 +318,8 @@ def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
     table = plain_table("grid", "axes", "what it is")
     for grid in grids:
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
-        table.add_row(str(grid.name), axes, grid.description)
+        further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []
+        table.add_row(str(grid.name), " + ".join([*([axes] if axes else []), *further]), grid.description)
     return table
 
 

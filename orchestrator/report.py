@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from orchestrator.caveats import Done, caption, reservations
 from orchestrator.compare import PlannedJob, PlanStatus
+from orchestrator.merge import lookup
 from orchestrator.reportmodel import (
     INSTABILITY_TABLES,
     METRICS,
@@ -30,7 +31,7 @@ from orchestrator.tables import VARIANTS, by_setting
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import SpecError
 from schemas.job import BackboneName
-from schemas.paper import ALL, AVERAGE, Published, published_values
+from schemas.paper import ALL, AVERAGE, PRINTED_AS, Published, published_values
 from schemas.results import JobMetrics
 
 
@@ -192,14 +193,15 @@ class _Builder:
         return Line(place, {variant: entry(place, variant) for variant in VARIANTS}, self.metric.change_is_relative)
 
     def _published(self, place: Place, variant: str) -> float | None:
-        return self.printed.get((place, self.backbone, variant))
+        return self.printed.get((place, PRINTED_AS.get(self.backbone, self.backbone), variant))
 
     def _single(self, place: Place, variant: str) -> Entry:
         """One category, or one network for all."""
         total = len(_names(place.dataset)) if place.category == ALL else 1
         jobs = self.results.at(place, self.backbone, self.setting).get((place.category, variant), [])
         covered = max((job.covered for job in jobs if job.metrics), default=0)
-        found = [m for job in jobs if (m := job.metrics) and job.covered == covered]
+        whole = [job for job in jobs if job.metrics and job.covered == covered]
+        found = [m for job in whole if (m := job.metrics)]
         ours = [value for m in found if (value := self.metric.of(m)) is not None]
         return Entry(
             ours=fmean(ours) if ours else None,
@@ -210,6 +212,7 @@ class _Builder:
             comparable=covered == total,
             filters=sum(m.filters for m in found),
             left_out=sum(self.metric.left_out(m) for m in found) if self.metric.left_out else 0,
+            images=tuple(dict.fromkeys(_images(job.fields, self.metric) for job in whole)),
         )
 
     def _average(self, place: Place, variant: str) -> Entry:
@@ -231,7 +234,20 @@ class _Builder:
             comparable=recomputed or len(shared) == len(names),
             filters=sum(entry.filters for entry in mine),
             left_out=sum(entry.left_out for entry in mine),
+            images=tuple(dict.fromkeys(words for entry in mine for words in entry.images)),
         )
+
+
+def _images(fields: Mapping[str, Any], metric: Metric) -> str:
+    """Which images a job's value is of: accuracy is always of held-out ones."""
+    if metric.left_out and lookup(fields, "evaluation.split") == "all":
+        return "all annotated images, those of training among them"
+    if lookup(fields, "data.images") == "generated":
+        return "held-out images, drawn apart"
+    share = f"{lookup(fields, 'data.test_fraction'):.0%}"
+    seed = lookup(fields, "data.split_seed")
+    how = {"even": f"{share}, evenly spaced", "official": "the published split", "seeded": f"{share}, seed {seed}"}
+    return f"held-out images ({how[str(lookup(fields, 'data.split'))]})"
 
 
 # -- what is missing ----------------------------------------------------------------------------------------------

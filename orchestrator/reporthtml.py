@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from orchestrator.compare import PlannedJob, PlanStatus
 from orchestrator.dotplot import dot_plots
+from orchestrator.gallery import NO_PICTURES, Gallery
 from orchestrator.reportmodel import METRICS, Report, ReportTable
 from orchestrator.reporttext import NOTHING, comparison_text, headings, notes, rows, text_columns
-from orchestrator.tables import VARIANTS
 from schemas.paper import AVERAGE
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-GALLERY_PAIRS = 3
-"""Categories in the gallery, each with its ordinary and its interpretable network."""
-
-
-class Picture(NamedTuple):
-    title: str
-    png: bytes
 
 
 class Headline(NamedTuple):
@@ -31,7 +21,7 @@ class Headline(NamedTuple):
     sentence: str
 
 
-def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
+def as_html(report: Report, gallery: Gallery = NO_PICTURES) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -40,21 +30,9 @@ def as_html(report: Report, pictures: Sequence[Picture] = ()) -> str:
         headlines=_headlines(report),
         plots=dot_plots(report),
         tables=[_table(table) for table in report.tables],
-        pictures=[(p.title, f"data:image/png;base64,{base64.b64encode(p.png).decode()}") for p in pictures],
+        gallery=gallery,
         nothing=NOTHING,
     )
-
-
-def gallery(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
-    """Jobs whose filters are worth a look side by side: both variants, categories and backbones spread out."""
-    done = [job for job in jobs if job.status is PlanStatus.DONE and job.spec.is_single]
-    twins: dict[tuple[str, str], dict[str, PlannedJob]] = {}
-    for job in done:
-        pair = twins.setdefault((job.spec.data.categories[0], job.spec.model.backbone), {})
-        pair.setdefault(job.spec.model.variant, job)
-    whole = [pair for pair in twins.values() if len(pair) == len(VARIANTS)]
-    step = max(1, len(whole) // GALLERY_PAIRS)
-    return [pair[variant] for pair in whole[::step][:GALLERY_PAIRS] for variant in VARIANTS]
 
 
 def _headlines(report: Report) -> list[Headline]:

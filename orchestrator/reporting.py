@@ -8,25 +8,19 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from orchestrator import reporttext, store
 from orchestrator.compare import PlannedJob, compare, with_earlier_results
 from orchestrator.fill import incomplete
+from orchestrator.gallery import read_gallery
 from orchestrator.ledger import Ledger, known_sweep
 from orchestrator.records import SweepRecord
 from orchestrator.report import build_report, check_numbers
-from orchestrator.reporthtml import Picture, as_html, gallery
+from orchestrator.reporthtml import as_html
 from orchestrator.reportmodel import Report
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import Liveness
 from schemas.errors import SpecError, StoreError
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-
-FILTERS_FIGURE = "figures/filters.png"
 
 
 class Format(StrEnum):
@@ -75,8 +69,7 @@ class SweepTables:
     @cached_property
     def _html(self) -> str:
         client = store.open_client(self.settings)
-        found = [(job, _figure(self.settings, client, job)) for job in gallery(self.jobs)]
-        return as_html(self.report, [Picture(job.spec.title, png) for job, png in found if png is not None])
+        return as_html(self.report, read_gallery(self.settings, client, self.jobs))
 
 
 def read_tables(
@@ -116,13 +109,3 @@ def write(text: str, out: Path) -> None:
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SpecError(f"The report cannot be written to {out} ({error.strerror}). Name another `--out`.") from error
-
-
-def _figure(settings: Settings, client: MlflowClient, job: PlannedJob) -> bytes | None:
-    """The gallery of a job's filters, where its artifacts lie on this machine."""
-    if job.record is None:
-        return None
-    with store.reaching(settings.store_uri):
-        address = urlsplit(client.get_run(job.record.run_id).info.artifact_uri)
-    path = Path(unquote(address.path)) / FILTERS_FIGURE
-    return path.read_bytes() if address.scheme in ("", "file") and path.is_file() else None

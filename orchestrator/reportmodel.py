@@ -35,7 +35,7 @@ class Metric:
     lower_is_better: bool
     change_is_relative: bool = True
     left_out: Callable[[JobMetrics], int] | None = None
-    """Filters without a value."""
+    """Filters without a value; None where nothing of single filters is measured."""
 
 
 METRICS: Mapping[MetricName, Metric] = {
@@ -70,6 +70,8 @@ class Entry:
     """Both are of the same categories."""
     filters: int = 0
     left_out: int = 0
+    images: tuple[str, ...] = ()
+    """Of which split ours are, in words."""
 
     @property
     def difference(self) -> float | None:

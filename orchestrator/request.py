@@ -14,7 +14,7 @@ from orchestrator.merge import Tree, field_of, flatten, has, lookup, nest, overl
 from schemas.base import did_you_mean, field_paths
 from schemas.categories import BY_ID, DATASETS, DatasetName, find_categories
 from schemas.errors import SpecError
-from schemas.grids import GRIDS
+from schemas.grids import BACKBONES, GRIDS
 from schemas.job import BackboneName, JobSpec, Variant
 from schemas.profiles import PROFILES
 from schemas.sweep import AXIS_ALIASES, Profile, Resources, SweepSpec
@@ -28,6 +28,8 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     CATEGORIES_FIELD: tuple(BY_ID),
 }
 """Every value of the fields that have names for values."""
+_WHOLE = DOMAINS | {BACKBONE_FIELD: BACKBONES}
+"""What an axis that means all of them names: of the backbones, the paper's four."""
 SWEEP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 FIELDS = tuple(field_paths(JobSpec))
 SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in range(1, path.count(".") + 1))
@@ -166,7 +168,8 @@ def _axes(request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree) 
     axes = {check_field(axis, "grid axis"): values for axis, values in grid.axes.items()} | own
     for axis, values in profile.axes.items():
         field = field_of(axis)
-        named_all = field in axes and field in DOMAINS and all(value in axes[field] for value in DOMAINS[field])
+        whole = _WHOLE.get(field, ())
+        named_all = field in axes and bool(whole) and all(value in axes[field] for value in whole)
         if field not in own and (named_all or (field not in axes and lookup(user, field) is None)):
             axes[field] = values
     axes = {field: _axis_values(field, values) for field, values in axes.items()}
@@ -215,15 +218,26 @@ def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> t
                         "another grid: `orch grid list`.")  # fmt: skip
     if not request.categories:
         return available
-    kept: list[Any] = []
+    single = [value for value in available if len(value) == 1]
     for word in request.categories:
-        ids = set(_ids(word))
-        matching = [value for value in available if ids & set(value) and len(value) == 1]
-        if not matching:
-            names = ", ".join(BY_ID[value[0]].label for value in available if len(value) == 1)
+        if not any(set(_ids(word)) & set(value) for value in single or available):
+            names = ", ".join(BY_ID[id_].label for value in single or available for id_ in value)
             raise SpecError(f"The sweep has no category {word!r}. It has: {names}. `--grid all-categories` has all 37.")
-        kept += matching
-    return tuple(value for value in available if value in kept)
+    wanted = {id_ for word in request.categories for id_ in _ids(word)}
+    if single:
+        return tuple(value for value in single if wanted & set(value))
+    return tuple(_some_of(value, wanted) for value in available if wanted & set(value))
+
+
+def _some_of(value: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
+    """Of the categories of one network, those that the user named."""
+    kept = tuple(id_ for id_ in value if id_ in wanted)
+    if len(kept) == 1:
+        raise SpecError(
+            f"The networks of this sweep tell several categories apart, and `--category` leaves {kept[0]} alone. "
+            "Name a second one, or take a grid of one network per category: `orch grid list`."
+        )
+    return kept
 
 
 def _row(row: Mapping[str, Any], where: str) -> Tree:
@@ -246,13 +260,20 @@ def _include_rows(
     for row in rows:
         tree = _row(row, "`include`")
         named = [(f, axis_value(f, lookup(tree, f))) for f in narrowed if narrowed[f] and lookup(tree, f) is not None]
-        if all(value in axes[field] for field, value in named):
+        if all(value in axes[field] or _is_of_dataset(request, field, value) for field, value in named):
             open_axes = [field for field in given if field in axes and lookup(overlay(user, tree), field) is None]
             kept += [
                 overlay(nest(dict(zip(open_axes, values, strict=True))), tree)
                 for values in product(*(axes[field] for field in open_axes))
             ]
     return tuple(kept)
+
+
+def _is_of_dataset(request: SweepRequest, field: str, value: Any) -> bool:
+    """Where only data sets are named, a network of several of their categories is meant too."""
+    datasets = {find_dataset(word) for word in request.datasets}
+    asked = field == CATEGORIES_FIELD and bool(datasets) and not request.categories
+    return asked and all(BY_ID[id_].dataset in datasets for id_ in value)
 
 
 def _resources(*layers: Resources) -> Resources:

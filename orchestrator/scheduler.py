@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from types import MappingProxyType
 
 from schemas.lifecycle import JobState, StopReason
@@ -15,28 +16,37 @@ _S, _R = JobState, StopReason
 @dataclass(frozen=True)
 class RetryRule:
     retries: int
-    """How often a driver tries a job again that stopped for this reason."""
+    """How often a driver tries a job again that stopped for this reason; each reason has a budget of its own."""
     backoff_seconds: float = 0.0
-    """Before the first retry; doubled for each further one."""
+    """Before the first retry; doubled for each further one, up to MAX_BACKOFF_SECONDS."""
+    charged: bool = True
+    """The job's own doing. What is not says nothing of the next job, and never pauses a sweep."""
 
 
 RETRY: Mapping[StopReason, RetryRule] = MappingProxyType(
     {
-        _R.WORKER_LOST: RetryRule(retries=5, backoff_seconds=1.0),
-        _R.STORE_UNREACHABLE: RetryRule(retries=5, backoff_seconds=5.0),
-        _R.OUT_OF_MEMORY: RetryRule(retries=1),
+        _R.WORKER_LOST: RetryRule(retries=5, backoff_seconds=1.0, charged=False),
+        _R.NODE_LOST: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
+        _R.PREEMPTED: RetryRule(retries=10, backoff_seconds=1.0, charged=False),
+        _R.SUPERSEDED: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
+        _R.STORE_UNREACHABLE: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
+        _R.OUT_OF_MEMORY: RetryRule(retries=3),  # each with more room: see `micro_batches_after`
         _R.CODE_RAISED: RetryRule(retries=1),
         _R.DIVERGED: RetryRule(retries=0),
         _R.BAD_DATA: RetryRule(retries=0),
         _R.BAD_SPEC: RetryRule(retries=0),
     }
 )
+"""A reason that is not in it is not tried again."""
 MAX_BACKOFF_SECONDS = 60.0
+JITTER = 0.25
+"""By up to this share a wait is longer than its rule says, so that jobs that stopped together do not come back so."""
 _ENDED_BADLY = frozenset({_S.FAILED, _S.CANCELLED})
 
 
 SAYS_NOTHING = frozenset(
-    {_R.WORKER_LOST, _R.STORE_UNREACHABLE, _R.INTERRUPTED, _R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED}
+    {_R.INTERRUPTED, _R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED}
+    | {reason for reason, rule in RETRY.items() if not rule.charged}
 )
 """Reasons that lie outside the jobs: however many stop for them, the next job may well succeed."""
 FIRST_ATTEMPTS, ALIKE = 5, 3
@@ -121,7 +131,21 @@ def next_move(entry: Entry, reason: StopReason, now: float) -> Move:
     before = entry.stops.count(reason)
     if before >= rule.retries:
         return Move(_S.FAILED, reason)
-    return Move(_S.REQUEUED, reason, now + min(rule.backoff_seconds * 2**before, MAX_BACKOFF_SECONDS))
+    wait = min(rule.backoff_seconds * 2**before, MAX_BACKOFF_SECONDS)
+    return Move(_S.REQUEUED, reason, now + wait * (1 + JITTER * _chance(f"{entry.key}/{len(entry.stops)}")))
+
+
+def _chance(of: str) -> float:
+    """From 0 to 1, always the same for the same text."""
+    return int.from_bytes(sha256(of.encode()).digest()[:4], "big") / 2**32
+
+
+def micro_batches_after(last: JobResult | None, batch_size: int) -> int:
+    """Into how many parts the next attempt cuts its batches: twice as many after each that had too little memory."""
+    if last is None:
+        return 1
+    doubled = 2 if last.stop_reason is _R.OUT_OF_MEMORY else 1
+    return min(last.micro_batches * doubled, batch_size)
 
 
 def as_cancelled(result: JobResult, reason: StopReason | None) -> JobResult:
@@ -151,9 +175,21 @@ def after(entry: Entry, move: Move) -> Entry:
     return replace(entry, state=move.to, stops=(*entry.stops, move.reason), not_before=move.not_before)
 
 
-def threads_for(waiting: int, running: int, cpus_per_worker: int, cores: int) -> int:
-    """A job that has the machine to itself may use all of it; otherwise each keeps to its share."""
-    return cores if waiting + running <= 1 else cpus_per_worker
+def threads_for(board: Board, key: str, cpus_per_worker: int, cores: int) -> int:
+    """A job beside which no other of its sweep can ever run may use the whole machine; otherwise each keeps its share.
+
+    Sums come out differently on another number of threads, so it follows from the plan alone: what is done already,
+    or runs at the moment, must not decide a result.
+    """
+    above = {key, *_above(board, key)}
+    beside = (other for other in board if other not in above and key not in _above(board, other))
+    return cpus_per_worker if any(True for _ in beside) else cores
+
+
+def _above(board: Board, key: str) -> list[str]:
+    """The job it starts from, the one that starts from, and so on."""
+    upstream = board[key].upstream
+    return [] if upstream is None else [upstream, *_above(board, upstream)]
 
 
 def seconds_left(durations: list[float], jobs_left: int, slots: int) -> float | None:

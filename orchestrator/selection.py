@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from orchestrator.records import JobRecord, StoredPlan
 from orchestrator.request import BACKBONE_FIELD, DOMAINS
@@ -14,7 +15,7 @@ from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 
 _HELD = (JobState.QUEUED, JobState.RUNNING)
-LISTED = 4
+LISTED, LISTED_JOBS = 4, 12
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,21 @@ def find_jobs(word: str, titles: Iterable[tuple[str, str]]) -> list[str]:
         or [key for key, title in jobs if title.lower() == wanted]
         or [key for key, title in jobs if wanted and set(wanted.split()) <= set(title.lower().split())]
     )
+
+
+def one_job(wanted: str, jobs: Mapping[str, tuple[str, str]]) -> str:
+    """The key of the one job that fits, of jobs with their titles and sweeps.
+
+    Raises:
+        SpecError: none fits, or several do; the message lists them.
+    """
+    found = find_jobs(wanted, [(key, title) for key, (title, _) in jobs.items()])
+    if not found:
+        near = get_close_matches(wanted, dict.fromkeys(title for title, _ in jobs.values()), n=1, cutoff=0.5)
+        advice = f"Did you mean {near[0]!r}? " if near else "" if jobs else "None has begun yet. "
+        raise SpecError(f"No job fits {wanted!r}. {advice}`orch status SWEEP` lists keys and titles.")
+    if len(found) > 1:
+        listed = "".join(f"\n  {key}  {jobs[key][0]} ({jobs[key][1]})" for key in found[:LISTED_JOBS])
+        more = f"\n  ... and {len(found) - LISTED_JOBS} more" if len(found) > LISTED_JOBS else ""
+        raise SpecError(f"{wanted!r} fits {len(found)} jobs:{listed}{more}\nGive the key.")
+    return found[0]

@@ -52,6 +52,11 @@ class Settings(BaseSettings):
         return self.root / "checkpoints"
 
     @property
+    def weights_dir(self) -> Path:
+        """Imported weights; no run of theirs makes them again, so nothing deletes them."""
+        return self.root / "weights"
+
+    @property
     def log_dir(self) -> Path:
         return self.root / "logs"
 

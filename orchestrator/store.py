@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit, urlunsplit
 from filelock import FileLock, Timeout
 
 from orchestrator.settings import Settings
+from orchestrator.storeversion import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
 from schemas.errors import StoreError, StoreUnreachable
 from workers.outage import is_outage, wait_briefly
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "orch"
+FULL_DISK = "disk is full"
+"""SQLite's words."""
 BUSY_SECONDS = 10.0
 """How long another program may hold the store before it counts as stuck."""
 PROBE_BYTES = 1 << 20
@@ -42,6 +46,7 @@ def quiet_mlflow() -> None:
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of whatever it raises anyway
 
 
 def exists(settings: Settings) -> bool:
@@ -109,8 +114,12 @@ def _client(settings: Settings) -> MlflowClient:
 
         quiet_mlflow()
         client = MlflowClient(tracking_uri=settings.store_uri)
-        if client.get_experiment_by_name(EXPERIMENT) is None:
-            client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            version = {LEDGER_TAG: LEDGER_VERSION}
+            client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri, tags=version)
+        else:
+            check_ledger_version(experiment.tags, without_password(settings.store_uri))
     return client
 
 
@@ -165,7 +174,7 @@ def _check_database(database: Path) -> None:
         return
     try:
         with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-            connection.execute("PRAGMA schema_version").fetchone()
+            check_database(database, connection)
     except sqlite3.Error as error:
         raise StoreError(
             f"The store {database} cannot be read as a SQLite database ({error}). "
@@ -202,12 +211,13 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first_line = next((line for line in lines if FULL_DISK in line), lines[0])
         kind = StoreUnreachable if is_outage(error) else StoreError
-        raise kind(
-            f"The store {without_password(uri)} cannot be used: {first_line}. "
-            "See that it runs, can be written and belongs to this version of MLflow."
-        ) from error
+        advice = "See that it runs, can be written and belongs to this version of MLflow."
+        if FULL_DISK in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC:
+            advice = "Make room on that disk."
+        raise kind(f"The store {without_password(uri)} cannot be used: {first_line}. {advice}") from error
 
 
 def without_password(uri: str) -> str:

@@ -12,17 +12,17 @@ from statistics import fmean
 from orchestrator import store
 from orchestrator.claims import Claims, busy
 from orchestrator.compare import PlannedJob, PlanStatus, check_same_sweep, compare
-from orchestrator.disk import check_all_data
+from orchestrator.disk import check_all_data, check_all_weights
 from orchestrator.display import Display
 from orchestrator.driver import Driver, Premises, StopRequest
-from orchestrator.ledger import Ledger, RunStatus, mend_torn_moves, records_of
+from orchestrator.ledger import Ledger, Reader, RunStatus, mend_torn_moves, records_of
 from orchestrator.patience import Patience, patient
 from orchestrator.pool import Pool, RayPool, RaySession, Shape
 from orchestrator.records import Lease, StoredPlan, SweepRecord, here, pid_exists
 from orchestrator.resources import Machine, shape_for, this_machine
 from orchestrator.settings import Settings
 from orchestrator.tables import VARIANTS, ResultTable, as_markdown, result_table
-from schemas.errors import StoreUnreachable
+from schemas.errors import StoreUnreachable, SweepBusy
 
 OpenPool = Callable[[Settings, StoredPlan, int], Pool]
 """Makes the slots for a sweep that has so many jobs to run; the real one starts Ray."""
@@ -55,7 +55,7 @@ class SweepReport:
 class Liveness:
     """Whether a sweep has a driver now; asked once per sweep."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Reader) -> None:
         self._ledger = ledger
         self._known: dict[str, bool] = {}
 
@@ -95,7 +95,7 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
     session.start()
     try:
         shape = _shape(settings, stored, jobs, session.totals())
-        return _SessionPool(worker_class(), shape, session.cores_of_a_node(), session=session)
+        return _SessionPool(worker_class(), shape, session.cores_of_a_node(), session.revive, session=session)
     except BaseException:
         session.stop()
         raise
@@ -134,16 +134,20 @@ class SweepRun:
                 ) from error
 
     def _drive(self, ledger: Ledger, claims: Claims, lease: Lease, started: float) -> SweepReport:
-        ran, paused_by = 0, ""
+        ran, paused_by, lost = 0, "", False
         try:
             ran, paused_by = self._run_jobs(ledger, claims, lease)
         except KeyboardInterrupt:
             self.stop.asked = True
+        except SweepBusy:
+            lost = True  # to another driver, whose claim and conclusion these would be
+            raise
         finally:
             self.display.close()
             report = self._report(ledger, ran, paused_by, time.time() - started)
-            ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
-            ledger.stamp(report.name, None)
+            if not lost:
+                ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
+                ledger.stamp(report.name, None)
         return report
 
     def _patience(self) -> Patience:
@@ -157,6 +161,7 @@ class SweepRun:
 
     def _refuse_early(self) -> None:
         store.prepare_home(self.settings)
+        check_all_weights(self.stored.specs)
         check_all_data(self.stored.specs, self.stored.data_root, self.settings.cache_dir)
         if self.settings.ray_address == "local" and not self.stored.resources.gpus_per_worker:
             shape_for(self.stored.resources, this_machine(), len(self.stored.jobs))

@@ -11,8 +11,7 @@ from typing import Any, Protocol, TypeVar
 from orchestrator.merge import flatten, lookup
 from orchestrator.records import JobRecord
 from orchestrator.request import BACKBONE_FIELD, CATEGORIES_FIELD, VARIANT_FIELD
-from schemas.categories import BY_ID
-from schemas.job import FilterLossSpec
+from schemas.job import FilterLossSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.results import JobMetrics
 
@@ -23,7 +22,10 @@ _DEFAULTS = {
     "model.mask": "True",
     **{f"filter_loss.{name}": str(value) for name, value in FilterLossSpec().model_dump().items()},
 }
-_NOT_A_SETTING = (CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest")
+_NOT_A_SETTING = (
+    CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest",
+    "weights.data.label_names", "weights.path", "weights.sha256",
+)  # fmt: skip
 
 
 class Described(Protocol):
@@ -84,9 +86,10 @@ def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = f
         Row(*key, cells={variant: _cell(records) for variant, records in cells.items()})
         for key, cells in groups.items()
     )
+    single = {_category(record) for record in done if len(lookup(record.fields, CATEGORIES_FIELD)) == 1}
     return ResultTable(
         rows=rows,
-        averages=_averages(rows),
+        averages=_averages([row for row in rows if row.category in single]),
         caption=caption_of([_metrics(record) for record in done]),
         failed=tuple((r.title, r.failure or str(r.stop_reason)) for r in records_failed(mine)),
         skipped_images=sum(m.skipped_images for r in done if (m := _metrics(r))),
@@ -102,10 +105,7 @@ def _metrics(record: JobRecord) -> Any:
 
 
 def _category(record: JobRecord) -> str:
-    names = lookup(record.fields, CATEGORIES_FIELD)
-    if len(names) > 1:
-        return f"{len(names)} categories"
-    return BY_ID[names[0]].label if names[0] in BY_ID else str(names[0])
+    return categories_label(lookup(record.fields, CATEGORIES_FIELD), lookup(record.fields, "loss"))
 
 
 def by_setting(jobs: list[Job]) -> list[tuple[str, Job]]:
@@ -124,15 +124,21 @@ def _leaves(record: Described) -> dict[str, Any]:
 def _varying_fields(records: Sequence[Described]) -> list[str]:
     """Fields that differ among jobs of one variant and backbone: the sweep's own axes, not the grid's shape."""
     found: dict[str, None] = {}
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        key = (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)))
-        groups[key].append(_leaves(record))
+        groups[_experiment(record)].append(_leaves(record))
     for leaves in groups.values():
         for name in dict.fromkeys(name for leaf in leaves for name in leaf):
             if len({leaf.get(name) for leaf in leaves}) > 1:
                 found[name] = None
     return list(found)
+
+
+def _experiment(record: Described) -> tuple[str, ...]:
+    """Jobs of one experiment of the paper; a profile may set more fields on those of several categories."""
+    categories = lookup(record.fields, CATEGORIES_FIELD) or ()
+    several = (str(categories), str(lookup(record.fields, "loss"))) if len(categories) > 1 else ()
+    return (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)), *several)
 
 
 def _settings_of(record: Described, all_records: Sequence[Described], varying: list[str]) -> list[str]:
@@ -180,7 +186,7 @@ def _cell(records: list[JobRecord]) -> Cell:
     )
 
 
-def _averages(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+def _averages(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Over the categories that have every variant of the sweep, so that both means are of the same categories."""
     variants = {variant for row in rows for variant in row.cells}
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)

@@ -16,15 +16,17 @@ from orchestrator.fsck import Mend
 from orchestrator.joblogs import LogText
 from orchestrator.records import JobRecord
 from orchestrator.render import LISTED, plain_table
-from orchestrator.service import FsckReport, Requeued, Why
+from orchestrator.upkeep import FsckReport, Requeued, Why
 
 
 def requeue_text(done: Requeued) -> RenderableType:
     lines = [f"  {job.key}  {job.title} ({job.stop_reason})" for job in done.jobs[:LISTED]]
     if len(done.jobs) > LISTED:
         lines.append(f"  ... and {len(done.jobs) - LISTED} more")
-    how = "from the beginning" if done.from_scratch else "from their last checkpoints"
-    head = f"sweep {done.sweep}: {len(done.jobs)} jobs are put back. They go on {how} with: orch resume {done.sweep}"
+    one = len(done.jobs) == 1
+    begins, goes_on = ("It begins", "It goes on") if one else ("They begin", "They go on")
+    how = f"{begins} afresh" if done.from_scratch else f"{goes_on} from the last checkpoint"
+    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {how} with: orch resume {done.sweep}"
     return Text("\n".join([head, *lines]))
 
 
@@ -48,15 +50,15 @@ def _control_lines(done: Controlled) -> list[str]:
         return [f"{who} {asked} {what}: what runs saves a checkpoint and ends. See: orch status {done.sweep}",
                 *_afterwards(done)]  # fmt: skip
     if done.kind == "pause":
-        state = "every job is done" if not done.left else f"{done.left} jobs are left; run them with: " \
-            f"orch resume {done.sweep}"  # fmt: skip
+        state = "every job is done" if not done.left else (
+            f"{_jobs(done.left)} left, to be run with: orch resume {done.sweep}")  # fmt: skip
         return [f"nobody drives {what}, so there is nothing to pause: {state}."]
     if not done.changed:
         return [f"nothing of {what} can be cancelled: {_why_not(done)}."]
-    lines = [f"{what}: {len(done.changed)} jobs are {verb}: {_few(done.changed)}."] if not done.job else [
+    lines = [f"{what}: {_jobs(len(done.changed))} {verb}: {_few(done.changed)}."] if not done.job else [
         f"{what} is {verb}."]  # fmt: skip
     if done.never_begun:
-        lines.append(f"{done.never_begun} jobs were never begun and stay so.")
+        lines.append(f"{_jobs(done.never_begun)} not begun, and stay so.")
     return [*lines, *_afterwards(done)]
 
 
@@ -64,7 +66,7 @@ def _why_not(done: Controlled) -> str:
     if done.running_elsewhere:
         return f"another sweep's driver has {_few(done.running_elsewhere)} in hand; cancel it there"
     if done.never_begun:
-        return f"{done.never_begun} jobs were never begun, and nobody drives it"
+        return f"{_jobs(done.never_begun)} not begun, and nobody drives it"
     return "it has ended" if done.job or done.left else "every job is done"
 
 
@@ -72,6 +74,10 @@ def _afterwards(done: Controlled) -> list[str]:
     if done.job:
         return [f"Put it back with: orch requeue {done.sweep} --cancelled"]
     return [f"Go on with: orch resume {done.sweep}"]
+
+
+def _jobs(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number} jobs are"
 
 
 def _few(titles: Sequence[str]) -> str:
@@ -97,30 +103,43 @@ def why_text(found: Why) -> RenderableType:
         return Text(_nothing_wrong(found))
     parts: list[RenderableType] = []
     for cause, tail in found.causes:
-        parts += [*_cause_lines(cause, found.sweep, tail), Text("")]
+        parts += [*_cause_lines(cause, found, tail), Text("")]
+    if waiting := _waiting(found):
+        return Group(*parts, Text(f"{waiting} more not begun yet."))
     return Group(*parts[:-1])
+
+
+def _waiting(found: Why) -> int:
+    return sum(job.status in (PlanStatus.NEW, PlanStatus.CHANGED) for job in found.jobs)
 
 
 def _nothing_wrong(found: Why) -> str:
     what = found.job or f"sweep {found.sweep}"
-    waiting = sum(job.status in (PlanStatus.NEW, PlanStatus.CHANGED) for job in found.jobs)
+    if not found.jobs:
+        return f"{what} was stopped before it was planned. Type its `orch sweep` command again."
+    waiting = _waiting(found)
     running = sum(job.status is PlanStatus.RUNNING for job in found.jobs)
     if waiting or running:
-        return f"{what}: nothing has gone wrong; {running} running, {waiting} not begun. `orch resume {found.sweep}` " \
-            "runs what is left."  # fmt: skip
+        after = "" if found.is_driven else f" `orch resume {found.sweep}` runs what is left."
+        return f"{what}: nothing has gone wrong; {running} running, {waiting} not begun.{after}"
     return f"{what}: nothing has gone wrong, everything is done."
 
 
-def _cause_lines(cause: Cause, sweep: str, tail: str) -> list[RenderableType]:
-    reason = f", {cause.reason}" if cause.reason else ""
-    mark = f" [{cause.fingerprint}]" if cause.fingerprint else ""
-    plural = "job" if len(cause.jobs) == 1 else "jobs"
-    head = f"{len(cause.jobs)} {plural} {cause.status}{reason}{mark}, {cause.attempts} attempts"
-    lines: list[RenderableType] = [Text(head, style="bold red" if cause.status is PlanStatus.FAILED else "bold yellow")]
-    message = (
-        cause.message.strip() if cause.status is not PlanStatus.FAILED else f"{cause.kind}: {cause.message.strip()}"
-    )
-    lines.append(Text(f"  {message}"))
+def _head(cause: Cause) -> str:
+    number = len(cause.jobs)
+    plural = "job" if number == 1 else "jobs"
+    if cause.status is not PlanStatus.FAILED:
+        return f"{number} {plural} {cause.status}: {cause.message.strip()}"
+    tries = "1 attempt" if cause.attempts == 1 else f"{cause.attempts} attempts"
+    mark = f", fingerprint {cause.fingerprint}" if cause.fingerprint else ""
+    return f"{number} {plural} failed in {tries}: {cause.reason or 'nobody knows why'}{mark}"
+
+
+def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
+    style = "bold red" if cause.status is PlanStatus.FAILED else "bold yellow"
+    lines: list[RenderableType] = [Text(_head(cause), style=style)]
+    if cause.status is PlanStatus.FAILED:
+        lines += [Text(f"  {line}") for line in f"{cause.kind}: {cause.message.strip()}".splitlines()]
     lines += [
         Text(f"  {job.spec.key}  {job.spec.title}, attempt {job.record.attempt if job.record else 0}")
         for job in cause.jobs[:LISTED]
@@ -130,7 +149,7 @@ def _cause_lines(cause: Cause, sweep: str, tail: str) -> list[RenderableType]:
     if tail and cause.status is PlanStatus.FAILED:
         lines.append(Text(f"  the end of the log of {cause.jobs[0].spec.key}:", style="dim"))
         lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
-    lines.append(Text(f"  next: {cause.advice(sweep)}"))
+    lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven)}"))
     return lines
 
 
@@ -151,7 +170,7 @@ def why_json(found: Why) -> dict[str, Any]:
                     for job in cause.jobs
                 ],
                 "log": tail,
-                "next": cause.advice(found.sweep),
+                "next": cause.advice(found.sweep, found.is_driven),
             }
             for cause, tail in found.causes
         ],
@@ -203,7 +222,8 @@ def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
     for one in waste:
         rows.add_row(one.what, str(one.path), _size(one.size))
     total = _size(sum(one.size for one in waste))
-    end = f"{total} in {len(waste)} folders; `orch gc` deletes them." if dry_run else f"{total} deleted."
+    folders = "1 folder" if len(waste) == 1 else f"{len(waste)} folders"
+    end = f"{total} in {folders}; `orch gc` without --dry-run deletes that." if dry_run else f"{total} deleted."
     return Group(rows, Text(end))
 
 

@@ -28,8 +28,11 @@ class Category(NamedTuple):
     @property
     def label(self) -> str:
         """Short and unique: the name, with the data set where two share it."""
-        prefix = {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}[self.dataset]
-        return f"{prefix}-{self.name}"
+        return f"{self.label_prefix}-{self.name}"
+
+    @property
+    def label_prefix(self) -> str:
+        return {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}[self.dataset]
 
 
 _ILSVRC = (

@@ -71,6 +71,10 @@ class Diverged(OrchError):
     """Training met a loss or a weight that is not finite."""
 
 
+class Superseded(OrchError):
+    """An attempt found that another one has its job now."""
+
+
 class Interrupted(OrchError):
     """The user asked the sweep to stop; what ran is saved and `orch resume` goes on."""
 

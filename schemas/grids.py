@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from schemas.categories import CATEGORIES, DatasetName
 from schemas.profiles import GENERATED_PRETRAINING
 from schemas.sweep import SweepSpec
 
 BACKBONES = ("alexnet", "vgg_m", "vgg_s", "vgg16")
+"""The paper's four."""
 VARIANTS = ("ordinary", "interpretable")
+LOSSES = ("logistic", "softmax")
 
 
-def _categories(*datasets: DatasetName) -> tuple[str, ...]:
+def _categories(*datasets: str) -> tuple[str, ...]:
     return tuple(c.id for c in CATEGORIES if not datasets or c.dataset in datasets)
 
 
@@ -19,13 +23,47 @@ def _single(name: str, description: str, *datasets: DatasetName) -> SweepSpec:
     return SweepSpec(name=name, description=description, axes=axes)
 
 
+def _several(name: str, description: str, dataset: DatasetName) -> SweepSpec:
+    """One network for all categories of a data set."""
+    axes = {"category": (_categories(dataset),), "backbone": BACKBONES, "loss": LOSSES, "variant": VARIANTS}
+    return SweepSpec(name=name, description=description, axes=axes)
+
+
+def _several_in_the_paper() -> tuple[dict[str, Any], ...]:
+    """The multi-category networks of Tables 2, 6 and 7: no AlexNet, and of ILSVRC neither VGG-16 nor softmax."""
+    networks = [("voc_part", backbone, loss) for backbone in ("vgg_m", "vgg_s", "vgg16") for loss in LOSSES]
+    networks += [("ilsvrc_animal_part", backbone, "logistic") for backbone in ("vgg_m", "vgg_s")]
+    return tuple(
+        {"category": _categories(dataset), "backbone": backbone, "loss": loss, "variant": variant}
+        for dataset, backbone, loss in networks
+        for variant in VARIANTS
+    )
+
+
 GRIDS: dict[str, SweepSpec] = {
     grid.name: grid
     for grid in (
+        SweepSpec(
+            name="paper",
+            description="Every network behind Tables 1-7: 296 of one category each, 16 of several.",
+            axes={"category": _categories(), "backbone": BACKBONES, "variant": VARIANTS},
+            include=_several_in_the_paper(),
+        ),
         _single("all-categories", "Every category, one network each (Tables 1, 3, 4, 5 and half of 7)."),
         _single("ilsvrc-animal-part", "The 30 ILSVRC 2013 DET Animal-Part categories (Table 3).", "ilsvrc_animal_part"),
         _single("voc-part", "The 6 Pascal VOC Part categories (Tables 1 and 4).", "voc_part"),
         _single("cub200", "CUB-200-2011, birds as one category (Table 5).", "cub200"),
+        SweepSpec(
+            name="paper-multi",
+            description="The 16 networks of several categories in the paper (Tables 2 and 6, and their part of 7).",
+            include=_several_in_the_paper(),
+        ),
+        _several("voc-part-multi", "The 6 VOC categories in one network, both losses (Tables 2, 6 and 7).", "voc_part"),
+        _several(
+            "ilsvrc-multi",
+            "The 30 ILSVRC categories in one network, both losses (Tables 6 and 7).",
+            "ilsvrc_animal_part",
+        ),
         SweepSpec(
             name="smoke",
             description="Eight short jobs that pass through every part of the system.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -18,13 +18,18 @@ RECIPE_VERSION = 1
 changed default is such a change."""
 CHECKPOINT_EVERY = 1
 
-BackboneName = Literal["alexnet", "vgg_m", "vgg_s", "vgg16"]
+BackboneName = Literal["alexnet", "vgg_m", "vgg_s", "vgg16", "alexnet_2012"]
+"""`alexnet` is torchvision's; `alexnet_2012` the original with groups and normalisation, which the paper used."""
 Variant = Literal["ordinary", "interpretable"]
 LossKind = Literal["logistic", "softmax"]
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+SPECIES_OF = "cub200/bird"
+"""The category whose data set names species."""
 
 
 class DataSpec(Frozen):
@@ -37,11 +42,21 @@ class DataSpec(Frozen):
     train_per_category: Annotated[int, Field(ge=2)] | None = None
     """How many generated animals, or at most how many photographs; None takes all photographs."""
     test_per_category: Annotated[int, Field(ge=2)] | None = None
-    split: Literal["even", "official"] = "even"
-    """Evenly spaced as in the released code, or the split that the data set publishes (CUB)."""
+    split: Literal["even", "official", "seeded"] = "even"
+    """Evenly spaced as in the released code, the split that the data set publishes (CUB), or drawn by `split_seed`."""
+    split_seed: int = 0
     test_fraction: Fraction = 0.1
+    labels: Literal["categories", "species"] = "categories"
+    """What a network of several outputs tells apart: the categories, or in place of `cub200/bird` its species."""
+    label_names: tuple[str, ...] = ()
+    """One an output where labels are species; filled in by the planner, who finds out which species there are."""
     digest: str = ""
     """Of images and annotations; filled in by the planner, so that changed data make a new job."""
+
+    @property
+    def is_single(self) -> bool:
+        """One category against images of others."""
+        return len(self.categories) == 1 and self.labels == "categories"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -62,8 +77,23 @@ class DataSpec(Frozen):
                 "`data.negatives` is 'folder' but `data.images` is 'generated'. "
                 "Generated animals take them from the other categories: set `data.negatives: other_categories`."
             )
+        if self.labels == "species" and (self.images == "generated" or SPECIES_OF not in self.categories):
+            raise ValueError(
+                f"`data.labels` is 'species', which only photographs of {SPECIES_OF} have. "
+                f"Set `data.images: photographs` and name {SPECIES_OF}, or set `data.labels: categories`."
+            )
         if self.split == "official" and any(BY_ID[name].dataset != "cub200" for name in self.categories):
             raise ValueError("`data.split: official` exists for cub200 only. Use `data.split: even`.")
+        if self.split == "seeded" and self.images == "generated":
+            raise ValueError(
+                "`data.split` is 'seeded' but `data.images` is 'generated', whose test animals are drawn apart. "
+                "Leave it out, or set `data.images: photographs`."
+            )
+        if self.split_seed and self.split != "seeded":
+            raise ValueError(
+                f"`data.split_seed` is {self.split_seed} but `data.split` is {self.split!r}, which has no seed. "
+                "Remove it, or set `data.split: seeded`."
+            )
         return self
 
 
@@ -92,6 +122,10 @@ class FilterLossSpec(Frozen):
     """`labelled` and `exact`: nats by which a lone unit at the filter's mean peak fits its template."""
     reach: Literal["layer", "network"] = "network"
     """How deep the gradient flows: into the interpretable layer's own weights, or through all trained layers."""
+    assignment: Literal["running", "steady"] = "running"
+    """Networks of several categories: how a filter finds the category that activates it most. By a mean that runs over
+    batches (the released code), or by one over more images that it leaves for a clearly stronger category only. A
+    network of one category gives all filters that one, as the released code does."""
 
 
 class PretrainSpec(Frozen):
@@ -118,6 +152,8 @@ class FileWeights(Frozen):
     path: str
     sha256: str = ""
     """Filled in by the planner; the content, not the path, is what decides the result."""
+    label: str = ""
+    """What an imported file says that its numbers learned; filled in by the planner, for tables and figures."""
 
 
 class RandomWeights(Frozen):
@@ -150,6 +186,9 @@ class TrainSpec(Frozen):
     """Largest norm of the whole gradient; None does not clip."""
     checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY
     """Epochs between checkpoints. No part of a job's key: the result is the same."""
+    checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None
+    """Batches between checkpoints within an epoch, for epochs that are long; None has none there. No part of the key
+    either."""
 
 
 class EvaluationSpec(Frozen):
@@ -157,6 +196,9 @@ class EvaluationSpec(Frozen):
     """Images on which filters are measured: held-out ones (the text), or every annotated one (the released code)."""
     top_images: Annotated[int, Field(ge=2)] = 100
     """Per filter and landmark (Sec. 5.2.2)."""
+    fewest_images: Annotated[int, Field(ge=2)] = 2
+    """On which a filter's deviation at a landmark must rest; 2 as in the released code. With many categories the lowest
+    of a filter's deviations (min_c) may be that of a category on which it fires twice: 20 rules that out."""
     valid_share: Fraction = 0.005
     """p(x_ij > T_f): the share of a filter's units, over all images, that part interpretability takes for valid (Sec.
     5.2.1). On maps of 13 to 17 units a side that is about one unit an image; on smaller maps it is fewer, and an image
@@ -193,6 +235,11 @@ class JobSpec(Frozen):
                 "`model.mask: false` is given but `model.variant` is 'ordinary', which has no mask to take away. "
                 "Remove it, or set `model.variant: interpretable`."
             )
+        if self.data.labels == "species" and self.model.variant == "interpretable":
+            raise ValueError(
+                "`data.labels` is 'species', but filters of an interpretable network stand for categories. "
+                "Species are for pre-training: set `weights.data.labels: species`, and `data.labels: categories`."
+            )
         if self.is_single and self.loss == "softmax":
             raise ValueError(
                 "`loss` is 'softmax' for one category against the rest. Single-category networks take the "
@@ -203,11 +250,16 @@ class JobSpec(Frozen):
     @property
     def is_single(self) -> bool:
         """One category against images of others; otherwise as many outputs as categories."""
-        return len(self.data.categories) == 1
+        return self.data.is_single
 
     @property
     def n_outputs(self) -> int:
-        return len(self.data.categories)
+        return len(self.output_labels)
+
+    @property
+    def output_labels(self) -> tuple[str, ...]:
+        """What a person calls each output."""
+        return self.data.label_names or tuple(BY_ID[name].label for name in self.data.categories)
 
     @property
     def upstream(self) -> JobSpec | None:
@@ -252,9 +304,10 @@ class JobSpec(Frozen):
         changed would make an old key mean a new job: `RECIPE_VERSION` is raised with it, and is always in here.
         Where a weights file lies does not count; its content does.
         """
-        update: dict[str, Any] = {"train": self.train.model_copy(update={"checkpoint_every": CHECKPOINT_EVERY})}
+        any_interval = {"checkpoint_every": CHECKPOINT_EVERY, "checkpoint_every_steps": None}
+        update: dict[str, Any] = {"train": self.train.model_copy(update=any_interval)}
         if isinstance(self.weights, FileWeights) and self.weights.sha256:
-            update["weights"] = self.weights.model_copy(update={"path": ""})
+            update["weights"] = self.weights.model_copy(update={"path": "", "label": ""})
         fields = self.model_copy(update=update).model_dump(mode="json", exclude_defaults=True)
         weights = {**fields.get("weights", {}), "source": self.weights.source}
         return {**fields, "recipe": self.recipe, "weights": weights}
@@ -262,20 +315,32 @@ class JobSpec(Frozen):
     @property
     def title(self) -> str:
         """What a person calls the job: `voc-cat alexnet interpretable`, and how its filters depart from the default."""
-        labels = [BY_ID[name].label for name in self.data.categories]
-        what = labels[0] if self.is_single else f"{len(labels)} categories"
         seed = f" seed {self.seed}" if self.seed else ""
-        return f"{what} {self.model.backbone} {self.model.variant}{self._departures}{seed}"
+        what = categories_label(self.data.categories, self.loss)
+        if self.data.labels == "species":
+            what += " by species"
+        split = f" split {self.data.split_seed}" if self.data.split == "seeded" else ""
+        return f"{what} {self.model.backbone} {self.model.variant}{self._departures}{seed}{split}"
 
     @property
     def _departures(self) -> str:
-        if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == FilterLossSpec()):
+        usual = FilterLossSpec(assignment="running" if self.is_single else "steady")
+        if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == usual):
             return ""
         if self.filter_loss is None:
             return " (mask alone)" if self.model.mask else " (neither mask nor loss)"
-        usual = FilterLossSpec().model_dump()
-        changed = [f"{name} {value}" for name, value in self.filter_loss.model_dump().items() if value != usual[name]]
+        own = self.filter_loss.model_dump()
+        changed = [f"{name} {value}" for name, value in own.items() if value != getattr(usual, name)]
         return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed])})"
+
+
+def categories_label(categories: Sequence[str], loss: LossKind) -> str:
+    """What a person calls the categories of a network: `voc-cat`, or `6 voc categories softmax`."""
+    if len(categories) == 1:
+        return BY_ID[categories[0]].label if categories[0] in BY_ID else categories[0]
+    prefixes = {BY_ID[name].label_prefix if name in BY_ID else "" for name in categories}
+    kind = f" {prefixes.pop()}" if len(prefixes) == 1 else ""
+    return f"{len(categories)}{kind} categories {loss}"
 
 
 ALL_CATEGORY_IDS = tuple(category.id for category in CATEGORIES)

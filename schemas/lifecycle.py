@@ -26,6 +26,12 @@ class JobState(StrEnum):
 class StopReason(StrEnum):
     FINISHED = "finished"
     WORKER_LOST = "worker_lost"
+    NODE_LOST = "node_lost"
+    """The whole machine of the worker."""
+    PREEMPTED = "preempted"
+    """The machine was taken away, as was announced."""
+    SUPERSEDED = "superseded"
+    """The worker found that another attempt has its job."""
     STORE_UNREACHABLE = "store_unreachable"
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from schemas.base import Frozen
 from schemas.job import JobSpec
 from schemas.results import CheckpointPointer
@@ -25,6 +29,8 @@ class WorkOrder(Frozen):
     upstream_run_id: str = ""
     """The run that keeps a copy of it."""
     threads: int = 1
+    micro_batches: Annotated[int, Field(ge=1)] = 1
+    """Into how many parts to cut each batch: what an attempt before this one had no memory for."""
     store_patience: float = 600.0
     """Seconds for which a tracking store that does not answer is borne."""
 

@@ -14,6 +14,9 @@ from schemas.job import BackboneName, LossKind, Variant
 MetricName = Literal["part_interpretability", "location_instability", "accuracy_percent"]
 Task = Literal["single", "multi"]
 
+PRINTED_AS: dict[str, str] = {"alexnet_2012": "alexnet"}
+"""Under which backbone the tables print a network of ours, where it is another: their AlexNet is the original one."""
+
 FILE = Path(__file__).with_name("paper_tables.csv")
 
 AVERAGE = "average"

@@ -18,9 +18,9 @@ GENERATED_PRETRAINING: dict[str, Any] = {
 }
 
 
-def _schedule(backbone: BackboneName, batch_size: int, factor: float) -> Rule:
+def _schedule(*backbones: BackboneName, batch_size: int, factor: float) -> Rule:
     return Rule(
-        when={"backbone": backbone},
+        when={"backbone": list(backbones)},
         set={
             "train.batch_size": batch_size,
             "train.learning_rate": 1e-4 * factor,
@@ -28,6 +28,25 @@ def _schedule(backbone: BackboneName, batch_size: int, factor: float) -> Rule:
         },
     )
 
+
+_RATES = ("train.learning_rate", "train.final_learning_rate")
+
+_SEVERAL_CATEGORIES = Rule(
+    when={"variant": "interpretable"}, least_categories=2, set={"filter_loss.assignment": "steady"}
+)
+_RELEASED_SEVERAL = (
+    _SEVERAL_CATEGORIES,
+    # The released code: 80 epochs, all of them log-spaced, at rates times the number of labels ...
+    Rule(
+        least_categories=2,
+        # ... and no negatives: each category is the others'.
+        set={"train.epochs": 80, "train.decay_epochs": None, "data.negatives": "other_categories"},
+        by_categories=_RATES,
+    ),
+    # ... a fifth of them for softmax, a tenth for more than ten labels.
+    Rule(when={"loss": "softmax"}, least_categories=2, multiply=dict.fromkeys(_RATES, 1 / 5)),
+    Rule(least_categories=11, multiply=dict.fromkeys(_RATES, 1 / 10)),
+)
 
 _LAPTOP = Profile(
     name="laptop",
@@ -66,6 +85,7 @@ _LAPTOP = Profile(
         # At half the width all four measure 64 filters, as AlexNet does at a quarter.
         Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"model.width": 0.125}),
         Rule(when={"backbone": "vgg16"}, set={"model.width": 0.125, "model.input_size": 96}),
+        _SEVERAL_CATEGORIES,
     ),
 )
 
@@ -88,12 +108,15 @@ _PAPER = Profile(
     photographs={},
     rules=(
         # The released code's batch sizes, and its 1e-4 -> 1e-5 times a factor of the backbone.
-        _schedule("alexnet", batch_size=512, factor=30),
+        _schedule("alexnet", "alexnet_2012", batch_size=512, factor=30),
         _schedule("vgg_m", batch_size=196, factor=30),
         _schedule("vgg_s", batch_size=128, factor=10),
         _schedule("vgg16", batch_size=32, factor=1),
-        # torchvision publishes no weights for these two.
-        Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"weights": GENERATED_PRETRAINING}),
+        *_RELEASED_SEVERAL,
+        # torchvision publishes no weights for these.
+        Rule(when={"backbone": ["vgg_m", "vgg_s", "alexnet_2012"]}, set={"weights": GENERATED_PRETRAINING}),
+        # Without padding, the original AlexNet's maps have their published 13 x 13 units from 227 px.
+        Rule(when={"backbone": "alexnet_2012"}, set={"model.input_size": 227}),
     ),
     resources=Resources(memory_gb_per_worker=8.0),
 )

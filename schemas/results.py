@@ -17,6 +17,9 @@ class CheckpointPointer(Record):
 
     path: str
     epoch: int
+    """Epochs that are done."""
+    step: int = 0
+    """Batches of the following epoch that are done too."""
     sha256: str
 
 
@@ -35,6 +38,9 @@ class JobMetrics(Record):
     filters: int = 0
     filters_left_out: int = 0
     """Filters that never fire, or that have fewer than two usable images."""
+    assigned_filters: dict[str, int] = Field(default_factory=dict)
+    """Networks of several categories: how many filters stand for each, those that it activates most (Sec. 3.1); as the
+    filter loss assigned them in training, or where there is none on the held-out images."""
     images: Literal["generated", "photographs"] = "generated"
     peak_spread: float | None = None
     """How far a filter's peaks scatter over the image, as a share of its diagonal; mean over filters. Near 0 the
@@ -79,3 +85,8 @@ class JobResult(Record):
     metrics: JobMetrics | None = None
     checkpoint: CheckpointPointer | None = None
     failure: Failure | None = None
+    micro_batches: int = 1
+    """Into how many parts the attempt cut each batch for want of memory. The gradient is that of the whole batch, to
+    rounding, so the result is no longer the same bit by bit as without."""
+    problems: tuple[str, ...] = ()
+    """What the attempt met and overcame, such as a damaged checkpoint."""

@@ -59,8 +59,14 @@ class SweepSpec(Frozen):
 class Rule(Frozen):
     """Fields that a profile sets on the jobs that agree with `when`, such as a backbone's own learning rate."""
 
-    when: dict[str, Any]
-    set: dict[str, Any]
+    when: dict[str, Any] = Field(default_factory=dict)
+    least_categories: Annotated[int, Field(ge=1)] = 1
+    """The rule is for networks that tell at least so many categories apart."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    multiply: dict[str, float] = Field(default_factory=dict)
+    """Numbers of the profile, and by what they are multiplied."""
+    by_categories: tuple[str, ...] = ()
+    """Numbers of the profile that are multiplied by the number of categories."""
 
 
 class Profile(Frozen):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,13 @@ def test_every_file_says_in_a_sentence_what_it_decides(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         source = path.read_text()
         assert not source.strip() or ast.get_docstring(ast.parse(source)), path.relative_to(ROOT)
+
+
+def test_every_test_that_a_guarantee_names_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs/guarantees.md").read_text())
+    assert len(named) > 30
+    for file, name in named:
+        assert re.search(rf"^(def {name}\(|class {name}\b|{name} = )", (ROOT / file).read_text(), re.MULTILINE), name
 
 
 def test_starting_the_command_line_loads_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -18,9 +19,12 @@ class JobWorker:
         import mlflow  # noqa: F401 - here and not in the first job
 
         import workers.job  # noqa: F401
+        from workers.fence import die_with_parent
         from workers.outage import wait_briefly
 
         wait_briefly()
+        if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
+            die_with_parent()  # nobody is left who could ask for a result
         self._stopping = threading.Event()
         self._interrupted: str | None = None
         self._progress: Progress | None = None

@@ -18,12 +18,16 @@ from torch import Tensor
 from interp_model.mask import peak_index
 from interp_model.metrics.accuracy import accuracy
 from interp_model.metrics.location_instability import LocationInstability, location_instability, steadiest_category
+from interp_model.mutual_information import Information
 from interp_model.network import Network
-from schemas.job import JobSpec, PretrainSpec
+from schemas.job import FileWeights, JobSpec, PretrainSpec
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
+from workers.information import look
 from workers.inputs import Inputs, Report
+from workers.joblog import LOGGER
 from workers.parts import Parts, measure_parts
+from workers.places import Places, find_places
 from workers.train import Trainer, predict
 
 IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
@@ -51,7 +55,7 @@ class FilterRow:
     assigned_category: str
     """Whose parts the filter loss made it mark; empty without a filter loss."""
     location_instability: float | None
-    """Mean over the landmarks; None where fewer than two images can be used."""
+    """Mean over the landmarks; None where too few images can be used."""
     per_landmark: dict[str, float | None]
     images_used: dict[str, int]
     fires: bool
@@ -71,6 +75,14 @@ class FilterRow:
     """The category whose part that is."""
     per_part: dict[str, float | None] = field(default_factory=dict)
     """P_fk."""
+    peaks_near: dict[str, float | None] = field(default_factory=dict)
+    """In what share of its category's images each landmark is the nearest to its peak."""
+    peaks_on: dict[str, float | None] = field(default_factory=dict)
+    """In what share its peak lies on each part, or beside them all; empty where the images have no part masks."""
+    mutual_information: float | None = None
+    """What its maps tell of the templates on held-out images (Eq. 1), and the two entropies of Eq. 5, in nats."""
+    category_entropy: float | None = None
+    spatial_entropy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,13 +100,19 @@ def evaluate(
     """Both accuracies, and every filter of the top layer; no image is mirrored."""
     spec, network = trainer.spec, trainer.network
     report("measuring accuracy")
-    test_accuracy = accuracy(predict(network, test), test.label_N, spec.loss)
+    seen = look(network, test)
+    test_accuracy = accuracy(seen.logits_NO, test.label_N, spec.loss)
     train_accuracy = accuracy(predict(network, train), train.label_N, spec.loss)
     peaks = find_peaks(network, measured, report)
     found, category_F = measure(spec, data, peaks)
     parts = measure_parts(spec, network, data, measured, report)
     rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
+    rows = with_information(rows, seen.told)
+    rows = with_places(rows, data, find_places(data, peaks.pixel_NF2, peaks.score_NF, category_F))
     metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
+    assigned_F = trainer.assigned_categories()
+    counts = assigned_filters(spec, seen.category_F if assigned_F is None else assigned_F)
+    metrics = metrics.model_copy(update={"assigned_filters": counts})
     if parts is not None:
         rows = with_parts(spec, rows, parts)
         metrics = metrics.model_copy(update=part_summary(spec, network, parts))
@@ -142,6 +160,7 @@ def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstabi
                 landmark_NK2[row_N],
                 torch.full((len(row_N),), diagonal),
                 spec.evaluation.top_images,
+                spec.evaluation.fewest_images,
             )
         )
     _, best_F = steadiest_category(torch.stack([found.per_filter_F for found in of_category]))
@@ -179,6 +198,41 @@ def filter_rows(
             )
         )
     return rows
+
+
+def assigned_filters(spec: JobSpec, category_F: Tensor) -> dict[str, int]:
+    """How many filters stand for each of several categories; says so in the log where one has none."""
+    if spec.is_single:
+        return {}
+    counts = torch.bincount(category_F.cpu(), minlength=spec.n_outputs).tolist()
+    found = dict(zip(spec.output_labels, counts, strict=True))
+    if empty := [name for name, count in found.items() if count == 0]:
+        LOGGER.warning("no filter stands for %s: these categories activate none the most", ", ".join(empty))
+    return found
+
+
+def with_information(rows: Sequence[FilterRow], told: Information) -> list[FilterRow]:
+    """The same table with why each filter is clean or not: which of Eq. 5's entropies its maps leave."""
+    columns = (told.mutual_F.tolist(), told.category_F.tolist(), told.spatial_F.tolist())
+    return [
+        replace(row, mutual_information=mutual, category_entropy=category, spatial_entropy=spatial)
+        for row, mutual, category, spatial in zip(rows, *columns, strict=True)
+    ]
+
+
+def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> list[FilterRow]:
+    """The same table with where on the animal each filter peaks."""
+    near, on = places.near.share_FK, places.on.share_FK if places.on else None
+    return [
+        replace(
+            row,
+            peaks_near={name: _or_none(near[row.filter, k]) for k, name in enumerate(data.landmark_names)},
+            peaks_on={name: _or_none(on[row.filter, k]) for k, name in enumerate(places.parts)}
+            if on is not None
+            else {},
+        )
+        for row in rows
+    ]
 
 
 def with_parts(spec: JobSpec, rows: Sequence[FilterRow], parts: Parts) -> list[FilterRow]:
@@ -246,9 +300,11 @@ def summarise(
 
 
 def starting_weights(spec: JobSpec) -> str:
-    """Where the network started, with the images that an upstream job saw."""
+    """Where the network started, with the images that an upstream job saw, or what an imported file learned."""
     if isinstance(spec.weights, PretrainSpec):
         return f"pre-training on {IMAGES_ARE[spec.weights.data.images]}"
+    if isinstance(spec.weights, FileWeights) and spec.weights.label:
+        return spec.weights.label
     return spec.weights.source
 
 

@@ -28,10 +28,17 @@ EVALUATION_BATCH = 64
 class Inputs:
     """One split, as one network's `forward_upper` takes it."""
 
-    def __init__(self, network: Network, split: Split, mean_SS3: NDArray[np.float32], device: torch.device) -> None:
+    def __init__(
+        self, network: Network, split: Split, mean_SS3: NDArray[np.float32], device: torch.device, *, thrift: int = 1
+    ) -> None:
+        """
+        Args:
+            thrift: by what to divide the memory that batches and kept features may take.
+        """
+        self._thrift = thrift
         self._network = network
         self._split = split
-        self._mean_SS3 = torch.from_numpy(mean_SS3).to(device)
+        self.mean_SS3 = torch.from_numpy(mean_SS3).to(device)
         self._device = device
         self._kept: Tensor | None = None
         self.label_N = torch.from_numpy(np.asarray(split.labels_N, dtype=np.int64)).to(device)
@@ -39,13 +46,18 @@ class Inputs:
     def __len__(self) -> int:
         return len(self._split)
 
+    @property
+    def evaluation_batch(self) -> int:
+        """How many images to put through the network at a time where nothing is trained."""
+        return max(1, EVALUATION_BATCH // self._thrift)
+
     def keep_features(self, *, mirror: bool, report: Report) -> None:
         """Compute what the frozen layers make of every image, once, where that fits into memory."""
         if self._network.trunk_end is None:
             return
         first = self.as_they_are(np.zeros(1, dtype=np.int64))
         rows = len(self) * (1 + mirror)
-        if first.numel() * first.element_size() * rows > MEMORY_LIMIT:
+        if first.numel() * first.element_size() * rows > MEMORY_LIMIT // self._thrift:
             return
         # Filled in place: batches that are joined afterwards would take the memory twice.
         kept = first.new_empty((rows, *first.shape[1:]))
@@ -63,8 +75,9 @@ class Inputs:
         row_B = torch.from_numpy(index_B + len(self) * mirrored_B.astype(np.int64)).to(self._device)
         return self._kept.index_select(0, row_B)
 
-    def batches(self, size: int = EVALUATION_BATCH) -> Iterator[Indices]:
+    def batches(self) -> Iterator[Indices]:
         """All images in order."""
+        size = self.evaluation_batch
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)), dtype=np.int64)
 
@@ -72,9 +85,16 @@ class Inputs:
         """Input of `forward_upper` for some images, none mirrored."""
         return self.take(index_B, np.zeros(len(index_B), dtype=np.bool_))
 
+    def images(self, index_B: Indices) -> Tensor:
+        """The images themselves as a network takes them, none mirrored: (B, 3, S, S)."""
+        return self._images(index_B, np.zeros(len(index_B), dtype=np.bool_))
+
     @torch.no_grad()
     def _compute(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
+        return self._network.forward_lower(self._images(index_B, mirrored_B))
+
+    def _images(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
         pixels_BSS3 = torch.from_numpy(self._split.take(index_B)).to(self._device)
         flips_B = torch.from_numpy(mirrored_B).to(self._device)
         pixels_BSS3 = torch.where(flips_B[:, None, None, None], pixels_BSS3.flip(2), pixels_BSS3)
-        return self._network.forward_lower(to_input(pixels_BSS3, self._mean_SS3))
+        return to_input(pixels_BSS3, self.mean_SS3)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import time
 import traceback
@@ -20,6 +19,7 @@ from schemas.errors import (
     SpecError,
     StoreError,
     StoreUnreachable,
+    Superseded,
     WeightsError,
 )
 from schemas.job import RandomWeights
@@ -40,6 +40,7 @@ from workers.weights import load_starting_weights
 
 STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (Interrupted, StopReason.INTERRUPTED),
+    (Superseded, StopReason.SUPERSEDED),
     (Diverged, StopReason.DIVERGED),
     (DataError, StopReason.BAD_DATA),
     (SpecError, StopReason.BAD_SPEC),
@@ -79,7 +80,9 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
     except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
         reason = stop_reason_of(error)
         failure = Failure(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
-    if reason is not StopReason.STORE_UNREACHABLE:
+    finally:
+        job.release()
+    if reason not in (StopReason.STORE_UNREACHABLE, StopReason.SUPERSEDED):
         job.hand_in_log()
     return JobResult(
         job_key=order.spec.key,
@@ -90,6 +93,8 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
         metrics=metrics,
         checkpoint=job.checkpoint,
         failure=failure,
+        micro_batches=order.micro_batches,
+        problems=job.problems,
     )
 
 
@@ -99,13 +104,14 @@ class _Job:
     ) -> None:
         self.checkpoint: CheckpointPointer | None = None
         """The newest one, whatever happens afterwards."""
+        self.problems: tuple[str, ...] = ()
         self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key, order.attempt)
         self._order = order
         self._spec = order.spec
         self._epoch = 0
         self._phase = ""
         self._logbook = Logbook(
-            lambda: RunLog(order.tracking_uri, order.run_id), order.spec, patience=order.store_patience
+            lambda: RunLog(order.tracking_uri, order.run_id, order.attempt), order.spec, order.store_patience
         )
         self._on_progress = on_progress
         self._should_stop = should_stop
@@ -114,7 +120,7 @@ class _Job:
         make_deterministic(self._order.threads)
         device = choose_device()
         self._report("opening the run")
-        self.checkpoint = self._store.newest()
+        self._take_over()  # before the run is read: an earlier attempt must not write into it afterwards
         self._logbook.bring_up_to_date(())
         self._report("preparing images")
         data = load_job_data(
@@ -128,17 +134,29 @@ class _Job:
         )
         network = self._build_network().to(device)
         train, test, measured = (
-            Inputs(network, split, data.mean_SS3, device) for split in (data.train, data.test, data.measured)
+            Inputs(network, split, data.mean_SS3, device, thrift=self._order.micro_batches)
+            for split in (data.train, data.test, data.measured)
         )
-        trainer = Trainer(self._spec, network, train, test)
+        if self._order.micro_batches > 1:
+            LOGGER.info("short of memory before: batches go in %d parts", self._order.micro_batches)
+        trainer = Trainer(self._spec, network, train, test, micro_batches=self._order.micro_batches)
         if self.checkpoint is not None:
             trainer.restore(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
-            LOGGER.info("goes on after epoch %d", self._epoch)
+            LOGGER.info("goes on after epoch %d%s", self._epoch, f", step {trainer.step}" if trainer.step else "")
         for inputs, mirror in ((train, self._spec.train.mirror), (test, False)):
             inputs.keep_features(mirror=mirror, report=self._report)
         self._train(trainer)
         return self._measure(trainer, data, train, test, measured)
+
+    def _take_over(self) -> None:
+        taken = self._store.take_over()
+        self.checkpoint, self.problems = taken.checkpoint, taken.problems
+        for problem in taken.problems:
+            LOGGER.warning("%s", problem)
+
+    def release(self) -> None:
+        self._store.release()
 
     def hand_in_log(self) -> None:
         """Leave the attempt's log in the run too, for those who cannot see this machine's disk."""
@@ -184,28 +202,36 @@ class _Job:
         return find_checkpoint(order.upstream, Path(order.checkpoint_dir), upstream.key, fetch)
 
     def _train(self, trainer: Trainer) -> None:
-        unsaved = None
+        spec = self._spec.train
         try:
             # First the epochs that a checkpoint has and an outage kept from the store.
             self._logbook.bring_up_to_date(trainer.records)
-            while trainer.epoch < self._spec.train.epochs:
-                trainer.run_epoch(on_step=lambda: self._report("training"))
+            while trainer.epoch < spec.epochs:
+                trainer.run_epoch(on_step=lambda: self._between_steps(trainer))
                 self._epoch = trainer.epoch
-                log_epoch(trainer.records[-1], self._spec.train.epochs)
-                unsaved = self._checkpoint(trainer)
+                log_epoch(trainer.records[-1], spec.epochs)
+                if trainer.epoch == spec.epochs or trainer.epoch % spec.checkpoint_every == 0:
+                    self._save(trainer)
                 self._logbook.bring_up_to_date(trainer.records)
         except (Interrupted, StoreUnreachable):
-            if unsaved is not None:
-                self.checkpoint = self._store.save(self._epoch, unsaved)
+            # Both come between two steps or two epochs, where the trainer's state is whole.
+            if (trainer.epoch, trainer.step) != self._saved:
+                self._save(trainer)
             raise
 
-    def _checkpoint(self, trainer: Trainer) -> dict[str, object] | None:
-        """Save if this epoch's turn has come, else hand back what an interruption would have to save."""
-        is_final = trainer.epoch == self._spec.train.epochs
-        if is_final or trainer.epoch % self._spec.train.checkpoint_every == 0:
-            self.checkpoint = self._store.save(trainer.epoch, trainer.state(is_final=is_final))
-            return None
-        return copy.deepcopy(trainer.state())
+    def _between_steps(self, trainer: Trainer) -> None:
+        every = self._spec.train.checkpoint_every_steps
+        if every and trainer.step and trainer.step % every == 0 and (trainer.epoch, trainer.step) != self._saved:
+            self._save(trainer)
+        self._report("training")
+
+    @property
+    def _saved(self) -> tuple[int, int]:
+        return (self.checkpoint.epoch, self.checkpoint.step) if self.checkpoint else (0, 0)
+
+    def _save(self, trainer: Trainer) -> None:
+        state = trainer.state(is_final=trainer.epoch == self._spec.train.epochs)
+        self.checkpoint = self._store.save(trainer.epoch, state, trainer.step)
 
     def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:
         found = evaluate(trainer, data, train, test, measured, self._report)
@@ -213,6 +239,6 @@ class _Job:
         self._store.keep_newest_only()
         assert self.checkpoint is not None
         with tempfile.TemporaryDirectory(prefix="orch-") as folder:
-            write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint)
+            write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
             self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
         return found.metrics

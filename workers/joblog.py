@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +55,8 @@ def job_log(order: WorkOrder) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk: the end of the log is lost, and the job is not
+            handler.close()
 
 
 def _open(path: Path) -> logging.Handler:
@@ -72,9 +73,9 @@ def _open(path: Path) -> logging.Handler:
 
 
 def log_epoch(record: EpochRecord, epochs: int) -> None:
+    interpretable = f", filter loss {record.filter_loss:.4f}, lambda {record.lambda_:.3g}" if record.lambda_ else ""
     LOGGER.info(
-        "epoch %d/%d: task loss %.4f, filter loss %.4f, lambda %.3g, accuracy %.3f in training and %.3f on held-out "
-        "images (%.1f s)",
-        record.epoch, epochs, record.task_loss, record.filter_loss, record.lambda_, record.train_accuracy,
-        record.validation_accuracy, record.seconds,
+        "epoch %d/%d: task loss %.4f%s, accuracy %.3f in training and %.3f on held-out images (%.1f s)",
+        record.epoch, epochs, record.task_loss, interpretable, record.train_accuracy, record.validation_accuracy,
+        record.seconds,
     )  # fmt: skip

@@ -32,7 +32,7 @@ class Logbook:
     @property
     def run(self) -> RunLog | None:
         """The run, if it could be reached when that was last tried."""
-        return self._run if self._away_since is None else None
+        return self._run
 
     def bring_up_to_date(self, records: Sequence[EpochRecord]) -> None:
         """Tell the store of all epochs that it does not know; an outage is borne, and the next call tells it more.
@@ -44,6 +44,7 @@ class Logbook:
             return
         try:
             self._tell(records)
+            self._away_since = None
         except StoreUnreachable as error:
             self._bear(error)
 
@@ -61,6 +62,7 @@ class Logbook:
         while True:
             try:
                 self._tell(records).log_outcome(metrics, folder)
+                self._away_since = None
                 return
             except StoreUnreachable as error:
                 self._bear(error)
@@ -74,11 +76,11 @@ class Logbook:
             run.log_spec(self.spec)
             self._run = run
         self._run.log_epochs(records)
-        self._away_since = None
         return self._run
 
     def _bear(self, error: StoreUnreachable) -> None:
         now = self.clock()
+        self._run = None  # what was last sent may have arrived: only the store knows what it has
         self._away_since = now if self._away_since is None else self._away_since
         self._again_at = now + AGAIN_SECONDS
         if now - self._away_since >= self.patience:

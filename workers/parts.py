@@ -27,7 +27,7 @@ from interp_model.network import Network
 from schemas.categories import BY_ID
 from schemas.job import JobSpec
 from workers.data.dataset import JobData
-from workers.inputs import EVALUATION_BATCH, Indices, Inputs, Report
+from workers.inputs import Indices, Inputs, Report
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def measure_parts(spec: JobSpec, network: Network, data: JobData, inputs: Inputs
         index_N: Indices = np.flatnonzero(np.asarray(data.measured.categories_N) == category)
         threshold_F, activation_F = _thresholds(look, index_N, spec.evaluation.valid_share)
         activations.append(activation_F)
-        looked = ((look.maps(index_B), look.masks(index_B, category)) for index_B in _batches(index_N))
+        batches = _batches(index_N, inputs.evaluation_batch)
+        looked = ((look.maps(index_B), look.masks(index_B, category)) for index_B in batches)
         of_category.append(part_interpretability(looked, threshold_F, regions))
     # c-hat = argmax_c mean_{I in I_c} sum_ij x_ij, then that category's images alone (Sec. 5.2.1).
     best_F = torch.stack(activations).argmax(dim=0).cpu()
@@ -116,16 +117,16 @@ def _thresholds(look: _Look, index_N: Indices, share: float) -> tuple[Tensor, Te
     valid = valid_units(share, len(index_N) * network.map_side(network.top_layer) ** 2)
     total_F = network.bank_PHW.new_zeros(network.filters(network.top_layer))
     top_FR = total_F.new_zeros(len(total_F), 0)
-    for index_B in _batches(index_N):
+    for index_B in _batches(index_N, look.inputs.evaluation_batch):
         x_BFHW = look.maps(index_B)
         top_FR = merge_top(top_FR, x_BFHW, valid + 1)
         total_F += x_BFHW.sum(dim=(0, 2, 3))
     return activation_thresholds(top_FR, valid), total_F / len(index_N)
 
 
-def _batches(index_N: Indices) -> Iterator[Indices]:
-    for start in range(0, len(index_N), EVALUATION_BATCH):
-        yield index_N[start : start + EVALUATION_BATCH]
+def _batches(index_N: Indices, size: int) -> Iterator[Indices]:
+    for start in range(0, len(index_N), size):
+        yield index_N[start : start + size]
 
 
 def _of_own_category(of_category: list[PartInterpretability], best_F: Tensor) -> PartInterpretability:

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import JobMetrics
+from workers.fence import check_tags
 from workers.joblog import LOG_FOLDER
 from workers.outage import is_outage
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
     from workers.train import EpochRecord
 
@@ -30,6 +32,9 @@ CURVES: Mapping[str, str] = {
     "mean_peak": "train/mean_peak",
     "train_accuracy": "train/accuracy",
     "validation_accuracy": "validation/accuracy",
+    "mutual_information": "filters/mutual_information",
+    "category_entropy": "filters/category_entropy",
+    "spatial_entropy": "filters/spatial_entropy",
     "learning_rate": "train/learning_rate",
     "seconds": "train/seconds",
 }
@@ -46,21 +51,39 @@ SUMMARY = (
 
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
 CHECKPOINT_FILE = "checkpoint/final.pt"
+FIGURE_FILES: Mapping[int, str] = {
+    4: "figures/filters.png", 5: "figures/receptive_fields.png", 6: "figures/part_distribution.png",
+}  # fmt: skip
+"""The paper's figures, by its numbers. A job leaves all but Fig. 5, which takes as long as some epochs of training."""
 
 
 class RunLog:
-    """One job's run, which the driver has created."""
+    """One job's run, which the driver has created.
 
-    def __init__(self, tracking_uri: str, run_id: str) -> None:
+    Every method that writes first looks whether the run is still this attempt's, and raises Superseded if it is not.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str, attempt: int | None = None) -> None:
+        """
+        Args:
+            attempt: on whose behalf the run is written; None for one that is only read.
+        """
         from mlflow import MlflowClient
 
         self._uri = tracking_uri
         self._run_id = run_id
+        self._attempt = attempt
         with self._reaching_store():
             self._client: MlflowClient = MlflowClient(tracking_uri)
-            self._logged_params = set(self._client.get_run(run_id).data.params)
+            self._logged_params = set(self._check().data.params)
             history = self._client.get_metric_history(run_id, LAST_CURVE)
         self._last_epoch = max((point.step for point in history), default=0)
+
+    def _check(self) -> Run:
+        run = self._client.get_run(self._run_id)
+        if self._attempt is not None:
+            check_tags(run.data.tags, self._attempt, self._run_id)
+        return run
 
     def log_spec(self, spec: JobSpec) -> None:
         """Every field of the spec as a parameter, and the spec as a file.
@@ -72,6 +95,7 @@ class RunLog:
         params = flatten(spec.model_dump(mode="json"))
         fresh = [Param(name, value) for name, value in params.items() if name not in self._logged_params]
         with self._reaching_store():
+            self._check()
             if fresh:
                 self._client.log_batch(self._run_id, params=fresh)
             self._client.log_text(self._run_id, spec.model_dump_json(indent=2), SPEC_FILE)
@@ -83,33 +107,43 @@ class RunLog:
         now = int(time.time() * 1000)
         fresh = [record for record in records if record.epoch > self._last_epoch]
         points = [
-            Metric(curve, getattr(record, field), now, record.epoch)
+            Metric(curve, value, now, record.epoch)
             for record in fresh
             for field, curve in CURVES.items()
+            if (value := getattr(record, field)) is not None
         ]
         if points:
             with self._reaching_store():
+                self._check()
                 self._client.log_batch(self._run_id, metrics=points)
             self._last_epoch = fresh[-1].epoch
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
-        """The summary as metrics, and every file of `folder` as an artifact under its path there."""
+        """The summary as metrics, and every file of `folder` as an artifact under its path there.
+
+        What the run has already is not logged again: a worker may have died after this and before the driver knew.
+        """
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         values = {name: getattr(metrics, name) for name in SUMMARY}
         values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
         values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
-        points = [
-            Metric(name, float(value), now, self._last_epoch) for name, value in values.items() if value is not None
-        ]
         with self._reaching_store():
-            self._client.log_batch(self._run_id, metrics=points)
+            known = self._check().data.metrics
+            points = [
+                Metric(name, float(value), now, self._last_epoch)
+                for name, value in values.items()
+                if value is not None and known.get(name) != float(value)
+            ]
+            if points:
+                self._client.log_batch(self._run_id, metrics=points)
             self._client.log_artifacts(self._run_id, str(folder))
 
     def log_log(self, path: Path) -> None:
         """An attempt's log, under `logs/`."""
         with self._reaching_store():
+            self._check()
             self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
 
     def fetch_checkpoint(self, folder: Path) -> Path | None:

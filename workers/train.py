@@ -1,4 +1,4 @@
-"""The training loop: task loss plus lambda times the filter loss, an epoch at a time, resumable between any two.
+"""The training loop: task loss plus lambda times the filter loss, resumable between any two steps.
 
 Shape legend: N images   B images of a batch   O outputs   F filters   H = W = map side.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,10 @@ from interp_model.network import Network, Output, parameter_groups
 from schemas.errors import Diverged
 from schemas.job import JobSpec, LossKind, TrainSpec
 from workers.devices import generator, seed_torch
+from workers.information import look
 from workers.inputs import Indices, Inputs
-from workers.weights import NETWORK
+from workers.parts_of_batch import PartialBatch
+from workers.weights import MEAN_IMAGE, NETWORK
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class EpochRecord:
     validation_accuracy: float
     learning_rate: float
     seconds: float
+    mutual_information: float | None = None
+    """Of the measured layer's filters on held-out images (Eq. 1), and the entropies that take it from H(T) (Eq. 5), in
+    nats; means over the filters. None in records of older versions."""
+    category_entropy: float | None = None
+    spatial_entropy: float | None = None
 
 
 def task_loss(logits_BO: Tensor, label_B: Tensor, loss: LossKind) -> Tensor:
@@ -73,13 +80,21 @@ def batches_of_epoch(n_images: int, batch_size: int, seed: int, epoch: int) -> l
 class Trainer:
     """One network on its way from epoch 0 to the last; its state is all that the rest of the way depends on."""
 
-    def __init__(self, spec: JobSpec, network: Network, train: Inputs, validation: Inputs) -> None:
+    def __init__(
+        self, spec: JobSpec, network: Network, train: Inputs, validation: Inputs, *, micro_batches: int = 1
+    ) -> None:
+        """
+        Args:
+            micro_batches: into how many parts each batch is cut, so that it takes less memory.
+        """
         self.spec = spec
         self.network = network
         self.filter_losses = _filter_losses(spec, network, train.label_N.device)
         self.records: list[EpochRecord] = []
         self._train = train
         self._validation = validation
+        self._micro_batches = micro_batches
+        self._begun = _Begun()
         self._optimiser = torch.optim.SGD(
             [dict(group) for group in parameter_groups(network, spec.train)],
             lr=spec.train.learning_rate,
@@ -91,42 +106,56 @@ class Trainer:
         """How many epochs are done."""
         return len(self.records)
 
+    @property
+    def step(self) -> int:
+        """How many batches of the epoch that is going on are done."""
+        return self._begun.steps
+
     def run_epoch(self, on_step: Callable[[], None]) -> EpochRecord:
-        """Train on every image once, then look at the validation images.
+        """Train on every image once, or on those that are left of an epoch that was begun; then look at the
+        validation images.
 
         Args:
-            on_step: called before every batch; what it raises ends the epoch, which is then as if never begun.
+            on_step: called before every batch. When it raises, the epoch stands where it is: `state` may be saved, and
+                the next call goes on.
 
         Raises:
             Diverged: a loss or a weight is not finite.
         """
-        started = time.monotonic()
         epoch, train, seed = self.epoch + 1, self.spec.train, self.spec.seed
         rate = learning_rate_at(train, epoch)
         for group in self._optimiser.param_groups:
             group["lr"] = rate * group["rate"]
-        seed_torch(seed, epoch, "dropout")
+        batches = batches_of_epoch(len(self._train), train.batch_size, seed, epoch)
         mirror = generator(seed, epoch, "mirror")
+        mirrored = [mirror.random(len(index_B)) < (0.5 if train.mirror else 0.0) for index_B in batches]
+        if self._begun.random is None:
+            seed_torch(seed, epoch, "dropout")
+        else:
+            _set_random_states(self._begun.random)
         self.network.train()
-        sums = _Sums()
-        for step, index_B in enumerate(batches_of_epoch(len(self._train), train.batch_size, seed, epoch), start=1):
+        since = time.monotonic()
+        for step in range(self.step, len(batches)):
             on_step()
-            mirrored_B = mirror.random(len(index_B)) < (0.5 if train.mirror else 0.0)
-            sums.add(self._step(index_B, mirrored_B, epoch, step), len(index_B))
+            done = self._step(batches[step], mirrored[step], epoch, step + 1)
+            now = time.monotonic()
+            self._begun.add(done, len(batches[step]), now - since, _random_states())
+            since = now
         self._check_weights(epoch)
+        seen = look(self.network, self._validation)
         record = EpochRecord(
             epoch=epoch,
-            **sums.means(),
-            validation_accuracy=self.validation_accuracy(),
+            **self._begun.means(),
+            validation_accuracy=accuracy(seen.logits_NO, self._validation.label_N, self.spec.loss),
+            mutual_information=seen.told.mutual_F.mean().item(),
+            category_entropy=seen.told.category_F.mean().item(),
+            spatial_entropy=seen.told.spatial_F.mean().item(),
             learning_rate=rate,
-            seconds=time.monotonic() - started,
+            seconds=self._begun.seconds + time.monotonic() - since,
         )
         self.records.append(record)
+        self._begun = _Begun()
         return record
-
-    def validation_accuracy(self) -> float:
-        """Share of right answers on the validation images as the network stands."""
-        return accuracy(predict(self.network, self._validation), self._validation.label_N, self.spec.loss)
 
     def assigned_categories(self) -> Tensor | None:
         """Which category each filter of the top layer was trained to mark; None where no filter loss assigned any."""
@@ -134,16 +163,22 @@ class Trainer:
         return layer.categories.category_F().cpu() if layer else None
 
     def state(self, *, is_final: bool = False) -> dict[str, Any]:
-        """Everything that the following epochs depend on; a final state leaves out what only training needs."""
+        """Everything that the rest of the way depends on; a final state leaves out what only training needs, and has
+        what the network wants done to an image.
+
+        To be taken between two steps or two epochs: an error in the middle of a step leaves half of it done.
+        """
         state = {
             NETWORK: self.network.state_dict(),
             "filter_losses": {name: layer.state_dict() for name, layer in self.filter_losses.items()},
             "records": [asdict(record) for record in self.records],
         }
         if not is_final:
-            # The learning rate and all draws follow from the epoch's number alone. The generators' states are kept
-            # for whatever may come to draw without restarting them.
-            state |= {"optimiser": self._optimiser.state_dict(), "random": _random_states()}
+            # The learning rate, the order and the mirroring follow from the epoch's number alone; of an epoch that is
+            # going on there are the sums of its record, and how far dropout's draws have come.
+            state |= {"optimiser": self._optimiser.state_dict(), "begun": asdict(self._begun)}
+        else:
+            state[MEAN_IMAGE] = self._train.mean_SS3
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -154,17 +189,21 @@ class Trainer:
         self.records = [EpochRecord(**record) for record in state["records"]]
         if "optimiser" in state:
             self._optimiser.load_state_dict(state["optimiser"])
-            _set_random_states(state["random"])
+        self._begun = _Begun(**state.get("begun", {}))
 
     def _step(self, index_B: Indices, mirrored_B: np.ndarray[Any, np.dtype[np.bool_]], epoch: int, step: int) -> _Step:
         label_B = self._train.label_N[torch.from_numpy(index_B).to(self._train.label_N.device)]
-        output = self.network.forward_upper(self._train.take(index_B, mirrored_B))
+        parts = self._in_parts(index_B, mirrored_B) if self._micro_batches > 1 else None
+        output = parts.look() if parts else self.network.forward_upper(self._train.take(index_B, mirrored_B))
         task = task_loss(output.logits, label_B, self.spec.loss)
         terms = self._filter_terms(output, label_B, epoch)
         values = {"task": task.item()} | {f"{name} filter": term.loss.item() for name, term in terms.items()}
         self._check_losses(values, epoch, step)
         self._optimiser.zero_grad(set_to_none=True)
-        self._backward(task, terms)
+        if parts:
+            self._backward_in_parts(parts, output, label_B, terms)
+        else:
+            self._backward(task, terms)
         if self.spec.train.clip_gradient is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.clip_gradient)
         self._optimiser.step()
@@ -185,8 +224,30 @@ class Trainer:
             for name, layer in self.filter_losses.items()
         }
 
+    @property
+    def _own_layer_only(self) -> bool:
+        return self.spec.filter_loss is not None and self.spec.filter_loss.reach == "layer"
+
+    def _in_parts(self, index_B: Indices, mirrored_B: np.ndarray[Any, np.dtype[np.bool_]]) -> PartialBatch:
+        def take(part: slice) -> Tensor:
+            return self._train.take(index_B[part], mirrored_B[part])
+
+        return PartialBatch(self.network, len(index_B), self._micro_batches, take)
+
+    def _backward_in_parts(
+        self, parts: PartialBatch, output: Output, label_B: Tensor, terms: Mapping[str, _Term]
+    ) -> None:
+        pull_of = {
+            name: torch.autograd.grad(term.weight * term.loss, output.maps[name])[0] for name, term in terms.items()
+        }
+        parts.backward(
+            lambda logits_bO, part: task_loss(logits_bO, label_B[part], self.spec.loss),
+            pull_of,
+            own_layer_only=self._own_layer_only,
+        )
+
     def _backward(self, task: Tensor, terms: Mapping[str, _Term]) -> None:
-        if self.spec.filter_loss is not None and self.spec.filter_loss.reach == "layer":
+        if self._own_layer_only:
             own = {name: self._own_gradients(name, term) for name, term in terms.items()}
             task.backward()  # type: ignore[no-untyped-call]
             for name, gradients in own.items():
@@ -243,26 +304,33 @@ class _Step:
     train_accuracy: float
 
 
-class _Sums:
-    """Means over an epoch's images of what its steps report."""
+@dataclass
+class _Begun:
+    """How far an epoch has come: sums over its images of what its steps report, and dropout's draws."""
 
-    def __init__(self) -> None:
-        self._totals: dict[str, float] = {}
-        self._images = 0
+    steps: int = 0
+    images: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    random: dict[str, Any] | None = None
+    """States of torch's generators after the last step; None before the first."""
 
-    def add(self, step: _Step, images: int) -> None:
+    def add(self, step: _Step, images: int, seconds: float, random: dict[str, Any]) -> None:
         for name, value in vars(step).items():
-            self._totals[name] = self._totals.get(name, 0.0) + value * images
-        self._images += images
+            self.totals[name] = self.totals.get(name, 0.0) + value * images
+        self.images += images
+        self.steps += 1
+        self.seconds += seconds
+        self.random = random
 
     def means(self) -> dict[str, float]:
-        return {name: total / self._images for name, total in self._totals.items()}
+        return {name: total / self.images for name, total in self.totals.items()}
 
 
 def _filter_losses(spec: JobSpec, network: Network, device: torch.device) -> dict[str, FilterLoss]:
     if spec.filter_loss is None:
         return {}
-    filters = scaled_channels(top_conv(spec.model.backbone).channels, spec.model.width)
+    filters = scaled_channels(top_conv(spec.model.backbone), spec.model.width)
     return {
         name: FilterLoss(spec.filter_loss, network.map_side(name), filters, spec.n_outputs).to(device)
         for name in network.interpretable_layers

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_model.network import Network
@@ -20,10 +21,10 @@ from workers.checkpoint import load_checkpoint
 
 NETWORK = "network"
 """Under which a checkpoint keeps the network's state."""
+MEAN_IMAGE = "mean_image"
+"""Under which a final checkpoint keeps what is taken from every image: (S, S, 3)."""
 
 FILE_ENDINGS = (".pt", ".pth", ".safetensors")
-
-_SAFETENSORS_TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def load_starting_weights(network: Network, spec: JobSpec, upstream: CheckpointPointer | None) -> None:
@@ -89,9 +90,12 @@ def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
         WeightsError: missing, of an unknown kind, changed since it was planned, or no state dict.
     """
     if path.suffix not in FILE_ENDINGS:
-        raise WeightsError(f"`weights.path` is {path}, of unknown kind. Give one ending in {', '.join(FILE_ENDINGS)}.")
+        raise WeightsError(
+            f"{path} is of unknown kind. Networks start from files ending in {', '.join(FILE_ENDINGS)}; "
+            "`orch weights import` makes one from files of other kinds."
+        )
     if not path.is_file():
-        raise WeightsError(f"`weights.path` is {path}, where this machine has no file. Put it there, or mend the path.")
+        raise WeightsError(f"This machine has no file {path}. Put the weights there, or mend `weights.path`.")
     if sha256 and (found := _sha256(path)) != sha256:
         raise WeightsError(
             f"{path} has SHA-256 {found[:12]}..., but {sha256[:12]}... was planned. "
@@ -116,21 +120,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Eight bytes of header size, a JSON header of types, shapes and offsets, then the numbers."""
-    content = bytearray(path.read_bytes())
     try:
-        start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:start])
-        header.pop("__metadata__", None)
-        return {name: _tensor_at(content, start, row) for name, row in header.items()}
-    except (ValueError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error}). Save it again.") from error
-
-
-def _tensor_at(content: bytearray, start: int, row: dict[str, Any]) -> Tensor:
-    begin, end = row["data_offsets"]
-    flat = torch.frombuffer(content[start + begin : start + end], dtype=_SAFETENSORS_TYPES[row["dtype"]])
-    return flat.reshape(row["shape"])
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors ({error}). Save or import it again.") from error
 
 
 def _sha256(path: Path) -> str:

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 TOP_IMAGES = 100
+FEWEST_IMAGES = 2
 
 
 class LocationInstability(NamedTuple):
-    """No unit, lower is steadier; NaN where fewer than two images can be used."""
+    """No unit, lower is steadier; NaN where too few images can be used."""
 
     per_filter_F: Tensor
     """mean_k D_fk over the landmarks that could be measured."""
@@ -37,7 +38,12 @@ class LocationInstability(NamedTuple):
 
 
 def location_instability(
-    peak_NF2: Tensor, score_NF: Tensor, landmark_NK2: Tensor, diagonal_N: Tensor, top: int = TOP_IMAGES
+    peak_NF2: Tensor,
+    score_NF: Tensor,
+    landmark_NK2: Tensor,
+    diagonal_N: Tensor,
+    top: int = TOP_IMAGES,
+    fewest: int = FEWEST_IMAGES,
 ) -> LocationInstability:
     """Standard deviation, over images, of the normalised distance from filter peak to landmark.
 
@@ -51,11 +57,12 @@ def location_instability(
         score_NF: the peak's activation before masking.
         landmark_NK2: (row, col), image pixels; NaN where a landmark is not visible.
         diagonal_N: of the image, pixels.
+        fewest: images on which a D_fk must rest, at least 2.
     """
     fires_NF = score_NF > 0
     peak_NF2, diagonal_N = peak_NF2.double(), diagonal_N.double()
     columns = [
-        _of_one_landmark(_distance(peak_NF2, landmark_N2.double(), diagonal_N), score_NF, fires_NF, top)
+        _of_one_landmark(_distance(peak_NF2, landmark_N2.double(), diagonal_N), score_NF, fires_NF, top, fewest)
         for landmark_N2 in landmark_NK2.unbind(dim=1)
     ]
     per_landmark_FK = torch.stack([deviation_F for deviation_F, _ in columns], dim=1)
@@ -81,7 +88,9 @@ def _distance(peak_NF2: Tensor, landmark_N2: Tensor, diagonal_N: Tensor) -> Tens
     return (peak_NF2 - landmark_N2[:, None]).square().sum(dim=2).sqrt() / diagonal_N[:, None]
 
 
-def _of_one_landmark(distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, top: int) -> tuple[Tensor, Tensor]:
+def _of_one_landmark(
+    distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, top: int, fewest: int
+) -> tuple[Tensor, Tensor]:
     """D_fk and the number of images it rests on: two (F,)."""
     usable_NF = fires_NF & ~distance_NF.isnan()
     # Stable, so that images of equal score are taken in their order whatever the machine.
@@ -92,4 +101,4 @@ def _of_one_landmark(distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, to
     mean_F = distance_RF.sum(dim=0) / count_F
     square_RF = (distance_RF - mean_F).square().where(used_RF, 0)
     deviation_F = (square_RF.sum(dim=0) / (count_F - 1)).sqrt()
-    return deviation_F.where(count_F >= 2, torch.nan), count_F
+    return deviation_F.where(count_F >= fewest, torch.nan), count_F

@@ -2,7 +2,7 @@
 
 Shape legend: N images   F filters   H = W = n map side   P = n*n units   S input side   X = S*S pixels   K parts
               C cells: sets of pixels that every region covers together   M units of all images   R ranks, best first
-              V valid units   B bytes.
+              V valid units   B bytes   G regions, of one filter on one image each.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from torch.nn import functional
 MIN_IOU = 0.2
 """A region that overlaps a part by more than this is associated with it."""
 
-_TOGETHER = 2**19
+_TOGETHER = {"cpu": 2**19}
 """Cells of the regions that are held at once: what a core's cache holds, and four times faster than without bound."""
+
+_TOGETHER_ELSEWHERE = 2**26
+"""On a GPU, which has to be asked rarely."""
 
 
 class PartInterpretability(NamedTuple):
@@ -54,11 +57,11 @@ class Regions(Protocol):
     size_C: Tensor
     """Pixels of every cell, float."""
 
-    def cover(self, x_FHW: Tensor, threshold_F: Tensor) -> Tensor:
-        """S_f of one image: (F, C), 1 where the region covers a cell and 0 elsewhere."""
+    def cover(self, x_GHW: Tensor, threshold_G: Tensor) -> Tensor:
+        """S_f of single maps: (G, C), 1 where the region covers a cell and 0 elsewhere."""
 
-    def count(self, mask_KSS: Tensor) -> Tensor:
-        """Pixels of every part in every cell: (C, K), float."""
+    def count(self, mask_NKSS: Tensor) -> Tensor:
+        """Pixels of every part in every cell: (N, C, K), float."""
 
 
 class RoundRegions:
@@ -82,16 +85,17 @@ class RoundRegions:
         self._disc_PC = disc_PX[:, first_C].float()
         self.size_C = size_C.float()
 
-    def cover(self, x_FHW: Tensor, threshold_F: Tensor) -> Tensor:
-        valid_FP = (x_FHW > threshold_F[:, None, None]).flatten(1)
-        count_F = valid_FP.sum(dim=1)
+    def cover(self, x_GHW: Tensor, threshold_G: Tensor) -> Tensor:
+        valid_GP = (x_GHW > threshold_G[:, None, None]).flatten(1)
+        count_G = valid_GP.sum(dim=1)
         # Hardly any unit is valid, so adding up the discs of those that are is cheaper than a product with all.
-        unit_V, first_F = torch.nonzero(valid_FP)[:, 1], count_F.cumsum(dim=0) - count_F
-        return functional.embedding_bag(unit_V, self._disc_PC, first_F, mode="sum").clamp_max_(1)
+        unit_V, first_G = torch.nonzero(valid_GP)[:, 1], count_G.cumsum(dim=0) - count_G
+        return functional.embedding_bag(unit_V, self._disc_PC, first_G, mode="sum").clamp_max_(1)
 
-    def count(self, mask_KSS: Tensor) -> Tensor:
-        mask_XK = mask_KSS.flatten(1).T.float()
-        return mask_XK.new_zeros(len(self.size_C), mask_XK.shape[1]).index_add_(0, self._cell_X, mask_XK)
+    def count(self, mask_NKSS: Tensor) -> Tensor:
+        mask_NKX = mask_NKSS.flatten(2).float()
+        count_NKC = mask_NKX.new_zeros(*mask_NKX.shape[:2], len(self.size_C))
+        return count_NKC.index_add_(2, self._cell_X, mask_NKX).transpose(1, 2)
 
 
 class BilinearRegions:
@@ -113,13 +117,13 @@ class BilinearRegions:
         self._up_SH = (1 - away_SH).clamp_min(0).float()
         self.size_C = torch.ones(side * side, device=centre_H.device)
 
-    def cover(self, x_FHW: Tensor, threshold_F: Tensor) -> Tensor:
+    def cover(self, x_GHW: Tensor, threshold_G: Tensor) -> Tensor:
         # Columns first, so that each step is one large product; rows and columns are exchanged in the result.
-        wide_FSH = (x_FHW.float() @ self._up_SH.T).transpose(1, 2)
-        return (wide_FSH @ self._up_SH.T > threshold_F[:, None, None]).flatten(1).float()
+        wide_GSH = (x_GHW.float() @ self._up_SH.T).transpose(1, 2)
+        return (wide_GSH @ self._up_SH.T > threshold_G[:, None, None]).flatten(1).float()
 
-    def count(self, mask_KSS: Tensor) -> Tensor:
-        return mask_KSS.transpose(1, 2).flatten(1).T.float()
+    def count(self, mask_NKSS: Tensor) -> Tensor:
+        return mask_NKSS.transpose(2, 3).flatten(2).transpose(1, 2).float()
 
 
 def merge_top(top_FR: Tensor, x_NFHW: Tensor, keep: int) -> Tensor:
@@ -169,26 +173,35 @@ def part_interpretability(
     for x_NFHW, mask_NKSS in looked:
         fires_F |= (x_NFHW > 0).any(dim=0).flatten(1).any(dim=1)
         shown.append(mask_NKSS.flatten(2).any(dim=2))
-        hits += [associated(x, mask, threshold_F, regions) for x, mask in zip(x_NFHW, mask_NKSS, strict=True)]
+        hits.append(associated(x_NFHW, mask_NKSS, threshold_F, regions).sum(dim=0))
     images_K = torch.cat(shown).sum(dim=0)
     per_part_FK = (torch.stack(hits).sum(dim=0).double() / images_K).where(fires_F[:, None], torch.nan)
     highest_F = per_part_FK.nan_to_num(nan=-1.0).amax(dim=1)
     return PartInterpretability(highest_F.where(highest_F >= 0, torch.nan), per_part_FK, images_K)
 
 
-def associated(x_FHW: Tensor, mask_KSS: Tensor, threshold_F: Tensor, regions: Regions) -> Tensor:
-    """1(IoU_fk > 0.2) on one image, false for parts that it does not show: (F, K), bool."""
-    hit_FK = torch.zeros(len(x_FHW), len(mask_KSS), dtype=torch.bool, device=x_FHW.device)
+def associated(x_NFHW: Tensor, mask_NKSS: Tensor, threshold_F: Tensor, regions: Regions) -> Tensor:
+    """1(IoU_fk > 0.2) on every image, false for parts that it does not show: (N, F, K), bool."""
     # Most filters have no valid unit on most images, and a region takes one.
-    valid_F = torch.nonzero((x_FHW.flatten(1) > threshold_F[:, None]).any(dim=1)).squeeze(dim=1)
-    part_CK = regions.count(mask_KSS)
-    part_K = part_CK.sum(dim=0).double()
-    for some_F in torch.split(valid_F, max(1, _TOGETHER // len(part_CK))):
-        region_FC = regions.cover(x_FHW[some_F], threshold_F[some_F])
-        both_FK = (region_FC @ part_CK).double()
-        area_F1 = (region_FC @ regions.size_C).double()[:, None]
-        hit_FK[some_F] = (both_FK / (area_F1 + part_K - both_FK) > MIN_IOU) & (part_K > 0)
-    return hit_FK
+    image_G, filter_G = torch.nonzero((x_NFHW.flatten(2) > threshold_F[:, None]).any(dim=2), as_tuple=True)
+    part_NCK = regions.count(mask_NKSS)
+    part_NK = part_NCK.sum(dim=1).double()
+    hit_NFK = torch.zeros(*x_NFHW.shape[:2], mask_NKSS.shape[1], dtype=torch.bool, device=x_NFHW.device)
+    together = max(1, _TOGETHER.get(x_NFHW.device.type, _TOGETHER_ELSEWHERE) // part_NCK.shape[1])
+    for some_N, some_F in zip(torch.split(image_G, together), torch.split(filter_G, together), strict=True):
+        region_GC = regions.cover(x_NFHW[some_N, some_F], threshold_F[some_F])
+        both_GK = _in_parts(region_GC, some_N, part_NCK)
+        area_G1 = (region_GC @ regions.size_C).double()[:, None]
+        part_GK = part_NK[some_N]
+        hit_NFK[some_N, some_F] = (both_GK / (area_G1 + part_GK - both_GK) > MIN_IOU) & (part_GK > 0)
+    return hit_NFK
+
+
+def _in_parts(region_GC: Tensor, image_G: Tensor, part_NCK: Tensor) -> Tensor:
+    """Pixels of each region in each part of its own image, the regions of an image lying side by side: (G, K)."""
+    images, counts = torch.unique_consecutive(image_G, return_counts=True)
+    of_image = zip(images.tolist(), torch.split(region_GC, counts.tolist()), strict=True)
+    return torch.cat([region @ part_NCK[n] for n, region in of_image]).double()
 
 
 def _same_columns(bits_PX: Tensor) -> tuple[Tensor, Tensor, Tensor]:

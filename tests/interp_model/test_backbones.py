@@ -17,6 +17,7 @@ from interp_model.backbones import (
     layers_of,
     map_side,
     map_sides,
+    scaled_channels,
     smallest_input,
     top_conv,
 )
@@ -37,6 +38,19 @@ def test_maps_at_224_have_the_published_sides(backbone: BackboneName, top: int, 
     assert map_side(backbone, top_conv(backbone).name, 224) == top
     assert map_side(backbone, "conv6", 224) == top
     assert map_side(backbone, "pool5", 224) == last_pool
+
+
+def test_the_original_alexnet_has_its_13_by_13_maps_at_227() -> None:
+    assert [map_side("alexnet_2012", layer, 227) for layer in ("conv1", "conv2", "conv5", "pool5")] == [55, 27, 13, 6]
+
+
+@pytest.mark.parametrize("width", [0.01, 0.05, 0.3, 1.0])
+def test_groups_divide_the_channels_at_every_width(width: float) -> None:
+    channels = 3
+    for layer in BACKBONES["alexnet_2012"]:
+        if isinstance(layer, Conv):
+            assert channels % layer.groups == scaled_channels(layer, width) % layer.groups == 0
+            channels = scaled_channels(layer, width)
 
 
 @pytest.mark.parametrize("backbone", NAMES)

@@ -12,14 +12,13 @@ from torch import Tensor
 from interp_model.filter_loss import (
     FilterLoss,
     batch_log_z,
-    fitness,
     in_units_of_peak,
     labelled_entropy,
     lambda_at,
-    mutual_information,
     paper_loss,
 )
 from interp_model.mask import peak_index
+from interp_model.mutual_information import fitness, mutual_information
 from interp_model.templates import make_templates, template_prior
 from schemas.job import FilterLossSpec
 
@@ -33,15 +32,6 @@ def maps(*, images: int = 5, filters: int = 3, scale: float = 50.0, seed: int = 
     return scale * torch.rand(images, filters, N_SIDE, N_SIDE, dtype=torch.float64, generator=generator)
 
 
-def loss_by_loops(x_NHW: Tensor) -> float:
-    """Eqs. 1 and 2 of one filter, sum by sum."""
-    strength = [[math.exp((x_HW * t_HW).sum().item()) for x_HW in x_NHW] for t_HW in T_THW]
-    p_x_given_t = [[s / sum(row) for s in row] for row in strength]
-    p_t = 1 / len(T_THW)
-    p_x = [sum(p_t * row[x] for row in p_x_given_t) for x in range(len(x_NHW))]
-    return -sum(p_t * p * math.log(p / p_x[x]) for row in p_x_given_t for x, p in enumerate(row))
-
-
 def eq_1_with_z_fixed(x_NFHW: Tensor) -> Tensor:
     """Per template, image and filter: the summands of Eq. 1, by autograd alone, with Z_T a constant."""
     fit_FTN = torch.einsum("nfhw,thw->ftn", x_NFHW, T_THW)
@@ -53,37 +43,6 @@ def eq_1_with_z_fixed(x_NFHW: Tensor) -> Tensor:
 def gradient(loss: Tensor, x: Tensor) -> Tensor:
     (grad,) = torch.autograd.grad(loss.sum(), x)
     return grad
-
-
-def test_mutual_information_is_eq_1_summed_by_hand() -> None:
-    x_NFHW = maps()
-    expected = [-loss_by_loops(x_NFHW[:, f]) for f in range(3)]
-    torch.testing.assert_close(mutual_information(x_NFHW, T_THW, PRIOR_T), torch.tensor(expected, dtype=torch.float64))
-
-
-def test_equal_maps_tell_nothing() -> None:
-    x_NFHW = maps(images=1).expand(6, -1, -1, -1)
-    torch.testing.assert_close(mutual_information(x_NFHW, T_THW, PRIOR_T), torch.zeros(3, dtype=torch.float64))
-
-
-def test_mutual_information_is_bounded_by_what_the_images_can_carry() -> None:
-    strong = mutual_information(maps(images=8, scale=1e6), T_THW, PRIOR_T)
-    assert (strong > 1).all()
-    assert (strong <= math.log(8) + 1e-9).all()
-
-
-def test_eq_5_decomposes_eq_1() -> None:
-    x_NFHW = maps()
-    fit_NFT = torch.einsum("nfhw,thw->nft", x_NFHW, T_THW)
-    joint_NFT = fit_NFT.softmax(0) * PRIOR_T
-    p_x_NF = joint_NFT.sum(-1)
-    post_NFT = joint_NFT / p_x_NF[..., None]
-    pos_NF, neg_NF = post_NFT[..., :-1].sum(-1), post_NFT[..., -1]
-    within_NFP = post_NFT[..., :-1] / pos_NF[..., None]
-    h_t = -(PRIOR_T * PRIOR_T.log()).sum()
-    h_side = -(p_x_NF * (pos_NF * pos_NF.log() + neg_NF * neg_NF.log())).sum(0)  # Eq. 6
-    h_place = -(p_x_NF * pos_NF * (within_NFP * within_NFP.log()).sum(-1)).sum(0)  # Eq. 7, with its minus sign
-    torch.testing.assert_close(-mutual_information(x_NFHW, T_THW, PRIOR_T), -h_t + h_side + h_place)
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0, 500.0])

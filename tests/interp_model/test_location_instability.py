@@ -167,3 +167,16 @@ def test_a_filter_of_many_categories_takes_the_one_where_it_is_steadiest() -> No
     assert value[:2].tolist() == pytest.approx([0.1, 0.2])
     assert category[:2].tolist() == [1, 1]
     assert value[2].isnan()
+
+
+def test_a_deviation_rests_on_as_many_images_as_are_asked_for() -> None:
+    """The filter fires on two of four images, at one distance by chance: steadier than it is anywhere else."""
+    peaks = torch.tensor([[[0.0, 3.0]], [[0.0, 3.0]], [[0.0, 9.0]], [[0.0, 1.0]]])
+    scores = torch.tensor([[1.0], [1.0], [0.0], [0.0]])
+    landmarks, diagonal = torch.zeros(4, 1, 2), torch.full((4,), 10.0)
+    assert location_instability(peaks, scores, landmarks, diagonal).per_filter_F.tolist() == [0.0]
+    assert location_instability(peaks, scores, landmarks, diagonal, fewest=3).left_out_F.tolist() == [True]
+    everywhere = torch.ones(4, 1)
+    expected = torch.tensor([0.3, 0.3, 0.9, 0.1]).std()
+    found = location_instability(peaks, everywhere, landmarks, diagonal, fewest=3).per_filter_F
+    assert found.item() == pytest.approx(expected.item())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from interp_model.backbones import top_conv
+from interp_model.backbones import VGG_LRN, top_conv
 from interp_model.mask import peak_index
 from interp_model.network import Network, ResponseNorm, build_network, parameter_groups, to_input
 from schemas.errors import SpecError
@@ -74,7 +74,8 @@ def test_an_interpretable_network_is_measured_on_the_new_layer(backbone: Backbon
 def test_shapes_of_the_published_size(backbone: BackboneName) -> None:
     with torch.device("meta"):
         network = build_network(ModelSpec(backbone=backbone, variant="interpretable"), 1)
-    channels, side = {"alexnet": (256, 6), "vgg_m": (512, 6), "vgg_s": (512, 6), "vgg16": (512, 7)}[backbone]
+    published = {"alexnet": (256, 6), "alexnet_2012": (256, 5), "vgg_m": (512, 6), "vgg_s": (512, 6), "vgg16": (512, 7)}
+    channels, side = published[backbone]
     shapes = {name: tuple(p.shape) for name, p in network.named_parameters()}
     assert shapes["blocks.conv6.conv.weight"] == (channels, channels, 3, 3)
     assert shapes["blocks.fc6.linear.weight"] == (4096, channels * side**2)
@@ -272,7 +273,7 @@ def test_every_backward_step_can_be_deterministic_on_a_gpu(backbone: BackboneNam
 
 def test_local_response_normalisation_is_torch_s_with_alpha_per_element() -> None:
     x = (30 * torch.randn(2, 9, 4, 5, dtype=torch.float64)).requires_grad_()
-    ours, torchs = ResponseNorm()(x), nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)(x)
+    ours, torchs = ResponseNorm(VGG_LRN)(x), nn.LocalResponseNorm(size=5, alpha=5e-4, beta=0.75, k=2.0)(x)
     torch.testing.assert_close(ours, torchs)
     gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (ours, torchs)]
     torch.testing.assert_close(*gradients)

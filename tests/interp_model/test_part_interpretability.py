@@ -116,7 +116,7 @@ def test_a_part_is_associated_above_an_overlap_of_a_fifth(outside: int, expected
     mask_X = torch.zeros(SIDE**2, dtype=torch.bool)
     mask_X[region_X.nonzero()[:8]] = True
     mask_X[(~region_X).nonzero()[:outside]] = True  # 8 / (32 + 8) is a fifth and not above it
-    hit_FK = associated(draw((1, 1)), mask_X.view(1, SIDE, SIDE), torch.zeros(1), round_regions())
+    (hit_FK,) = associated(draw((1, 1))[None], mask_X.view(1, 1, SIDE, SIDE), torch.zeros(1), round_regions())
     assert hit_FK.tolist() == [[expected]]
 
 
@@ -128,7 +128,9 @@ def test_round_regions_are_the_overlapped_discs_pixel_by_pixel(radius: float) ->
     region_FC = regions.cover(draw(*fired), torch.zeros(1))
     drawn_SS = disc(*((float(CENTRES[r]), float(CENTRES[c])) for r, c in fired), radius=radius)
     assert (region_FC @ regions.size_C).tolist() == [drawn_SS.sum().item()]
-    assert (region_FC @ regions.count(mask_KSS)).tolist() == [(drawn_SS & mask_KSS).flatten(1).sum(dim=1).tolist()]
+    assert (region_FC @ regions.count(mask_KSS[None])[0]).tolist() == [
+        (drawn_SS & mask_KSS).flatten(1).sum(dim=1).tolist()
+    ]
     assert regions.size_C.sum() == SIDE**2
 
 
@@ -153,14 +155,14 @@ def test_bilinear_regions_end_where_the_interpolated_map_falls_to_the_threshold(
     )
     assert 0 < expected_SS.sum() < SIDE**2 / 8
     mask_KSS = torch.stack([expected_SS, expected_SS & box(0, 0, 6, SIDE)])
-    counted = region_SS.flatten()[None] @ regions.count(mask_KSS)
+    counted = region_SS.flatten()[None] @ regions.count(mask_KSS[None])[0]
     assert counted.tolist() == [[expected_SS.sum().item(), mask_KSS[1].sum().item()]]
     assert region_SS.sum() == expected_SS.sum()
 
 
 def test_beyond_the_outermost_centres_a_bilinear_map_goes_on_as_it_is_there() -> None:
     regions = BilinearRegions(CENTRES, SIDE)
-    covered = regions.cover(draw((0, 0)), torch.tensor([0.99])) @ regions.count(box(0, 0, 2, 2)[None])
+    covered = regions.cover(draw((0, 0)), torch.tensor([0.99])) @ regions.count(box(0, 0, 2, 2)[None, None])[0]
     assert covered.tolist() == [[4.0]]
 
 
@@ -180,7 +182,7 @@ def test_the_share_of_the_images_with_a_part_and_the_best_part_of_a_filter() -> 
 
 def test_one_filter_may_be_several_parts_of_an_image() -> None:
     mask_KSS = torch.stack([disc((6.0, 6.0)) & box(0, 0, SIDE, 6), disc((6.0, 6.0)) & box(0, 6, SIDE, SIDE)])
-    assert associated(draw((1, 1)), mask_KSS, torch.zeros(1), round_regions()).tolist() == [[True, True]]
+    assert associated(draw((1, 1))[None], mask_KSS[None], torch.zeros(1), round_regions()).tolist() == [[[True, True]]]
 
 
 def test_the_average_is_over_the_filters_that_have_a_value() -> None:
@@ -238,5 +240,5 @@ class TestInvariance:
 def test_many_filters_are_measured_in_groups_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x_NFHW, mask_NKSS = scene(filters=9)
     whole = measured(x_NFHW, mask_NKSS, round_regions())
-    monkeypatch.setattr("interp_model.metrics.part_interpretability._TOGETHER", 1)
+    monkeypatch.setattr("interp_model.metrics.part_interpretability._TOGETHER", {"cpu": 1})
     same(whole, measured(x_NFHW, mask_NKSS, round_regions()))

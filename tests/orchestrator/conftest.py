@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+
 import pytest
 from doubles import Plan, plan_of
+
+from orchestrator import store as stores
+from orchestrator.settings import Settings
 
 
 @pytest.fixture
 def plan_grid() -> Plan:
     return plan_of
+
+
+@pytest.fixture(scope="session")
+def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]:
+    """Makes homes with a real, empty store in them; MLflow takes seconds to make one, so it makes one for all."""
+    first = Settings.model_validate({"home": tmp_path_factory.mktemp("first-home")})
+    stores.open_client(first)
+
+    def make() -> Settings:
+        settings = Settings.model_validate({"home": tmp_path_factory.mktemp("home")})
+        assert first.database is not None
+        assert settings.database is not None
+        with closing(sqlite3.connect(first.database)) as old, closing(sqlite3.connect(settings.database)) as new:
+            old.backup(new)
+            new.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'orch'", (settings.artifact_uri,))
+            new.commit()
+            new.execute("PRAGMA journal_mode=WAL")
+        return settings
+
+    return make

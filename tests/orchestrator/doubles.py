@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestrator.display import Now
+from orchestrator.ledger import first_record
 from orchestrator.planner import PlannedSweep, plan
 from orchestrator.pool import Ended
+from orchestrator.records import JobRecord
 from orchestrator.request import SweepRequest, define
-from schemas.job import DataSpec
-from schemas.lifecycle import StopReason
+from schemas.job import DataSpec, JobSpec
+from schemas.lifecycle import JobState, StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
 from schemas.sweep import SweepSpec
@@ -25,8 +28,14 @@ class FixedResolver:
     def data_digest(self, data: DataSpec) -> str:
         return f"{self.digest}-{data.images}"
 
+    def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        return ("voc-cat", "001.First", "002.Second") if data.labels == "species" else ()
+
     def weights_digest(self, path: str) -> str:
         return f"sha-of-{path}"
+
+    def weights_label(self, path: str) -> str:
+        return f"label of {path}"
 
 
 Plan = Callable[..., PlannedSweep]
@@ -52,6 +61,7 @@ def result_of(order: WorkOrder, reason: StopReason = StopReason.FINISHED, second
         metrics=metrics() if finished else None,
         checkpoint=CheckpointPointer(path=f"{order.spec.key}.pt", epoch=1, sha256="0") if finished else None,
         failure=None if finished else Failure(kind="Scripted", message=f"ended by script: {reason}"),
+        micro_batches=order.micro_batches,
     )
 
 
@@ -133,3 +143,14 @@ class Listener:
         self.lines.append(line)
 
     def close(self) -> None: ...
+
+
+def record_of(spec: JobSpec, state: JobState, reason: StopReason | None = None, **more: Any) -> JobRecord:
+    """A job as a ledger might have it, after one attempt; failed ones with a failure of their reason's own."""
+    failed = state is JobState.FAILED
+    failure = Failure(kind="Boom", message=f"because {reason}", traceback=f'File "a.py", line 1, in {reason}')
+    result = JobResult(
+        job_key=spec.key, attempt=1, stop_reason=reason or StopReason.FINISHED, failure=failure if failed else None
+    )
+    first = first_record(spec, "s", 0.0, run_id=f"run-{spec.key}")
+    return replace(first, **({"state": state, "attempt": 1, "stop_reason": reason, "result": result} | more))

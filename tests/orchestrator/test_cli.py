@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 
-from orchestrator import cli, service
+from orchestrator import cli, options, service
 from schemas.errors import StoreError
 
 
@@ -73,14 +75,20 @@ def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_pa
         (["plan", "--grid", "smoke", "--set", "model.input_size=48"], 2, "alexnet has nothing left of such an image"),
         (["plan", "--grid", "smoke", "--set", "train.freeze_below=conv9"], 2, "no convolution of alexnet. Did you"),
         (["plan", "--grid", "smoke", "--data-root", "/nix"], 3, "/nix is not a folder"),
-        (["plan", "--grid", "smoke", "--set", "data.images=photographs"], 3, "no data root"),
-        (["plan", "--grid", "smoke", "--weights", "/nix.pt"], 3, "weights file /nix.pt cannot be read"),
+        (["sweep", "--grid", "smoke", "--set", "data.images=photographs"], 3, "no data root"),
+        (["plan", "--grid", "smoke", "--weights", "/nix.pt"], 3, "no weights '/nix.pt'"),
         (["sweep", "--grid", "smoke", "--workers", "9999"], 5, "9999 workers take"),
         (["status", "nix"], 4, "orch sweep --grid smoke"),
         (["resume", "nix"], 4, "No sweep is called 'nix'"),
         (["show", "nix"], 2, "No job fits 'nix'"),
         (["ui"], 4, "There is no store"),
         (["data", "show", "--category", "zbra"], 2, "Did you mean 'zebra'"),
+        (["resume", "smok"], 4, "There is none yet"),
+        (["requeue", "nix"], 2, "`--failed`, `--cancelled`"),
+        (["requeue", "nix", "--failed", "--reason", "oom"], 2, "No reason is called 'oom'"),
+        (["logs", "x", "--follow", "--json"], 2, "Leave one of them out"),
+        (["fsck"], 4, "There is no store"),
+        (["gc", "--dry-run"], 4, "There is no store"),
         (["nix"], 2, ""),
     ],
 )
@@ -140,7 +148,8 @@ def test_status_without_a_store_says_how_to_begin(capsys: pytest.CaptureFixture[
 
 def test_grid_list_names_every_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert [grid["name"] for grid in answer(capsys, "grid", "list")] == [
-        "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "smoke",
+        "paper", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "paper-multi", "voc-part-multi",
+        "ilsvrc-multi", "smoke",
     ]  # fmt: skip
 
 
@@ -156,30 +165,43 @@ def test_data_show_writes_a_picture(capsys: pytest.CaptureFixture[str], tmp_path
 @pytest.mark.parametrize(
     ("complete", "typed", "offered"),
     [
-        (cli._complete_grid, "sm", ["smoke"]),
-        (cli._complete_profile, "", ["laptop", "paper"]),
-        (cli._complete_backbone, "vgg1", ["vgg16"]),
-        (cli._complete_variant, "o", ["ordinary"]),
-        (cli._complete_dataset, "v", ["voc_part"]),
-        (cli._complete_category, "voc-c", ["voc-cat", "voc-cow"]),
+        (options.complete_grid, "sm", ["smoke"]),
+        (options.complete_profile, "", ["laptop", "paper"]),
+        (options.complete_backbone, "vgg1", ["vgg16"]),
+        (options.complete_variant, "o", ["ordinary"]),
+        (options.complete_dataset, "v", ["voc_part"]),
+        (options.complete_category, "voc-c", ["voc-cat", "voc-cow"]),
     ],
 )
 def test_the_shell_completes_names(complete: Any, typed: str, offered: list[str]) -> None:
     assert complete(typed) == offered
 
 
-def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (
-        [],
-        ["plan"],
-        ["sweep"],
-        ["resume"],
-        ["status"],
-        ["report"],
-        ["show"],
-        ["ui"],
-        ["grid", "list"],
-        ["data", "show"],
-    ):
-        assert run(*words, "--help") == 0
-        assert "Usage" in capsys.readouterr().out
+def commands() -> list[list[str]]:
+    """Every command there is, in the order in which help lists them."""
+    found: list[list[str]] = []
+
+    def walk(group: Any, before: list[str]) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, [*before, name])
+            else:
+                found.append([*before, name])
+
+    walk(typer.main.get_command(cli.app), [])
+    return found
+
+
+@pytest.mark.parametrize("words", [[], *commands()], ids=" ".join)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert run(*words, "--help") == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_help_lists_what_a_person_needs_first_and_forgets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    listed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if re.match(r"│ [a-z]", line)]
+    assert set(listed) == {words[0] for words in commands()}
+    assert listed[:4] == ["plan", "sweep", "resume", "status"]
+    assert listed.index("why") > listed.index("status")
+    assert listed.index("gc") < listed.index("grid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from orchestrator.compare import compare
 from orchestrator.driver import STAMP_SECONDS, Driver, Premises, StopRequest
 from orchestrator.ledger import InMemoryLedger
 from orchestrator.records import JobRecord, Lease, StoredPlan
-from schemas.errors import StoreError
+from schemas.errors import StoreError, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -95,12 +96,84 @@ def test_a_lone_pretraining_job_takes_all_cores(bench: Bench) -> None:
     assert [order.threads for order in bench.drive(slots=2).orders] == [4, 1, 1]
 
 
+def test_a_job_goes_on_with_as_many_threads_as_it_began_with(bench: Bench) -> None:
+    key = JOBS[0].key
+    pool = ScriptedPool(script={UP: [R.WORKER_LOST]})
+
+    def began_on_another_machine() -> None:
+        bench.ledger._jobs[key] = replace(bench.ledger.get(key), threads=3)
+        pool.on_wait = lambda: None
+
+    pool.on_wait = began_on_another_machine
+    bench.driver(pool).run()
+    assert [order.threads for order in pool.orders] == [4, 3, 1, 1]
+
+
 def test_a_lost_worker_costs_an_attempt_and_nothing_else(bench: Bench) -> None:
     pool = bench.drive({ORDINARY: [R.WORKER_LOST]})
     assert pool.started.count(ORDINARY) == 2
     assert bench.states == [S.SUCCEEDED] * 3
     assert bench.ledger.get(JOBS[1].key).attempt == 2
     assert [order.attempt for order in pool.orders if order.spec.title == ORDINARY] == [1, 2]
+
+
+def test_a_job_that_ran_out_of_memory_is_given_more_room_each_time(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.OUT_OF_MEMORY, R.WORKER_LOST, R.OUT_OF_MEMORY]})
+    orders = [order.micro_batches for order in pool.orders if order.spec.title == ORDINARY]
+    assert orders == [1, 2, 2, 4]
+    assert {order.micro_batches for order in pool.orders if order.spec.title != ORDINARY} == {1}
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_later_driver_remembers_how_much_room_a_job_needs(bench: Bench) -> None:
+    bench.drive({ORDINARY: [R.OUT_OF_MEMORY] * 4})
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+    bench.ledger.move(JOBS[1].key, S.REQUEUED, bench.clock())
+    assert [order.micro_batches for order in bench.drive().orders] == [16]
+
+
+@pytest.mark.parametrize("held", [None, UP])
+def test_a_driver_that_slept_writes_nothing_over_the_one_that_replaced_it(bench: Bench, held: str | None) -> None:
+    """Its laptop sleeps while a job runs; elsewhere the sweep is taken over and the job begun anew."""
+    pool = ScriptedPool()
+    pool.held = held
+    other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
+
+    def sleep(order: WorkOrder) -> None:
+        bench.time = 1000.0
+        bench.ledger.stamp("s", other)
+        bench.ledger.move(order.spec.key, S.REQUEUED, bench.time)
+        bench.ledger.move(order.spec.key, S.QUEUED, bench.time)
+        bench.ledger.move(order.spec.key, S.RUNNING, bench.time)
+
+    pool.on_start = sleep
+    with pytest.raises(SweepBusy, match="taken over by process 2 on elsewhere"):
+        bench.driver(pool).run()
+    assert pool.closed
+    record = bench.ledger.get(JOBS[0].key)
+    assert (record.state, record.attempt, record.result) == (S.RUNNING, 2, None)
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease == other
+
+
+def test_the_end_of_an_attempt_that_was_replaced_is_not_the_jobs(bench: Bench) -> None:
+    pool = ScriptedPool()
+    replaced = []
+
+    def replace_it() -> None:
+        for order in pool.busy.values():
+            if order.spec.title == ORDINARY and not replaced:
+                replaced.append(order.attempt)
+                for state in (S.REQUEUED, S.QUEUED, S.RUNNING, S.REQUEUED):
+                    bench.ledger.move(order.spec.key, state, bench.clock())
+
+    pool.on_wait = replace_it
+    bench.driver(pool).run()
+    assert pool.started.count(ORDINARY) == 2
+    record = bench.ledger.get(JOBS[1].key)
+    assert record.result is not None
+    assert (record.attempt, record.result.attempt, record.state) == (3, 3, S.SUCCEEDED)
 
 
 def test_a_worker_that_is_always_lost_ends_as_failed(bench: Bench) -> None:

@@ -33,6 +33,10 @@ def wanted(sweep: Any) -> list[Any]:
         ("ilsvrc-animal-part", "laptop", 60, 1),
         ("voc-part", "laptop", 12, 1),
         ("cub200", "paper", 8, 2),
+        ("paper-multi", "laptop", 16, 3),  # the paper has none of AlexNet
+        ("voc-part-multi", "laptop", 4, 1),  # two losses, two variants
+        ("voc-part-multi", "paper", 16, 2),
+        ("ilsvrc-multi", "laptop", 4, 1),
         ("smoke", "laptop", 8, 2),
         ("smoke", "paper", 8, 2),
     ],
@@ -76,6 +80,31 @@ def test_a_category_name_selects_those_of_the_grid(plan_grid: Plan) -> None:
     assert in_all == {("voc_part/cat",), ("ilsvrc_animal_part/n02121808",)}
 
 
+def test_a_network_of_several_categories_takes_those_that_are_named(plan_grid: Plan) -> None:
+    jobs = wanted(plan_grid("voc-part-multi", categories=("sheep", "cat", "cow", "dog")))
+    assert {job.data.categories for job in jobs} == {("voc_part/cat", "voc_part/cow", "voc_part/dog", "voc_part/sheep")}
+    assert {job.loss for job in jobs} == {"logistic", "softmax"}
+
+
+def test_a_network_of_several_categories_is_not_left_with_one(plan_grid: Plan) -> None:
+    with pytest.raises(SpecError, match=r"leaves voc_part/cat alone\. Name a second one"):
+        plan_grid("voc-part-multi", categories=("cat",))
+    with pytest.raises(SpecError, match=r"has no category 'fox'\. It has: voc-bird, voc-cat"):
+        plan_grid("voc-part-multi", categories=("cat", "fox"))
+
+
+def test_a_category_of_the_papers_grid_leaves_out_the_networks_of_several(plan_grid: Plan) -> None:
+    jobs = wanted(plan_grid("paper", profile="paper", categories=("voc-cat",)))
+    assert {job.data.categories for job in jobs} == {("voc_part/cat",)}
+    assert len(jobs) == 8
+
+
+def test_a_data_set_of_the_papers_grid_keeps_its_networks_of_several(plan_grid: Plan) -> None:
+    jobs = wanted(plan_grid("paper", profile="paper", datasets=("ilsvrc",)))
+    assert sorted({len(job.data.categories) for job in jobs}) == [1, 30]
+    assert len(jobs) == 30 * 8 + 4
+
+
 def test_a_dataset_narrows_the_categories(plan_grid: Plan) -> None:
     jobs = wanted(plan_grid("all-categories", datasets=("cub",)))
     assert {job.data.categories for job in jobs} == {("cub200/bird",)}
@@ -102,10 +131,21 @@ def test_other_weights_replace_the_profiles_as_a_whole(plan_grid: Plan) -> None:
     assert not sweep.upstream_keys
 
 
+def test_pre_training_by_species_has_an_output_for_each_that_the_disk_has(plan_grid: Plan) -> None:
+    data = {"images": "photographs", "labels": "species", "categories": ["voc-cat", "cub-bird"]}
+    sweep = plan_grid("smoke", sets={"weights": {"source": "pretrain", "data": data}})
+    (upstream,) = {job for job in sweep.jobs if job.model.backbone == "alexnet" and job.key in sweep.upstream_keys}
+    assert upstream.output_labels == ("voc-cat", "001.First", "002.Second")
+    assert upstream.title == "2 categories softmax by species alexnet ordinary"
+
+
 def test_a_weights_file_counts_by_its_content_and_not_by_its_path(plan_grid: Plan) -> None:
     job = wanted(plan_grid("smoke", sets={"weights": {"source": "file", "path": "a.pt"}}))[0]
     assert isinstance(job.weights, FileWeights)
     assert job.weights.sha256 == "sha-of-a.pt"
+    assert job.weights.label == "label of a.pt"
+    elsewhere = job.weights.model_copy(update={"path": "b.pt", "label": "another name"})
+    assert job.model_copy(update={"weights": elsewhere}).key == job.key
 
 
 def test_changed_data_make_new_jobs_upstream_and_down(plan_grid: Plan) -> None:
@@ -259,7 +299,10 @@ def test_a_wrong_name_is_answered_with_the_right_ones(plan_grid: Plan, options: 
 def test_an_unknown_grid_lists_the_grids(plan_grid: Plan) -> None:
     with pytest.raises(SpecError, match=r"Did you mean 'smoke'.*all-categories"):
         plan_grid("smok")
-    assert set(GRIDS) == {"all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "smoke"}
+    assert set(GRIDS) == {
+        "paper", "paper-multi", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "voc-part-multi",
+        "ilsvrc-multi", "smoke",
+    }  # fmt: skip
 
 
 def test_an_unknown_axis_names_the_nearest_field(plan_grid: Plan) -> None:

@@ -14,6 +14,7 @@ from orchestrator.reportmodel import Line, Place, Report
 from schemas.categories import CATEGORIES
 from schemas.errors import SpecError
 from schemas.job import JobSpec
+from schemas.paper import published_values
 
 FOUR = ("cat", "cow", "dog", "sheep")
 VOC = tuple(category.id for category in CATEGORIES if category.dataset == "voc_part")
@@ -148,6 +149,32 @@ def test_a_network_without_results_keeps_only_its_mean() -> None:
     assert shown["vgg16"] == ["average"]
 
 
+def test_the_papers_grid_puts_a_value_of_ours_beside_every_published_one() -> None:
+    _, jobs = sweep_of("paper", profile="paper", backbones=())
+    report = of([done(job, metrics(0.9, 0.1, part_interpretability=0.5)) for job in jobs])
+    assert report.missing == ()
+    entries = [e for t in report.tables for b in t.blocks for li in b.lines for e in li.entries.values()]
+    assert len([entry for entry in entries if entry.published is not None]) == len(published_values())
+    assert all(entry.difference is not None for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("fields", "filters", "answers"),
+    [
+        ({"data.split": "even"}, "all annotated images, those of training", "held-out images (10%, evenly spaced)"),
+        ({"evaluation.split": "test"}, "held-out images (10%, evenly", "held-out images (10%, evenly spaced)"),
+        ({"data.split": "official"}, "all annotated", "held-out images (the published split)"),
+        ({"data.split": "seeded", "data.split_seed": 7}, "all annotated", "held-out images (10%, seed 7)"),
+    ],
+)
+def test_every_table_says_on_which_images_ours_are_measured(fields: dict[str, Any], filters: str, answers: str) -> None:
+    _, jobs = sweep_of("cub200", profile="paper", sets=fields)
+    report = of([done(job) for job in jobs], 5, 7)
+    instability, accuracy = (line(report, number, "bird").entries["ordinary"].images for number in (5, 7))
+    assert instability[0].startswith(filters)
+    assert accuracy == (answers,)
+
+
 def test_pretraining_and_networks_over_several_data_sets_have_no_place() -> None:
     planned, jobs = sweep_of("cub200")
     mixed = next(job for job in planned.jobs if job.key in planned.upstream_keys)
@@ -226,9 +253,32 @@ def test_the_papers_own_setting_has_no_reservations() -> None:
     assert "photographs" in report.caption
 
 
+def test_categories_without_a_filter_are_named() -> None:
+    _, jobs = sweep_of("voc-part-multi", sets={"loss": "softmax"})
+    counts = {"voc-cat": 64, "voc-cow": 0}
+    report = of([done(job, metrics(0.9, 0.1, assigned_filters=counts)) for job in jobs])
+    assert any("voc-cow in 1" in text and "voc-cat" not in text for text in report.reservations)
+
+
 def test_a_bound_on_part_interpretability_is_said() -> None:
     _, jobs = sweep_of(variants=("interpretable",))
     for units, said in ((0.25, True), (1.4, False)):
         found = metrics(part_interpretability=0.2, part_valid_units=units)
         report = of([done(job, found) for job in jobs], 1)
         assert any("0.25 valid units" in line for line in report.reservations) is said
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"), [("an edge detector (hed.h5)", True), ("ImageNet (vgg.mat)", False), ("torchvision", False)]
+)
+def test_weights_that_are_not_imagenets_are_a_reservation(weights: str, said: bool) -> None:
+    _, jobs = sweep_of()
+    report = of([done(job, metrics(images="photographs", weights=weights)) for job in jobs], 4)
+    assert any(f"start from {weights}" in line for line in report.reservations) is said
+    assert f"weights from {weights}" in report.caption
+
+
+def test_the_original_alexnet_stands_beside_the_published_alexnet() -> None:
+    _, jobs = sweep_of(backbones=("alexnet_2012",))
+    entry = line(of([done(job) for job in jobs], 4), 4, "bird", "alexnet_2012").entries["ordinary"]
+    assert (entry.ours, entry.published) == (0.2, 0.153)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shlex
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 from reports import done, stored, sweep_of
 
 from orchestrator import cli, service
@@ -127,7 +130,7 @@ def test_the_report_is_left_in_the_sweeps_run_with_pictures_of_filters(
     ledger = MlflowLedger(store.client, store.uri, experiment="tests")
     planned, jobs = sweep_of("cub200")
     fill(ledger, planned, jobs, "reported")
-    (tmp_path / "filters.png").write_bytes(b"\x89PNG of filters")
+    Image.new("RGB", (2000, 10), "orange").save(tmp_path / "filters.png")
     for spec in jobs:
         store.client.log_artifact(ledger.get(spec.key).run_id, str(tmp_path / "filters.png"), "figures")
     found = read_tables(settings, ledger, "reported", partial=True)
@@ -138,7 +141,8 @@ def test_the_report_is_left_in_the_sweeps_run_with_pictures_of_filters(
         "report/tables.html", "report/tables.md",
     }  # fmt: skip
     page = Path(store.client.download_artifacts(sweep.run_id, "report/tables.html", str(tmp_path))).read_text()
-    assert page.count("data:image/png;base64,") == 2
+    pictures = [base64.b64decode(found) for found in re.findall(r"data:image/webp;base64,([^\"]+)", page)]
+    assert [Image.open(io.BytesIO(picture)).size for picture in pictures] == [(1000, 5), (1000, 5)]
 
 
 # -- what fills the gaps ----------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from doubles import metrics
 from reports import done, half, sweep_of
 
 from orchestrator.dotplot import panels
+from orchestrator.gallery import MOST, Gallery, Picture, Plate, Section, chosen
 from orchestrator.report import build_report
-from orchestrator.reporthtml import Picture, as_html, gallery
+from orchestrator.reporthtml import as_html
 from orchestrator.reportmodel import METRICS, Report
 from orchestrator.reporttext import as_csv, as_json, as_latex, as_markdown, as_text, change, number
 
@@ -40,6 +41,7 @@ def test_text_is_aligned(bird: Report) -> None:
         "vgg_m   bird            - 0.148      -         - 0.065      -      -  -56%",
         "vgg_s   bird            - 0.148      -         - 0.073      -      -  -51%",
         "vgg16   bird            - 0.137      -         - 0.076      -      -  -45%",
+        "Ours are measured on held-out images, drawn apart.",
         "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0%; too few categories that "
         "differ for a test (fewer than 5).",
         "Filters left out, which never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
@@ -110,13 +112,15 @@ class Sources(HTMLParser):
 
 
 def test_the_page_needs_nothing_beside_it(bird: Report) -> None:
-    page = as_html(bird, [Picture("cub-bird alexnet <ordinary>", b"\x89PNG")])
+    plate = Plate("Figure 4", [Picture("cub-bird alexnet <ordinary>", "data:image/webp;base64,AA")])
+    page = as_html(bird, Gallery((Section("cub-bird, alexnet", [plate]),), left_out=3))
     parser = Sources()
     parser.feed(page)
     assert parser.found
     assert all(source.startswith(("#", "data:")) for source in parser.found)
     assert "@import" not in page
     assert "&lt;ordinary&gt;" in page
+    assert "3 more" in page
     assert "<svg" in page
     assert "The animals are generated" in page
     assert "0.100 (2)" in page
@@ -135,12 +139,28 @@ def test_the_dot_plot_has_a_panel_per_network_with_the_categories_that_have_valu
     ]
 
 
-def test_the_gallery_shows_both_variants_of_a_few_categories() -> None:
+def test_the_gallery_has_both_variants_of_every_category_the_ordinary_one_first() -> None:
     _, jobs = sweep_of()
-    shown = [job.spec.title for job in gallery([done(job) for job in jobs])]
-    assert shown == [
-        f"voc-{name} alexnet {variant}"
-        for name in ("bird", "cow", "horse")
-        for variant in ("ordinary", "interpretable")
+    groups, left_out = chosen([done(job) for job in reversed(jobs)])
+    assert sorted(" and ".join(job.spec.title for job in group) for group in groups) == [
+        f"voc-{name} alexnet ordinary and voc-{name} alexnet interpretable"
+        for name in ("bird", "cat", "cow", "dog", "horse", "sheep")
     ]
-    assert gallery([done(jobs[0], metrics())]) == []
+    assert left_out == 0
+
+
+def test_a_gallery_without_pairs_shows_what_there_is() -> None:
+    _, jobs = sweep_of()
+    assert [[job.spec.title for job in group] for group in chosen([done(jobs[0], metrics())])[0]] == [[jobs[0].title]]
+
+
+def test_a_large_sweep_is_spread_out_over_the_gallery() -> None:
+    _, jobs = sweep_of("all-categories")
+    groups, left_out = chosen([done(job) for job in jobs])
+    assert (len(groups), left_out) == (MOST, 37 - MOST)
+    assert groups[0][0].spec.title == "ilsvrc-goldfish alexnet ordinary"
+    assert {group[0].spec.data.categories[0].split("/")[0] for group in groups} == {
+        "ilsvrc_animal_part",
+        "voc_part",
+        "cub200",
+    }

@@ -13,6 +13,7 @@ import pytest
 
 from orchestrator import store as stores
 from orchestrator.settings import Settings
+from orchestrator.storeversion import installed_schemas
 from schemas.errors import StoreError
 
 
@@ -122,7 +123,8 @@ def test_looking_at_a_store_keeps_the_locks_that_this_process_holds_on_it(tmp_pa
     config = settings(tmp_path)
     database = tmp_path / "mlflow.db"
     with closing(sqlite3.connect(database, isolation_level=None)) as mine:
-        mine.execute("CREATE TABLE x (y)")
+        mine.execute("CREATE TABLE alembic_version (version_num)")
+        mine.execute("INSERT INTO alembic_version VALUES (?)", (installed_schemas().newest,))
         mine.execute("BEGIN IMMEDIATE")
         stores._check_database(database)
         assert stores.exists(config)

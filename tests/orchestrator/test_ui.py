@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator import ui
-from orchestrator.store import EXPERIMENT
+from orchestrator.settings import Settings
+from orchestrator.store import open_client
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:
@@ -25,12 +27,17 @@ def test_a_busy_port_is_replaced() -> None:
     assert ui.free_port(port) == port
 
 
-def test_the_views_are_left_where_the_page_looks_for_them(store: Store) -> None:
+def test_a_store_without_our_experiment_has_no_views(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ui, "EXPERIMENT", "of-nobody")
     with pytest.raises(StoreError, match="Run a sweep first"):
         ui.share_views(store.client, store.uri)
-    made = store.client.create_experiment(EXPERIMENT)
-    assert ui.share_views(store.client, store.uri) == made
-    tags = store.client.get_experiment(made).tags
+
+
+def test_the_views_are_left_where_the_page_looks_for_them(new_home: Callable[[], Settings]) -> None:
+    settings = new_home()
+    client = open_client(settings)
+    made = ui.share_views(client, settings.store_uri)
+    tags = client.get_experiment(made).tags
     state = json.loads(tags["mlflow.sharedViewState.orch-jobs"])
     assert "metrics.`location_instability`" in state["selectedColumns"]
     assert ui.page("http://127.0.0.1:5000/", made, ui.JOBS).endswith(

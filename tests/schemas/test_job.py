@@ -83,6 +83,7 @@ def test_stating_a_default_does_not_change_the_key() -> None:
 
 def test_how_often_a_job_is_saved_does_not_change_its_key() -> None:
     assert job(train={"epochs": 9, "checkpoint_every": 4}).key == job(train={"epochs": 9}).key
+    assert job(train={"epochs": 9, "checkpoint_every_steps": 40}).key == job(train={"epochs": 9}).key
 
 
 def test_a_weights_file_counts_by_content_where_that_is_known() -> None:
@@ -123,10 +124,30 @@ def test_a_round_trip_through_json_keeps_the_key() -> None:
     assert not isinstance(spec.weights, FileWeights)
 
 
+def test_a_seeded_split_makes_another_job_and_an_unused_seed_is_refused() -> None:
+    photographs = {"data__images": "photographs"}
+    even, first, second = (
+        job(**photographs),
+        job(**photographs, data__split="seeded"),
+        job(**photographs, data__split="seeded", data__split_seed=1),
+    )
+    assert len({even.key, first.key, second.key}) == 3
+    assert (first.title, second.title) == (f"{even.title} split 0", f"{even.title} split 1")
+    with pytest.raises(ValidationError, match=r"`data\.split` is 'even', which has no seed"):
+        job(**photographs, data__split_seed=1)
+    with pytest.raises(ValidationError, match=r"`data\.split` is 'seeded' but `data\.images` is 'generated'"):
+        job(data__split="seeded")
+
+
 def test_the_title_is_what_a_person_calls_it() -> None:
     assert job().title == "voc-cat alexnet interpretable"
     assert job(seed=2).title == "voc-cat alexnet interpretable seed 2"
-    assert job(data__categories=["voc_part/cat", "voc_part/dog"]).title == "2 categories alexnet interpretable"
+    two = {"data__categories": ["voc_part/cat", "voc_part/dog"]}
+    steady = job(**two, filter_loss={"assignment": "steady"})
+    assert steady.title == "2 voc categories logistic alexnet interpretable"
+    assert job(**two).title == f"{steady.title} (assignment running)"
+    mixed = job(data__categories=["voc_part/cat", "cub200/bird"], loss="softmax", filter_loss={"assignment": "steady"})
+    assert mixed.title == "2 categories softmax alexnet interpretable"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +170,7 @@ def test_the_title_tells_the_rows_of_an_ablation_apart(changes: dict[str, Any], 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model__backbone": "vgg17"}, "must be 'alexnet', 'vgg_m', 'vgg_s' or 'vgg16'"),
+        ({"model__backbone": "vgg17"}, "must be 'alexnet', 'vgg_m', 'vgg_s', 'vgg16' or 'alexnet_2012'"),
         (
             {"model__variant": "ordinary"},
             "Remove `filter_loss` for the baseline, or set `model.variant: interpretable`",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from schemas.errors import CheckpointError, StoreError
+from schemas.errors import CheckpointError, StoreError, Superseded
+from schemas.results import CheckpointPointer
 from workers import checkpoint
 from workers.checkpoint import CheckpointStore, load_checkpoint
 
@@ -102,23 +106,101 @@ def test_an_attempt_clears_away_what_earlier_ones_left(store: CheckpointStore, a
     assert sorted(path.name.split("-")[1] for path in store.folder.glob("epoch-*")) == ["0002", "0003"]
 
 
-def test_an_attempt_taken_for_dead_does_not_touch_the_files_of_the_next(
+def test_an_attempt_goes_on_from_what_the_one_before_it_published(store: CheckpointStore) -> None:
+    for epoch in (1, 2):
+        store.save(epoch, state(epoch))
+    late = CheckpointStore(store.root, store.job_key, 2)
+    taken = late.take_over()
+    assert (taken.checkpoint, taken.problems) == (late.newest(), ())
+    assert load_newest(late)["epoch"] == 2
+    assert {path.name.split("attempt-")[1][0] for path in store.folder.iterdir()} == {"2"}
+    Path(taken.checkpoint.path).unlink()  # type: ignore[union-attr]
+    assert load_newest(late)["epoch"] == 1
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_an_attempt_that_was_replaced_can_neither_save_nor_delete(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, linked: bool
+) -> None:
+    def no_links(*_: Any) -> None:
+        raise PermissionError("this disk has no links")
+
+    for epoch in (1, 2):
+        store.save(epoch, state(1))
+    if not linked:
+        monkeypatch.setattr(checkpoint.os, "link", no_links)
+    late = CheckpointStore(store.root, store.job_key, 2)
+    late.take_over()
+    with pytest.raises(Superseded, match=r"Attempt 1 has lost its job \(attempt 2 has taken over"):
+        store.save(3, state(1))
+    with pytest.raises(Superseded):
+        store.keep_newest_only()
+    assert load_newest(late)["epoch"] == 2
+    pointer = late.save(3, state(2))
+    assert late.newest() == pointer
+
+
+@pytest.mark.parametrize("asleep_in", ["save", "_publish"])
+def test_an_attempt_that_is_replaced_in_the_middle_of_saving_changes_nothing(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, asleep_in: str
+) -> None:
+    """It wakes after it has looked whose turn it is: what it still writes is its own, and nobody's any more."""
+    store.save(1, state(1))
+    late = CheckpointStore(store.root, store.job_key, 2)
+    owner: Any = torch if asleep_in == "save" else CheckpointStore
+    real = getattr(owner, asleep_in)
+
+    def asleep(*arguments: Any) -> None:
+        monkeypatch.undo()
+        late.take_over()
+        late.save(2, state(2))
+        late.save(3, state(2))
+        real(*arguments)
+
+    monkeypatch.setattr(owner, asleep_in, asleep)
+    with suppress(Superseded):
+        store.save(2, state(1))
+    assert load_newest(late)["epoch"] == 3
+    assert [row.epoch for row in late._published()] == [3, 2]
+    assert all(load_checkpoint(row, late.job_key)["network"]["weight"][0] == 2 for row in late._published())
+    late.save(4, state(2))
+    assert {path.name.split("attempt-")[1][0] for path in store.folder.iterdir()} == {"2"}
+
+
+def test_a_file_that_its_attempt_replaces_while_it_is_taken_over_is_looked_for_again(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late = CheckpointStore(store.root, store.job_key, 2)
-    write = torch.save
+    store.save(1, state(1))
+    link = checkpoint.os.link
 
-    def write_while_the_other_does(content: Any, file: Any) -> None:
-        write(content, file)
-        monkeypatch.setattr(torch, "save", write)
-        store.save(3, state(1))
+    def replaced(source: Any, target: Any) -> None:
+        monkeypatch.undo()
+        for epoch in (2, 3):
+            store.save(epoch, state(1))
+        link(source, target)
 
-    monkeypatch.setattr(torch, "save", write_while_the_other_does)
-    pointer = late.save(3, state(2))
-    for epoch in (4, 5, 6):
-        store.save(epoch, state(1))
-    store.keep_newest_only()
-    assert load_checkpoint(pointer, store.job_key)["network"]["weight"][0] == 2
+    monkeypatch.setattr(checkpoint.os, "link", replaced)
+    taken = CheckpointStore(store.root, store.job_key, 2).take_over()
+    assert taken.checkpoint is not None
+    assert taken.checkpoint.epoch == 3
+
+
+def test_the_pointer_of_an_older_version_is_read(store: CheckpointStore) -> None:
+    pointer = store.save(1, state(1))
+    old = Path(pointer.path).rename(store.folder / "epoch-0001-attempt-1-abcdef01.pt")
+    row = {"path": str(old), "epoch": 1, "sha256": pointer.sha256}
+    store.pointer.unlink()
+    (store.folder / "newest.json").write_text(json.dumps([row]))
+    taken = CheckpointStore(store.root, store.job_key, 2).take_over()
+    assert taken.checkpoint is not None
+    assert Path(taken.checkpoint.path).name == "epoch-0001-attempt-2-abcdef01.pt"
+
+
+def test_a_checkpoint_within_an_epoch_is_newer_than_the_one_at_its_start(store: CheckpointStore) -> None:
+    store.save(1, state(1))
+    pointer = store.save(1, state(1.5), step=12)
+    assert "epoch-0001-step-0012" in pointer.path
+    assert store.newest() == pointer
 
 
 def test_saving_an_epoch_again_replaces_it(store: CheckpointStore) -> None:
@@ -147,6 +229,14 @@ def test_another_jobs_checkpoint_is_refused(store: CheckpointStore) -> None:
         load_newest(CheckpointStore(store.root, "ba9876543210"))
 
 
+def test_a_file_that_torch_cannot_read_is_a_checkpoint_error(store: CheckpointStore) -> None:
+    path = Path(store.save(1, state(1)).path)
+    path.write_bytes(b"whole, and nonsense")
+    pointer = CheckpointPointer(path=str(path), epoch=1, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(CheckpointError, match="torch cannot read it"):
+        load_checkpoint(pointer, store.job_key)
+
+
 def test_a_missing_checkpoint_is_named(store: CheckpointStore) -> None:
     pointer = store.save(1, state(1))
     Path(pointer.path).unlink()
@@ -160,8 +250,24 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> Non
         CheckpointStore(tmp_path / "root", "0123456789ab").save(1, state(1))
 
 
-def test_a_broken_list_of_checkpoints_is_not_taken_for_none(store: CheckpointStore) -> None:
+@pytest.mark.parametrize("text", ["[{", "", "{}", '[{"epoch": 1}]'])
+def test_a_damaged_pointer_is_reported_and_made_up_for_by_the_digests_in_names(
+    store: CheckpointStore, text: str
+) -> None:
+    for epoch in (1, 2, 3):
+        store.save(epoch, state(epoch))
+    (store.folder / "epoch-0004-step-0000-attempt-1-00000000.pt").write_bytes(b"not what its name says")
+    store.pointer.write_text(text)
+    taken = CheckpointStore(store.root, store.job_key, 2).take_over()
+    assert taken.checkpoint is not None
+    assert taken.checkpoint.epoch == 3
+    (problem,) = taken.problems
+    assert "newest-attempt-1.json is damaged" in problem
+
+
+def test_a_pointer_that_may_not_be_read_is_a_store_error(store: CheckpointStore) -> None:
     store.save(1, state(1))
-    (store.folder / checkpoint.POINTER).write_text("[{")
-    with pytest.raises(StoreError, match=r"newest\.json, which names the job's checkpoints, cannot be read"):
+    store.pointer.unlink()
+    store.pointer.mkdir()
+    with pytest.raises(StoreError, match=r"newest-attempt-1\.json, which names the job's checkpoints, cannot be read"):
         store.newest()

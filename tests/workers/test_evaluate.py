@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy import CPU, SIDE, run_epochs, toy_data, toy_network, toy_spec, toy_trainer
 
-from workers.evaluate import Peaks, evaluate, filter_rows, find_peaks, measure, unit_to_pixel
+from workers.evaluate import Peaks, assigned_filters, evaluate, filter_rows, find_peaks, measure, unit_to_pixel
 from workers.inputs import Inputs
 
 
@@ -113,3 +113,34 @@ def test_the_table_has_peak_statistics_over_the_measured_images() -> None:
     assert row.peak_spread == pytest.approx(200**0.5 / (SIDE * 2**0.5))  # of the two images on which it fires
     assert row.images_used == {"head": 2}
     assert (row.category, row.assigned_category) == ("voc_part/cat", "")
+
+
+def test_filters_are_counted_by_category_and_one_without_any_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    spec = toy_spec("ordinary", data__categories=("voc_part/cat", "voc_part/dog", "cub200/bird"), loss="softmax")
+    counts = assigned_filters(spec, torch.tensor([0, 2, 2, 0, 2]))
+    assert counts == {"voc-cat": 2, "voc-dog": 0, "cub-bird": 3}
+    assert "no filter stands for voc-dog" in caplog.text
+    assert assigned_filters(toy_spec(), torch.zeros(5, dtype=torch.int64)) == {}
+
+
+@pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
+def test_a_network_of_several_categories_says_which_filters_stand_for_which(variant: str) -> None:
+    spec = toy_spec(variant, data__categories=("voc_part/cat", "voc_part/dog"), loss="softmax")
+    trainer, data = run_epochs(toy_trainer(spec), 1), toy_data(spec)
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
+    evaluation = evaluate(trainer, data, *inputs, lambda _: None)
+    counts = evaluation.metrics.assigned_filters
+    assert sum(counts.values()) == evaluation.metrics.filters
+    if variant == "interpretable":
+        trained = [row.assigned_category for row in evaluation.rows]
+        assert counts == {"voc-cat": trained.count("voc_part/cat"), "voc-dog": trained.count("voc_part/dog")}
+
+
+def test_each_filter_says_what_it_tells_and_what_it_leaves_open() -> None:
+    spec = toy_spec()
+    trainer, data = run_epochs(toy_trainer(spec), 1), toy_data(spec)
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
+    rows = evaluate(trainer, data, *inputs, lambda _: None).rows
+    told = [row.mutual_information or 0.0 for row in rows]
+    assert sum(told) / len(told) == pytest.approx(trainer.records[-1].mutual_information)
+    assert all((row.category_entropy or 0.0) > 0 and (row.spatial_entropy or 0.0) > 0 for row in rows)

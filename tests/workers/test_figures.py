@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,9 @@ import pytest
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from workers import figures
-from workers.figures import FilterStrip, Marked, Shown, Title
+from workers import canvas, figures
+from workers.canvas import Title
+from workers.figures import FilterStrip, Marked, Shown
 from workers.train import EpochRecord
 
 TITLE = Title(
@@ -25,8 +27,8 @@ def record(epoch: int, weight: float) -> EpochRecord:
 
 
 def pixels(figure: Figure, folder: Path) -> NDArray[np.uint8]:
-    figures.save(figure, folder / "figure.png")
-    width, height = figure.get_size_inches() * figures.DPI
+    canvas.save(figure, folder / "figure.png")
+    width, height = figure.get_size_inches() * canvas.DPI
     image = cv2.imread(str(folder / "figure.png"))
     assert image.shape == (round(height), round(width), 3)
     return np.asarray(image[:, :, ::-1], dtype=np.uint8)
@@ -45,11 +47,24 @@ def assert_nothing_clipped(image: NDArray[np.uint8]) -> None:
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_curves_show_the_filter_loss_where_there_is_one(tmp_path: Path, weight: float) -> None:
     image = pixels(figures.draw_curves([record(epoch, weight) for epoch in range(1, 21)], TITLE), tmp_path)
-    assert shows(image, figures.BLUE)
-    assert shows(image, figures.GREEN)
-    assert shows(image, figures.PURPLE) == (weight > 0)
-    assert shows(image, figures.ORANGE) == (weight > 0)
+    assert shows(image, canvas.BLUE)
+    assert shows(image, canvas.GREEN)
+    assert shows(image, canvas.PURPLE) == (weight > 0)
+    assert shows(image, canvas.ORANGE) == (weight > 0)
     assert_nothing_clipped(image)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_curves_show_what_filters_tell_where_it_was_measured(tmp_path: Path, weight: float) -> None:
+    """A job that went on from an older version's checkpoint has it for its later epochs."""
+    records = [
+        replace(record(e, weight), mutual_information=3.0 - 1 / e, spatial_entropy=1 / e, category_entropy=0.1)
+        for e in range(1, 21)
+    ]
+    for measured in (records, [record(1, weight), *records[1:]], records[-1:]):
+        image = pixels(figures.draw_curves(measured, TITLE), tmp_path)
+        assert_nothing_clipped(image)
+        assert all(shows(image, colour) for colour in (canvas.BLUE, canvas.PURPLE, canvas.ORANGE))
 
 
 def test_one_epoch_is_enough_for_curves(tmp_path: Path) -> None:
@@ -65,7 +80,7 @@ def test_the_gallery_masks_what_lies_far_from_the_peak(tmp_path: Path) -> None:
     figure = figures.draw_gallery([strip], TITLE)
     image = pixels(figure, tmp_path)
     assert_nothing_clipped(image)
-    left, top, step = 150, 78, figures.TILE + figures.GAP
+    left, top, step = 150, 78, figures.TILE + canvas.GAP
     near, far = figures.TILE // 4, 3 * figures.TILE // 4
 
     def seen(column: int, offset: int) -> NDArray[np.int64]:
@@ -85,7 +100,7 @@ def test_a_gallery_without_masks_has_two_pictures_an_image(tmp_path: Path) -> No
         figures.draw_gallery([FilterStrip("filter 0", 4 * [Shown(GREY_IMAGE, map_HW, mask)])], TITLE).get_figwidth()
         for mask in (None, map_HW)
     ]
-    assert (widths[1] - widths[0]) * figures.DPI == pytest.approx(4 * 2 * (figures.TILE + figures.GAP))
+    assert (widths[1] - widths[0]) * canvas.DPI == pytest.approx(4 * 2 * (figures.TILE + canvas.GAP))
 
 
 def test_a_filter_that_is_silent_on_every_image_draws_black() -> None:
@@ -98,17 +113,17 @@ def test_peaks_and_landmarks_are_drawn_where_they_are(tmp_path: Path) -> None:
     marked = [Marked(GREY_IMAGE, peak_F2, {"head": (48.0, 16.0)}) for _ in range(7)]
     image = pixels(figures.draw_peaks(marked, ["filter 3 (0.051)", "filter 9 (0.060)"], TITLE), tmp_path)
     assert_nothing_clipped(image)
-    corner = np.array([58, figures.EDGE])
+    corner = np.array([58, canvas.EDGE])
     scale = figures.PEAK_TILE / 64
     row, column = (corner + scale * np.array([16.5, 48.5])).round().astype(int)
-    assert shows(image[row - 1 : row + 2, column - 1 : column + 2], figures.FILTER_COLOURS[0])
+    assert shows(image[row - 1 : row + 2, column - 1 : column + 2], canvas.FILTER_COLOURS[0])
     row, column = (corner + scale * np.array([48.5, 16.5])).round().astype(int)
     assert image[row - 1 : row + 2, column - 1 : column + 2].min() > 200
     pictures = image[58 : 58 + 2 * figures.PEAK_TILE]
-    assert not shows(pictures, figures.FILTER_COLOURS[1])  # it does not fire
+    assert not shows(pictures, canvas.FILTER_COLOURS[1])  # it does not fire
 
 
 def test_a_peak_beyond_the_image_is_marked_at_its_edge(tmp_path: Path) -> None:
     marked = [Marked(GREY_IMAGE, np.array([[-30.0, 90.0]]), {})]
     image = pixels(figures.draw_peaks(marked, ["filter 0"], TITLE), tmp_path)
-    assert shows(image[58:70, figures.EDGE + figures.PEAK_TILE - 12 :], figures.FILTER_COLOURS[0])
+    assert shows(image[58:70, canvas.EDGE + figures.PEAK_TILE - 12 :], canvas.FILTER_COLOURS[0])

@@ -8,7 +8,7 @@ import torch
 from toy import CPU, SIDE, toy_network, toy_spec, toy_split
 
 from workers import inputs
-from workers.inputs import Inputs
+from workers.inputs import EVALUATION_BATCH, Inputs
 
 MEAN = np.random.default_rng(0).uniform(0, 80, (SIDE, SIDE, 3)).astype(np.float32)
 
@@ -39,5 +39,5 @@ def test_nothing_is_kept_where_every_layer_is_trained() -> None:
 
 
 def test_batches_cover_all_images_in_order() -> None:
-    batches = list(Inputs(toy_network(toy_spec()), toy_split(10), MEAN, CPU).batches(4))
-    assert [batch.tolist() for batch in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    inputs = Inputs(toy_network(toy_spec()), toy_split(10), MEAN, CPU, thrift=EVALUATION_BATCH // 4)
+    assert [batch.tolist() for batch in inputs.batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

@@ -10,7 +10,8 @@ from toy import toy_spec
 
 from schemas.job import PretrainSpec
 from workers.evaluate import FilterRow
-from workers.outcome import steadiest_filters, subject, write_filters
+from workers.outcome import write_filters
+from workers.pictures import steadiest_filters, subject
 
 PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, "data__test_per_category": None}
 PRETRAINED = PretrainSpec(data=toy_spec().data)

@@ -14,7 +14,7 @@ from toy import CPU, SIDE, toy_data, toy_network, toy_spec, toy_trainer
 from interp_model.mask import apply_mask, peak_index
 from interp_model.network import Network
 from schemas.job import JobSpec
-from workers import parts
+from workers import inputs, parts
 from workers.data.dataset import JobData, Rows
 from workers.evaluate import evaluate, unit_to_pixel
 from workers.inputs import Inputs
@@ -75,7 +75,7 @@ def measure(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> Parts:
 
 @pytest.mark.parametrize("batch", [5, 64])
 def test_a_filter_that_fires_at_the_part_is_that_part(monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(parts, "EVALUATION_BATCH", batch)
+    monkeypatch.setattr(inputs, "EVALUATION_BATCH", batch)
     found = measure(toy_spec("ordinary", evaluation={"valid_share": ONE_UNIT_AN_IMAGE}), monkeypatch)
     assert found.names_K == ("head", "torso", "frontal_legs", "back_legs", "tail")
     assert found.found.images_K.tolist() == [18, 0, 0, 0, 0]

@@ -98,7 +98,9 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     assert [item.path for item in client.list_artifacts(order.run_id, "checkpoint")] == ["checkpoint/final.pt"]
     figures = {item.path for item in client.list_artifacts(order.run_id, "figures")}
     assert result.metrics.location_instability is not None
-    assert figures == {"figures/curves.png", "figures/filters.png", "figures/peaks.png"}
+    assert figures == {
+        "figures/curves.png", "figures/filters.png", "figures/peaks.png", "figures/part_distribution.png",
+    }  # fmt: skip
     steps = [point.step for point in client.get_metric_history(order.run_id, "validation/accuracy")]
     assert steps == [1, 2, 3, 4]
     assert client.get_run(order.run_id).data.metrics["test_accuracy"] == result.metrics.test_accuracy

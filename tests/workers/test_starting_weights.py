@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import struct
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor
+from torchvision.models import WeightsEnum
 from toy import toy_network, toy_spec
 
+from interp_model.network import PIXEL_SCALE
 from schemas.errors import CheckpointError, WeightsError
 from schemas.job import FileWeights, JobSpec
 from workers.checkpoint import CheckpointStore
@@ -88,7 +94,7 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("missing.pth", None, "has no file"),
-        ("weights.h5", b"x", "Give one ending in .pt, .pth, .safetensors"),
+        ("weights.h5", b"x", "orch weights import"),
         ("weights.pth", b"no archive", "cannot be read as tensors alone"),
         ("weights.safetensors", b"\x05\0\0\0\0\0\0\0{{{{{", "cannot be read as safetensors"),
     ],
@@ -133,6 +139,33 @@ def test_without_internet_torchvisions_weights_can_be_put_in_place(
         conv1(spec)
     torch.save(other_state(), target)
     with pytest.raises(WeightsError, match=r"not 7be5be79\.\.\.: it is broken"):
+        conv1(spec)
+
+
+def test_torchvisions_own_loader_takes_a_file_from_its_cache_and_the_digest_in_its_name_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "made.pth"
+    network = torchvision.models.alexnet(weights=None)
+    torch.save(network.state_dict(), made)
+    name = f"alexnet-made-{hashlib.sha256(made.read_bytes()).hexdigest()[:8]}.pth"
+    weights = dataclasses.replace(
+        torchvision.models.AlexNet_Weights.DEFAULT.value, url=f"https://example.invalid/{name}"
+    )
+
+    class Local:
+        DEFAULT = SimpleNamespace(url=weights.url, get_state_dict=partial(WeightsEnum.get_state_dict, weights))
+
+    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda _: Local)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    cached = tmp_path / "checkpoints" / name
+    cached.parent.mkdir()
+    made.rename(cached)
+    spec = toy_spec("ordinary", model__width=1.0, weights={"source": "torchvision"})
+    red = network.state_dict()["features.0.weight"][0, 0] * PIXEL_SCALE / (255 * 0.229)
+    torch.testing.assert_close(conv1(spec)[0, 0], red)
+    cached.write_bytes(cached.read_bytes() + b"\0")
+    with pytest.raises(WeightsError, match=rf"{name} has SHA-256 .*it is broken\. Delete it"):
         conv1(spec)
 
 

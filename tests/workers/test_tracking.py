@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,10 @@ if TYPE_CHECKING:
 
 
 def records(epochs: int) -> list[EpochRecord]:
-    return [EpochRecord(epoch, 0.5, 3.0, 1 / epoch, 2.0, 0.9, 0.95, 0.01, 1.0) for epoch in range(1, epochs + 1)]
+    return [
+        EpochRecord(epoch, 0.5, 3.0, 1 / epoch, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6)
+        for epoch in range(1, epochs + 1)
+    ]
 
 
 def test_an_epoch_is_logged_once_however_often_it_is_told(store: Store, new_run: Callable[[], str]) -> None:
@@ -33,6 +37,16 @@ def test_an_epoch_is_logged_once_however_often_it_is_told(store: Store, new_run:
         assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [1, 2, 3]
     weights = [point.value for point in store.client.get_metric_history(run_id, "train/lambda")]
     assert weights == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_what_an_epoch_of_an_older_version_did_not_measure_has_no_point(
+    store: Store, new_run: Callable[[], str]
+) -> None:
+    run_id = new_run()
+    old = replace(records(1)[0], mutual_information=None, category_entropy=None, spatial_entropy=None)
+    RunLog(store.uri, run_id).log_epochs([old, records(2)[1]])
+    for curve in ("filters/mutual_information", "filters/category_entropy", "filters/spatial_entropy"):
+        assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [2]
 
 
 def test_the_spec_becomes_parameters_and_a_file_and_may_be_logged_again(
@@ -72,6 +86,7 @@ def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
         RunLog(store.uri, run_id).log_outcome(metrics, tmp_path)
     run = store.client.get_run(run_id)
     assert run.data.metrics["test_accuracy"] == 0.9
+    assert len(store.client.get_metric_history(run_id, "test_accuracy")) == 1
     assert run.data.metrics["peak_spread"] == 0.2
     assert run.data.metrics["location_instability.head"] == 0.1
     assert run.data.metrics["part_interpretability"] == 0.4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,14 +28,25 @@ def test_a_network_learns(variant: str) -> None:
 
 
 @pytest.mark.parametrize("loss", ["softmax", "logistic"])
-def test_a_network_of_several_categories_learns(loss: str) -> None:
-    spec = toy_spec("ordinary", loss=loss, data__categories=("voc_part/cat", "voc_part/dog"))
+@pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
+def test_a_network_of_several_categories_learns(loss: str, variant: str) -> None:
+    spec = toy_spec(variant, loss=loss, data__categories=("voc_part/cat", "voc_part/dog"))
     assert run_epochs(toy_trainer(spec), 12).records[-1].validation_accuracy > 0.9
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_training_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path, keep: bool) -> None:
-    spec = toy_spec("interpretable", train__freeze_below="conv3" if keep else None)
+@pytest.mark.parametrize(
+    ("keep", "changes"),
+    [
+        (False, {}),
+        (True, {"train__freeze_below": "conv3"}),
+        (False, {"data__categories": ("voc_part/cat", "voc_part/dog"), "filter_loss": {"assignment": "steady"}}),
+    ],
+    ids=["all layers", "kept features", "several categories"],
+)
+def test_training_that_was_interrupted_ends_with_the_same_bits(
+    tmp_path: Path, keep: bool, changes: dict[str, Any]
+) -> None:
+    spec = toy_spec("interpretable", **changes)
     straight = run_epochs(toy_trainer(spec, keep=keep), 4)
 
     store = CheckpointStore(tmp_path, spec.key)

@@ -10,7 +10,7 @@ from pathlib import Path
 from schemas.errors import DataError
 from schemas.job import DataSpec
 from workers.data.animals import GENERATOR_VERSION
-from workers.data.files import FileMemo, combine
+from workers.data.files import FileMemo, ImageFacts, combine
 from workers.data.records import Record
 from workers.data.sources import (
     annotation_files,
@@ -56,11 +56,11 @@ def check_data(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None
     root = data_root_or_error(data_root)
     memo = FileMemo(cache_dir)
     for category in data.categories:
-        _check_records(category, records_of(category, root), memo)
+        _check_records(category, records_of(category, root, memo.folder), memo)
     _check_counts(data, root, memo)
     if data.negatives == "folder":
         _check_negative_folder(negative_folder(root), memo)
-    elif len(data.categories) == 1:
+    elif data.is_single:
         _check_others(data.categories[0], root, memo)
     memo.save()
 
@@ -77,7 +77,11 @@ def _check_negative_folder(records: Sequence[Record], memo: FileMemo) -> None:
 
 def _check_others(category_id: str, root: Path, memo: FileMemo) -> None:
     """Negatives that are the other categories' photographs."""
-    found = {other: records for other in other_categories(category_id, root) if (records := records_of(other, root))}
+    found = {
+        other: records
+        for other in other_categories(category_id, root)
+        if (records := records_of(other, root, memo.folder))
+    }
     if not found:
         raise DataError(
             f"{category_id} has no negatives: {root} holds no other animal. "
@@ -101,13 +105,23 @@ def _check_records(what: str, records: Sequence[Record], memo: FileMemo) -> None
         facts = memo.facts(record.image)
         if not facts.is_readable:
             unreadable.append(record.name)
-        elif (problem := _outside(record, facts.width, facts.height)) is not None:
+        elif (problem := misfit(record, facts)) is not None:
             raise DataError(
-                f"{what}: {problem} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels "
-                f"({record.image}). The image was probably resized or replaced: restore it, or correct the annotation."
+                f"{what}: {problem} ({record.image}). "
+                "The image was probably resized or replaced: restore it, or correct the annotation."
             )
     if len(unreadable) > skip_limit(len(records)):
         raise too_many_unreadable(what, unreadable, len(records))
+
+
+def misfit(record: Record, facts: ImageFacts) -> str | None:
+    """How an annotation contradicts its image; None where it fits."""
+    said, has = record.size, (facts.width, facts.height)
+    if said is not None and said != has:
+        return f"{record.name} is annotated as {said[0]} x {said[1]} pixels, and its image has {has[0]} x {has[1]}"
+    if (problem := _outside(record, facts.width, facts.height)) is not None:
+        return f"{problem} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels"
+    return None
 
 
 def _outside(record: Record, width: int, height: int) -> str | None:
@@ -138,7 +152,7 @@ def _check_counts(data: DataSpec, root: Path, memo: FileMemo) -> None:
 
 
 def usable_count(category_id: str, root: Path, memo: FileMemo) -> int:
-    return _usable(records_of(category_id, root), memo)
+    return _usable(records_of(category_id, root, memo.folder), memo)
 
 
 def _usable(records: Iterable[Record], memo: FileMemo) -> int:
@@ -151,7 +165,7 @@ def data_digest(data: DataSpec, data_root: Path | None, *, cache_dir: Path | Non
         return f"generated-{GENERATOR_VERSION}"
     root = data_root_or_error(data_root)
     memo = FileMemo(cache_dir)
-    takes_others = data.negatives == "other_categories" and len(data.categories) == 1
+    takes_others = data.negatives == "other_categories" and data.is_single
     others = other_categories(data.categories[0], root) if takes_others else []
     parts = [category_digest(name, root, memo) for name in (*data.categories, *others)]
     if data.negatives == "folder":
@@ -161,8 +175,9 @@ def data_digest(data: DataSpec, data_root: Path | None, *, cache_dir: Path | Non
 
 
 def category_digest(category_id: str, root: Path, memo: FileMemo) -> str:
-    annotations = [file_digest(path) for path in annotation_files(category_id, root)]
-    return combine([category_id, *annotations, records_digest(records_of(category_id, root), memo)])
+    annotations = [file_digest(path) for path in annotation_files(category_id, root, memo.folder)]
+    records = records_of(category_id, root, memo.folder)
+    return combine([category_id, *annotations, records_digest(records, memo)])
 
 
 def records_digest(records: Iterable[Record], memo: FileMemo) -> str:

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.categories import BY_ID
+from schemas.categories import BY_ID, Category
 from schemas.errors import DataError, StoreError
-from workers.data.crops import crop, decode
-from workers.data.generated import generate
-from workers.data.shapes import PARTS
+from workers.data.crops import crop, crop_parts, decode
+from workers.data.generated import generate, merge_parts
+from workers.data.records import Record
 from workers.data.sources import data_root_or_error, records_of
 from workers.data.split import take_evenly
 
@@ -25,8 +25,12 @@ _LANDMARK_COLOURS: dict[str, tuple[int, int, int]] = {
     "head": (255, 40, 40), "forehead": (255, 150, 40), "neck": (255, 240, 40), "torso": (60, 230, 60),
     "back": (40, 230, 230), "frontal_legs": (70, 120, 255), "tail": (240, 70, 255),
 }  # fmt: skip
-_PART_COLOURS = {**_LANDMARK_COLOURS, "wing": (255, 180, 200), "legs": (170, 170, 255)}
+_PART_COLOURS = {**_LANDMARK_COLOURS, "legs": (70, 120, 255), "back_legs": (160, 110, 60)}
+_TINT = 0.35
+"""How much of a part's colour lies over it."""
 _TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 44, 18, 2
+_MIN_WIDTH = 900
+"""Room for the legend."""
 _INK, _PAPER = (30, 30, 30), 250
 
 
@@ -37,26 +41,39 @@ class Cell(NamedTuple):
     landmarks: Mapping[str, tuple[float, float]]
     """(row, column) in pixel indices; NaN is not drawn."""
     parts_SS: Pixels | None = None
-    """True part of each pixel, where it is known."""
+    """Bit k is set where the k-th of `part_names` is; None where nobody drew the parts."""
+    part_names: Sequence[str] = ()
 
 
 def generated_sheet(category_ids: Sequence[str], *, per_category: int = 8, size: int = 128) -> Pixels:
-    """Generated animals with their true parts outlined."""
+    """Generated animals with their true parts."""
     rows = {}
     for category in category_ids:
         pictures = [generate(category, index, size) for index in range(per_category)]
         names = BY_ID[category].landmarks
         rows[BY_ID[category].label] = [
-            Cell(picture.image_SS3, {name: picture.landmarks[name] for name in names}, picture.parts_SS)
+            Cell(
+                picture.image_SS3,
+                {name: picture.landmarks[name] for name in names},
+                merge_parts(picture.parts_SS, BY_ID[category].parts),
+                BY_ID[category].parts,
+            )
             for picture in pictures
         ]
     return contact_sheet("generated animals (drawn, not photographs): true parts and landmarks", rows)
 
 
 def photograph_sheet(
-    category_ids: Sequence[str], data_root: Path | None, *, per_category: int = 8, size: int = 128
+    category_ids: Sequence[str],
+    data_root: Path | None,
+    *,
+    per_category: int = 8,
+    size: int = 128,
+    cache_dir: Path | None = None,
 ) -> Pixels:
-    """Crops of photographs, evenly spaced over each category, with their annotated landmarks.
+    """Crops of photographs, evenly spaced over each category, with their annotated landmarks and part masks.
+
+    Where only some objects of a category have masks, those are shown first.
 
     Raises:
         DataError: no data root, or none of the categories has photographs under it.
@@ -64,30 +81,43 @@ def photograph_sheet(
     root = data_root_or_error(data_root)
     rows: dict[str, list[Cell]] = {}
     for category in category_ids:
-        cells = []
-        names = BY_ID[category].landmarks
-        for record in take_evenly(records_of(category, root), per_category):
-            picture = decode(record.image)
-            if picture is not None:
-                picture_SS3, landmarks_K2 = crop(picture, record, size, names)
-                marks = {name: (float(r), float(c)) for name, (r, c) in zip(names, landmarks_K2, strict=True)}
-                cells.append(Cell(picture_SS3, marks))
+        records = records_of(category, root, cache_dir)
+        masked = [record for record in records if record.masks is not None]
+        chosen = take_evenly(masked, per_category)
+        chosen += take_evenly([record for record in records if record.masks is None], per_category - len(chosen))
+        cells = [cell for record in chosen if (cell := _cell(record, BY_ID[category], size)) is not None]
         if cells:
             rows[BY_ID[category].label] = cells
     if not rows:
         raise DataError(
-            f"None of {', '.join(category_ids)} has photographs under {root}. "
+            f"None of {', '.join(category_ids)} has photographs under {root}. `orch data list` shows what has; "
             "`orch data show` without `--data-root` shows generated animals."
         )
-    return contact_sheet("photographs, cropped by object box: annotated landmarks", rows)
+    return contact_sheet("photographs, cropped by object box: annotated landmarks and part masks", rows)
+
+
+def _cell(record: Record, category: Category, size: int) -> Cell | None:
+    picture = decode(record.image)
+    if picture is None:
+        return None
+    picture_SS3, landmarks_K2 = crop(picture, record, size, category.landmarks)
+    marks = {name: (float(r), float(c)) for name, (r, c) in zip(category.landmarks, landmarks_K2, strict=True)}
+    if record.masks is None:
+        return Cell(picture_SS3, marks)
+    from workers.data.voc_masks import part_map
+
+    parts_HW = part_map(record, category, (picture.height, picture.width))
+    return Cell(picture_SS3, marks, crop_parts(parts_HW, record, size), category.parts)
 
 
 def contact_sheet(title: str, rows: Mapping[str, Sequence[Cell]]) -> Pixels:
     """One labelled row of pictures per entry, under a title and a legend of the landmarks that occur."""
     strips = [_strip(label, cells) for label, cells in rows.items()]
-    width = max(_TITLE_HEIGHT * 12, *(strip.shape[1] for strip in strips))
-    shown = [name for name in _LANDMARK_COLOURS if any(name in c.landmarks for cells in rows.values() for c in cells)]
-    return np.concatenate([_heading(title, shown, width), *(_widen(strip, width) for strip in strips)])
+    width = max(_MIN_WIDTH, *(strip.shape[1] for strip in strips))
+    cells = [cell for row in rows.values() for cell in row]
+    marks = [name for name in _LANDMARK_COLOURS if any(name in cell.landmarks for cell in cells)]
+    parts = [name for name in _PART_COLOURS if any(name in cell.part_names for cell in cells)]
+    return np.concatenate([_heading(title, marks, parts, width), *(_widen(strip, width) for strip in strips)])
 
 
 def write_contact_sheet(path: Path, sheet: Pixels) -> None:
@@ -114,11 +144,13 @@ def _strip(label: str, cells: Sequence[Cell]) -> Pixels:
 
 def _annotated(cell: Cell) -> Pixels:
     drawn = np.ascontiguousarray(cell.picture_SS3).copy()
-    for label, part in enumerate(PARTS):
-        if cell.parts_SS is not None and part in _PART_COLOURS:
-            mask = (cell.parts_SS == label).astype(np.uint8)
-            outlines = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-            cv2.drawContours(drawn, outlines, -1, _PART_COLOURS[part], 1)
+    parts_SS = np.zeros(drawn.shape[:2], np.uint8) if cell.parts_SS is None else cell.parts_SS
+    for k, part in enumerate(cell.part_names):
+        mask = np.bitwise_and(parts_SS, 1 << k) > 0
+        colour = np.array(_PART_COLOURS[part])
+        drawn[mask] = (drawn[mask] + _TINT * (colour - drawn[mask])).astype(np.uint8)
+        outlines = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
+        cv2.drawContours(drawn, outlines, -1, _PART_COLOURS[part], 1)
     radius = max(2, len(drawn) // 40)
     for name, (row, column) in cell.landmarks.items():
         if row == row:
@@ -128,12 +160,17 @@ def _annotated(cell: Cell) -> Pixels:
     return drawn
 
 
-def _heading(title: str, landmarks: Sequence[str], width: int) -> Pixels:
+def _heading(title: str, landmarks: Sequence[str], parts: Sequence[str], width: int) -> Pixels:
+    """Landmarks are dots in the legend as in the pictures, parts are squares."""
     band = np.full((_TITLE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
     _write(band, title, (4, 16))
     x = 8
     for name in landmarks:
         cv2.circle(band, (x, 32), 5, _LANDMARK_COLOURS[name], -1, cv2.LINE_AA)
+        _write(band, name, (x + 9, 36))
+        x += 26 + 8 * len(name)
+    for name in parts:
+        cv2.rectangle(band, (x - 5, 27), (x + 5, 37), _PART_COLOURS[name], -1)
         _write(band, name, (x + 9, 36))
         x += 26 + 8 * len(name)
     return band

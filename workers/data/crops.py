@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from workers.data.files import RANGELESS
 from workers.data.records import Box, Point, Record
 
-MIN_SIDE = 50
-"""Boxes narrower or lower than this many pixels are dropped, as in the released code."""
+MIN_AREA = 50**2
+"""Boxes of fewer pixels are dropped, as in the released code."""
 
 Pixels = NDArray[np.uint8]
 Landmarks = NDArray[np.float32]
@@ -23,16 +24,42 @@ Landmarks = NDArray[np.float32]
 
 
 def is_large_enough(box: Box) -> bool:
-    return min(box.width, box.height) >= MIN_SIDE
+    return box.width * box.height >= MIN_AREA
 
 
 def decode(path: Path) -> Image.Image | None:
     """The photograph, or None when it cannot be read whole. Its orientation tag is ignored, as annotations do."""
     try:
-        with Image.open(path) as picture:
-            return picture.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises on broken files
+        return load(path)
+    except UNREADABLE:
         return None
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What PIL raises on broken files, and `load` on pixels that it does not understand."""
+
+
+def load(path: Path) -> Image.Image:
+    """The photograph in RGB as its pixels are stored: annotations count those, whatever the orientation tag says.
+
+    Raises:
+        UNREADABLE: the file is missing, no image, or cut off.
+    """
+    with Image.open(path) as picture:
+        return as_rgb(picture)
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """Eight bits of red, green and blue.
+
+    Raises:
+        ValueError: its numbers have no known range.
+    """
+    if picture.mode.startswith("I;16"):  # PIL would cut brighter pixels off at 255
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in RANGELESS:
+        raise ValueError("its pixels are 32-bit numbers of no known range")
+    return picture.convert("RGB")
 
 
 def crop(picture: Image.Image, record: Record, size: int, landmark_names: Sequence[str]) -> tuple[Pixels, Landmarks]:

@@ -20,12 +20,12 @@ from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from workers.data.animals import GENERATOR_VERSION
 from workers.data.cache import ImageSet, Prepared, Report, open_set
-from workers.data.checks import check_data, data_digest, file_digest, records_digest, skip_limit, too_many_unreadable
-from workers.data.crops import crop, crop_parts, decode
-from workers.data.files import FileMemo, combine
+from workers.data.checks import check_data, data_digest
+from workers.data.photographs import have_masks, part_set, photograph_set
 from workers.data.records import Record
 from workers.data.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
-from workers.data.split import even_split, pick, share_out, take_evenly
+from workers.data.species import label_names, species_label
+from workers.data.split import even_split, pick, seeded_split, share_out, take_evenly
 
 if TYPE_CHECKING:
     from workers.data.generated import Generated
@@ -105,6 +105,8 @@ class _Picture(NamedTuple):
     """Equal for objects of one photograph."""
     open_parts: Callable[[], ImageSet] | None
     """The set that has this picture's part map in the same row; None where nobody drew it."""
+    label: str = ""
+    """Of a photograph, where labels are species."""
 
 
 class _Sides(NamedTuple):
@@ -134,6 +136,8 @@ def load_job_data(
             f"The data of {', '.join(data.categories)} changed since the sweep was planned: digest {digest} instead of "
             f"{data.digest}. Run the sweep again: the changed data make new jobs, and finished ones are kept."
         )
+    if data.labels == "species":  # a job that was planned has them already, and they hang on the digest alone
+        data = data.model_copy(update={"label_names": label_names(data, data_root_or_error(data_root), cache_dir)})
     report = on_progress or (lambda _: None)
     source: _Animals | _Photographs
     if data.images == "generated":
@@ -144,7 +148,7 @@ def load_job_data(
     train = [picture for sides in positives for picture in sides.train]
     test = [picture for sides in positives for picture in sides.test]
     measured = test if evaluation.split == "test" else train + test
-    if len(data.categories) == 1:
+    if data.is_single:
         negatives = source.negatives(data.categories[0], len(train), len(test))
         train, test = train + negatives.train, test + negatives.test
     # A photograph may show animals of two categories, and each category is split on its own.
@@ -158,15 +162,14 @@ def _lay_out(
 ) -> JobData:
     category_names = tuple(dict.fromkeys((*data.categories, *(picture.category for picture in train + test))))
     landmark_names = tuple(dict.fromkeys(name for c in data.categories for name in BY_ID[c].landmarks))
-    is_single = len(data.categories) == 1
-    split = partial(_split, category_names=category_names, landmark_names=landmark_names, is_single=is_single)
+    split = partial(_split, data=data, category_names=category_names, landmark_names=landmark_names)
     train_split = split(train)
     return JobData(
         train=train_split,
         test=split(test),
         measured=replace(split(measured), parts_NSS=_part_maps(measured)),
         mean_SS3=_mean(train_split),
-        label_names=tuple(BY_ID[name].label for name in data.categories),
+        label_names=data.label_names or tuple(BY_ID[name].label for name in data.categories),
         category_names=category_names,
         landmark_names=landmark_names,
         digest=digest,
@@ -176,7 +179,7 @@ def _lay_out(
 
 
 def _split(
-    pictures: list[_Picture], category_names: tuple[str, ...], landmark_names: tuple[str, ...], is_single: bool
+    pictures: list[_Picture], data: DataSpec, category_names: tuple[str, ...], landmark_names: tuple[str, ...]
 ) -> Split:
     category_N = np.array([category_names.index(picture.category) for picture in pictures], dtype=np.int64)
     landmarks_NK2 = np.full((len(pictures), len(landmark_names), 2), np.nan, dtype=np.float32)
@@ -186,12 +189,20 @@ def _split(
             if name in own:
                 landmarks_NK2[n, landmark_names.index(name)] = at
     return Split(
-        labels_N=np.array([picture.is_positive for picture in pictures], np.int64) if is_single else category_N,
+        labels_N=_labels(pictures, data, category_N),
         categories_N=category_N,
         landmarks_NK2=landmarks_NK2,
         names_N=tuple(picture.set.names[picture.row] for picture in pictures),
         images_NSS3=_rows(pictures, {picture.set.key: picture.set for picture in pictures}),
     )
+
+
+def _labels(pictures: list[_Picture], data: DataSpec, category_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    if data.is_single:
+        return np.array([picture.is_positive for picture in pictures], dtype=np.int64)
+    if data.labels == "categories":
+        return category_N
+    return np.array([data.label_names.index(picture.label) for picture in pictures], dtype=np.int64)
 
 
 def _part_maps(pictures: list[_Picture]) -> Rows | None:
@@ -268,8 +279,8 @@ class _Animals:
         return pictures
 
     def _chunk(self, category: str, split: str, chunk: int) -> ImageSet:
-        def build() -> Iterator[Prepared]:
-            for index, name, picture in self._draw_chunk(category, split, chunk):
+        def build(done: int) -> Iterator[Prepared]:
+            for index, name, picture in self._draw_chunk(category, split, chunk, done):
                 seen = {name: at for name, at in picture.landmarks.items() if at[0] == at[0]}
                 yield Prepared(index, name, picture.image_SS3, seen)
 
@@ -279,10 +290,10 @@ class _Animals:
     def _chunk_parts(self, category: str, split: str, chunk: int) -> ImageSet:
         """A set of its own: drawn once more for the few pictures that are measured, instead of kept for all."""
 
-        def build() -> Iterator[Prepared]:
+        def build(done: int) -> Iterator[Prepared]:
             from workers.data.generated import merge_parts
 
-            for index, name, picture in self._draw_chunk(category, split, chunk):
+            for index, name, picture in self._draw_chunk(category, split, chunk, done):
                 yield Prepared(index, name, merge_parts(picture.parts_SS, BY_ID[category].parts), {})
 
         key = f"{self._key(category, split, chunk)}-parts-r{RECIPE_VERSION}"
@@ -291,11 +302,11 @@ class _Animals:
     def _key(self, category: str, split: str, chunk: int) -> str:
         return f"{category.replace('/', '-')}-{split}-{chunk}-{self.size}px-v{GENERATOR_VERSION}"
 
-    def _draw_chunk(self, category: str, split: str, chunk: int) -> Iterator[tuple[int, str, Generated]]:
+    def _draw_chunk(self, category: str, split: str, chunk: int, done: int) -> Iterator[tuple[int, str, Generated]]:
         from workers.data.generated import generate  # imports cv2, which a job on prepared sets does not need
 
         self.report(f"drawing {BY_ID[category].label}")
-        for index in range(chunk * CHUNK, (chunk + 1) * CHUNK):
+        for index in range(chunk * CHUNK + done, (chunk + 1) * CHUNK):
             name = f"generated {BY_ID[category].label} {split} {index}"
             yield index, name, generate(category, index, self.size, split=split)
 
@@ -312,7 +323,7 @@ class _Photographs:
     report: Report
 
     def positives(self, category: str) -> _Sides:
-        sides = self._sides(category, records_of(category, self.root), is_positive=True)
+        sides = self._sides(category, records_of(category, self.root, self.cache_dir), is_positive=True)
         return _Sides(
             take_evenly(sides.train, self.data.train_per_category), take_evenly(sides.test, self.data.test_per_category)
         )
@@ -321,10 +332,11 @@ class _Photographs:
         if self.data.negatives == "folder":
             stocks = [self._sides(NEGATIVES, negative_folder(self.root), is_positive=False)]
         else:
-            found = [(name, records_of(name, self.root)) for name in other_categories(category, self.root)]
+            others = other_categories(category, self.root)
+            found = [(name, records_of(name, self.root, self.cache_dir)) for name in others]
             stocks = [self._sides(name, records, is_positive=False) for name, records in found if records]
         # Where the category is in the photograph too, the crop of another animal often shows some of it.
-        own = {str(record.image) for record in records_of(category, self.root)}
+        own = {record.photograph for record in records_of(category, self.root, self.cache_dir)}
         train_stocks, test_stocks = (
             [[picture for picture in side if picture.photograph not in own] for side in sides]
             for sides in zip(*stocks, strict=True)
@@ -339,15 +351,24 @@ class _Photographs:
         ]
 
     def _sides(self, category: str, records: list[Record], *, is_positive: bool) -> _Sides:
-        prepared = self._prepared(category, records)
+        prepared = photograph_set(category, records, self.size, self.cache_dir, self.report)
         row_of = {item: row for row, item in enumerate(prepared.items)}
-        has_masks = is_positive and all(record.masks for record in records)
-        open_parts = partial(self._parts, category, records, prepared) if has_masks else None
+        has_masks = is_positive and have_masks(records)
+        parts = partial(part_set, category, records, prepared, self.cache_dir, self.report)
+        open_parts = parts if has_masks else None
         train, test = self._split(records)
         return _Sides(
             *(
                 [
-                    _Picture(prepared, row_of[i], category, is_positive, str(records[i].image), open_parts)
+                    _Picture(
+                        prepared,
+                        row_of[i],
+                        category,
+                        is_positive,
+                        records[i].photograph,
+                        open_parts,
+                        species_label(category, records[i]),
+                    )
                     for i in side
                     if i in row_of
                 ]
@@ -359,49 +380,7 @@ class _Photographs:
         if self.data.split == "official" and all(record.official for record in records):
             train = [i for i, record in enumerate(records) if record.official == "train"]
             return train, [i for i, record in enumerate(records) if record.official == "test"]
-        return even_split([str(record.image) for record in records], self.data.test_fraction)
-
-    def _prepared(self, category: str, records: list[Record]) -> ImageSet:
-        memo = FileMemo(self.cache_dir)
-        boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
-        digest = combine([records_digest(records, memo), boxes])[:16]
-        key = f"{category.replace('/', '-')}-{self.size}px-{digest}-r{RECIPE_VERSION}"
-        shape = (len(records), self.size, self.size, 3)
-        return open_set(self.cache_dir, key, shape, lambda: self._crops(category, records), self.report)
-
-    def _parts(self, category: str, records: list[Record], prepared: ImageSet) -> ImageSet:
-        """Part maps of the pictures of a prepared set, row by row."""
-        digest = combine(file_digest(path) for path in sorted({r.masks for r in records if r.masks}))[:16]
-        shape = (len(prepared.items), self.size, self.size)
-        key = f"{prepared.key}-parts-{digest}"
-        return open_set(self.cache_dir, key, shape, lambda: self._part_maps(category, records, prepared), self.report)
-
-    def _part_maps(self, category: str, records: list[Record], prepared: ImageSet) -> Iterator[Prepared]:
-        from workers.data.voc_masks import part_map
-
-        memo = FileMemo(self.cache_dir)
-        for row, item in enumerate(prepared.items):
-            if row % 50 == 0:
-                self.report(f"reading part masks of {category}: {row} of {len(prepared.items)}")
-            facts = memo.facts(records[item].image)
-            parts_HW = part_map(records[item], BY_ID[category], (facts.height, facts.width))
-            yield Prepared(item, records[item].name, crop_parts(parts_HW, records[item], self.size), {})
-
-    def _crops(self, category: str, records: list[Record]) -> Iterator[Prepared | str]:
-        names = BY_ID[category].landmarks if category in BY_ID else ()
-        unreadable: list[str] = []
-        last: Path | None = None
-        for i, record in enumerate(records):
-            if i % 50 == 0:
-                self.report(f"preparing {category}: {i} of {len(records)} photographs")
-            if record.image != last:
-                picture, last = decode(record.image), record.image
-            if picture is None:
-                unreadable.append(record.name)
-                yield record.name
-                continue
-            image_SS3, landmarks_K2 = crop(picture, record, self.size, names)
-            seen = {name: (float(r), float(c)) for name, (r, c) in zip(names, landmarks_K2, strict=True) if r == r}
-            yield Prepared(i, record.name, image_SS3, seen)
-        if len(unreadable) > skip_limit(len(records)):
-            raise too_many_unreadable(category, unreadable, len(records))
+        groups = [record.photograph for record in records]
+        if self.data.split == "seeded":
+            return seeded_split(groups, self.data.test_fraction, self.data.split_seed)
+        return even_split(groups, self.data.test_fraction)

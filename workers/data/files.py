@@ -16,6 +16,8 @@ from PIL import Image
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
 """How a format begins, and what stands near the end of a file that was not cut off."""
 _TAIL = 64
+RANGELESS = ("I", "F")
+"""PIL's modes whose numbers have no known range, so that nobody can say which grey they mean."""
 
 
 class ImageFacts(NamedTuple):
@@ -36,6 +38,7 @@ class FileMemo:
     """Facts by path; a file is read again when its size or time of change differs."""
 
     def __init__(self, cache_dir: Path | None) -> None:
+        self.folder = cache_dir
         self._path = None if cache_dir is None else cache_dir / "files.json"
         self._known: dict[str, tuple[int, int, ImageFacts]] = {}
         self._grew = False
@@ -76,6 +79,8 @@ def _read_facts(path: Path) -> ImageFacts:
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
+            if picture.mode in RANGELESS:
+                return _UNREADABLE
             if not _ends_as_it_should(content):
                 picture.load()  # cut off, or followed by other bytes, as some cameras write: only decoding tells
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises on broken files

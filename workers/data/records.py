@@ -40,10 +40,26 @@ class Record(NamedTuple):
     """Where the data set's own split puts it."""
     masks: Path | None = None
     """The file of Pascal VOC Part that has the masks of its parts."""
+    size: tuple[int, int] | None = None
+    """Width and height that the annotation says the photograph has."""
+    origin: str = ""
+    """Name of the photograph, where each of its objects has a copy of it as a file of its own."""
+
+    @property
+    def photograph(self) -> str:
+        """Equal for objects of one photograph, which belong on one side of a split."""
+        return self.origin or str(self.image)
 
     @property
     def name(self) -> str:
         return f"{self.image.name}#{self.object_id}" if self.object_id else self.image.name
+
+
+class Flaw(NamedTuple):
+    """A file that is missing, broken, or says what cannot be."""
+
+    path: Path
+    why: str
 
 
 class Reader(Protocol):
@@ -58,12 +74,18 @@ class Reader(Protocol):
     def categories(self, folder: Path) -> list[str]:
         """Keys of the categories that have annotations, in a fixed order."""
 
-    def annotation_files(self, folder: Path, key: str) -> list[Path]:
+    def annotation_files(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Path]:
         """Every file that decides `records`, images apart."""
 
-    def records(self, folder: Path, key: str) -> list[Record]:
+    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Record]:
         """All objects of a category whose box is large enough, in a fixed order.
+
+        Args:
+            cache_dir: where annotations that take long to read may be remembered.
 
         Raises:
             DataError: an annotation file cannot be understood.
         """
+
+    def flaws(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Flaw]:
+        """What `records` drops in silence or stops at the first of, file by file."""

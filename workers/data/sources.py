@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from schemas.categories import BY_ID, CATEGORIES
+from schemas.categories import BY_ID, CATEGORIES, DatasetName
 from schemas.errors import DataError
 from workers.data.cub import Cub200
-from workers.data.records import Reader, Record
+from workers.data.ilsvrc import IlsvrcAnimalPart
+from workers.data.records import Flaw, Reader, Record
 from workers.data.voc import VocPart
 
-READERS: Mapping[str, Reader] = MappingProxyType({"voc_part": VocPart(), "cub200": Cub200()})
-"""By data set name. A further format is one more entry."""
+READERS: Mapping[DatasetName, Reader] = MappingProxyType(
+    {"ilsvrc_animal_part": IlsvrcAnimalPart(), "voc_part": VocPart(), "cub200": Cub200()}
+)
+"""By data set. A further format is one more entry."""
 
 NEGATIVES = "negatives"
 """What stands for a category's id where a folder of photographs gives the negatives."""
@@ -41,31 +44,41 @@ def layouts() -> str:
     return f"A data root holds one or more of these ({known}), and for `negatives: folder` a folder `neg/` of images."
 
 
-def records_of(category_id: str, root: Path) -> list[Record]:
-    """Every usable object of a category; empty when its data set is not there."""
+def records_of(category_id: str, root: Path, cache_dir: Path | None = None) -> list[Record]:
+    """Every usable object of a category; empty when its data set is not there.
+
+    Args:
+        cache_dir: where annotations that take long to read may be remembered.
+
+    Raises:
+        DataError: an annotation file cannot be understood.
+    """
     reader, folder = _locate(category_id, root)
-    return reader.records(folder, BY_ID[category_id].key) if reader and folder else []
+    return reader.records(folder, BY_ID[category_id].key, cache_dir) if folder else []
 
 
-def annotation_files(category_id: str, root: Path) -> list[Path]:
+def annotation_files(category_id: str, root: Path, cache_dir: Path | None = None) -> list[Path]:
     reader, folder = _locate(category_id, root)
-    return reader.annotation_files(folder, BY_ID[category_id].key) if reader and folder else []
+    return reader.annotation_files(folder, BY_ID[category_id].key, cache_dir) if folder else []
 
 
-def _locate(category_id: str, root: Path) -> tuple[Reader | None, Path | None]:
-    reader = READERS.get(BY_ID[category_id].dataset)
-    return reader, reader.find(root) if reader else None
+def flaws_of(category_id: str, root: Path, cache_dir: Path | None = None) -> list[Flaw]:
+    reader, folder = _locate(category_id, root)
+    return reader.flaws(folder, BY_ID[category_id].key, cache_dir) if folder else []
+
+
+def _locate(category_id: str, root: Path) -> tuple[Reader, Path | None]:
+    reader = READERS[BY_ID[category_id].dataset]
+    return reader, reader.find(root)
 
 
 def present_categories(root: Path) -> list[str]:
     """Ids of the categories that have annotations under the root, in the paper's order."""
-    return [
-        category.id
-        for category in CATEGORIES
-        if (reader := READERS.get(category.dataset)) is not None
-        and (folder := reader.find(root)) is not None
-        and category.key in reader.categories(folder)
-    ]
+    keys: dict[DatasetName, list[str]] = {}
+    for dataset, reader in READERS.items():
+        folder = reader.find(root)
+        keys[dataset] = reader.categories(folder) if folder else []
+    return [category.id for category in CATEGORIES if category.key in keys[category.dataset]]
 
 
 def other_categories(category_id: str, root: Path) -> list[str]:
@@ -80,14 +93,27 @@ def _animal(category_id: str) -> str:
 
 
 def negative_folder(root: Path) -> list[Record]:
-    """The photographs of the folder of negatives, whole."""
+    """The photographs of the folder of negatives, whole.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    images = negative_images(root)
+    if not images:
+        raise DataError(
+            f"`data.negatives` is 'folder', but {root} has no images in "
+            f"{' or '.join(f'{name}/' for name in _NEGATIVE_FOLDERS)}. "
+            "Put photographs there (.jpg, .jpeg, .png), or set `data.negatives: other_categories`."
+        )
+    return [Record(path, "", None, {}) for path in images]
+
+
+def negative_images(root: Path) -> list[Path]:
+    """Of the first folder that has any."""
     for name in _NEGATIVE_FOLDERS:
         folder = root / name
         if folder.is_dir():
             images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
             if images:
-                return [Record(path, "", None, {}) for path in images]
-    raise DataError(
-        f"`data.negatives` is 'folder', but {root} has no images in {' or '.join(f'{n}/' for n in _NEGATIVE_FOLDERS)}. "
-        "Put photographs there (.jpg, .jpeg, .png), or set `data.negatives: other_categories`."
-    )
+                return images
+    return []

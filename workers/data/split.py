@@ -23,10 +23,21 @@ def even_split(groups: Sequence[str], test_fraction: float) -> tuple[list[int], 
     Items of one group (objects in the same photograph) stay on the same side, so that no test image was trained on.
     """
     names = sorted(set(groups))
-    if len(names) < 2:
-        return list(range(len(groups))), []
-    count = min(max(1, round(test_fraction * len(names))), len(names) - 1)  # both sides get one at least
-    chosen = {names[i] for i in spaced(len(names), count)}
+    return _divide(groups, {names[i] for i in spaced(len(names), _test_count(len(names), test_fraction))})
+
+
+def seeded_split(groups: Sequence[str], test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """The same with test groups drawn at random, so that several seeds show how much a result owes to the split."""
+    names = sorted(set(groups))
+    return _divide(groups, {names[i] for i in pick(len(names), _test_count(len(names), test_fraction), seed)})
+
+
+def _test_count(groups: int, test_fraction: float) -> int:
+    """Both sides get one at least; a single group trains."""
+    return min(max(1, round(test_fraction * groups)), groups - 1) if groups > 1 else 0
+
+
+def _divide(groups: Sequence[str], chosen: set[str]) -> tuple[list[int], list[int]]:
     train = [i for i, name in enumerate(groups) if name not in chosen]
     return train, [i for i, name in enumerate(groups) if name in chosen]
 

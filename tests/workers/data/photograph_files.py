@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import savemat
 
@@ -14,6 +16,7 @@ VOC_COLUMNS = (
     "image", "object_id", "xmin", "ymin", "xmax", "ymax", "part", "part_instance",
     "part_y", "part_x", "part_h", "part_w", "width", "height",
 )  # fmt: skip
+ILSVRC_COLUMNS = VOC_COLUMNS[:-2]
 OBJECTS_PER_IMAGE = 2
 
 
@@ -24,11 +27,100 @@ def write_photograph(path: Path, width: int, height: int, seed: int) -> None:
 
 
 def write_voc_table(path: Path, rows: list[dict[str, object]]) -> None:
+    write_table(path, VOC_COLUMNS, rows)
+
+
+def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, VOC_COLUMNS, restval=0)
+        table = csv.DictWriter(file, columns, restval=0)
         table.writeheader()
         table.writerows(rows)
+
+
+def write_ilsvrc_category(root: Path, key: str, images: int, seed: int) -> None:
+    """The authors' layout: photographs of 100 x 80, each with one object of 60 x 60 whose head is in its middle."""
+    folder = root / "ilsvrc_animal_part"
+    rows: list[dict[str, object]] = []
+    for number in range(1, images + 1):
+        write_photograph(folder / f"{key}_obj/img/img/{number:05d}.jpg", 100, 80, 1000 * seed + number)
+        corners = {"xmin": 20, "ymin": 10, "xmax": 79, "ymax": 69}
+        shared = {"image": f"{key}_{7 * number}.JPEG", "object_id": number, **corners}
+        rows.append({**shared, "part": 1, "part_y": 10 + 0.5 * 59, "part_x": 20 + 0.5 * 59})
+    write_table(folder / f"annotations/{key}.csv", ILSVRC_COLUMNS, rows)
+
+
+def write_truth_v5(path: Path, elements: Sequence[Mapping[str, object]]) -> None:
+    """The authors' `truth_partNN.mat`; an element without `centres` is an object on which nobody marked the part."""
+    struct = [(name, object) for name in ("pHW_center", "pHW_scale", "obj")]
+    truth = np.zeros((1, len(elements)), struct)
+    for i, element in enumerate(elements):
+        centres = np.asarray(element.get("centres", np.empty((0, 0))))
+        truth[0, i] = (centres, centres, _objects_v5(element, centres.shape[1]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    savemat(path, {"truth": truth})
+
+
+def _objects_v5(element: Mapping[str, object], count: int) -> object:
+    if not count:
+        return np.empty((0, 0))
+    found = np.zeros((1, count), [(name, object) for name in ("folder", "filename", "name", "bndbox", "ID")])
+    for j in range(count):
+        found[0, j] = (".", element["filename"], "x", element["bndbox"], element["ID"])
+    return found
+
+
+def write_truth_v73(path: Path, elements: Sequence[Mapping[str, object]]) -> None:
+    """The same in MATLAB 7.3's format: HDF5 behind a header, columns of references, transposed matrices."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        columns: dict[str, list[object]] = {"pHW_center": [], "pHW_scale": [], "obj": []}
+        for i, element in enumerate(elements):
+            group = file.create_group(f"#refs#/{i}")
+            centres = np.asarray(element.get("centres", np.empty((0, 0))), dtype=np.float64)
+            values = {name: _matrix_v73(group, name, centres) for name in ("pHW_center", "pHW_scale")}
+            values["obj"] = _objects_v73(group, element, centres.shape[1])
+            for name, value in values.items():
+                columns[name].append(value.ref)
+        for name, refs in columns.items():
+            file.create_dataset(f"truth/{name}", data=np.array(refs, dtype=h5py.ref_dtype)[:, None])
+    with path.open("r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file".ljust(124) + bytes([0, 2]) + b"IM")
+
+
+def _objects_v73(group: Any, element: Mapping[str, object], count: int) -> Any:
+    import h5py
+
+    if not count:
+        return _matrix_v73(group, "obj", np.empty((0, 0)))
+    each = [group.create_group(f"obj{j}") for j in range(count)]
+    for one in each:
+        bndbox = one.create_group("bndbox")
+        for name, corner in dict(element["bndbox"]).items():  # type: ignore[call-overload]
+            _text_v73(bndbox, name, str(corner))
+        _text_v73(one, "filename", str(element["filename"]))
+        _matrix_v73(one, "ID", np.array([[float(str(element["ID"]))]]))
+    if count == 1:
+        return each[0]
+    array = group.create_group("obj")
+    for name in each[0]:
+        array.create_dataset(name, data=np.array([one[name].ref for one in each], dtype=h5py.ref_dtype)[:, None])
+    return array
+
+
+def _matrix_v73(group: Any, name: str, matrix: NDArray[np.float64]) -> Any:
+    found = group.create_dataset(name, data=matrix.T if matrix.size else np.zeros(2, np.uint64))
+    found.attrs["MATLAB_class"] = np.bytes_("double")
+    if not matrix.size:
+        found.attrs["MATLAB_empty"] = np.uint8(1)
+    return found
+
+
+def _text_v73(group: Any, name: str, text: str) -> None:
+    found = group.create_dataset(name, data=np.array([[ord(letter)] for letter in text], np.uint16))
+    found.attrs["MATLAB_class"] = np.bytes_("char")
 
 
 def write_voc_category(root: Path, key: str, images: int, seed: int) -> None:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photograph_files import write_part_masks
 from PIL import Image
 
 from schemas.errors import DataError, StoreError
 from workers.data.contact_sheet import Cell, contact_sheet, generated_sheet, photograph_sheet, write_contact_sheet
+from workers.data.voc import MASKS
 
 
 def test_a_landmark_is_drawn_at_its_pixel_and_a_hidden_one_is_not() -> None:
@@ -21,14 +23,30 @@ def test_a_landmark_is_drawn_at_its_pixel_and_a_hidden_one_is_not() -> None:
     assert np.ptp(rows) < 10
 
 
-def test_true_parts_are_outlined() -> None:
+def test_parts_are_outlined_and_tinted_where_they_are() -> None:
     grey = np.full((60, 60, 3), 128, dtype=np.uint8)
     parts = np.zeros((60, 60), dtype=np.uint8)
-    parts[10:30, 10:30] = 1
-    picture = contact_sheet("title", {"row": [Cell(grey, {}, parts)]})[-60:, :60]
-    assert (picture[10, 10:30] != 128).any(axis=1).all()
-    assert (picture[20, 20] == 128).all()
+    parts[10:30, 10:30] = 0b10
+    picture = contact_sheet("title", {"row": [Cell(grey, {}, parts, ("head", "tail"))]})[-60:, :60]
+    assert (picture[10, 10:30] == picture[10, 10]).all()
+    inside, outline = picture[20, 20].astype(int) - 128, picture[10, 20].astype(int) - 128
+    assert (np.sign(inside) == np.sign(outline)).all()  # towards the tail's colour
+    assert (abs(inside) > 0).all()
+    assert (abs(inside) < abs(outline)).all()
     assert (picture[40:, 40:] == 128).all()
+
+
+def test_masks_of_photographs_lie_on_their_crops(data_root: Path) -> None:
+    plain = photograph_sheet(["voc_part/cat"], data_root, per_category=1, size=60)[-60:, :60]
+    halves = [("cat", {"head": (0, 0, 60, 60)}), ("cat", {"tail": (30, 60, 60, 120)})]
+    (data_root / "voc_part" / MASKS).mkdir()
+    write_part_masks(data_root / "voc_part" / MASKS / "2008_010000.mat", 60, 120, halves)
+    masked = photograph_sheet(["voc_part/cat"], data_root, per_category=2, size=60)[-60:]
+    assert (masked[:, :60] != plain).any(axis=2).mean() > 0.95
+    tail = masked[:, 62:122].astype(int)
+    outlined = (tail == (240, 70, 255)).all(axis=2)
+    assert outlined[30, 1:20].all()  # further on lies the torso's dot
+    assert not outlined[:29].any()
 
 
 def test_sheets_of_both_kinds_are_written(data_root: Path, tmp_path: Path) -> None:

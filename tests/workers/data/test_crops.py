@@ -45,8 +45,8 @@ def test_no_box_takes_the_whole_photograph() -> None:
     assert (square == (10, 20, 30)).all()
 
 
-@pytest.mark.parametrize(("width", "height", "kept"), [(50, 50, True), (49, 200, False), (200, 49, False)])
-def test_boxes_under_fifty_pixels_are_dropped(width: int, height: int, kept: bool) -> None:
+@pytest.mark.parametrize(("width", "height", "kept"), [(50, 50, True), (25, 100, True), (49, 51, False)])
+def test_boxes_of_fewer_pixels_than_fifty_squared_are_dropped(width: int, height: int, kept: bool) -> None:
     assert is_large_enough(Box(7, 3, 7 + width, 3 + height)) is kept
 
 

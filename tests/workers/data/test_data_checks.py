@@ -89,10 +89,17 @@ def test_a_photograph_cut_off_in_the_middle_counts_as_unreadable(data_root: Path
         check_data(CAT, data_root)
 
 
-def test_a_box_outside_its_image_is_named(data_root: Path) -> None:
-    write_photograph(data_root / JPEGS / "2008_010003.jpg", 90, 60, 0)
-    with pytest.raises(DataError, match=r"voc_part/cat: box .* of 2008_010003\.jpg#2 lies outside its image, 90 x 60"):
+def test_a_photograph_of_another_size_than_annotated_is_named(data_root: Path) -> None:
+    write_photograph(data_root / JPEGS / "2008_010003.jpg", 240, 120, 0)
+    with pytest.raises(DataError, match=r"2008_010003\.jpg#1 is annotated as 120 x 60 pixels, .* has 240 x 120"):
         check_data(CAT, data_root)
+
+
+def test_a_box_outside_its_image_is_named(data_root: Path) -> None:
+    bird = next((data_root / "CUB_200_2011/images").rglob("*_0004.jpg"))
+    write_photograph(bird, 70, 80, 0)
+    with pytest.raises(DataError, match=r"cub200/bird: box .* of Black_.*_0004\.jpg lies outside its image, 70 x 80"):
+        check_data(CAT.model_copy(update={"categories": ("cub200/bird",)}), data_root)
 
 
 def test_a_landmark_outside_its_image_is_named(data_root: Path) -> None:

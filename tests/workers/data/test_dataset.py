@@ -12,7 +12,7 @@ import pytest
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
-from workers.data import dataset
+from workers.data import photographs
 from workers.data.cache import FOLDER
 from workers.data.dataset import JobData, load_job_data
 from workers.data.generated import generate, merge_parts
@@ -171,6 +171,15 @@ def test_the_official_split_is_cub_s_own(data_root: Path, tmp_path: Path) -> Non
     assert data.landmark_names == ("forehead", "back", "tail")
 
 
+def test_a_seeded_split_is_drawn_and_the_job_s_own_seed_leaves_it_alone(data_root: Path, tmp_path: Path) -> None:
+    seeded = PHOTOGRAPHS.model_copy(update={"split": "seeded", "split_seed": 1})
+    other = seeded.model_copy(update={"split_seed": 2})
+    tested = [load(data, tmp_path, data_root).measured.names_N for data in (PHOTOGRAPHS, seeded, other)]
+    assert len(set(tested)) == 3
+    assert {len(names) for names in tested} == {6}
+    assert load(seeded, tmp_path, data_root, seed=5).measured.names_N == tested[1]
+
+
 def test_negatives_from_a_folder(data_root: Path, tmp_path: Path) -> None:
     data = load(PHOTOGRAPHS.model_copy(update={"negatives": "folder"}), tmp_path, data_root)
     assert data.category_names == ("voc_part/cat", "negatives")
@@ -223,8 +232,10 @@ def test_crops_of_an_older_recipe_are_not_taken_for_new_ones(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = load(PHOTOGRAPHS, tmp_path, data_root)
-    monkeypatch.setattr(dataset, "RECIPE_VERSION", RECIPE_VERSION + 1)
-    monkeypatch.setattr(dataset, "crop", lambda *_: (np.full((SIZE, SIZE, 3), 7, np.uint8), np.full((3, 2), np.nan)))
+    monkeypatch.setattr(photographs, "RECIPE_VERSION", RECIPE_VERSION + 1)
+    monkeypatch.setattr(
+        photographs, "crop", lambda *_: (np.full((SIZE, SIZE, 3), 7, np.uint8), np.full((3, 2), np.nan))
+    )
     after = load(PHOTOGRAPHS, tmp_path, data_root)
     assert (after.train.take([0]) == 7).all()
     assert not (before.train.take([0]) == 7).all()

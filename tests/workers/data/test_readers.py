@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from photograph_files import write_cub, write_photograph, write_voc_table
+from photograph_files import write_cub, write_ilsvrc_category, write_photograph, write_voc_table
 
 from schemas.errors import DataError
 from workers.data.cub import Cub200
@@ -14,17 +14,24 @@ from workers.data.sources import READERS, negative_folder, other_categories, pre
 from workers.data.voc import VocPart
 
 
+@pytest.fixture
+def full_root(data_root: Path) -> Path:
+    """Every data set."""
+    write_ilsvrc_category(data_root, "n02402425", 4, seed=70)
+    return data_root
+
+
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_reader_finds_its_data_under_a_root_or_at_it(reader: Reader, data_root: Path) -> None:
-    found = reader.find(data_root)
+def test_a_reader_finds_its_data_under_a_root_or_at_it(reader: Reader, full_root: Path) -> None:
+    found = reader.find(full_root)
     assert found is not None
     assert reader.find(found) == found
-    assert reader.find(data_root / "neg") is None
+    assert reader.find(full_root / "neg") is None
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_reader_names_the_files_that_decide_its_records(reader: Reader, data_root: Path) -> None:
-    folder = reader.find(data_root)
+def test_a_reader_names_the_files_that_decide_its_records(reader: Reader, full_root: Path) -> None:
+    folder = reader.find(full_root)
     assert folder is not None
     for key in reader.categories(folder):
         assert all(path.is_file() for path in reader.annotation_files(folder, key))
@@ -45,9 +52,11 @@ def test_voc_keeps_the_paper_s_three_landmarks_and_large_boxes(tmp_path: Path) -
     write_photograph(tmp_path / "VOCdevkit/VOC2010/JPEGImages/a.jpg", 200, 100, 0)
     shared = {"image": "a.jpg", "ymin": 1, "ymax": 100, "part_y": 50, "part_x": 40}
     big = [{**shared, "object_id": 1, "xmin": 1, "xmax": 80, "part": part} for part in (1, 2, 3, 4, 17)]
-    narrow = [{**shared, "object_id": 2, "xmin": 1, "xmax": 49, "part": 1}]
-    write_voc_table(tmp_path / "truth/dog.csv", big + narrow)
-    (record,) = VocPart().records(tmp_path, "dog")
+    small = [{**shared, "object_id": 2, "xmin": 1, "xmax": 24, "part": 1}]
+    narrow = [{**shared, "object_id": 3, "xmin": 1, "xmax": 25, "part": 1}]
+    write_voc_table(tmp_path / "truth/dog.csv", big + small + narrow)
+    record, kept = VocPart().records(tmp_path, "dog")
+    assert kept.object_id == "3"  # 25 x 100 pixels are 50 squared
     assert sorted(record.landmarks) == ["head", "neck", "torso"]
 
 
@@ -94,6 +103,47 @@ def test_a_value_that_is_no_number_is_named(tmp_path: Path) -> None:
     folder = write_cub(tmp_path, 2)
     (folder / "bounding_boxes.txt").write_text("1 20.0 10.0 60.0 60.0\n2 20.0 wide 60.0 60.0\n")
     with pytest.raises(DataError, match=r"bounding_boxes\.txt, line 2.*wide"):
+        Cub200().records(folder, "bird")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"part": 31}, r"line 3.*part 31 is none"),
+        ({"part": 0}, r"line 3.*part 0 is none"),
+        ({"xmin": 30, "xmax": 110}, "two objects 1 in a.jpg, with different boxes"),
+    ],
+)
+def test_voc_labels_and_ids_that_cannot_be_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    (tmp_path / "VOCdevkit/VOC2010/JPEGImages").mkdir(parents=True)
+    row: dict[str, object] = {"image": "a.jpg", "object_id": 1, "xmin": 1, "ymin": 1, "xmax": 80, "ymax": 80, "part": 1}
+    write_voc_table(tmp_path / "truth/dog.csv", [row, {**row, **changed}])
+    with pytest.raises(DataError, match=said):
+        VocPart().records(tmp_path, "dog")
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "said"),
+    [
+        ("images.txt", "2 001.Black/again.jpg", "id 2 is there twice"),
+        ("bounding_boxes.txt", "1 20.0 10.0 60.0 60.0", "id 1 is there twice"),
+        ("train_test_split.txt", "9 2", "should end with 0 or 1"),
+        ("parts/part_locs.txt", "1 16 1.0 1.0 1", r"part 16 is not one of parts/parts\.txt"),
+        ("parts/part_locs.txt", "1 1 1.0 1.0 1", "image 1 has its back twice"),
+        ("parts/part_locs.txt", "1 1 1.0 1.0 yes", "should be 5 numbers"),
+    ],
+)
+def test_cub_labels_and_ids_that_cannot_be_are_refused(tmp_path: Path, file: str, line: str, said: str) -> None:
+    folder = write_cub(tmp_path, 2)
+    (folder / file).write_text(f"{(folder / file).read_text().rstrip()}\n{line}\n")
+    with pytest.raises(DataError, match=said):
+        Cub200().records(folder, "bird")
+
+
+def test_cub_without_the_names_of_its_landmarks_is_refused(tmp_path: Path) -> None:
+    folder = write_cub(tmp_path, 2)
+    (folder / "parts/parts.txt").write_text("1 back\n2 beak\n")
+    with pytest.raises(DataError, match=r"parts\.txt names no forehead, tail"):
         Cub200().records(folder, "bird")
 
 

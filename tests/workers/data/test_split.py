@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.data.split import even_split, pick, share_out, spaced, take_evenly
+from workers.data.split import even_split, pick, seeded_split, share_out, spaced, take_evenly
 
 COUNT = st.integers(0, 200)
 
@@ -31,6 +31,24 @@ def test_objects_of_one_photograph_stay_together() -> None:
     train, test = even_split(groups, 0.1)
     assert {groups[i] for i in train} & {groups[i] for i in test} == set()
     assert len(test) == 6
+
+
+@settings(deadline=None)
+@given(total=st.integers(1, 100), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9))
+def test_a_seeded_split_is_as_large_as_the_even_one_and_keeps_photographs_together(
+    total: int, fraction: float, seed: int
+) -> None:
+    groups = [f"{i // 2:04d}" for i in range(total)]
+    train, test = seeded_split(groups, fraction, seed)
+    assert (train, test) == seeded_split(groups, fraction, seed)
+    assert sorted(train + test) == list(range(total))
+    assert {groups[i] for i in train} & {groups[i] for i in test} == set()
+    assert len({groups[i] for i in test}) == len({groups[i] for i in even_split(groups, fraction)[1]})
+
+
+def test_another_seed_draws_another_split() -> None:
+    groups = [str(i) for i in range(100)]
+    assert len({tuple(seeded_split(groups, 0.1, seed)[1]) for seed in range(5)}) == 5
 
 
 @settings(deadline=None)

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import csv
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from photograph_files import write_part_masks
+from photograph_files import write_part_masks, write_voc_table
 from scipy.io import savemat
 from test_real_photographs import ROOT
 
 from schemas.categories import BY_ID
 from schemas.errors import DataError
 from schemas.job import DataSpec, EvaluationSpec
+from workers.data import parsed, voc, voc_masks
 from workers.data.dataset import JobData, load_job_data
 from workers.data.records import Box, Record
 from workers.data.sources import records_of
-from workers.data.voc import LANDMARK_OF_PART, MASKS
+from workers.data.voc import MASKS, VocPart
 from workers.data.voc_masks import MERGED, part_map, read_objects
 
 CAT, COW, BIRD = BY_ID["voc_part/cat"], BY_ID["voc_part/cow"], BY_ID["voc_part/bird"]
@@ -108,6 +111,73 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:
             read_objects(tmp_path / f"{name}.mat", CAT)
 
 
+def original(root: Path, *files: tuple[str, Sequence[tuple[str, Boxes]]]) -> Path:
+    """A devkit as its owners publish it: photographs and masks, no tables."""
+    masks = root / MASKS
+    masks.mkdir(parents=True)
+    (root / "VOCdevkit/VOC2010/JPEGImages").mkdir()
+    for name, objects in files:
+        write_part_masks(masks / f"{name}.mat", 100, 120, objects)
+    return root
+
+
+BODY = {"head": (10, 10, 30, 40), "leye": (12, 12, 14, 14), "torso": (30, 20, 80, 90)}
+
+
+def test_without_tables_the_masks_say_which_objects_there_are(tmp_path: Path) -> None:
+    small = {"head": (0, 0, 49, 51)}
+    root = original(tmp_path, ("b", [("cow", BODY)]), ("a", [("sofa", {}), ("cat", BODY), ("cat", small)]), ("c", []))
+    (cat,) = VocPart().records(root, "cat")
+    assert (cat.image.name, cat.object_id, cat.size) == ("a.jpg", "2", (120, 100))
+    assert (cat.box, cat.masks) == (Box(10, 10, 90, 80), root / MASKS / "a.mat")
+    assert cat.landmarks == {"head": (20.0, 25.0), "torso": (55.0, 55.0)}
+    assert [record.image.name for record in VocPart().records(root, "cow")] == ["b.jpg"]
+    assert VocPart().records(root, "sheep") == []
+    assert VocPart().annotation_files(root, "cat") == [root / MASKS / "a.mat"]
+
+
+def test_tables_alone_say_which_objects_there_are(tmp_path: Path) -> None:
+    root = original(tmp_path, ("a", [("cat", BODY), ("cat", BODY), ("dog", BODY)]))
+    row: dict[str, object] = {"image": "a.jpg", "object_id": 1, "xmin": 11, "ymin": 11, "xmax": 90, "ymax": 80}
+    write_voc_table(root / "truth/cat.csv", [{**row, "part": 1, "part_y": 20.5, "part_x": 25.5}])
+    (cat,) = VocPart().records(root, "cat")
+    assert (cat.box, cat.masks) == (Box(10, 10, 90, 80), root / MASKS / "a.mat")
+    assert VocPart().categories(root) == ["cat"]
+    assert VocPart().records(root, "dog") == []
+
+
+def test_masks_are_read_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, cache = original(tmp_path / "voc", ("a", [("cat", BODY)]), ("b", [("cat", BODY)])), tmp_path / "cache"
+    before = VocPart().records(root, "cat", cache)
+    monkeypatch.setattr(parsed, "_KNOWN", {})  # another process
+    monkeypatch.setattr(parsed, "_ON_DISK", {})
+    voc._read_masks.cache_clear()
+    read: list[Path] = []
+    real = voc_masks._summarise
+    monkeypatch.setattr(voc_masks, "_summarise", lambda path: (read.append(path), real(path))[1])
+    assert VocPart().records(root, "cat", cache) == before
+    assert read == []
+    write_part_masks(root / MASKS / "b.mat", 100, 120, [("cat", BODY), ("cat", BODY)])
+    assert len(VocPart().records(root, "cat", cache)) == 3
+    assert read == [root / MASKS / "b.mat"]
+
+
+def test_an_unknown_part_of_an_animal_and_a_broken_file_are_refused_by_name(tmp_path: Path) -> None:
+    root = original(tmp_path, ("a", [("cat", {**BODY, "fin": (0, 0, 9, 9)})]), ("b", [("cat", BODY)]), ("c", []))
+    (root / MASKS / "c.mat").write_bytes((root / MASKS / "b.mat").read_bytes()[:300])
+    with pytest.raises(DataError, match=r"a\.mat cannot be read .*'fin' is no part of an animal"):
+        VocPart().records(root, "cat")
+    assert [flaw.path.name for flaw in VocPart().flaws(root, "cat")] == ["a.mat", "c.mat"]
+
+
+def test_an_empty_silhouette_is_left_out_and_named(tmp_path: Path) -> None:
+    root = original(tmp_path, ("a", [("cat", {"head": (5, 5, 5, 5)}), ("cat", BODY)]))
+    assert [record.object_id for record in VocPart().records(root, "cat")] == ["2"]
+    (flaw,) = VocPart().flaws(root, "cat")
+    assert (flaw.path.name, flaw.why) == ("a.mat", "the silhouette of object 1 (cat) is empty, so it is left out")
+    assert VocPart().flaws(root, "dog") == []
+
+
 def load(root: Path, cache: Path) -> JobData:
     data = DataSpec(categories=("voc_part/cat",), images="photographs")
     return load_job_data(data, EvaluationSpec(split="all"), input_size=48, seed=0, cache_dir=cache, data_root=root)
@@ -138,23 +208,39 @@ def test_photographs_have_their_parts_in_the_crop_once_all_have_masks(data_root:
     assert load(data_root, tmp_path).measured.parts_NSS is None
 
 
+def shared_photographs() -> list[tuple[str, str]]:
+    """Those that the real tables name and that have real masks, by category."""
+    tables = sorted((ROOT / "voc_part/truth").glob("*.csv"))
+    masked = {path.stem for path in (ROOT / "voc_part" / MASKS).glob("*.mat")}
+    found = []
+    for table in tables:
+        with table.open(newline="") as file:
+            named = {Path(row["image"]).stem for row in csv.DictReader(file) if "image" in row}
+        found += [(table.stem, stem) for stem in sorted(named & masked)]
+    return found
+
+
 @pytest.mark.skipif(not ROOT.is_dir(), reason=f"no photographs: ORCH_TEST_DATA is unset and {ROOT} is missing")
-@pytest.mark.parametrize(("key", "photograph"), [("cat", "2008_003228"), ("dog", "2008_005643")])
-def test_centres_of_real_masks_are_the_landmarks_of_the_table(key: str, photograph: str) -> None:
-    table, masks = ROOT / f"voc_part/truth/{key}.csv", ROOT / "voc_part" / MASKS / f"{photograph}.mat"
-    if not (table.is_file() and masks.is_file()):
-        pytest.skip("not among the photographs at hand")
-    with open(table, newline="") as file:
-        of_photograph = [row for row in csv.DictReader(file) if row["image"] == f"{photograph}.jpg"]
-    rows = [row for row in of_photograph if row["part"] in LANDMARK_OF_PART]
-    (found,) = read_objects(masks, BY_ID[f"voc_part/{key}"])
-    assert len(found.landmarks) == len(rows) == 3
-    for row in rows:
-        centre = found.landmarks[LANDMARK_OF_PART[row["part"]]]
-        # From 1 there and from the edge of the first pixel here. Two editions of the masks: they differ by a pixel.
-        np.testing.assert_allclose(centre, (float(row["part_y"]) - 0.5, float(row["part_x"]) - 0.5), atol=1)
-        np.testing.assert_allclose(found.box.left, float(row["xmin"]) - 1, atol=4)
-        np.testing.assert_allclose(found.box.bottom, float(row["ymax"]), atol=4)
+@pytest.mark.parametrize(("key", "photograph"), shared_photographs())
+def test_centres_and_boxes_of_real_masks_are_those_of_the_table(key: str, photograph: str, tmp_path: Path) -> None:
+    devkit = tmp_path / "voc_part/VOCdevkit/VOC2010"
+    devkit.mkdir(parents=True)
+    (devkit / "JPEGImages").symlink_to(ROOT / "voc_part/VOCdevkit/VOC2010/JPEGImages")
+    (devkit / "Annotations_Part").mkdir()
+    shutil.copy(ROOT / "voc_part" / MASKS / f"{photograph}.mat", devkit / "Annotations_Part")
+    from_masks = records_of(f"voc_part/{key}", tmp_path)
+    from_table = [r for r in records_of(f"voc_part/{key}", ROOT) if r.image.stem == photograph]
+    assert len(from_masks) == len(from_table) > 0
+    for one, other in zip(from_masks, from_table, strict=True):
+        assert one.image.name == other.image.name
+        assert one.size == other.size
+        assert one.box is not None
+        assert other.box is not None
+        # Two editions of the masks: they differ by a pixel or two.
+        np.testing.assert_allclose(one.box, other.box, atol=4)
+        assert set(one.landmarks) == set(other.landmarks)
+        for name, centre in one.landmarks.items():
+            np.testing.assert_allclose(centre, other.landmarks[name], atol=1)
 
 
 @pytest.mark.skipif(not ROOT.is_dir(), reason=f"no photographs: ORCH_TEST_DATA is unset and {ROOT} is missing")

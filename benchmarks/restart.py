@@ -1,0 +1,186 @@
+"""What going on costs: `orch status` of a sweep of 10,000 jobs, and the first job of a resumed sweep of 296.
+
+    python -m benchmarks.restart [--jobs 10000]
+
+The stores are made through orch as far as one job goes; that job's rows are then multiplied in the database.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from orchestrator import service, store
+from orchestrator.display import Now
+from orchestrator.mlflow_ledger import MlflowLedger
+from orchestrator.pool import RaySession
+from orchestrator.records import StoredPlan
+from orchestrator.request import SweepRequest
+from orchestrator.settings import Settings
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import CheckpointPointer, JobMetrics, JobResult
+from schemas.sweep import SweepSpec
+
+NAME = "many"
+BASE: dict[str, Any] = {
+    "backbone": "alexnet",
+    "variant": "interpretable",
+    "model": {"input_size": 64, "width": 0.125, "fc_width": 32},
+    "data": {"train_per_category": 12, "test_per_category": 4},
+    "weights": {"source": "random"},
+    "train": {"epochs": 1, "batch_size": 8},
+}
+TIMES = 3
+WAYS = {
+    JobState.SUCCEEDED: (JobState.RUNNING, JobState.SUCCEEDED),
+    JobState.RUNNING: (JobState.RUNNING,),
+}
+
+
+class Silent:
+    def show(self, now: Now) -> None: ...
+    def say(self, line: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Settings:
+    """A store with one sweep of so many jobs, of which the first `succeeded` are done and `running` were lost."""
+    settings = Settings(home=home)
+    sweep = SweepSpec(name=NAME, base=BASE, axes={"category": ("voc_part/cat",), "seed": tuple(range(jobs))})
+    planned = service.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
+    plan = StoredPlan.of(NAME, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
+    store.prepare_home(settings)
+    ledger = MlflowLedger(store.open_client(settings), settings.store_uri)
+    ledger.begin_sweep(plan, time.time())
+    assert settings.database is not None
+    done, lost = planned.jobs[:succeeded], planned.jobs[succeeded : succeeded + running]
+    for state, specs in ((JobState.SUCCEEDED, done), (JobState.RUNNING, lost)):
+        if specs:
+            _begin(ledger, specs[0], state)
+            _multiply(settings.database, specs[0], specs[1:])
+    return settings
+
+
+def _begin(ledger: MlflowLedger, spec: JobSpec, state: JobState) -> None:
+    now = time.time()
+    ledger.add(spec, NAME, now)
+    result = JobResult(
+        job_key=spec.key,
+        attempt=1,
+        stop_reason=StopReason.FINISHED,
+        epochs_done=1,
+        metrics=JobMetrics(test_accuracy=0.9, train_accuracy=1.0, location_instability=0.08, measured_images=4),
+        checkpoint=CheckpointPointer(path=f"/checkpoints/{spec.key}/final.pt", epoch=1, sha256="0" * 64),
+    )
+    for step in WAYS[state]:
+        ended = step is JobState.SUCCEEDED
+        ledger.move(
+            spec.key, step, now, reason=StopReason.FINISHED if ended else None, result=result if ended else None
+        )
+
+
+def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> None:
+    """Rows of further jobs, like those of the template but for what names the job."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        (old,) = connection.execute(
+            "SELECT run_uuid FROM tags WHERE key = 'orch.job_key' AND value = ?", (template.key,)
+        ).fetchone()
+        columns = [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
+        run = dict(
+            zip(columns, connection.execute("SELECT * FROM runs WHERE run_uuid = ?", (old,)).fetchone(), strict=True)
+        )
+        tags = dict(connection.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (old,)))
+        for number, spec in enumerate(specs):
+            new = f"{number:08x}{old[8:]}"
+            named = {"run_uuid": new, "name": spec.title, "artifact_uri": run["artifact_uri"].replace(old, new)}
+            row = {**run, **named}
+            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+            own = {
+                "orch.job_key": spec.key, "orch.title": spec.title, "mlflow.runName": spec.title,
+                "orch.spec": spec.model_dump_json(),
+            }  # fmt: skip
+            if "orch.result" in tags:
+                own["orch.result"] = tags["orch.result"].replace(template.key, spec.key)
+            connection.executemany(
+                "INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?)",
+                [(name, value, new) for name, value in {**tags, **own}.items()],
+            )
+
+
+def time_status(home: Path, *words: str) -> tuple[float, float]:
+    """Seconds of the whole command, the best of three, and the seconds of processor time in it."""
+    command = [sys.executable, "-m", "orchestrator.cli", "status", *words]
+    best = (float("inf"), float("inf"))
+    for _ in range(TIMES):
+        before, began = os.times(), time.perf_counter()
+        subprocess.run(command, env={**os.environ, "ORCH_HOME": str(home)}, check=True, stdout=subprocess.DEVNULL)
+        seconds, after = time.perf_counter() - began, os.times()
+        used = after.children_user + after.children_system - before.children_user - before.children_system
+        best = min(best, (seconds, used))
+    return best
+
+
+def time_resume(settings: Settings) -> dict[str, float]:
+    """Seconds from the command to Ray, and from Ray to the first job: handed to a worker, and at work in it."""
+    marks = {"typed": time.time()}
+    start = RaySession.start
+
+    def timed(session: RaySession) -> None:
+        start(session)
+        marks["ray"] = time.time()
+
+    RaySession.start = timed  # type: ignore[method-assign]
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(settings, marks, ended))
+    watcher.start()
+    try:
+        report = service.resume_sweep(settings, NAME, Silent(), workers=2)
+    finally:
+        ended.set()
+        watcher.join()
+        RaySession.start = start  # type: ignore[method-assign]
+    assert report.is_complete, report
+    return marks
+
+
+def _watch(settings: Settings, marks: dict[str, float], ended: threading.Event) -> None:
+    assert settings.database is not None
+    with closing(sqlite3.connect(f"{settings.database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
+        while not ended.wait(0.02) and "at work" not in marks:
+            query = "SELECT 1 FROM tags WHERE key = 'orch.state' AND value = 'running'"
+            if "handed over" not in marks and connection.execute(query).fetchone():
+                marks["handed over"] = time.time()
+            if next(settings.log_dir.glob("*/attempt-*.log"), None):
+                marks["at work"] = time.time()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=10_000, help="of the large sweep (default 10000)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="orch-restart-") as folder:
+        home = Path(folder) / "large"
+        make_store(home, options.jobs, options.jobs - options.jobs // 50, options.jobs // 100)
+        for words in ((NAME,), (), (NAME, "--json")):
+            seconds, used = time_status(home, *words)
+            print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} s of processor)")
+        settings = make_store(Path(folder) / "small", 296, 290)
+        marks = time_resume(settings)
+        print(f"orch resume, 290 of 296 done: Ray is up after {marks['ray'] - marks['typed']:.1f} s; from then")
+        print(f"  {marks['handed over'] - marks['ray']:5.2f} s until the first job is handed to a worker")
+        print(f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has loaded torch and MLflow and begins it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""How much a filter's maps tell which template they show (Eq. 1), and the two entropies that keep it from more (Eq. 5).
+
+Shape legend (see templates.py): N images   F filters   H = W = n map side
+P = n*n positive templates   T = P + 1 templates, the last negative.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+CHUNK = 16
+"""Filters looked at together: 256 maps of 17 x 17 take 5 MB a tensor."""
+
+
+class Entropies(NamedTuple):
+    """The two terms of Eq. 5 that training can change, in nats; what is left of H(T) without them is the MI."""
+
+    category_F: Tensor
+    """H(T' = {T-, T+} | X) (Eq. 6): how unsure a map leaves whether the image is of the filter's category."""
+    spatial_F: Tensor
+    """sum_x p(T+, x) H(T+ | X = x) (Eq. 7): how unsure it leaves where the part is."""
+
+
+class Information(NamedTuple):
+    """Of every filter of a layer, (F,) each, in nats: mutual = H(T) - category - spatial."""
+
+    mutual_F: Tensor
+    category_F: Tensor
+    spatial_F: Tensor
+
+
+def fitness(x_NFHW: Tensor, t_THW: Tensor) -> Tensor:
+    """tr(x T) = sum_ij x_ij t_ij of every map and template, as one matrix product: (N, F, T)."""
+    return x_NFHW.flatten(2) @ t_THW.flatten(1).T
+
+
+def mutual_information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Tensor:
+    """MI(X; T) of each filter over a batch, Z_T differentiated like everything else: (F,), in nats."""
+    log_px_given_t_NFT = fitness(x_NFHW, t_THW).log_softmax(dim=0)  # Eq. 2
+    log_joint_NFT = log_px_given_t_NFT + prior_T.log()
+    log_px_NF1 = log_joint_NFT.logsumexp(dim=2, keepdim=True)
+    return (log_joint_NFT.exp() * (log_px_given_t_NFT - log_px_NF1)).sum(dim=(0, 2))  # -Eq. 1
+
+
+def entropies(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Entropies:
+    """The second and third term of Eq. 5. Eq. 7 is printed without the minus sign of an entropy; it has it here.
+
+    One exponential per image, filter and template: this is measured after every epoch.
+    """
+    fit_NFT = fitness(x_NFHW, t_THW)
+    fit_NFT = fit_NFT - fit_NFT.amax(dim=0)
+    strength_NFT = fit_NFT.exp()  # at most 1, and 1 for some image: no sum over images is 0
+    share_FT = prior_T / strength_NFT.sum(dim=0)
+    joint_NFT = strength_NFT * share_FT  # p(x, T) = p(T) p(x|T), Eq. 2
+    place_NF = (joint_NFT * (fit_NFT + share_FT.log()))[..., :-1].sum(dim=2)  # sum_mu p(x, T_mu) log p(x, T_mu)
+    positive_NF, negative_NF = joint_NFT[..., :-1].sum(dim=2), joint_NFT[..., -1]
+    either_NF = torch.xlogy(positive_NF, positive_NF)
+    side_NF = either_NF + torch.xlogy(negative_NF, negative_NF)
+    image_NF = positive_NF + negative_NF  # p(x)
+    return Entropies(
+        (torch.xlogy(image_NF, image_NF) - side_NF).sum(dim=0),  # Eq. 6
+        (either_NF - place_NF).sum(dim=0),  # sum_x p(T+, x) times Eq. 7
+    )
+
+
+def prior_entropy(prior_T: Tensor) -> Tensor:
+    """H(T), the constant of Eq. 5: log(n^2 + 1) with the paper's alpha. A scalar, in nats."""
+    return -(prior_T * prior_T.log()).sum()
+
+
+@torch.no_grad()
+def information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Information:
+    """Eq. 5 of every filter of a layer over the images given, a few filters at a time."""
+    found = [entropies(x_NcHW, t_THW, prior_T) for x_NcHW in torch.split(x_NFHW, CHUNK, dim=1)]
+    category_F, spatial_F = (torch.cat(column) for column in zip(*found, strict=True))
+    return Information(prior_entropy(prior_T) - category_F - spatial_F, category_F, spatial_F)

@@ -1,0 +1,92 @@
+"""The commands of `orch data`: which pictures there are, whether they are sound, and what the networks would see."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestrator import dataservice, datatext, render
+from orchestrator.databar import progress
+from orchestrator.options import Category, DataRoot, Json, ProfileName, words
+from orchestrator.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, help="The pictures that networks learn from.")
+
+
+@app.command("list")
+def list_(data_root: DataRoot = None, json: Json = False) -> None:
+    """List data sets, categories, and how many objects, landmarks and masks they have.
+
+    orch data list --data-root ~/photographs
+    """
+    settings = Settings()
+    root = _root(data_root, settings)
+    if root is None:
+        render.show(datatext.generated_json() if json else datatext.generated_text())
+    else:
+        found = dataservice.list_data(settings, root)
+        render.show(datatext.list_json(found) if json else datatext.list_text(found))
+
+
+@app.command("verify")
+def verify(category: Category = None, data_root: DataRoot = None, json: Json = False) -> None:
+    """Open every file and name those that are missing, broken or contradict their annotation. Exit code 3 for any.
+
+    orch data verify --data-root ~/photographs --category cat,dog
+    """
+    settings = Settings()
+    names = dataservice.categories_named(words(category))
+    with progress() as advance:
+        found = dataservice.verify_data(settings, _root(data_root, settings), names, advance)
+    render.show(datatext.verify_json(found) if json else datatext.verify_text(found))
+    dataservice.raise_if_flawed(found)
+
+
+@app.command("prepare")
+def prepare(
+    category: Category = None,
+    data_root: DataRoot = None,
+    profile: ProfileName = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(min=48, max=512, help="Side of the networks' input; else the profile's. May be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Decode and crop photographs once, into the cache that all jobs share. Run it again to go on with it.
+
+    orch data prepare --data-root ~/photographs --profile paper
+    """
+    settings = Settings()
+    names = dataservice.categories_named(words(category))
+    sizes = size or dataservice.sizes_of(profile or settings.profile)
+    with progress() as advance:
+        done = dataservice.prepare_data(settings, _root(data_root, settings), names, sizes, advance)
+    render.show(datatext.prepare_json(done) if json else datatext.prepare_text(done))
+
+
+@app.command("show")
+def show(
+    category: Category = None,
+    out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("contact_sheet.png"),
+    per_category: Annotated[int, typer.Option(min=1, max=40)] = 8,
+    size: Annotated[int, typer.Option(min=48, max=512, help="Pixels.")] = 128,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Write a contact sheet of what the networks see, with part masks and landmarks drawn in.
+
+    orch data show --category cat,goldfish --out cats.png
+    """
+    settings = Settings()
+    names = dataservice.categories_named(words(category))
+    root = _root(data_root, settings)
+    path = dataservice.show_data(settings, names, root, out, per_category=per_category, size=size)
+    render.show(render.file_json(path) if json else render.file_text(path, generated=root is None))
+
+
+def _root(data_root: Path | None, settings: Settings) -> Path | None:
+    root = data_root or settings.data_root
+    return root.expanduser().resolve() if root else None

@@ -1,0 +1,118 @@
+"""The commands that keep sweeps going: why, logs, requeue, pause, cancel, fsck and gc."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator import render, upkeep, upkeeptext
+from orchestrator.options import Backbone, Category, Job, Json, Sweep, Target, complete_reason, words
+from orchestrator.selection import parse_which
+from orchestrator.settings import Settings
+from schemas.errors import SpecError
+
+PANEL = "Nothing lost"
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=PANEL)
+def why(target: Target, json: Json = False) -> None:
+    """Show why jobs did not succeed, grouped by cause, with the end of a log and what to type next.
+
+    orch why smoke-laptop
+    """
+    found = upkeep.why(Settings(), target)
+    render.show(upkeeptext.why_json(found) if json else upkeeptext.why_text(found))
+
+
+@app.command(rich_help_panel=PANEL)
+def logs(
+    job: Job,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job has ended, or Ctrl-C.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Else the last one.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Print what a job wrote while it ran: phases, epochs, warnings, the traceback.
+
+    orch logs "voc-cat alexnet interpretable" --follow
+    """
+    if follow and json:
+        raise SpecError("`--json` prints one answer, and `--follow` does not end with one. Leave one of them out.")
+    if follow:
+        for text in upkeep.follow_log(Settings(), job, attempt, say=lambda line: typer.echo(line, err=True)):
+            print(text, end="", flush=True)
+        return
+    record, log = upkeep.job_log(Settings(), job, attempt)
+    if json:
+        render.show(upkeeptext.log_json(record, log))
+    else:
+        print(log.text, end="")
+
+
+@app.command(rich_help_panel=PANEL)
+def requeue(
+    sweep: Sweep,
+    failed: Annotated[bool, typer.Option("--failed", help="Put failed jobs back.")] = False,
+    cancelled: Annotated[bool, typer.Option("--cancelled", help="Put cancelled jobs back.")] = False,
+    reason: Annotated[
+        list[str] | None,
+        typer.Option(help="Only those that stopped so, such as out_of_memory.", autocompletion=complete_reason),
+    ] = None,
+    category: Category = None, backbone: Backbone = None,
+    from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Drop their checkpoints.")] = False,
+    json: Json = False,
+) -> None:  # fmt: skip
+    """Put failed or cancelled jobs back. Runs nothing: `orch resume` does.
+
+    orch requeue voc-part-laptop --failed --reason out_of_memory --backbone vgg16
+    """
+    which = parse_which(failed=failed, cancelled=cancelled, reasons=words(reason), categories=words(category),
+                        backbones=words(backbone))  # fmt: skip
+    done = upkeep.requeue(Settings(), sweep, which, from_scratch=from_scratch)
+    render.show(upkeeptext.requeue_json(done) if json else upkeeptext.requeue_text(done))
+
+
+@app.command(rich_help_panel=PANEL)
+def pause(sweep: Sweep, json: Json = False) -> None:
+    """Let a sweep's running jobs end at a checkpoint, and start no more. `orch resume` goes on.
+
+    orch pause smoke-laptop
+    """
+    done = upkeep.pause(Settings(), sweep)
+    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
+
+
+@app.command(rich_help_panel=PANEL)
+def cancel(target: Target, json: Json = False) -> None:
+    """Cancel a sweep, or one job: what runs ends at a checkpoint, what waits is not begun.
+
+    orch cancel smoke-laptop
+    orch cancel "voc-cat alexnet interpretable"
+    """
+    done = upkeep.cancel(Settings(), target)
+    render.show(upkeeptext.control_json(done) if json else upkeeptext.control_text(done))
+
+
+@app.command(rich_help_panel=PANEL)
+def fsck(
+    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False, json: Json = False
+) -> None:
+    """Check that runs, results, checkpoints and claims agree. Exit code 4 where they do not.
+
+    orch fsck --repair
+    """
+    report = upkeep.fsck(Settings(), repair=repair)
+    render.show(upkeeptext.fsck_json(report) if json else upkeeptext.fsck_text(report))
+    upkeep.raise_if_unsound(report)
+
+
+@app.command(rich_help_panel=PANEL)
+def gc(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show it.")] = False, json: Json = False) -> None:
+    """Delete what nothing reads any more: checkpoints and logs of unknown jobs, old prepared images, dead Rays.
+
+    orch gc --dry-run
+    """
+    waste = upkeep.gc(Settings(), dry_run=dry_run)
+    render.show(upkeeptext.gc_json(waste, dry_run) if json else upkeeptext.gc_text(waste, dry_run))

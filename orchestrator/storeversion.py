@@ -1,0 +1,90 @@
+"""Decides whether a store is of the versions that this orch reads and writes: MLflow's schema, and our own tags."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from schemas.errors import StoreError
+
+LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "1"
+"""A tag of the experiment, and what it says of the tags of runs as they are now. Raised when their meaning changes;
+stores from before there was the tag are of version 1."""
+
+
+class Schemas(NamedTuple):
+    """MLflow's database schemas, as alembic numbers them."""
+
+    known: frozenset[str]
+    newest: str
+
+
+def check_database(database: Path, connection: sqlite3.Connection) -> None:
+    """
+    Raises:
+        StoreError: the database is not MLflow's, or of another schema, or its runs have tags of another version.
+    """
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not tables:
+        return  # MLflow has yet to fill it
+    if "alembic_version" not in tables:
+        raise StoreError(f"{database} is a database, but none of MLflow's. Move it away, or set ORCH_HOME.")
+    found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
+    check_schema(database, found[0] if found else "none", installed_schemas())
+    if "experiment_tags" in tables:
+        tags = connection.execute("SELECT key, value FROM experiment_tags WHERE key = ?", (LEDGER_TAG,))
+        check_ledger_version(dict(tags.fetchall()), str(database))
+
+
+def check_schema(database: Path, found: str, schemas: Schemas) -> None:
+    """
+    Raises:
+        StoreError: the installed MLflow would have to migrate the database, or cannot read it.
+    """
+    if found == schemas.newest:
+        return
+    if found in schemas.known:
+        raise StoreError(
+            f"The store {database} was made by an older MLflow (schema {found}; MLflow {version('mlflow')} has "
+            f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade sqlite:///{database}"
+        )
+    raise StoreError(
+        f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know: a newer one "
+        "made it. Install that MLflow, or set ORCH_HOME to another store."
+    )
+
+
+def check_ledger_version(tags: Mapping[str, str], where: str) -> None:
+    """
+    Args:
+        tags: of the experiment that holds the runs.
+
+    Raises:
+        StoreError: another version of orch wrote them.
+    """
+    found = tags.get(LEDGER_TAG, LEDGER_VERSION)
+    if found != LEDGER_VERSION:
+        raise StoreError(
+            f"The store {where} holds sweeps of version {found}; this orch reads version {LEDGER_VERSION}. "
+            "Use the orch that wrote it, or set ORCH_HOME to another store."
+        )
+
+
+@cache
+def installed_schemas() -> Schemas:
+    """Read from the migrations' files: importing MLflow would take seconds."""
+    package = find_spec("mlflow")
+    assert package is not None
+    assert package.origin is not None
+    texts = [path.read_text() for path in (Path(package.origin).parent / "store/db_migrations/versions").glob("*.py")]
+    known = frozenset(number for text in texts for number in re.findall(r'^revision = "(\w+)"', text, re.MULTILINE))
+    lines = (line for text in texts for line in re.findall(r"^down_revision = (.*)", text, re.MULTILINE))
+    earlier = {number for line in lines for number in re.findall(r'"(\w+)"', line)}
+    (newest,) = known - earlier
+    return Schemas(known, newest)

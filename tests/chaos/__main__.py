@@ -1,0 +1,45 @@
+"""`python -m tests.chaos --rounds 25 --seed 1`: many rounds of chaos, a line each; ends with 1 if anything was lost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.chaos.blows import JOBS, plan_round
+from tests.chaos.campaign import Outcome, play, undisturbed
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=25, help="how many (default 25)")
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
+    parser.add_argument("--jobs", type=int, default=JOBS, choices=range(8, 81, 8), help="of the sweep (default 40)")
+    parser.add_argument("--folder", type=Path, help="keep what failed rounds leave here (default: a new folder)")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="orch-chaos-"))
+    print(f"The undisturbed sweep first. Everything is below {folder}.", flush=True)
+    reference = undisturbed(folder / "undisturbed", options.jobs)
+    print(f"{len(reference.weights)} jobs undisturbed: {reference.seconds:.0f} s\n", flush=True)
+    print(f"{'seed':>4}  {'store':6}  {'typed':>5}  {'seconds':>7}  verdict  blows and exit codes", flush=True)
+    failed = 0
+    for seed in range(options.seed, options.seed + options.rounds):
+        outcome = play(folder / f"round-{seed}", plan_round(seed, jobs=options.jobs), reference)
+        failed += bool(outcome.wrong)
+        print(row(outcome), flush=True)
+    print(f"\n{options.rounds - failed} of {options.rounds} rounds lost nothing and repeated nothing.")
+    return 1 if failed else 0
+
+
+def row(outcome: Outcome) -> str:
+    plan, verdict = outcome.plan, "BROKEN " if outcome.wrong else "whole  "
+    line = (
+        f"{plan.seed:>4}  {plan.store:6}  {len(outcome.codes):>5}  {outcome.seconds:>7.0f}  {verdict}  "
+        f"{', '.join(outcome.struck) or 'none'}; {' '.join(str(code) for code in outcome.codes)}"
+    )
+    return "\n".join([line, *(f"      - {wrong}" for wrong in outcome.wrong)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

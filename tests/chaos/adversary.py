@@ -1,0 +1,234 @@
+"""Strikes the blows of a round at their moments, and types the command again after each fall, until it is done."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.blows import Blow, Kind, Moment, Round
+from tests.chaos.evidence import Run, processes_of
+from tests.chaos.stage import LONGEST_SECONDS, POLL_SECONDS, Stage, Stuck, wait_for
+
+WORKER = "ray::JobWorker"
+MOST_COMMANDS = 25
+OWN_ENDS = frozenset({0, 1, 4, 5})
+"""Exit codes with which a command may end by itself under fire: done, not all done, store away, no Ray."""
+PAUSE_SECONDS = 1.0
+"""Before a command that stopped by itself is typed again."""
+
+
+class Adversary:
+    def __init__(self, stage: Stage, plan: Round) -> None:
+        self.stage, self.plan = stage, plan
+        self.struck: list[str] = []
+        self.seen: dict[str, Run] = {}
+        """Every job as it was when it was first seen finished."""
+        self.began = time.monotonic()
+
+    def play(self) -> None:
+        """
+        Raises:
+            Stuck: a command hangs, or typing it again does not help.
+        """
+        self.stage.drive()
+        for blow in self.plan.blows:
+            if not self._reach(blow.when):
+                break
+            self._strike(blow)
+        while self._goes_on():
+            time.sleep(POLL_SECONDS)
+
+    # -- moments ------------------------------------------------------------------------------------------------
+
+    def _reach(self, moment: Moment) -> bool:
+        """False when the sweep was done before."""
+        while not self._has_come(moment):
+            if not self._goes_on():
+                return False
+            time.sleep(POLL_SECONDS)
+        time.sleep(moment.delay)
+        return self._goes_on()
+
+    def _has_come(self, moment: Moment) -> bool:
+        if moment.sign == "seconds":
+            return time.monotonic() - self.began >= moment.count
+        if moment.sign == "epochs":
+            return self.stage.store.epochs() >= moment.count
+        return len(self.stage.store.finished()) >= moment.count
+
+    def _goes_on(self) -> bool:
+        """False when the command has ended with success; one that ended otherwise is typed again."""
+        self._remember()
+        code = self.stage.ended()
+        if code is None:
+            if time.monotonic() - self._typed_at > LONGEST_SECONDS:
+                raise Stuck(f"`orch` has run for {LONGEST_SECONDS:.0f} s")
+            return True
+        if code == 0:
+            return False
+        if code > 0 and code not in OWN_ENDS:
+            raise Stuck(f"`orch` ended with {code}")
+        self._type_again(PAUSE_SECONDS)
+        return True
+
+    def _type_again(self, pause: float = 0.0) -> None:
+        if len(self.stage.drivers) >= MOST_COMMANDS:
+            raise Stuck(f"not done after {MOST_COMMANDS} commands; exit codes {self.stage.codes}")
+        time.sleep(pause)
+        self._typed_at = time.monotonic()
+        self.stage.drive(self.plan.resumes)
+
+    _typed_at = float("inf")
+
+    def _remember(self) -> None:
+        for key, run in self.stage.store.finished().items():
+            self.seen.setdefault(key, run)
+
+    # -- blows --------------------------------------------------------------------------------------------------
+
+    def _strike(self, blow: Blow) -> None:
+        strike: dict[Kind, Callable[[Blow], str]] = {
+            Kind.KILL_DRIVER: self._kill_driver,
+            Kind.KILL_WORKER: self._kill_worker,
+            Kind.KILL_RAYLET: self._kill_raylet,
+            Kind.FREEZE_WORKER: self._freeze_worker,
+            Kind.WAKE_REPLACED: self._wake_replaced,
+            Kind.SPOIL_CHECKPOINT: self._spoil_checkpoint,
+            Kind.CUT_STORE: self._cut_store,
+            Kind.FILL_DISK: self._fill_disk,
+        }
+        self._remember()
+        note = strike[blow.kind](blow)
+        self.struck.append(f"{blow.kind}{f' ({note})' if note else ''}")
+
+    def _kill_driver(self, blow: Blow) -> str:
+        self.stage.kill_driver()
+        self._type_again()
+        return ""
+
+    def _kill_worker(self, blow: Blow) -> str:
+        worker = self._worker(blow)
+        if worker is not None:
+            worker.kill()
+        return "" if worker else "none was left"
+
+    def _kill_raylet(self, blow: Blow) -> str:
+        self._wait_while_driven(lambda: bool(self.stage.children("raylet")))
+        raylets = self.stage.children("raylet")
+        for raylet in raylets:
+            raylet.kill()
+        return "" if raylets else "none was left"
+
+    def _freeze_worker(self, blow: Blow) -> str:
+        worker = self._worker(blow)
+        if worker is None:
+            return "none was left"
+        worker.suspend()
+        self._while_it_lasts(blow.lasts)
+        return "" if _wake(worker) else "it was gone"
+
+    def _wake_replaced(self, blow: Blow) -> str:
+        worker = self._worker(blow)
+        if worker is None:
+            return "none was left"
+        worker.suspend()
+        self.stage.kill_driver()
+        done = len(self.stage.store.finished())
+        self._type_again()
+        self._wait_while_driven(lambda: len(self.stage.store.finished()) > done)
+        return "" if _wake(worker) else "it had gone with its Ray"
+
+    def _spoil_checkpoint(self, blow: Blow) -> str:
+        """Of a job that has yet to go on from it; of the pre-training, where there is none."""
+        self.stage.kill_driver()
+        wait_for(lambda: not processes_of(self.stage.home), 60.0, "a dead driver's Ray to end")
+        finished = self.stage.store.finished()
+        newest = [path for folder in sorted(self.stage.home.glob("checkpoints/*/")) if (path := _newest(folder))]
+        open_ones = [path for path in newest if path.parent.name not in finished]
+        lending = [path for path in newest if (run := finished.get(path.parent.name)) and _lends(run)]
+        victims = open_ones or lending
+        if victims:
+            _spoil(victims[int(blow.pick * len(victims))], blow)
+        self._type_again()
+        return f"{blow.spoiling}, {'of a job begun' if open_ones else 'of the pre-training'}" if victims else "none yet"
+
+    def _cut_store(self, blow: Blow) -> str:
+        server = self.stage.server
+        if server is not None:
+            server.kill()
+            self._while_it_lasts(blow.lasts)
+            server.start()
+            return f"server, {blow.lasts:.0f} s"
+        if not self.stage.store.database.exists():
+            return "not made yet"
+        with closing(sqlite3.connect(self.stage.store.database, timeout=60, isolation_level=None)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            self._while_it_lasts(blow.lasts)
+            connection.execute("ROLLBACK")
+        return f"file, {blow.lasts:.0f} s"
+
+    def _fill_disk(self, blow: Blow) -> str:
+        filler = self.stage.home / "filler"
+        with suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(1 << 16))
+        with suppress(OSError), open(filler, "ab", buffering=0) as file:
+            while True:
+                file.write(b"0" * 512)
+        self._while_it_lasts(blow.lasts)
+        filler.unlink()
+        return f"{blow.lasts:.0f} s"
+
+    def _worker(self, blow: Blow) -> psutil.Process | None:
+        """A worker process; waited for, while Ray starts."""
+        self._wait_while_driven(lambda: bool(self.stage.children(WORKER)))
+        workers = self.stage.children(WORKER)
+        return workers[int(blow.pick * len(workers))] if workers else None
+
+    def _wait_while_driven(self, holds: Callable[[], bool]) -> None:
+        while not holds() and self._goes_on():
+            time.sleep(POLL_SECONDS)
+
+    def _while_it_lasts(self, seconds: float) -> None:
+        """Commands that end meanwhile are typed again, into the same trouble."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self._goes_on():
+            time.sleep(POLL_SECONDS)
+
+
+def _lends(run: Run) -> bool:
+    """Whether others start from its weights."""
+    return "categories" in run.title
+
+
+def _wake(process: psutil.Process) -> bool:
+    try:
+        process.resume()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def _newest(folder: Path) -> Path | None:
+    """The newest checkpoint that a job's latest attempt has published."""
+    pointers = sorted(folder.glob("newest-attempt-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    rows = json.loads(pointers[-1].read_text()) if pointers else []
+    return folder / Path(rows[0]["path"]).name if rows else None
+
+
+def _spoil(path: Path, blow: Blow) -> None:
+    content = bytearray(path.read_bytes())
+    at = int(blow.pick * len(content))
+    if blow.spoiling == "bit flipped":
+        content[at] ^= 1 << int(blow.pick * 8)
+    elif blow.spoiling == "torn":
+        content[at:] = bytes(len(content) - at)  # as a crash of the machine leaves pages that were never written
+    else:
+        del content[at:]
+    path.write_bytes(content)

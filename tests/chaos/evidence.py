@@ -1,0 +1,126 @@
+"""What a round left behind, read past orch: from the database, the files and the list of processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+LAST_CURVE = "train/task_loss"
+CURVES_OF_CLOCKS = frozenset({"train/seconds"})
+NUMBERS_OF_CLOCKS = frozenset({"seconds"})
+
+
+class Run(NamedTuple):
+    key: str
+    title: str
+    status: str
+    state: str
+    attempt: int
+    ended: int | None
+    result: str
+
+
+class Store:
+    """The database behind the tracking store, whoever serves it."""
+
+    def __init__(self, database: Path) -> None:
+        self.database = database
+
+    def ask(self, query: str, *values: str) -> list[tuple[object, ...]]:
+        """Nothing, while the store has not been made."""
+        if not self.database.exists():
+            return []
+        try:
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
+                return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError:  # being made
+            return []
+
+    def runs(self) -> list[Run]:
+        rows: dict[str, dict[str, object]] = {}
+        query = (
+            "SELECT r.run_uuid, r.name, r.status, r.end_time, t.key, t.value FROM runs r JOIN tags t "
+            "ON t.run_uuid = r.run_uuid WHERE t.key IN ('orch.job_key', 'orch.state', 'orch.attempt', 'orch.result')"
+        )
+        for run, name, status, ended, tag, value in self.ask(query):
+            rows.setdefault(str(run), {"name": name, "status": status, "ended": ended})[str(tag)] = value
+        return [
+            Run(
+                key=str(row["orch.job_key"]),
+                title=str(row["name"]),
+                status=str(row["status"]),
+                state=str(row.get("orch.state")),
+                attempt=int(str(row.get("orch.attempt", 0))),
+                ended=row["ended"],  # type: ignore[arg-type]
+                result=str(row.get("orch.result", "")),
+            )
+            for row in rows.values()
+            if "orch.job_key" in row
+        ]
+
+    def finished(self) -> dict[str, Run]:
+        return {run.key: run for run in self.runs() if run.state == "succeeded"}
+
+    def epochs(self) -> int:
+        """Logged by all jobs together."""
+        rows = self.ask("SELECT COUNT(*) FROM metrics WHERE key = ?", LAST_CURVE)
+        return int(str(rows[0][0])) if rows else 0
+
+    def sweep_statuses(self) -> list[str]:
+        sweeps = "SELECT run_uuid FROM tags WHERE key = 'orch.kind' AND value = 'sweep'"
+        query = f"SELECT status FROM runs WHERE run_uuid IN ({sweeps})"
+        return [str(row[0]) for row in self.ask(query)]
+
+    def knows_the_sweep(self) -> bool:
+        return bool(self.ask("SELECT 1 FROM tags WHERE key = 'orch.plan_sha256'"))
+
+    def points(self) -> dict[str, list[tuple[str, int, float]]]:
+        """By job key: name, step and value of every point ever logged, clocks left out."""
+        found: dict[str, list[tuple[str, int, float]]] = {}
+        query = (
+            "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
+            "WHERE t.key = 'orch.job_key' ORDER BY m.key, m.step"
+        )
+        for key, name, step, value in self.ask(query):
+            if name not in CURVES_OF_CLOCKS:
+                found.setdefault(str(key), []).append((str(name), int(str(step)), float(str(value))))
+        return found
+
+
+def weights_digest(checkpoints: Path, run: Run) -> str:
+    """SHA-256 over the final weights and filter statistics; not over the file, which also holds durations."""
+    pointer = json.loads(run.result)["checkpoint"]
+    state = torch.load(checkpoints / run.key / Path(pointer["path"]).name, weights_only=True, map_location="cpu")
+    digest = hashlib.sha256()
+    _feed(digest, {name: value for name, value in state.items() if name in ("network", "filter_losses")})
+    return digest.hexdigest()
+
+
+def _feed(digest: hashlib._Hash, value: object) -> None:
+    if isinstance(value, dict):
+        for name in sorted(value):
+            digest.update(str(name).encode())
+            _feed(digest, value[name])
+    elif isinstance(value, torch.Tensor):
+        digest.update(f"{value.dtype}{tuple(value.shape)}".encode() + value.contiguous().numpy().tobytes())
+    else:
+        digest.update(repr(value).encode())
+
+
+def processes_of(home: Path) -> list[psutil.Process]:
+    """Everything that was started for one ORCH_HOME and still is there."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("ORCH_HOME") == str(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

