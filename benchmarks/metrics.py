@@ -1,8 +1,8 @@
 """What measuring a network costs beside training it: everything that a finished job measures, against training epochs.
 
-An interpretable VGG-16 with 512 filters trains on noise with boxes for parts, one epoch and five's worth of time being
-the yardstick, and is then measured as jobs are: both accuracies, location instability, part interpretability with its
-two forward passes, and where peaks lie. Timed side by side, seconds by the clock on a GPU and of CPU without one.
+An interpretable network (VGG-16 with 512 filters, or any `--backbone`) trains on noise with boxes for parts, one epoch
+being the yardstick, and is then measured as jobs are: both accuracies, location instability, part interpretability with
+its two forward passes, and where peaks lie. Timed side by side, seconds by the clock on a GPU and of CPU without one.
 Targets: measuring within five epochs; part interpretability at most 10 % over the two passes that it needs.
 
     python -m benchmarks.metrics                                        # a GPU: 600 images, 224 px, full width

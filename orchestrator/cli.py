@@ -52,7 +52,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train interpretable CNNs by the grid, and lose nothing.\n\n"
     "A first run: [bold]orch sweep --grid smoke[/bold]. Settings come from ORCH_HOME, ORCH_DATA_ROOT, ORCH_PROFILE, "
-    "ORCH_TRACKING_URI and ORCH_RAY_ADDRESS.\n\n"
+    "ORCH_TRACKING_URI, ORCH_RAY_ADDRESS and ORCH_STORE_PATIENCE_MINUTES. Every command takes --debug, for a "
+    "traceback.\n\n"
     "Exit codes: 0 all done, 1 some jobs failed, 2 bad usage or spec, 3 bad data or weights, 4 store, 5 too few "
     "resources, 6 sweep is driven elsewhere, 70 a defect, 130 interrupted.",
 )
@@ -144,7 +145,10 @@ def status(
     all_jobs: Annotated[bool, typer.Option("--all", help="List every job, of however large a sweep.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the sweeps of the store, or the jobs of one."""
+    """Show the sweeps of the store, or the jobs of one.
+
+    orch status smoke-laptop --watch
+    """
     settings = Settings()
     while True:
         if sweep is None:
@@ -202,7 +206,10 @@ def show(job: Job, json: Json = False) -> None:
 def ui(
     port: Annotated[int, typer.Option(help="Another one is taken where this is busy.")] = 5000, json: Json = False
 ) -> None:
-    """Open MLflow's UI on the store, until Ctrl-C."""
+    """Open MLflow's UI on the store, until Ctrl-C.
+
+    orch ui --port 5001
+    """
     service.serve_ui(
         Settings(), port, lambda pages: render.show(render.ui_json(pages) if json else render.ui_text(pages))
     )
@@ -210,7 +217,10 @@ def ui(
 
 @grids_app.command("list")
 def grid_list(json: Json = False) -> None:
-    """List the built-in grids and their axes."""
+    """List the built-in grids and their axes.
+
+    orch grid list
+    """
     grids = [find_grid(name) for name in GRIDS]
     render.show(render.grids_json(grids) if json else render.grids_text(grids))
 

@@ -71,8 +71,8 @@ def prepare(
 def show(
     category: Category = None,
     out: Annotated[Path, typer.Option(help="The picture to write.")] = Path("contact_sheet.png"),
-    per_category: Annotated[int, typer.Option(min=1, max=40)] = 8,
-    size: Annotated[int, typer.Option(min=48, max=512, help="Pixels.")] = 128,
+    per_category: Annotated[int, typer.Option(min=1, max=40, help="Pictures of each category.")] = 8,
+    size: Annotated[int, typer.Option(min=48, max=512, help="Side of each picture in pixels.")] = 128,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:

@@ -201,13 +201,17 @@ class Driver:
             self._cancelling[key] = reason
             self.pool.interrupt(slot)
         waiting = [key for key in keys if self._board[key].state in (_S.QUEUED, _S.REQUEUED)]
-        cancel_waiting(
+        done = cancel_waiting(
             self.ledger, self.claims, [self._specs[key] for key in waiting], self.sweep, reason, now,
             self.driver_is_alive, even_new=reason is StopReason.CANCELLED_BY_USER,
         )  # fmt: skip
         for key in waiting:
-            self._board[key] = replace(self._board[key], state=_S.CANCELLED)
-        self.display.say(f"Cancelled by the user: {len(waiting)} waiting and {len(slots)} running jobs.")
+            if self._specs[key].title in done.elsewhere:
+                self._look_again(key, now)
+            else:
+                self._board[key] = replace(self._board[key], state=_S.CANCELLED)
+        stopped = len(waiting) - len(done.elsewhere)
+        self.display.say(f"Cancelled by the user: {stopped} waiting and {len(slots)} running jobs.")
 
     def _is_over(self) -> bool:
         return not self._running if self._stopping else scheduler.is_over(self._board)
@@ -216,7 +220,8 @@ class Driver:
         """What a dead driver left as running is put back before anything else, so that the store tells the truth."""
         for job in self.planned:
             if job.status is PlanStatus.LOST and self.claims.take_job(job.spec.key):
-                if self.ledger.get(job.spec.key).state is _S.RUNNING:
+                now = self.ledger.get(job.spec.key)
+                if now.state is _S.RUNNING and job.record is not None and now.attempt == job.record.attempt:
                     self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
                 self.claims.release_job(job.spec.key)
 

@@ -98,8 +98,8 @@ def _grid_advice(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec]) -> str:
     sets = _departures(stored, jobs)
     command = _command(stored, grid, jobs, sets or {}, name)
     if sets is None:
-        command += f" (with this sweep's own axes: in a sweep file that begins `grid: {grid}`)"
-    return f"What was never part of it, beside what is finished and not repeated: {command}; then: orch report {name}"
+        command += f" (its jobs differ among themselves: put its axes in a sweep file that begins `grid: {grid}`)"
+    return f"To run what was never part of it (finished jobs are not repeated): {command}; then: orch report {name}"
 
 
 def _command(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec], sets: Tree, name: str) -> str:

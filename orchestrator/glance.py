@@ -6,7 +6,6 @@ database is not as expected, nothing is guessed; the ledger then reads the same 
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
@@ -21,7 +20,7 @@ from orchestrator.records import JobRecord, JobRun, StoredPlan, SweepRecord
 from orchestrator.settings import Settings
 from orchestrator.store import BUSY_SECONDS, EXPERIMENT
 from orchestrator.storeversion import check_database
-from orchestrator.tagged import JOB_TAGS, PLAN_FILE, PLAN_TAG, SWEEP_TAGS, job_record, sweep_record, unusable_plan
+from orchestrator.tagged import JOB_TAGS, PLAN_FILE, SWEEP_TAGS, job_record, read_plan, sweep_record, unusable_plan
 from schemas.errors import StoreError
 
 _RUNS = """
@@ -117,11 +116,8 @@ def _job_run(row: _Row) -> JobRun:
 def _read_plan(row: _Row) -> StoredPlan:
     parts = urlsplit(row.artifacts)
     path = Path(unquote(parts.path) if parts.scheme == "file" else row.artifacts) / PLAN_FILE
-    name = row.tags["orch.sweep"]
     try:
         content = path.read_bytes()
     except OSError:
-        raise unusable_plan(name, row.artifacts, "gone") from None
-    if hashlib.sha256(content).hexdigest() != row.tags[PLAN_TAG]:
-        raise unusable_plan(name, row.artifacts, "damaged")
-    return StoredPlan.model_validate_json(content)
+        raise unusable_plan(row.tags["orch.sweep"], row.artifacts, "gone") from None
+    return read_plan(content, row.tags, row.artifacts)

@@ -25,7 +25,7 @@ from orchestrator.ledger import (
 )
 from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from orchestrator.store import EXPERIMENT, reaching
-from orchestrator.tagged import PLAN_FILE, PLAN_TAG, job_record, sweep_record, unusable_plan
+from orchestrator.tagged import PLAN_FILE, PLAN_TAG, job_record, read_plan, sweep_record, unusable_plan
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -243,9 +243,7 @@ class MlflowLedger:
             if PLAN_FILE not in [file.path for file in self.client.list_artifacts(run.info.run_id)]:
                 raise unusable_plan(run.data.tags["orch.sweep"], run.info.artifact_uri, "gone")
             content = Path(self.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_bytes()
-        if hashlib.sha256(content).hexdigest() != run.data.tags[PLAN_TAG]:
-            raise unusable_plan(run.data.tags["orch.sweep"], run.info.artifact_uri, "damaged")
-        return StoredPlan.model_validate_json(content)
+        return read_plan(content, run.data.tags, run.info.artifact_uri)
 
     # -- MLflow -------------------------------------------------------------------------------------------------
 

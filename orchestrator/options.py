@@ -57,7 +57,7 @@ Category = Annotated[
     typer.Option(help="Only these, such as cat,cow or voc_part/cat.", autocompletion=complete_category),
 ]
 Backbone = Annotated[
-    list[str] | None, typer.Option(help="alexnet, vgg_m, vgg_s, vgg16.", autocompletion=complete_backbone)
+    list[str] | None, typer.Option(help=f"{', '.join(DOMAINS[BACKBONE_FIELD])}.", autocompletion=complete_backbone)
 ]
 VariantName = Annotated[
     list[str] | None, typer.Option("--variant", help="ordinary, interpretable.", autocompletion=complete_variant)

@@ -23,7 +23,6 @@ from orchestrator.request import SweepRequest, define
 from orchestrator.selection import Which, find_jobs, one_job
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import Liveness, OpenPool, SweepReport, SweepRun, open_ray_pool
-from orchestrator.tables import ResultTable, result_table
 from schemas.errors import Interrupted, SpecError, StoreError, SweepIncomplete
 from schemas.sweep import Resources
 
@@ -111,8 +110,7 @@ def run_sweep(
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs)
-        put_back(settings, ledger, planned.name, Which(cancelled_with_sweep=True), WALL)
-    return SweepRun(settings, _with_workers(stored, workers), display, open_pool=open_pool).execute()
+    return _run(settings, ledger, _with_workers(stored, workers), display, open_pool, Which(cancelled_with_sweep=True))
 
 
 def resume_sweep(
@@ -124,8 +122,20 @@ def resume_sweep(
     record = known_sweep(ledger, name)
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Start it again with `orch sweep`.")
-    put_back(settings, ledger, name, Which(failed=failed, cancelled_with_sweep=True), WALL)
-    return SweepRun(settings, _with_workers(record.plan, workers), display, open_pool).execute()
+    again = Which(failed=failed, cancelled_with_sweep=True)
+    return _run(settings, ledger, _with_workers(record.plan, workers), display, open_pool, again)
+
+
+def _run(
+    settings: Settings, ledger: Ledger, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
+) -> SweepReport:
+    """Put ended jobs back and run the sweep; a sweep that is refused has none put back."""
+
+    def prepare() -> None:
+        if ledger.sweep(stored.name) is not None:
+            put_back(settings, ledger, stored.name, again, WALL)
+
+    return SweepRun(settings, stored, display, open_pool).execute(prepare)
 
 
 def list_sweeps(settings: Settings) -> list[SweepStatus]:
@@ -140,11 +150,6 @@ def sweep_status(settings: Settings, name: str) -> SweepStatus:
     ledger = open_reader(settings)
     record = known_sweep(ledger, name)
     return status_of(record, ledger.jobs(), Liveness(ledger))
-
-
-def sweep_table(status: SweepStatus) -> ResultTable:
-    upstream = status.record.plan.upstream_keys if status.record.plan else frozenset()
-    return result_table([job.record for job in status.jobs if job.record], upstream)
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False) -> SweepTables:

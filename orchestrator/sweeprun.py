@@ -116,9 +116,14 @@ class SweepRun:
     open_pool: OpenPool = open_ray_pool
     stop: StopRequest = field(default_factory=StopRequest)
 
-    def execute(self) -> SweepReport:
+    def execute(self, prepare: Callable[[], None] = lambda: None) -> SweepReport:
+        """
+        Args:
+            prepare: what is to be done first, once nothing of this machine stands against the run.
+        """
         started = time.time()
         self._refuse_early()
+        prepare()
         claims = Claims(self.settings.lock_dir)
         with claims.sweep(self.stored.name, started) as lease, self.stop.listening():
             ledger = self._open_ledger()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from collections.abc import Callable, Mapping
 
 from pydantic import ValidationError
@@ -42,26 +42,53 @@ def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
             driven_by=tags.get("orch.driven_by", ""),
             threads=int(tags.get("orch.threads", 0)),
         )
-    except (KeyError, ValueError, ValidationError, json.JSONDecodeError) as error:
-        raise StoreError(
-            f"Run {run_id} of the store was not written by this version of orch ({error!r}). "
-            "Delete it in the UI, or set ORCH_HOME to another store."
-        ) from error
+    except (KeyError, ValueError) as error:
+        raise _unreadable(run_id, error) from error
 
 
 def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], StoredPlan]) -> SweepRecord:
     """
     Args:
         read_plan: fetches the plan; only called where a tag vouches for one.
+
+    Raises:
+        StoreError: the tags are not those of a sweep.
     """
     lease = tags.get("orch.lease")
-    return SweepRecord(
-        name=tags["orch.sweep"],
-        run_id=run_id,
-        started_at=float(tags["orch.started_at"]),
-        read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
-        lease=Lease.model_validate_json(lease) if lease else None,
+    try:
+        return SweepRecord(
+            name=tags["orch.sweep"],
+            run_id=run_id,
+            started_at=float(tags["orch.started_at"]),
+            read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
+            lease=Lease.model_validate_json(lease) if lease else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise _unreadable(run_id, error) from error
+
+
+def _unreadable(run_id: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"Run {run_id} of the store was not written by this version of orch ({error!r}). "
+        "Mend its tags or delete it in `orch ui`, or set ORCH_HOME to another store."
     )
+
+
+def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> StoredPlan:
+    """
+    Args:
+        artifacts: where the plan's file lies.
+
+    Raises:
+        StoreError: it is not what the sweep's tag vouches for, or of another version.
+    """
+    name = tags["orch.sweep"]
+    if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
+        raise unusable_plan(name, artifacts, "damaged")
+    try:
+        return StoredPlan.model_validate_json(content)
+    except ValidationError as error:
+        raise unusable_plan(name, artifacts, "of another version of orch") from error
 
 
 def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:

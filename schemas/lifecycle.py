@@ -38,7 +38,6 @@ class StopReason(StrEnum):
     BAD_DATA = "bad_data"
     BAD_SPEC = "bad_spec"
     CODE_RAISED = "code_raised"
-    UPSTREAM_FAILED = "upstream_failed"
     INTERRUPTED = "interrupted"
     RESULTS_LOST = "results_lost"
     """It had succeeded, but `orch fsck` found its files gone or damaged."""

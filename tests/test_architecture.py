@@ -6,6 +6,8 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,18 @@ def test_every_file_says_in_a_sentence_what_it_decides(package: str) -> None:
     for path in (ROOT / package).rglob("*.py"):
         source = path.read_text()
         assert not source.strip() or ast.get_docstring(ast.parse(source)), path.relative_to(ROOT)
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    """What another library happens to bring along may go with its next version."""
+    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    declared = {re.split(r"[^\w-]", line)[0].lower().replace("_", "-") for line in lines}
+    brought_by = packages_distributions()
+    for package in MAY_IMPORT:
+        for path in (ROOT / package).rglob("*.py"):
+            for name in imported_roots(path) - set(MAY_IMPORT) - sys.stdlib_module_names:
+                makers = {maker.lower().replace("_", "-") for maker in brought_by[name]}
+                assert makers & declared, f"{name}, which {path.relative_to(ROOT)} imports"
 
 
 def test_every_test_that_a_guarantee_names_exists() -> None:

@@ -57,10 +57,6 @@ class JobWorker:
         """End this job at its next batch, checkpoint saved, if it is the one that runs or comes next."""
         self._interrupted = job_key
 
-    def ping(self) -> str:
-        """Answers once everything is loaded."""
-        return "ready"
-
     def _note(self, progress: Progress) -> None:
         self._progress = progress
 

@@ -16,7 +16,6 @@ from interp_model.attribution import Contributions, contributions
 from interp_model.mask import peak_index
 from interp_model.network import Network, to_input
 from interp_model.occlusion import lost_where, occluder_for, occlusion_drop
-from schemas.categories import BY_ID
 from schemas.errors import DataError, SpecError
 from schemas.job import JobSpec
 from workers.canvas import Floats
@@ -106,7 +105,7 @@ def explain(
     fields = _fields(network, image_13SS[0], order[:SHOWN])
     maps_FHW = output.maps[network.top_layer][0]
     filters = [_says(network, f, found, maps_FHW, box, places.get(f, ""), fields.get(f)) for f in order]
-    labels = [BY_ID[name].label for name in spec.data.categories]
+    labels = spec.output_labels
     probabilities = dict(zip(labels, probability_O.tolist(), strict=True))
     return Explanation(
         spec=spec,
@@ -130,10 +129,12 @@ def _probabilities(logit_O: Tensor, spec: JobSpec) -> Tensor:
 def _chosen(spec: JobSpec, category: str | None, probability_O: Tensor) -> int:
     if category is None:
         return int(probability_O.argmax())
-    if category not in spec.data.categories:
-        known = ", ".join(spec.data.categories)
-        raise SpecError(f"{spec.title} has no output for {category}. It tells apart: {known}. Name one of them.")
-    return spec.data.categories.index(category)
+    known = spec.data.categories if spec.data.labels == "categories" else spec.output_labels
+    if category not in known:
+        raise SpecError(
+            f"{spec.title} has no output for {category}. It tells apart: {', '.join(known)}. Name one of them."
+        )
+    return known.index(category)
 
 
 def _decision(spec: JobSpec, probabilities: Mapping[str, float]) -> str:

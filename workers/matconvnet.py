@@ -23,7 +23,7 @@ from interp_model.backbones import BACKBONES, Conv, Pool
 from interp_model.weights import LayerFit, kernel_for_our_input, state_key
 from schemas.errors import WeightsError
 from schemas.job import BackboneName
-from workers.matcells import read_mat
+from workers.matlab import read_mat
 
 IMAGENET_CLASSES = 1000
 
@@ -50,7 +50,13 @@ def read_matconvnet(path: Path, backbone: BackboneName) -> MatConvNetFile:
     Raises:
         WeightsError: no MAT file, cut short, or none of a SimpleNN; or its input is not bytes.
     """
-    content = read_mat(path)
+    try:
+        content = read_mat(path)
+    except (OSError, ValueError) as error:
+        raise WeightsError(
+            f"{path} is a broken MATLAB file, or of another version ({error}). Download or copy it again; in MATLAB, "
+            "`save -v7` or `-v7.3` writes one that can be read."
+        ) from error
     layers = content.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, Mapping) and "type" in layer for layer in layers):
         kind = "a DagNN" if "params" in content or "vars" in content else "no network"

@@ -13,11 +13,11 @@ from torch import Tensor
 from interp_model.backbones import BACKBONES
 from interp_model.weights import LayerFit, check_layers, compare_layers, expected_shapes, state_key, to_our_names
 from schemas.errors import WeightsError
-from schemas.job import BackboneName, JobSpec
+from schemas.job import BackboneName, JobSpec, RandomWeights
 from schemas.results import CheckpointPointer
 from schemas.weights import Provenance, WeightsFormat
 from workers.checkpoint import load_checkpoint
-from workers.evaluate import IMAGES_ARE
+from workers.evaluate import IMAGES_ARE, starting_weights
 from workers.weights import FILE_ENDINGS, NETWORK, read_weights_file
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -107,6 +107,8 @@ def import_job(spec: JobSpec, checkpoint: CheckpointPointer) -> tuple[dict[str, 
     """
     state = load_checkpoint(checkpoint, spec.key)[NETWORK]
     label = f"job {spec.key} on {IMAGES_ARE[spec.data.images]}"
+    if not isinstance(spec.weights, RandomWeights):  # its numbers learned from that too
+        label += f", from {starting_weights(spec)}"
     model = spec.model
     return _accepted(
         Foreign("job", state, label), model.backbone, model.width, source=spec.title, sha256=checkpoint.sha256

@@ -198,6 +198,16 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], words
     assert "Usage" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_an_example_json_and_a_word_on_each_option(words: list[str]) -> None:
+    command: Any = typer.main.get_command(cli.app)
+    for word in words:
+        command = command.commands[word]
+    assert re.search(rf"^ *orch {' '.join(words)}\b", command.help, re.MULTILINE)
+    assert "--json" in [name for option in command.params for name in option.opts]
+    assert [option.name for option in command.params if not option.help and option.name != "help"] == []
+
+
 def test_help_lists_what_a_person_needs_first_and_forgets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     listed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if re.match(r"│ [a-z]", line)]

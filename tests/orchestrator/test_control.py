@@ -261,6 +261,25 @@ def test_a_job_cancelled_while_it_runs_ends_alone(bench: Bench) -> None:
     ]
 
 
+def test_a_job_that_another_driver_runs_is_not_cancelled_and_its_end_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, tick = Claims(bench.settings.lock_dir), bench.tick
+    assert other.take_job(INTERPRETABLE.key)
+
+    def until_the_other_lets_go() -> float:
+        if bench.time > 150:
+            other.release_all()
+        return tick()
+
+    monkeypatch.setattr(bench, "tick", until_the_other_lets_go)
+    pool = ScriptedPool()
+    pool.on_start = asks(bench, "cancel", INTERPRETABLE.key)
+    bench.driver(pool).run()
+    assert pool.started[-1] == INTERPRETABLE.title
+    assert bench.states[2] == (S.SUCCEEDED, R.FINISHED)
+
+
 def test_a_cancelled_sweep_comes_back_by_resume_and_a_cancelled_job_does_not(bench: Bench) -> None:
     pool = ScriptedPool()
     pool.held, pool.on_start = ORDINARY.title, asks(bench, "cancel")

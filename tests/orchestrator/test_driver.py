@@ -269,6 +269,20 @@ def test_what_a_dead_driver_left_running_is_requeued_and_finished(bench: Bench) 
     assert bench.ledger.get(JOBS[0].key).attempt == 2
 
 
+def test_a_lost_job_that_another_driver_took_up_while_workers_started_is_left_to_it(bench: Bench) -> None:
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(JOBS[0], "s", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    driver = bench.driver(ScriptedPool())
+    for state in (S.REQUEUED, S.QUEUED, S.RUNNING):
+        bench.ledger.move(JOBS[0].key, state, 1.0, facts={"sweep": "other"})
+    bench.alive.add("other")
+    driver.stop.asked = True
+    driver.run()
+    record = bench.ledger.get(JOBS[0].key)
+    assert (record.state, record.attempt, record.driven_by) == (S.RUNNING, 2, "other")
+
+
 def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Bench) -> None:
     bench.alive.add("other")
     bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from orchestrator.glance import glance
 from orchestrator.mlflow_ledger import MlflowLedger
 from orchestrator.records import Lease, StoredPlan
 from orchestrator.settings import Settings
+from orchestrator.tagged import PLAN_TAG
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -81,6 +83,39 @@ def test_a_plan_that_was_damaged_is_refused(settings: Settings) -> None:
             _ = seen.sweeps()[0].plan
     finally:
         file.write_bytes(content)
+
+
+def test_a_plan_that_a_later_version_wrote_is_refused_by_both_readers(settings: Settings) -> None:
+    (file,) = settings.root.glob("artifacts/*/artifacts/plan.json")
+    content, shown = file.read_bytes(), _ledger(settings)
+    later = json.dumps(json.loads(content) | {"jobs": "see elsewhere"}).encode()
+    run_id = shown.sweeps()[0].run_id
+    file.write_bytes(later)
+    shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(later).hexdigest())
+    try:
+        seen = glance(settings)
+        assert seen is not None
+        for reader in (seen, shown):
+            with pytest.raises(StoreError, match="of another version of orch"):
+                _ = reader.sweeps()[0].plan
+    finally:
+        file.write_bytes(content)
+        shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(("tag", "value"), [("orch.started_at", "yesterday"), ("orch.lease", "mine")])
+def test_a_sweep_whose_tags_were_edited_is_refused_by_both_readers(settings: Settings, tag: str, value: str) -> None:
+    shown = _ledger(settings)
+    run_id = shown.sweeps()[0].run_id
+    before = shown.client.get_run(run_id).data.tags[tag]
+    shown.client.set_tag(run_id, tag, value)
+    try:
+        with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
+            glance(settings)
+        with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
+            shown.sweeps()
+    finally:
+        shown.client.set_tag(run_id, tag, before)
 
 
 def test_a_plan_of_an_earlier_version_has_its_names_found_out() -> None:

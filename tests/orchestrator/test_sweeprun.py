@@ -92,6 +92,13 @@ def test_a_failure_is_reported_and_tried_again_only_on_request(bench: Bench) -> 
     assert bench.pool.started == [f"{ORDINARY} seed 3"]
 
 
+def test_a_run_that_is_refused_puts_no_failed_job_back(bench: Bench) -> None:
+    bench.sweep("refused", seed=8, script={ORDINARY: [StopReason.DIVERGED]})
+    with pytest.raises(ResourceError, match="9999 workers"):
+        service.resume_sweep(bench.settings, "refused", bench.display, workers=9999, failed=True)
+    assert service.sweep_status(bench.settings, "refused").counts == {"done": 2, "failed": 1}
+
+
 def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
     def break_off(order: WorkOrder) -> None:
         raise KeyboardInterrupt

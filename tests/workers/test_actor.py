@@ -26,10 +26,8 @@ def order(store: Store, new_run: Callable[[], str], tmp_path: Path) -> WorkOrder
     return WorkOrder(spec=toy_spec(), run_id=new_run(), attempt=3, tracking_uri=store.uri, **folders)
 
 
-def test_a_worker_without_a_job_is_ready_and_has_no_progress() -> None:
-    worker = JobWorker()
-    assert worker.ping() == "ready"
-    assert worker.progress() is None
+def test_a_worker_without_a_job_has_no_progress() -> None:
+    assert JobWorker().progress() is None
 
 
 def test_progress_is_what_the_job_said_last(order: WorkOrder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,18 @@ def test_any_answer_of_several_can_be_explained(loss: str) -> None:
         explained(spec, category="voc_part/cow")
 
 
+def test_an_answer_among_species_is_named_by_species() -> None:
+    spec = toy_spec(
+        "ordinary", loss="softmax", data__categories=("cub200/bird",), data__images="photographs",
+        data__labels="species", data__label_names=("001.Gull", "002.Wren", "003.Tern"),
+    )  # fmt: skip
+    found = explained(spec)
+    assert list(found.probabilities) == ["001.Gull", "002.Wren", "003.Tern"]
+    assert found.label == max(found.probabilities, key=found.probabilities.__getitem__)
+    with pytest.raises(SpecError, match=r"001\.Gull, 002\.Wren, 003\.Tern"):
+        explained(spec, category="cub200/bird")
+
+
 @pytest.mark.parametrize("box", [BOX, Box(0, 0, 130, 9), Box(0, 0, 9, 90)])
 def test_the_picture_names_every_share(tmp_path: Path, box: Box) -> None:
     found = explained(toy_spec(), box=box)

@@ -20,7 +20,7 @@ from interp_model.network import build_network, to_input
 from interp_model.weights import load_state_into
 from schemas.errors import WeightsError
 from schemas.job import BackboneName, ModelSpec
-from workers.matcells import read_mat
+from workers.matlab import read_mat
 from workers.weightimport import import_weights, verify_weights
 
 DATA = Path(os.environ.get("ORCH_TEST_DATA") or Path(__file__).parents[2].parent / "shared/data")

@@ -95,6 +95,13 @@ def test_what_a_job_learned_can_be_kept(tmp_path: Path) -> None:
     assert (provenance.label, provenance.width) == (f"job {spec.key} on generated animals", TOY_WIDTH)
 
 
+def test_what_a_job_started_from_stays_in_the_label_of_its_weights(tmp_path: Path) -> None:
+    spec = toy_spec("ordinary", weights=FileWeights(path="edges.safetensors", sha256="0", label="an edge detector"))
+    pointer = CheckpointStore(tmp_path, spec.key).save(4, {"network": toy_network(spec).state_dict()})
+    _, provenance = import_job(spec, pointer)
+    assert provenance.label == f"job {spec.key} on generated animals, from an edge detector"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -101,7 +101,8 @@ def write_mat73(path: Path, layers: Layers, *, side: int = 224, image: bool = Tr
         put(file, "layers", cell(*layers))
         put(file, "meta", {"normalization": normalization(side, image=image), "classes": classes(3)})
     with open(path, "r+b") as raw:
-        raw.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan 01 00:00:00 2018 HDF5 schema 1.00 .")
+        says = b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Mon Jan 01 00:00:00 2018 HDF5 schema 1.00 ."
+        raw.write(says.ljust(124) + bytes([0, 2]) + b"IM")
     return path
 
 

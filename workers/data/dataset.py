@@ -6,7 +6,7 @@ Legend: N pictures of a split, B of a batch, S side of the square, K landmarks, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -154,7 +154,25 @@ def load_job_data(
     # A photograph may show animals of two categories, and each category is split on its own.
     tested = {picture.photograph for picture in test}
     train = [picture for picture in train if picture.photograph not in tested]
+    _check_sides(data, {"train on": train, "test on": test, "measure filters on": measured})
     return _lay_out(data, digest, train, test, measured)
+
+
+def _check_sides(data: DataSpec, sides: Mapping[str, list[_Picture]]) -> None:
+    """
+    Raises:
+        DataError: the split leaves a side without a category's images, or an accuracy without negatives.
+    """
+    for use, pictures in sides.items():
+        found = {picture.category for picture in pictures if picture.is_positive}
+        lacking = [f"images of {category}" for category in data.categories if category not in found]
+        if data.is_single and use != "measure filters on" and all(picture.is_positive for picture in pictures):
+            lacking.append("negatives")
+        if lacking:
+            raise DataError(
+                f"`data.split: {data.split}` leaves no {', no '.join(lacking)} to {use}. "
+                "Choose another split (`even`, or `seeded` with another `data.split_seed`), or add photographs."
+            )
 
 
 def _lay_out(

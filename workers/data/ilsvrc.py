@@ -13,12 +13,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.categories import CATEGORIES
 from schemas.errors import DataError
 from workers.data.crops import is_large_enough
-from workers.data.matfile import Struct, Value, number, numbers, read_structs, structs, text
 from workers.data.parsed import parsed
 from workers.data.records import Box, Flaw, Point, Record
+from workers.matlab import Struct, numbers, read_mat, structs, text
 
 LANDMARK_OF_PART = {1: "head", 2: "frontal_legs"}
 _SIDE = 224.0
@@ -192,21 +195,21 @@ def _mats(files: list[Path], key: str, cache_dir: Path | None) -> dict[int, _Obj
 def _read_truth(path: Path) -> list[Any]:
     """Objects on which this part is marked, the first instance of it: number, photograph, box, share of the box."""
     try:
-        rows = [row for element in read_structs(path, "truth") for row in _truth_row(element)]
-    except (KeyError, OSError, ValueError) as error:
+        rows = [row for element in _elements(path, "truth") for row in _truth_row(element)]
+    except (IndexError, KeyError, OSError, ValueError) as error:
         return [[], repr(error)]
     return [rows, ""]
 
 
 def _truth_row(element: Struct) -> list[Any]:
-    centres = numbers(element["pHW_center"])
+    centres = _numbers(element["pHW_center"])
     if not centres.size:
         return []
     found = structs(element["obj"])[0]  # as many as the part has instances, all the same
     name = text(found["filename"])
     share_y, share_x = centres[:2, 0] / _SIDE
     image = name if Path(name).suffix else f"{name}.JPEG"
-    return [[int(number(found["ID"])), image, list(_box_of(found["bndbox"])), [float(share_y), float(share_x)]]]
+    return [[int(_number(found["ID"])), image, list(_box_of(found["bndbox"])), [float(share_y), float(share_x)]]]
 
 
 def _samples(path: Path, last: int, cache_dir: Path | None) -> dict[int, _Object]:
@@ -222,22 +225,42 @@ def _samples(path: Path, last: int, cache_dir: Path | None) -> dict[int, _Object
 
 def _read_samples(path: Path) -> list[Any]:
     try:
-        samples = read_structs(path, "samples")
+        samples = _elements(path, "samples")
         return [[list(_box_of(structs(sample["obj"])[0]["bndbox"])) for sample in samples], ""]
     except (IndexError, KeyError, OSError, ValueError) as error:
         return [[], repr(error)]
 
 
-def _box_of(bndbox: Value) -> Box:
+def _box_of(bndbox: Any) -> Box:
     (corners,) = structs(bndbox)
-    return _box(*(number(corners[name]) for name in ("xmin", "ymin", "xmax", "ymax")))
+    return _box(*(_number(corners[name]) for name in ("xmin", "ymin", "xmax", "ymax")))
+
+
+def _elements(path: Path, variable: str) -> list[Struct]:
+    """A variable that is a struct array."""
+    found = read_mat(path, [variable])
+    if not isinstance(found.get(variable), dict | list):
+        raise ValueError(f"no struct array `{variable}`")
+    return structs(found[variable])
+
+
+def _numbers(value: Any) -> NDArray[np.float64]:
+    """The value as doubles; the authors write some as text (`int2str`) and some as bytes, whose sums would wrap."""
+    if isinstance(value, str):
+        return np.array(value.split(), dtype=np.float64)
+    return numbers(value).astype(np.float64)
+
+
+def _number(value: Any) -> float:
+    (only,) = _numbers(value).ravel()
+    return float(only)
 
 
 # -- both ---------------------------------------------------------------------------------------------------------
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Box:
-    if right <= left or bottom <= top:
+    if not (right > left and bottom > top):  # NaN is neither more nor less
         raise ValueError(f"a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is empty")
     return Box(left, top, right + 1, bottom + 1)
 

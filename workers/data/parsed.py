@@ -27,7 +27,8 @@ def parsed(kind: str, paths: Sequence[Path], parse: Callable[[Path], Any], cache
 
     Args:
         kind: of the files and of `parse`, with its version: another parser needs another name.
-        parse: gives what JSON can hold, unchanged by a round trip; its errors are its own business to return.
+        parse: gives a list of what JSON can hold, unchanged by a round trip. Its last element says why the file cannot
+            be read, and is empty where it can; a file that cannot is never remembered.
     """
     known = _KNOWN.setdefault(kind, {})
     if cache_dir is not None and (kind, cache_dir) not in _ON_DISK:
@@ -36,15 +37,18 @@ def parsed(kind: str, paths: Sequence[Path], parse: Callable[[Path], Any], cache
         _ON_DISK[kind, cache_dir] = len(stored)
     stamps = {path: _stamp(path) for path in paths}
     missing = [path for path in stamps if known.get(str(path), ((-1, -1), None))[0] != stamps[path]]
+    fresh: dict[Path, Any] = {}
     if missing:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for path, said in zip(missing, pool.map(parse, missing), strict=True):
-                known[str(path)] = (stamps[path], said)
+            fresh = dict(zip(missing, pool.map(parse, missing), strict=True))
+    # A file may become readable (its permissions, its disk) without a change of size or time.
+    readable = {str(path): (stamps[path], said) for path, said in fresh.items() if not said[-1]}
+    known.update(readable)
     # Also what was parsed before the cache was made: planning makes no folders.
-    if cache_dir is not None and (missing or _ON_DISK[kind, cache_dir] != len(known)):
+    if cache_dir is not None and (readable or _ON_DISK[kind, cache_dir] != len(known)):
         _save(cache_dir / FOLDER / f"{kind}.json", known)
         _ON_DISK[kind, cache_dir] = len(known)
-    return [known[str(path)][1] for path in paths]
+    return [fresh[path] if path in fresh else known[str(path)][1] for path in paths]
 
 
 def _stamp(path: Path) -> _Stamp:
@@ -57,9 +61,9 @@ def _stamp(path: Path) -> _Stamp:
 
 def _load(path: Path) -> dict[str, tuple[_Stamp, Any]]:
     """It only saves time: a damaged one is dropped and written anew."""
-    with contextlib.suppress(OSError, ValueError, TypeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, LookupError):
         stored = json.loads(path.read_text(encoding="utf-8"))
-        return {name: ((size, mtime), said) for name, (size, mtime, said) in stored.items()}
+        return {name: ((size, mtime), said) for name, (size, mtime, said) in stored.items() if not said[-1]}
     return {}
 
 

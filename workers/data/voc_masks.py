@@ -5,7 +5,6 @@ Legend: H height and W width of the photograph.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -18,6 +17,7 @@ from schemas.categories import CATEGORIES, Category
 from schemas.errors import DataError
 from workers.data.parsed import parsed
 from workers.data.records import Box, Point, Record
+from workers.matlab import Struct, numbers, read_mat, structs, text
 
 Mask = NDArray[np.bool_]
 
@@ -78,8 +78,8 @@ def read_objects(path: Path, category: Category) -> list[MaskedObject]:
         DataError: the file is not one of Pascal VOC Part.
     """
     try:
-        return [_object(found, category) for found in _objects(path) if _text(found["class"]) == category.key]
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+        return [_object(found, category) for found in _objects(path) if text(found["class"]) == category.key]
+    except (KeyError, OSError, TypeError, ValueError) as error:
         raise unreadable(path, repr(error)) from error
 
 
@@ -102,10 +102,10 @@ def _summarise(path: Path) -> list[Any]:
     try:
         for number, found in enumerate(_objects(path), start=1):
             height, width = _mask(found).shape
-            if (category := _ANIMALS.get(_text(found["class"]))) is not None:
+            if (category := _ANIMALS.get(text(found["class"]))) is not None:
                 box, landmarks, _ = _object(found, category)
                 rows.append([category.key, number, list(box), {name: list(at) for name, at in landmarks.items()}])
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, OSError, TypeError, ValueError) as error:
         return [0, 0, [], repr(error)]
     return [width, height, rows, ""]
 
@@ -137,21 +137,15 @@ def part_map(record: Record, category: Category, shape: tuple[int, int]) -> NDAr
     return best.parts_HW
 
 
-def _objects(path: Path) -> list[Any]:
-    from scipy.io import loadmat  # slow to import, and most jobs read no masks
-    from scipy.io.matlab import MatReadError
-
-    try:
-        return list(loadmat(path)["anno"][0, 0]["objects"].ravel())
-    except (OSError, MatReadError, zlib.error, NotImplementedError) as error:  # the last of MATLAB 7.3's own format
-        raise ValueError(str(error)) from error
+def _objects(path: Path) -> list[Struct]:
+    return structs(read_mat(path, ["anno"])["anno"]["objects"])
 
 
-def _object(found: Any, category: Category) -> MaskedObject:
+def _object(found: Struct, category: Category) -> MaskedObject:
     silhouette = _mask(found)
     masks: dict[str, Mask] = {}
-    for part in found["parts"].ravel():
-        name = _text(part["part_name"])
+    for part in structs(found["parts"]):
+        name = text(part["part_name"])
         if name not in _KNOWN_PARTS:
             raise ValueError(f"{name!r} is no part of an animal there")
         masks[name] = _mask(part)
@@ -166,12 +160,8 @@ def _object(found: Any, category: Category) -> MaskedObject:
     return MaskedObject(_box(silhouette), {name: _centre(mask) for name, mask in seen.items()}, parts_HW)
 
 
-def _text(value: Any) -> str:
-    return str(value.item())
-
-
-def _mask(found: Any) -> Mask:
-    mask = np.asarray(found["mask"])
+def _mask(found: Struct) -> Mask:
+    mask = numbers(found["mask"])
     if mask.ndim != 2:
         raise ValueError(f"a mask of {mask.ndim} dimensions")
     return mask > 0

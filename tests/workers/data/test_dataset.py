@@ -171,6 +171,15 @@ def test_the_official_split_is_cub_s_own(data_root: Path, tmp_path: Path) -> Non
     assert data.landmark_names == ("forehead", "back", "tail")
 
 
+@pytest.mark.parametrize(("flag", "use"), [("1", "test on"), ("0", "train on")])
+def test_a_split_that_leaves_a_side_empty_is_refused(data_root: Path, tmp_path: Path, flag: str, use: str) -> None:
+    table = next(data_root.rglob("train_test_split.txt"))
+    table.write_text("".join(f"{line.split()[0]} {flag}\n" for line in table.read_text().splitlines()))
+    bird = DataSpec(categories=("cub200/bird",), images="photographs", split="official", negatives="folder")
+    with pytest.raises(DataError, match=f"leaves no images of cub200/bird.* to {use}"):
+        load(bird, tmp_path, data_root)
+
+
 def test_a_seeded_split_is_drawn_and_the_job_s_own_seed_leaves_it_alone(data_root: Path, tmp_path: Path) -> None:
     seeded = PHOTOGRAPHS.model_copy(update={"split": "seeded", "split_seed": 1})
     other = seeded.model_copy(update={"split_seed": 2})

@@ -1,0 +1,129 @@
+"""Reads MATLAB files of either format, v5 (scipy) and v7.3 (HDF5), alike: the header says which one it is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Struct = dict[str, Any]
+
+_VERSION_AT = 124
+"""Byte of a file's header where its version stands in two bytes: 1 in v5, 2 in v7.3; little- or big-endian."""
+
+
+def read_mat(path: Path, only: Collection[str] = ()) -> dict[str, Any]:
+    """The variables of a file, or those of them that are asked for.
+
+    A struct becomes a dict, an array of structs and a cell a list (MATLAB's order), text a string, and numbers an array
+    that is oriented as in MATLAB and has the type in which they were saved.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no MATLAB file, of another version, or cut off.
+    """
+    with path.open("rb") as file:
+        header = file.read(_VERSION_AT + 2)
+    version = header[_VERSION_AT:]
+    if len(version) < 2 or not {1, 2} & set(version):
+        raise ValueError("no MATLAB file of version 5 or 7.3")
+    try:
+        return _read_hdf5(path, only) if 2 in version else _read_v5(path, only)
+    except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
+        raise ValueError(str(error)) from error
+
+
+def structs(value: Any) -> list[Struct]:
+    """The elements of a struct array, which a single struct is too; none where MATLAB has an empty matrix.
+
+    Raises:
+        ValueError: the value is something else.
+    """
+    if isinstance(value, dict):
+        return [value]
+    if isinstance(value, list) and all(isinstance(element, dict) for element in value):
+        return value
+    if isinstance(value, np.ndarray) and not value.size:
+        return []
+    raise ValueError(f"{_kind(value)} where a struct should be")
+
+
+def text(value: Any) -> str:
+    """The value, which is text.
+
+    Raises:
+        ValueError: the value is something else.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{_kind(value)} where text should be")
+    return value
+
+
+def numbers(value: Any) -> NDArray[Any]:
+    """The value, which is an array of numbers in the type in which they were saved.
+
+    Raises:
+        ValueError: the value is something else.
+    """
+    if not isinstance(value, np.ndarray):
+        raise ValueError(f"{_kind(value)} where numbers should be")
+    return value
+
+
+def _kind(value: Any) -> str:
+    """For messages; a whole network or annotation would fill pages."""
+    named = {dict: "a struct", list: "a cell or struct array"}
+    return next((name for kind, name in named.items() if isinstance(value, kind)), repr(value))
+
+
+def _read_v5(path: Path, only: Collection[str]) -> dict[str, Any]:
+    from scipy.io import loadmat  # slow to import, and most jobs read no MATLAB file
+
+    found = loadmat(path, variable_names=only or None)
+    return {name: _from_v5(value) for name, value in found.items() if not name.startswith("__")}
+
+
+def _from_v5(value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return value
+    if names := value.dtype.names:
+        elements = [{name: _from_v5(element[name]) for name in names} for element in value.ravel(order="F")]
+        return elements[0] if len(elements) == 1 else elements
+    if value.dtype == object:
+        return [_from_v5(item) for item in value.ravel(order="F")]
+    return "".join(value.ravel()) if value.dtype.kind == "U" else value
+
+
+def _read_hdf5(path: Path, only: Collection[str]) -> dict[str, Any]:
+    import h5py  # slow to import too
+
+    with h5py.File(path, "r") as file:
+        wanted = (name for name in file if (name in only if only else not name.startswith("#")))
+        return {name: _from_hdf5(file, file[name]) for name in wanted}
+
+
+def _from_hdf5(file: Any, node: Any) -> Any:
+    if isinstance(node, Mapping):  # a group
+        members = dict(node.items())
+        if members and all(_holds_references(m) and "MATLAB_class" not in m.attrs for m in members.values()):
+            # A struct array: every field is a column of references, which unlike a cell bears no class.
+            rows = zip(*(member[()].ravel() for member in members.values()), strict=True)
+            return [{name: _from_hdf5(file, file[at]) for name, at in zip(members, row, strict=True)} for row in rows]
+        return {name: _from_hdf5(file, member) for name, member in members.items()}
+    kind = bytes(node.attrs.get("MATLAB_class", b"")).decode()
+    if node.attrs.get("MATLAB_empty", 0):
+        return [] if kind in ("cell", "struct") else "" if kind == "char" else np.empty((0, 0))
+    if _holds_references(node):
+        return [_from_hdf5(file, file[at]) for at in node[()].ravel()]
+    if kind == "char":
+        return "".join(map(chr, node[()].ravel()))
+    return node[()].T  # HDF5 has MATLAB's columns as rows
+
+
+def _holds_references(node: Any) -> bool:
+    import h5py
+
+    return isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) is h5py.Reference
