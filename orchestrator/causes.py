@@ -75,6 +75,8 @@ class Cause:
     def _advice(self) -> str:
         if self.status is _P.FAILED and self.reason is not None and self.reason in AFTER_FAILURE:
             return AFTER_FAILURE[self.reason]
+        if self.reason is _R.DISK_FULL:
+            return "Make room on that disk, then `orch resume {sweep}`."
         if self.reason is _R.SWEEP_CANCELLED:
             return "`orch resume {sweep}` puts it back and runs it."
         return OTHERWISE.get(self.status, "`orch requeue {sweep} --failed`, then `orch resume {sweep}`.")

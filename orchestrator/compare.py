@@ -111,7 +111,8 @@ def _compare_one(
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
         return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
     again = ", will be tried again" if driver_is_alive(record.driven_by) else ""
-    why = f"stopped in attempt {record.attempt} ({record.stop_reason}){again}" if record.attempt else "put back"
+    told = f": {record.failure}" if record.stop_reason is StopReason.DISK_FULL else ""
+    why = f"stopped in attempt {record.attempt} ({record.stop_reason}{told}){again}" if record.attempt else "put back"
     return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
 
 

@@ -18,7 +18,7 @@ from orchestrator.ledger import Ledger
 from orchestrator.pool import Ended, Pool
 from orchestrator.records import JobRecord, Lease, Wish, here
 from orchestrator.scheduler import Entry, Stop
-from schemas.errors import StoreError, StoreUnreachable, SweepBusy
+from schemas.errors import DiskFull, StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -122,6 +122,8 @@ class Driver:
         self._stops: list[Stop] = []
         self._durations: list[float] = []
         self._stopping = False
+        self._full_disk = ""
+        """The failure of the first job that found no room on a disk."""
         self.paused_by = ""
         """What made the driver stop by itself: the failure that the first jobs share."""
 
@@ -134,6 +136,7 @@ class Driver:
                 self._requeue_lost()
                 while not self._is_over():
                     self._turn()
+                self._raise_if_full()
             except StoreUnreachable:
                 self._stop_without_store()
                 raise
@@ -307,6 +310,8 @@ class Driver:
         self.display.say(f"[{self._done()}/{len(self._board)}] {_line(record, result)}")
         self._stops.append(Stop(key, result.stop_reason, result.failure.fingerprint if result.failure else ""))
         self._break_if_all_fail_alike()
+        if result.stop_reason is StopReason.DISK_FULL:
+            self._stop_for_want_of_room(record)
 
     def _let_go(self, slot: int, current: JobRecord) -> None:
         """Another driver has taken the job over from this one, which then has nothing to say of it."""
@@ -324,6 +329,25 @@ class Driver:
         self.paused_by = f"{self.ledger.get(cause.key).failure or cause.reason} (fingerprint {cause.fingerprint})"
         self.display.say(f"Pausing: the first jobs all fail alike. {self.paused_by}")
         self.pool.stop()
+
+    def _stop_for_want_of_room(self, record: JobRecord) -> None:
+        """Whatever ran next would end likewise, and each try would fill what little room is left."""
+        if self._stopping:
+            return
+        self._stopping, self._full_disk = True, record.failure
+        self.display.say("A disk is full. Stopping: running jobs save what they can.")
+        self.pool.stop()
+
+    def _raise_if_full(self) -> None:
+        """
+        Raises:
+            DiskFull: that is why the sweep stopped.
+        """
+        if self._full_disk:
+            raise DiskFull(
+                f"Sweep {self.sweep} stopped because a disk is full: {self._full_disk} "
+                f"Nothing is lost but what had no room; go on with: orch resume {self.sweep}"
+            )
 
     def _abandon_running(self) -> None:
         """After an end at once: no job stays running in the store when nobody runs it."""
@@ -388,5 +412,5 @@ def _line(record: JobRecord, result: JobResult) -> str:
     if record.state is _S.CANCELLED:
         return f"{record.title}: cancelled"
     why = record.failure.rstrip(".") or str(result.stop_reason)
-    is_retried = record.state is _S.REQUEUED and result.stop_reason is not StopReason.INTERRUPTED
+    is_retried = record.state is _S.REQUEUED and result.stop_reason not in scheduler.WITH_SWEEP
     return f"{record.title}: {why}{'; it will be tried again' if is_retried else ''}"

@@ -202,8 +202,5 @@ def _half_written(settings: Settings) -> Iterator[Leftover]:
 
 def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
     """What is wrong. A driver that ends or begins meanwhile is in the middle of its moves, so it counts as alive."""
-    before, after = Liveness(ledger), Liveness(ledger)
-    for sweep in ledger.sweeps():
-        before(sweep.name)
-    evidence = gather(settings, ledger)
-    return check(evidence, lambda name: before(name) or after(name))
+    alive = Liveness(ledger, ledger.sweeps())
+    return check(gather(settings, ledger), alive)

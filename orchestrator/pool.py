@@ -29,9 +29,6 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-_NO_GPU = {"env_vars": {"CUDA_VISIBLE_DEVICES": ""}}
-"""The environment of a slot without a GPU: Ray leaves every GPU of the machine visible to it."""
-
 
 RAY_PARENT, RAY_PREFIX, RAY_OWNER = "/tmp", "orch-ray-", "orch-driver"
 """Where a private Ray has its folder, and the file in it that says which process of which machine it belongs to."""
@@ -184,9 +181,8 @@ class RayPool:
         self._busy.clear()
 
     def _spawn(self, slot: int) -> None:
-        self._actors[slot] = self.worker_class.options(
-            num_cpus=self.shape.cpus, num_gpus=self.shape.gpus, runtime_env=None if self.shape.gpus else _NO_GPU
-        ).remote()
+        actor = self.worker_class.options(num_cpus=self.shape.cpus, num_gpus=self.shape.gpus)
+        self._actors[slot] = actor.remote()
 
     def _collect(self, ref: Any) -> Ended:
         import ray

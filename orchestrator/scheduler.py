@@ -44,8 +44,11 @@ JITTER = 0.25
 _ENDED_BADLY = frozenset({_S.FAILED, _S.CANCELLED})
 
 
+WITH_SWEEP = frozenset({_R.INTERRUPTED, _R.DISK_FULL})
+"""Reasons for which a job stops because its whole sweep does; `orch resume` runs it again."""
 SAYS_NOTHING = frozenset(
-    {_R.INTERRUPTED, _R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED}
+    WITH_SWEEP
+    | {_R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED}
     | {reason for reason, rule in RETRY.items() if not rule.charged}
 )
 """Reasons that lie outside the jobs: however many stop for them, the next job may well succeed."""
@@ -125,7 +128,7 @@ def next_move(entry: Entry, reason: StopReason, now: float) -> Move:
         return Move(_S.SUCCEEDED, reason)
     if reason in (_R.CANCELLED_BY_USER, _R.SWEEP_CANCELLED):
         return Move(_S.CANCELLED, reason)
-    if reason is _R.INTERRUPTED:
+    if reason in WITH_SWEEP:
         return Move(_S.REQUEUED, reason)
     rule = RETRY.get(reason, RetryRule(retries=0))
     before = entry.stops.count(reason)

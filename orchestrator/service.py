@@ -141,15 +141,15 @@ def _run(
 def list_sweeps(settings: Settings) -> list[SweepStatus]:
     """Every sweep of the store, newest first."""
     ledger = open_reader(settings)
-    records = ledger.jobs()
-    alive = Liveness(ledger)
-    return [_listed(sweep, records, alive) for sweep in ledger.sweeps()]
+    sweeps, records = ledger.sweeps(), ledger.jobs()
+    alive = Liveness(ledger, sweeps)
+    return [_listed(sweep, records, alive) for sweep in sweeps]
 
 
 def sweep_status(settings: Settings, name: str) -> SweepStatus:
     ledger = open_reader(settings)
     record = known_sweep(ledger, name)
-    return status_of(record, ledger.jobs(), Liveness(ledger))
+    return status_of(record, ledger.jobs(), Liveness(ledger, [record]))
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False) -> SweepTables:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3
@@ -19,7 +18,7 @@ from filelock import FileLock, Timeout
 from orchestrator.settings import Settings
 from orchestrator.storeversion import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
 from schemas.errors import StoreError, StoreUnreachable
-from workers.outage import is_outage, wait_briefly
+from workers.outage import is_full_disk, is_outage, wait_briefly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -215,7 +214,7 @@ def reaching(uri: str) -> Iterator[None]:
         first_line = next((line for line in lines if FULL_DISK in line), lines[0])
         kind = StoreUnreachable if is_outage(error) else StoreError
         advice = "See that it runs, can be written and belongs to this version of MLflow."
-        if FULL_DISK in str(error).lower() or getattr(error, "errno", None) == errno.ENOSPC:
+        if FULL_DISK in str(error).lower() or is_full_disk(error):
             advice = "Make room on that disk."
         raise kind(f"The store {without_password(uri)} cannot be used: {first_line}. {advice}") from error
 

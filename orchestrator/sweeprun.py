@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
@@ -55,9 +55,14 @@ class SweepReport:
 class Liveness:
     """Whether a sweep has a driver now; asked once per sweep."""
 
-    def __init__(self, ledger: Reader) -> None:
+    def __init__(self, ledger: Reader, before: Iterable[SweepRecord] = ()) -> None:
+        """
+        Args:
+            before: sweeps as they were before their jobs were read. A driver that ended since has left none of them
+                lost, so it counts as alive, and so does one that began since.
+        """
         self._ledger = ledger
-        self._known: dict[str, bool] = {}
+        self._known = {record.name: True for record in before if is_driven(record, time.time())}
 
     def __call__(self, sweep: str) -> bool:
         if sweep not in self._known:

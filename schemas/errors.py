@@ -39,6 +39,10 @@ class StoreUnreachable(StoreError):
     """The tracking store does not answer now, but may later: what was asked of it is asked again."""
 
 
+class DiskFull(StoreError):
+    """A disk that jobs write to has no room left, so the sweep was stopped in order."""
+
+
 class CheckpointError(StoreError):
     """A checkpoint that is torn, of another job, or does not fit the network."""
 

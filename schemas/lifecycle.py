@@ -33,6 +33,8 @@ class StopReason(StrEnum):
     SUPERSEDED = "superseded"
     """The worker found that another attempt has its job."""
     STORE_UNREACHABLE = "store_unreachable"
+    DISK_FULL = "disk_full"
+    """No room for a checkpoint, a log or images: the sweep stops, and `orch resume` goes on when there is room."""
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
     BAD_DATA = "bad_data"

@@ -16,6 +16,7 @@ class JobWorker:
     """Lives as long as its slot; torch and mlflow are loaded once and not once per job."""
 
     def __init__(self) -> None:
+        hide_gpus_of_others()  # before torch looks
         import mlflow  # noqa: F401 - here and not in the first job
 
         import workers.job  # noqa: F401
@@ -59,6 +60,17 @@ class JobWorker:
 
     def _note(self, progress: Progress) -> None:
         self._progress = progress
+
+
+def hide_gpus_of_others() -> None:
+    """In an actor that has no share of a GPU: Ray leaves every GPU of the machine visible to it.
+
+    Not by a `runtime_env`: an actor with one cannot take a process that Ray has ready, and begins a second later.
+    """
+    import ray
+
+    if ray.is_initialized() and not ray.get_gpu_ids():
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def worker_class() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import time
 import traceback
@@ -33,6 +34,7 @@ from workers.evaluate import evaluate
 from workers.inputs import Inputs
 from workers.joblog import LOGGER, job_log, log_epoch, log_path
 from workers.logbook import Logbook
+from workers.outage import is_full_disk
 from workers.outcome import write_outcome
 from workers.tracking import RunLog
 from workers.train import Trainer
@@ -59,6 +61,8 @@ CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 def stop_reason_of(error: Exception) -> StopReason:
     """Why a job that raised `error` stopped."""
+    if is_full_disk(error):
+        return StopReason.DISK_FULL
     if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
         return StopReason.OUT_OF_MEMORY
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
@@ -79,7 +83,8 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
             metrics = job.run()
     except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
         reason = stop_reason_of(error)
-        failure = Failure(kind=type(error).__name__, message=str(error), traceback=traceback.format_exc())
+        where = f" On {socket.gethostname()}." if reason is StopReason.DISK_FULL else ""
+        failure = Failure(kind=type(error).__name__, message=f"{error}{where}", traceback=traceback.format_exc())
     finally:
         job.release()
     if reason not in (StopReason.STORE_UNREACHABLE, StopReason.SUPERSEDED):

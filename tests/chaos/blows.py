@@ -28,8 +28,6 @@ Spoiling = Literal["torn", "cut short", "bit flipped"]
 Sign = Literal["seconds", "epochs", "finished"]
 
 KINDS = tuple(Kind)
-NEED_A_FILE = frozenset({Kind.FILL_DISK})
-"""Blows for rounds whose store is a file below ORCH_HOME."""
 
 
 class Moment(NamedTuple):
@@ -75,11 +73,10 @@ def plan_round(seed: int, *, jobs: int = JOBS, blows: int | None = None) -> Roun
     """
     draw = random.Random(seed)
     store: Literal["file", "server"] = "server" if seed % 4 == 2 else "file"
-    allowed = [kind for kind in KINDS if store == "file" or kind not in NEED_A_FILE]
     count = blows if blows is not None else draw.randint(2, 4)
     # Not `seed % 8`: a kind must meet both stores.
-    first = allowed[(seed + seed // 8) % len(allowed)]
-    kinds = [first, *(draw.choice(allowed) for _ in range(count - 1))]
+    first = KINDS[(seed + seed // 8) % len(KINDS)]
+    kinds = [first, *(draw.choice(KINDS) for _ in range(count - 1))]
     draw.shuffle(kinds)
     moments = sorted((_draw_moment(draw, jobs) for _ in kinds), key=_progress)
     return Round(

@@ -18,7 +18,7 @@ from orchestrator.ledger import InMemoryLedger, Ledger
 from orchestrator.pool import Ended
 from orchestrator.records import Lease, StoredPlan, Wish
 from orchestrator.scheduler import MAX_BACKOFF_SECONDS, RETRY
-from schemas.errors import StoreUnreachable, SweepBusy
+from schemas.errors import DiskFull, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -116,7 +116,8 @@ class World:
                 mend()
                 driver = self._driver(sweep, ledger, claims, pool, lease, fate)
                 driver.stop.asked = stopped
-                driver.run()
+                with suppress(DiskFull):
+                    driver.run()
                 self._look_at_end_of(sweep)
                 ledger.stamp(sweep, None)
         except (Killed, StoreUnreachable, SweepBusy):

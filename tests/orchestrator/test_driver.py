@@ -15,7 +15,7 @@ from orchestrator.compare import compare
 from orchestrator.driver import STAMP_SECONDS, Driver, Premises, StopRequest
 from orchestrator.ledger import InMemoryLedger
 from orchestrator.records import JobRecord, Lease, StoredPlan
-from schemas.errors import StoreError, SweepBusy
+from schemas.errors import DiskFull, StoreError, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -215,6 +215,19 @@ def test_a_request_to_stop_saves_what_runs_and_starts_nothing_more(bench: Bench)
     assert bench.ledger.get(JOBS[1].key).stop_reason is R.INTERRUPTED
     bench.stop.asked = False
     assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+
+
+def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
+    pool = ScriptedPool(2, {ORDINARY: [R.DISK_FULL]})
+    pool.held = INTERPRETABLE
+    with pytest.raises(DiskFull, match=r"Scripted: ended by script: disk_full .*orch resume s"):
+        bench.driver(pool).run()
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, S.REQUEUED]
+    assert [bench.ledger.get(job.key).stop_reason for job in JOBS[1:]] == [R.DISK_FULL, R.INTERRUPTED]
+    assert not [line for line in bench.display.lines if "tried again" in line]
+    assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
 
 
 def test_an_end_at_once_leaves_no_job_running(bench: Bench) -> None:

@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from doubles import plan_of
+from doubles import Listener, ScriptedPool, plan_of
 
 from orchestrator import service
+from orchestrator.causes import causes
 from orchestrator.claims import Claims
 from orchestrator.ledger import Ledger
 from orchestrator.records import StoredPlan
+from orchestrator.request import SweepRequest
 from orchestrator.settings import Settings
-from schemas.errors import StoreError, StoreUnreachable
-from schemas.lifecycle import JobState
+from schemas.errors import DiskFull, StoreError, StoreUnreachable
+from schemas.lifecycle import JobState, StopReason
+from schemas.sweep import SweepSpec
 from workers.checkpoint import CheckpointStore, load_checkpoint
 
 SWEEP = plan_of("smoke", categories=("cat",), backbones=("alexnet",))
@@ -59,6 +62,23 @@ def test_a_sweep_that_cannot_be_claimed_is_not_claimed(tmp_path: Path) -> None:
         pass
     with Claims(tmp_path).sweep("s", 0.0) as lease:
         assert lease.since == 0.0
+
+
+def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home: Callable[[], Settings]) -> None:
+    settings = new_home()
+    request = SweepRequest(sweep=SweepSpec(grid="smoke"), name="full", sets={"weights.source": "random"})
+    first = plan_of("smoke", sets={"weights.source": "random"}).jobs[0]
+    pool = ScriptedPool(script={first.title: [StopReason.DISK_FULL]})
+    with pytest.raises(DiskFull, match="go on with: orch resume full"):
+        service.run_sweep(settings, request, Listener(), workers=1, open_pool=lambda *_: pool)
+    status = service.sweep_status(settings, "full")
+    assert not status.is_driven
+    assert status.counts == {"interrupted": 1, "new": 7}
+    (cause,) = causes(status.jobs)
+    assert cause.message == "stopped in attempt 1 (disk_full: Scripted: ended by script: disk_full)"
+    assert cause.advice("full") == "Make room on that disk, then `orch resume full`."
+    report = service.resume_sweep(settings, "full", Listener(), workers=1, open_pool=lambda *_: ScriptedPool())
+    assert report.is_complete
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from lifeworld import JOBS, MOST_TRIES, Fate, Killed, R, S, World
 
 from orchestrator.claims import Claims
 from orchestrator.ledger import mend_torn_moves
+from orchestrator.scheduler import WITH_SWEEP
 from schemas.errors import SweepBusy
 from schemas.lifecycle import StopReason
 
@@ -103,7 +104,7 @@ def test_two_deaths_in_a_row_lose_and_repeat_nothing(tmp_path: Path) -> None:
             world.check_all_done()
 
 
-@pytest.mark.parametrize("reason", [reason for reason in StopReason if reason is not R.INTERRUPTED])
+@pytest.mark.parametrize("reason", [reason for reason in StopReason if reason not in WITH_SWEEP])
 def test_every_budget_is_bounded_and_every_sweep_ends(tmp_path: Path, reason: StopReason) -> None:
     world = World(tmp_path)
     if reason is R.FINISHED:
@@ -111,6 +112,18 @@ def test_every_budget_is_bounded_and_every_sweep_ends(tmp_path: Path, reason: St
     world.drive(script={title: [reason] * 500 for title in (UP, ORDINARY, INTERPRETABLE)})
     assert len(world.starts) <= MOST_TRIES
     assert world.ledger.get(JOBS[0].key).state in (S.FAILED, S.CANCELLED)
+
+
+@pytest.mark.parametrize("title", [UP, ORDINARY])
+def test_each_driver_tries_a_full_disk_once_and_the_one_that_finds_room_ends_the_sweep(
+    tmp_path: Path, title: str
+) -> None:
+    world = World(tmp_path)
+    for life in range(1, 4):
+        world.drive(script={title: [R.DISK_FULL] * 500})
+        assert sum(key == JOBS[(UP, ORDINARY).index(title)].key for key, _ in world.starts) == life
+    world.drive()
+    world.check_all_done()
 
 
 def test_reasons_that_alternate_are_bounded_too(tmp_path: Path) -> None:
@@ -140,7 +153,7 @@ class Lifecycle(RuleBasedStateMachine):
     reasons = st.lists(
         st.sampled_from(
             [R.FINISHED, R.WORKER_LOST, R.NODE_LOST, R.PREEMPTED, R.OUT_OF_MEMORY, R.CODE_RAISED, R.DIVERGED,
-             R.STORE_UNREACHABLE, R.SUPERSEDED]
+             R.STORE_UNREACHABLE, R.SUPERSEDED, R.DISK_FULL]
         ),
         max_size=3,
     )  # fmt: skip

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
-from doubles import Listener, ScriptedPool
+from doubles import Listener, ScriptedPool, plan_of
 
 from orchestrator import service
 from orchestrator.claims import Claims
+from orchestrator.ledger import InMemoryLedger
 from orchestrator.pool import Pool
-from orchestrator.records import StoredPlan
+from orchestrator.records import JobRecord, Lease, StoredPlan
 from orchestrator.request import SweepRequest
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import SweepReport
 from schemas.errors import Interrupted, ResourceError, SpecError, SweepBusy, SweepIncomplete
-from schemas.lifecycle import StopReason
+from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
 from schemas.sweep import SweepSpec
 
 ORDINARY, INTERPRETABLE = "voc-cat alexnet ordinary", "voc-cat alexnet interpretable"
+
+
+class Ending(InMemoryLedger):
+    """Its sweep ends in the instant after somebody has read the jobs."""
+
+    def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
+        found = super().jobs(keys)
+        self.stamp("s", None)
+        return found
+
+
+def test_a_job_of_a_sweep_that_ends_while_one_looks_is_not_shown_as_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, planned = Ending(), plan_of("smoke", categories=("cat",), backbones=("alexnet",))
+    plan = StoredPlan.of("s", "laptop", None, planned.jobs, planned.upstream_keys, planned.resources)
+    monkeypatch.setattr(service, "open_reader", lambda settings: ledger)
+    ledger.begin_sweep(plan, 0.0)
+    ledger.add(planned.jobs[0], "s", 0.0)
+    ledger.move(planned.jobs[0].key, JobState.RUNNING, 0.0)
+    now = time.time()
+    looks = (lambda: service.sweep_status(Settings(home=tmp_path), "s"),
+             lambda: service.list_sweeps(Settings(home=tmp_path))[0])  # fmt: skip
+    for look in looks:
+        ledger.stamp("s", Lease(host="elsewhere", pid=1, since=now, sign_at=now))
+        assert look().counts == {"running": 1, "new": 2}
+        assert look().counts == {"lost": 1, "new": 2}
 
 
 class Bench:

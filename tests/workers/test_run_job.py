@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +22,14 @@ from schemas.errors import (
     ResourceError,
     SpecError,
     StoreError,
+    StoreUnreachable,
     WeightsError,
 )
 from schemas.job import JobSpec
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, JobResult
-from workers import job
+from workers import checkpoint, job
 from workers.checkpoint import load_checkpoint
 from workers.job import run_job, stop_reason_of
 
@@ -247,6 +251,41 @@ def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPa
 )
 def test_every_error_has_its_stop_reason(error: Exception, reason: StopReason) -> None:
     assert stop_reason_of(error) is reason
+
+
+def no_room(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("kind", [StoreError, StoreUnreachable, CheckpointError, DataError, RuntimeError])
+def test_whatever_comes_of_a_full_disk_is_a_full_disk(kind: type[Exception], code: int) -> None:
+    with pytest.raises(kind) as explained:
+        raise kind("no checkpoint") from no_room(code)
+    assert stop_reason_of(explained.value) is StopReason.DISK_FULL
+    assert stop_reason_of(no_room(code)) is StopReason.DISK_FULL
+
+
+def test_an_error_that_hides_the_full_disk_before_it_is_its_own() -> None:
+    hidden = StoreError("another matter")
+    hidden.__context__, hidden.__suppress_context__ = no_room(errno.ENOSPC), True  # as `from None` leaves it
+    assert stop_reason_of(hidden) is StopReason.STORE_UNREACHABLE
+
+
+def test_a_job_whose_checkpoint_has_no_room_says_where_and_goes_on_when_there_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room_for_it(*_: object) -> None:
+        raise no_room(errno.ENOSPC)
+
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint, "_dump", no_room_for_it)
+        result = desk.run(desk.order(toy_spec()))
+    assert (result.stop_reason, result.checkpoint) == (StopReason.DISK_FULL, None)
+    assert result.failure is not None
+    assert "No space left on device" in result.failure.message
+    assert result.failure.message.endswith(f"On {socket.gethostname()}.")
+    assert desk.run(desk.order(toy_spec(), attempt=2)).stop_reason is StopReason.FINISHED
 
 
 def test_more_memory_than_the_machine_has_is_out_of_memory() -> None:
