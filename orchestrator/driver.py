@@ -22,7 +22,7 @@ from schemas.errors import DiskFull, StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
-from schemas.results import JobResult
+from schemas.results import Failure, JobResult
 
 STAMP_SECONDS = 30.0
 POLL_SECONDS = 1.0
@@ -123,7 +123,7 @@ class Driver:
         self._durations: list[float] = []
         self._stopping = False
         self._full_disk = ""
-        """The failure of the first job that found no room on a disk."""
+        """What the first job that found no room on a disk said of it."""
         self.paused_by = ""
         """What made the driver stop by itself: the failure that the first jobs share."""
 
@@ -311,7 +311,7 @@ class Driver:
         self._stops.append(Stop(key, result.stop_reason, result.failure.fingerprint if result.failure else ""))
         self._break_if_all_fail_alike()
         if result.stop_reason is StopReason.DISK_FULL:
-            self._stop_for_want_of_room(record)
+            self._stop_for_want_of_room(result.failure)
 
     def _let_go(self, slot: int, current: JobRecord) -> None:
         """Another driver has taken the job over from this one, which then has nothing to say of it."""
@@ -330,11 +330,11 @@ class Driver:
         self.display.say(f"Pausing: the first jobs all fail alike. {self.paused_by}")
         self.pool.stop()
 
-    def _stop_for_want_of_room(self, record: JobRecord) -> None:
+    def _stop_for_want_of_room(self, failure: Failure | None) -> None:
         """Whatever ran next would end likewise, and each try would fill what little room is left."""
         if self._stopping:
             return
-        self._stopping, self._full_disk = True, record.failure
+        self._stopping, self._full_disk = True, failure.message if failure else "Its worker does not say which."
         self.display.say("A disk is full. Stopping: running jobs save what they can.")
         self.pool.stop()
 
@@ -345,8 +345,8 @@ class Driver:
         """
         if self._full_disk:
             raise DiskFull(
-                f"Sweep {self.sweep} stopped because a disk is full: {self._full_disk} "
-                f"Nothing is lost but what had no room; go on with: orch resume {self.sweep}"
+                f"Sweep {self.sweep} was stopped in order because a disk is full. {self._full_disk} "
+                f"Go on with: orch resume {self.sweep}"
             )
 
     def _abandon_running(self) -> None:

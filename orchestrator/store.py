@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from orchestrator.settings import Settings
 from orchestrator.storeversion import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
 from schemas.errors import StoreError, StoreUnreachable
-from workers.outage import is_full_disk, is_outage, wait_briefly
+from workers.outage import is_full_disk, is_outage, store_errors, wait_briefly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,13 +203,9 @@ def _switch_to_wal(database: Path) -> None:
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
     """Whatever MLflow or its database raises, as a StoreError, and as StoreUnreachable where it may work later."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, RequestException, OSError) as error:
+    except store_errors() as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first_line = next((line for line in lines if FULL_DISK in line), lines[0])
         kind = StoreUnreachable if is_outage(error) else StoreError

@@ -176,7 +176,7 @@ class CheckpointStore:
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(
             f"A checkpoint cannot be written in {self.folder} ({error.strerror or error}). "
-            "Make room or mend the permissions there, then run `orch resume`."
+            "Make room or mend the permissions there."
         )
 
     def _write(self, state: dict[str, Any], epoch: int, step: int) -> CheckpointPointer:

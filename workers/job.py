@@ -83,8 +83,8 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
             metrics = job.run()
     except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
         reason = stop_reason_of(error)
-        where = f" On {socket.gethostname()}." if reason is StopReason.DISK_FULL else ""
-        failure = Failure(kind=type(error).__name__, message=f"{error}{where}", traceback=traceback.format_exc())
+        where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
+        failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
     finally:
         job.release()
     if reason not in (StopReason.STORE_UNREACHABLE, StopReason.SUPERSEDED):

@@ -11,17 +11,31 @@ UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_L
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_SHORT_WAITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+_SHORT_WAITS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "AWS_MAX_ATTEMPTS": "2",  # of up to a minute each, where runs keep their files in S3 themselves
+}  # fmt: skip
+
+
+def store_errors() -> tuple[type[Exception], ...]:
+    """What MLflow lets through: its own errors, and those of its database, its server and its object store."""
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, RequestException, Boto3Error, BotoCoreError, ClientError, OSError
 
 
 def is_outage(error: Exception) -> bool:
+    """Of one of `store_errors`: whether the store may answer later."""
     from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
     if isinstance(error, MlflowException):
         return str(error.error_code) in UNREACHABLE
-    return isinstance(error, (RequestException, OperationalError, OSError))
+    return isinstance(error, OperationalError) or not isinstance(error, SQLAlchemyError)
 
 
 def is_full_disk(error: BaseException | None) -> bool:

@@ -14,7 +14,7 @@ from workers.data.dataset import JobData
 from workers.evaluate import Evaluation, FilterRow
 from workers.fields import QUICK
 from workers.inputs import Inputs, Report
-from workers.tracking import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE
+from workers.tracking import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE, SPEC_FILE
 from workers.train import Trainer
 
 
@@ -28,6 +28,7 @@ def write_outcome(
     report: Report,
 ) -> None:
     """Lay out under `folder` what the run is to hold."""
+    (folder / SPEC_FILE).write_text(trainer.spec.model_dump_json(indent=2))
     (folder / METRICS_FILE).write_text(found.metrics.model_dump_json(indent=2))
     write_filters(folder / FILTERS_FILE, found.rows)
     studied = pictures.Studied(trainer.spec, trainer.network, data, measured, found.peaks, found.rows)

@@ -17,7 +17,7 @@ from schemas.job import JobSpec
 from schemas.results import JobMetrics
 from workers.fence import check_tags
 from workers.joblog import LOG_FOLDER
-from workers.outage import is_outage
+from workers.outage import is_outage, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -86,7 +86,7 @@ class RunLog:
         return run
 
     def log_spec(self, spec: JobSpec) -> None:
-        """Every field of the spec as a parameter, and the spec as a file.
+        """Every field of the spec as a parameter.
 
         Parameters cannot be changed, and a weights file may have moved since an earlier attempt: the first value stays.
         """
@@ -98,7 +98,6 @@ class RunLog:
             self._check()
             if fresh:
                 self._client.log_batch(self._run_id, params=fresh)
-            self._client.log_text(self._run_id, spec.model_dump_json(indent=2), SPEC_FILE)
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
         """The curves' points of those epochs that the store does not have yet."""
@@ -156,13 +155,9 @@ class RunLog:
 
     @contextmanager
     def _reaching_store(self) -> Iterator[None]:
-        from mlflow.exceptions import MlflowException
-        from requests.exceptions import RequestException
-        from sqlalchemy.exc import OperationalError
-
         try:
             yield
-        except (MlflowException, RequestException, OperationalError, OSError) as error:
+        except store_errors() as error:
             if not is_outage(error):
                 raise
             raise self._unreachable(error) from error

@@ -22,7 +22,7 @@ def main() -> int:
     print(f"The undisturbed sweep first. Everything is below {folder}.", flush=True)
     reference = undisturbed(folder / "undisturbed", options.jobs)
     print(f"{len(reference.weights)} jobs undisturbed: {reference.seconds:.0f} s\n", flush=True)
-    print(f"{'seed':>4}  {'store':6}  {'typed':>5}  {'seconds':>7}  verdict  blows and exit codes", flush=True)
+    print(f"{'seed':>4}  {'store':7}  {'typed':>5}  {'seconds':>7}  verdict  blows and exit codes", flush=True)
     failed = 0
     for seed in range(options.seed, options.seed + options.rounds):
         outcome = play(folder / f"round-{seed}", plan_round(seed, jobs=options.jobs), reference)
@@ -35,7 +35,7 @@ def main() -> int:
 def row(outcome: Outcome) -> str:
     plan, verdict = outcome.plan, "BROKEN " if outcome.wrong else "whole  "
     line = (
-        f"{plan.seed:>4}  {plan.store:6}  {len(outcome.codes):>5}  {outcome.seconds:>7.0f}  {verdict}  "
+        f"{plan.seed:>4}  {plan.store:7}  {len(outcome.codes):>5}  {outcome.seconds:>7.0f}  {verdict}  "
         f"{', '.join(outcome.struck) or 'none'}; {' '.join(str(code) for code in outcome.codes)}"
     )
     return "\n".join([line, *(f"      - {wrong}" for wrong in outcome.wrong)])

@@ -101,6 +101,7 @@ class Adversary:
             Kind.WAKE_REPLACED: self._wake_replaced,
             Kind.SPOIL_CHECKPOINT: self._spoil_checkpoint,
             Kind.CUT_STORE: self._cut_store,
+            Kind.CUT_OBJECTS: self._cut_objects,
             Kind.FILL_DISK: self._fill_disk,
         }
         self._remember()
@@ -172,6 +173,14 @@ class Adversary:
             self._while_it_lasts(blow.lasts)
             connection.execute("ROLLBACK")
         return f"file, {blow.lasts:.0f} s"
+
+    def _cut_objects(self, blow: Blow) -> str:
+        objects, hangs = self.stage.objects, blow.pick < 0.5
+        assert objects is not None
+        objects.stop(hangs=hangs)
+        self._while_it_lasts(blow.lasts)
+        objects.start()
+        return f"{'hangs' if hangs else 'refuses'}, {blow.lasts:.0f} s"
 
     def _fill_disk(self, blow: Blow) -> str:
         filler = self.stage.home / "filler"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -21,6 +22,8 @@ class Kind(StrEnum):
     """A worker is stopped, its driver and Ray are killed and replaced, and only then it is woken."""
     SPOIL_CHECKPOINT = "spoil checkpoint"
     CUT_STORE = "cut store"
+    CUT_OBJECTS = "cut object store"
+    """Where there is one: the tracking server still answers."""
     FILL_DISK = "fill disk"
 
 
@@ -28,6 +31,10 @@ Spoiling = Literal["torn", "cut short", "bit flipped"]
 Sign = Literal["seconds", "epochs", "finished"]
 
 KINDS = tuple(Kind)
+StoreKind = Literal["file", "server", "objects"]
+"""A file below ORCH_HOME; behind a tracking server; behind one that keeps the runs' files in an object store."""
+STORE_OF: Mapping[int, StoreKind] = {2: "server", 6: "objects"}
+"""By the seed's rest by eight; a file otherwise."""
 
 
 class Moment(NamedTuple):
@@ -51,7 +58,7 @@ class Blow(NamedTuple):
 class Round(NamedTuple):
     seed: int
     jobs: int
-    store: Literal["file", "server"]
+    store: StoreKind
     blank: bool
     """ORCH_HOME is empty at first, so that making the store lies under fire too."""
     resumes: bool
@@ -66,17 +73,18 @@ class Round(NamedTuple):
 
 
 def plan_round(seed: int, *, jobs: int = JOBS, blows: int | None = None) -> Round:
-    """The same for the same seed, on every machine. Eight seeds in a row have every kind of blow.
+    """The same for the same seed, on every machine. The seeds from 1 to 25 have every kind of blow.
 
     Args:
         blows: how many; None leaves that to the seed too.
     """
     draw = random.Random(seed)
-    store: Literal["file", "server"] = "server" if seed % 4 == 2 else "file"
+    store = STORE_OF.get(seed % 8, "file")
+    kinds_there = [kind for kind in KINDS if store == "objects" or kind is not Kind.CUT_OBJECTS]
     count = blows if blows is not None else draw.randint(2, 4)
     # Not `seed % 8`: a kind must meet both stores.
-    first = KINDS[(seed + seed // 8) % len(KINDS)]
-    kinds = [first, *(draw.choice(KINDS) for _ in range(count - 1))]
+    first = Kind.CUT_OBJECTS if store == "objects" else kinds_there[(seed + seed // 8) % len(kinds_there)]
+    kinds = [first, *(draw.choice(kinds_there) for _ in range(count - 1))]
     draw.shuffle(kinds)
     moments = sorted((_draw_moment(draw, jobs) for _ in kinds), key=_progress)
     return Round(

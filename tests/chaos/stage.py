@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import psutil
 
 from tests.chaos.blows import EPOCHS, Round
 from tests.chaos.evidence import Store, processes_of
+from tests.object_store import BUCKET, ObjectStore, free_port
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
@@ -50,12 +50,11 @@ class Stuck(AssertionError):
 class TrackingServer:
     """`mlflow server` over a database of its own."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+    def __init__(self, folder: Path, environment: dict[str, str], artifacts: str) -> None:
         self.database, self._folder, self._environment = folder / "server.db", folder, environment
+        self._artifacts = artifacts
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     @property
     def uri(self) -> str:
@@ -64,7 +63,7 @@ class TrackingServer:
     def start(self) -> None:
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", str(self._folder / "kept"),
+            "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", self._artifacts,
         ]  # fmt: skip
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with open(self._folder / "server.log", "ab") as log:
@@ -109,16 +108,20 @@ class Stage:
         }
         self.store = Store(self.home / "mlflow.db")
         self.server: TrackingServer | None = None
+        self.objects: ObjectStore | None = None
         self.driver: subprocess.Popen[bytes] | None = None
         self.drivers: list[int] = []
         """Process ids of all there were."""
         self.codes: list[int] = []
 
-    def serve(self) -> None:
-        """Work behind a tracking server instead of on a file below ORCH_HOME."""
-        folder = self.folder / "server"
+    def serve(self, *, objects: bool = False) -> None:
+        """Work behind a tracking server instead of on a file below ORCH_HOME; with an object store behind that."""
+        folder, artifacts, environment = self.folder / "server", str(self.folder / "server" / "kept"), dict(os.environ)
         folder.mkdir()
-        self.server = TrackingServer(folder, dict(os.environ))
+        if objects:
+            self.objects, artifacts = ObjectStore(), f"s3://{BUCKET}/artifacts"
+            environment |= self.objects.environment
+        self.server = TrackingServer(folder, environment, artifacts)
         self.server.start()
         self.store = Store(self.server.database)
         self.environment["ORCH_TRACKING_URI"] = self.server.uri
@@ -168,6 +171,8 @@ class Stage:
         """End whatever is left, by its own id, and delete what Ray left of drivers that were killed."""
         if self.server is not None:
             self.server.kill()
+        if self.objects is not None:
+            self.objects.stop()
         for process in processes_of(self.home):
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -186,8 +191,8 @@ def set_up(folder: Path, plan: Round, reference: Path) -> Stage:
         )
     if not plan.blank:
         shutil.copytree(reference / "home" / "cache", stage.home / "cache")
-    if plan.store == "server":
-        stage.serve()
+    if plan.store != "file":
+        stage.serve(objects=plan.store == "objects")
     return stage
 
 

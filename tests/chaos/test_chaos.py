@@ -23,7 +23,9 @@ def test_twenty_five_seeds_have_every_blow_and_cut_both_stores() -> None:
     assert {played.store for played in rounds if Kind.CUT_STORE in {blow.kind for blow in played.blows}} == {
         "file", "server",
     }  # fmt: skip
-    assert not any(played.small_disk for played in rounds if played.store == "server")
+    with_objects = [played for played in rounds if played.store == "objects"]
+    assert all(Kind.CUT_OBJECTS in {blow.kind for blow in played.blows} for played in with_objects)
+    assert {played.store == "file" for played in rounds if played.small_disk} == {True, False}
 
 
 def test_blows_come_in_the_order_of_progress_and_before_the_end() -> None:

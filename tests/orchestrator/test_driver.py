@@ -220,7 +220,7 @@ def test_a_request_to_stop_saves_what_runs_and_starts_nothing_more(bench: Bench)
 def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
     pool = ScriptedPool(2, {ORDINARY: [R.DISK_FULL]})
     pool.held = INTERPRETABLE
-    with pytest.raises(DiskFull, match=r"Scripted: ended by script: disk_full .*orch resume s"):
+    with pytest.raises(DiskFull, match=r"a disk is full. ended by script: disk_full Go on with: orch resume s"):
         bench.driver(pool).run()
     assert pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert bench.states == [S.SUCCEEDED, S.REQUEUED, S.REQUEUED]

@@ -69,7 +69,7 @@ def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home
     request = SweepRequest(sweep=SweepSpec(grid="smoke"), name="full", sets={"weights.source": "random"})
     first = plan_of("smoke", sets={"weights.source": "random"}).jobs[0]
     pool = ScriptedPool(script={first.title: [StopReason.DISK_FULL]})
-    with pytest.raises(DiskFull, match="go on with: orch resume full"):
+    with pytest.raises(DiskFull, match="Go on with: orch resume full"):
         service.run_sweep(settings, request, Listener(), workers=1, open_pool=lambda *_: pool)
     status = service.sweep_status(settings, "full")
     assert not status.is_driven

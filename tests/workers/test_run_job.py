@@ -84,7 +84,7 @@ def weights(pointer: CheckpointPointer | None, spec: JobSpec) -> dict[str, torch
 
 
 @pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
-def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant: str) -> None:
+def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant: str, tmp_path: Path) -> None:
     spec = toy_spec(variant, train__freeze_below="top_conv")
     order = desk.order(spec)
     result = desk.run(order)
@@ -98,6 +98,8 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     assert {item.path for item in client.list_artifacts(order.run_id)} == {
         "spec.json", "metrics.json", "tables", "figures", "checkpoint",
     }  # fmt: skip
+    saved = Path(client.download_artifacts(order.run_id, "spec.json", str(tmp_path))).read_text()
+    assert JobSpec.model_validate_json(saved) == spec
     assert [item.path for item in client.list_artifacts(order.run_id, "tables")] == ["tables/filters.csv"]
     assert [item.path for item in client.list_artifacts(order.run_id, "checkpoint")] == ["checkpoint/final.pt"]
     figures = {item.path for item in client.list_artifacts(order.run_id, "figures")}
@@ -284,7 +286,7 @@ def test_a_job_whose_checkpoint_has_no_room_says_where_and_goes_on_when_there_is
     assert (result.stop_reason, result.checkpoint) == (StopReason.DISK_FULL, None)
     assert result.failure is not None
     assert "No space left on device" in result.failure.message
-    assert result.failure.message.endswith(f"On {socket.gethostname()}.")
+    assert result.failure.message.startswith(f"On {socket.gethostname()}: A checkpoint cannot be written")
     assert desk.run(desk.order(toy_spec(), attempt=2)).stop_reason is StopReason.FINISHED
 
 
