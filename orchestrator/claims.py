@@ -12,8 +12,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from orchestrator.ledger import Ledger, Reader
 from orchestrator.records import Lease, here
 from schemas.errors import StoreError, SweepBusy
+
+GLIMPSE_SECONDS = 0.5
+"""For which a sweep may be held by somebody who only looks whether it is driven."""
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Claims:
         lease = Lease(host=here(), pid=os.getpid(), since=now, sign_at=now)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=GLIMPSE_SECONDS)
             holder.write_text(lease.model_dump_json(), encoding="utf-8")
         except Timeout:
             raise busy(name, _read_holder(holder)) from None
@@ -51,14 +55,23 @@ class Claims:
             lock.release()
 
     def take_job(self, key: str) -> bool:
-        """True when no other driver of this machine runs the job; it is ours then until released."""
+        """True when no other driver of this machine runs the job; it is ours then until released.
+
+        Raises:
+            StoreError: there is no room for the lock, or no permission.
+        """
         folder = self.folder / "jobs"
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / f"{key}.lock")
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout:
             return False
+        except OSError as error:
+            raise StoreError(
+                f"Job {key} cannot be claimed in {folder} ({error.strerror or error}). "
+                "Make room or mend the permissions there."
+            ) from error
         self._jobs[key] = lock
         return True
 
@@ -71,11 +84,31 @@ class Claims:
             self.release_job(key)
 
 
-def taken_over(name: str, lease: Lease) -> SweepBusy:
-    return SweepBusy(
-        f"Sweep {name!r} was taken over by process {lease.pid} on {lease.host} while this one did not sign its claim. "
-        f"Jobs that ran here were ended, and nothing was written over: watch it with `orch status {name} --watch`."
-    )
+def check_claim(ledger: Reader, name: str, lease: Lease) -> None:
+    """
+    Raises:
+        SweepBusy: another driver took the sweep over while this one did not sign, as on a laptop that slept.
+    """
+    record = ledger.sweep(name)
+    other = record.lease if record is not None else None
+    if other is not None and not other.is_of(lease):
+        raise SweepBusy(
+            f"Sweep {name!r} was taken over by process {other.pid} on {other.host} while this one did not sign its "
+            "claim. Jobs that ran here were ended, and nothing was written over: watch it with "
+            f"`orch status {name} --watch`."
+        )
+
+
+def renew(ledger: Ledger, name: str, lease: Lease, now: float) -> Lease:
+    """Sign a claim that is still one's own.
+
+    Raises:
+        SweepBusy: it is not.
+    """
+    check_claim(ledger, name, lease)
+    signed = lease.model_copy(update={"sign_at": now})
+    ledger.stamp(name, signed)
+    return signed
 
 
 def busy(name: str, lease: Lease | None) -> SweepBusy:

@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -251,7 +252,8 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    with suppress(OSError):  # nobody listens any more
+        typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
     raise SystemExit(code) from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from schemas.order import Progress
@@ -94,8 +95,27 @@ class Bars:
         self._bar.stop()
 
 
+class Unbreakable:
+    """A display whose terminal, pipe or file may go away: what is shown must not end what runs."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def show(self, now: Now) -> None:
+        with suppress(OSError, ValueError):  # a closed stream is a ValueError
+            self._display.show(now)
+
+    def say(self, line: str) -> None:
+        with suppress(OSError, ValueError):
+            self._display.say(line)
+
+    def close(self) -> None:
+        with suppress(OSError, ValueError):
+            self._display.close()
+
+
 def open_display(clock: Callable[[], float]) -> Display:
-    return Bars() if sys.stderr.isatty() else Lines(sys.stderr, clock)
+    return Unbreakable(Bars() if sys.stderr.isatty() else Lines(sys.stderr, clock))
 
 
 def describe(title: str, word: Progress | None) -> str:

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator import scheduler
 from orchestrator.cancelling import cancel_waiting
-from orchestrator.claims import Claims, taken_over
+from orchestrator.claims import Claims, check_claim, renew
 from orchestrator.compare import PlannedJob, PlanStatus
 from orchestrator.display import Display, Now
 from orchestrator.ledger import Ledger
 from orchestrator.pool import Ended, Pool
 from orchestrator.records import JobRecord, Lease, Wish, here
 from orchestrator.scheduler import Entry, Stop
-from schemas.errors import DiskFull, StoreError, StoreUnreachable, SweepBusy
+from schemas.errors import DiskFull, StoreError, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -122,7 +122,7 @@ class Driver:
         self._stops: list[Stop] = []
         self._durations: list[float] = []
         self._stopping = False
-        self._full_disk = ""
+        self._full_disk: str | None = None
         """What the first job that found no room on a disk said of it."""
         self.paused_by = ""
         """What made the driver stop by itself: the failure that the first jobs share."""
@@ -133,13 +133,14 @@ class Driver:
             for step in reversed((self._sign, self.pool.close, self._sign, self._abandon_running)):
                 at_the_end.callback(step)
             try:
+                self.lease = renew(self.ledger, self.sweep, self.lease, self.clock())  # the workers took time to start
                 self._requeue_lost()
                 while not self._is_over():
                     self._turn()
-                self._raise_if_full()
-            except StoreUnreachable:
+            except StoreError:
                 self._stop_without_store()
                 raise
+        self._raise_if_full()
 
     def _turn(self) -> None:
         now = self.clock()
@@ -147,8 +148,8 @@ class Driver:
         self._heed(now)
         if self.stop.asked and not self._stopping:
             self._stopping = True
-            self.display.say("Stopping: running jobs save what they have. Ctrl-C again ends them at once.")
             self.pool.stop()
+            self.display.say("Stopping: running jobs save what they have. Ctrl-C again ends them at once.")
         if not self._stopping:
             self._fill_slots(now)
         self._listen()
@@ -166,16 +167,16 @@ class Driver:
             del self._unsettled[0]
 
     def _stop_without_store(self) -> None:
-        """The store has been away for too long: let running jobs save what they have, and write down what still can be.
+        """The store is away for too long or unusable: let running jobs save what they have, and write down what can be.
 
         A job of which nothing could be written is found by the next driver as lost, and goes on from its checkpoint.
         """
-        self.display.say("The store did not come back in time. Stopping: running jobs save what they have.")
         self.pool.stop()
+        self.display.say("The store cannot be used. Stopping: running jobs save what they have.")
         until = self.clock() + DRAIN_SECONDS
         while self._at_work and self.clock() < until:
             self._listen()
-        with suppress(StoreUnreachable):
+        with suppress(StoreError):
             self._settle_ended()
 
     def _heed(self, now: float) -> None:
@@ -243,6 +244,7 @@ class Driver:
             self._look_again(key, now)
             return False
         record = self.ledger.add(self._specs[key], self.sweep, now)
+        self._stamp(self.clock())  # or have waited for the store
         if not self._is_free(record):
             self.claims.release_job(key)
             return False
@@ -308,7 +310,8 @@ class Driver:
         if move.to is _S.SUCCEEDED:
             self._durations.append(result.seconds)
         self.display.say(f"[{self._done()}/{len(self._board)}] {_line(record, result)}")
-        self._stops.append(Stop(key, result.stop_reason, result.failure.fingerprint if result.failure else ""))
+        mark = result.failure.fingerprint if result.failure else ""
+        self._stops.append(Stop(key, result.stop_reason, mark, record.failure))
         self._break_if_all_fail_alike()
         if result.stop_reason is StopReason.DISK_FULL:
             self._stop_for_want_of_room(result.failure)
@@ -326,24 +329,24 @@ class Driver:
         if cause is None or self._stopping or scheduler.is_over(self._board):
             return
         self._stopping = True
-        self.paused_by = f"{self.ledger.get(cause.key).failure or cause.reason} (fingerprint {cause.fingerprint})"
-        self.display.say(f"Pausing: the first jobs all fail alike. {self.paused_by}")
+        self.paused_by = f"{cause.failure or cause.reason} (fingerprint {cause.fingerprint})"
         self.pool.stop()
+        self.display.say(f"Pausing: the first jobs all fail alike. {self.paused_by}")
 
     def _stop_for_want_of_room(self, failure: Failure | None) -> None:
         """Whatever ran next would end likewise, and each try would fill what little room is left."""
         if self._stopping:
             return
         self._stopping, self._full_disk = True, failure.message if failure else "Its worker does not say which."
-        self.display.say("A disk is full. Stopping: running jobs save what they can.")
         self.pool.stop()
+        self.display.say("A disk is full. Stopping: running jobs save what they can.")
 
     def _raise_if_full(self) -> None:
         """
         Raises:
             DiskFull: that is why the sweep stopped.
         """
-        if self._full_disk:
+        if self._full_disk is not None:
             raise DiskFull(
                 f"Sweep {self.sweep} was stopped in order because a disk is full. {self._full_disk} "
                 f"Go on with: orch resume {self.sweep}"
@@ -352,7 +355,8 @@ class Driver:
     def _abandon_running(self) -> None:
         """After an end at once: no job stays running in the store when nobody runs it."""
         for slot, key in list(self._running.items()):
-            with suppress(StoreUnreachable):
+            with suppress(StoreError, SweepBusy):
+                check_claim(self.ledger, self.sweep, self.lease)
                 self._abandon(key)
             self.claims.release_job(key)
             del self._running[slot]
@@ -366,25 +370,12 @@ class Driver:
 
     def _stamp(self, now: float) -> None:
         if now - self.lease.sign_at >= STAMP_SECONDS:
-            self._check_lease()
-            self.lease = self.lease.model_copy(update={"sign_at": now})
-            self.ledger.stamp(self.sweep, self.lease)
+            self.lease = renew(self.ledger, self.sweep, self.lease, now)
 
     def _sign(self) -> None:
         """Stamp out of turn, before and after what may take as long as a lease."""
         with suppress(StoreError, SweepBusy):
-            self._check_lease()
-            self.lease = self.lease.model_copy(update={"sign_at": self.clock()})
-            self.ledger.stamp(self.sweep, self.lease)
-
-    def _check_lease(self) -> None:
-        """
-        Raises:
-            SweepBusy: another driver took the sweep over while this one did not sign, as a laptop that slept.
-        """
-        record = self.ledger.sweep(self.sweep)
-        if record is not None and record.lease is not None and not record.lease.is_of(self.lease):
-            raise taken_over(self.sweep, record.lease)
+            self.lease = renew(self.ledger, self.sweep, self.lease, self.clock())
 
     def _done(self) -> int:
         return sum(entry.state in (_S.SUCCEEDED, _S.FAILED) for entry in self._board.values())

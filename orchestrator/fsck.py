@@ -91,7 +91,7 @@ def check(evidence: Evidence, alive: Alive) -> list[Finding]:
 
 def known_keys(runs: Iterable[JobRun], sweeps: Iterable[SweepEntry]) -> frozenset[str]:
     """Every job that was begun or is planned."""
-    planned = {spec.key for sweep in sweeps if sweep.record.plan for spec in sweep.record.plan.specs}
+    planned = {spec.key for sweep in sweeps if sweep.record.plan for spec in sweep.record.plan.outlines}
     return frozenset(planned | {run.key for run in runs})
 
 

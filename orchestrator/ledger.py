@@ -69,7 +69,7 @@ class Ledger(Reader, Protocol):
         """
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        """Record a sweep, or return the record it has. Safe to call twice."""
+        """Record a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
 
     def stamp(self, sweep: str, lease: Lease | None) -> None:
         """Say who drives a sweep, or that nobody does any more."""
@@ -134,7 +134,10 @@ class InMemoryLedger:
         return self._jobs[key]
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        return self._sweeps.setdefault(plan.name, SweepRecord(plan.name, f"sweep-{plan.name}", now, lambda: plan))
+        known = self._sweeps.get(plan.name, SweepRecord(plan.name, f"sweep-{plan.name}", now, lambda: plan))
+        rooted = (known.plan or plan).model_copy(update={"data_root": plan.data_root})
+        self._sweeps[plan.name] = replace(known, read_plan=lambda: rooted)
+        return self._sweeps[plan.name]
 
     def sweep(self, name: str) -> SweepRecord | None:
         return self._sweeps.get(name)
@@ -170,7 +173,7 @@ class InMemoryLedger:
         """Nothing to do: here a run has no status of its own."""
 
 
-def first_record(spec: JobSpec, sweep: str, now: float, run_id: str) -> JobRecord:
+def first_record(spec: JobSpec, sweep: str, now: float, run_id: str, attempt: int = 0) -> JobRecord:
     """A job's first entry in any ledger: planned until now, from now on in the queue."""
     return JobRecord(
         key=spec.key,
@@ -181,6 +184,7 @@ def first_record(spec: JobSpec, sweep: str, now: float, run_id: str) -> JobRecor
         last_sign_at=now,
         run_id=run_id,
         driven_by=sweep,
+        attempt=attempt,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from orchestrator.ledger import (
     RUN_STATUS,
@@ -25,7 +26,7 @@ from orchestrator.ledger import (
 )
 from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from orchestrator.store import EXPERIMENT, reaching
-from orchestrator.tagged import PLAN_FILE, PLAN_TAG, job_record, read_plan, sweep_record, unusable_plan
+from orchestrator.tagged import PLAN_FILE, PLAN_TAG, ROOT_TAG, job_record, read_plan, sweep_record, unusable_plan
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -39,6 +40,8 @@ PAGE = 1000
 TAG_LIMIT = 8000
 """MLflow cuts a longer tag without a word."""
 TRACEBACK_KEPT = 4000
+CALL_TAG = "orch.call"
+"""Which call created a run."""
 WISH = "orch.wish."
 NOTE = "mlflow.note.content"
 
@@ -64,11 +67,16 @@ class MlflowLedger:
         return record
 
     def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
-        existing = self._find(spec.key)
-        if existing is not None:
-            return existing
+        run = self._only(_is_job(spec.key)) or self._create_job(spec, sweep, now)
+        self._run_ids[spec.key] = run.info.run_id
+        return _job_record(run)
+
+    def _create_job(self, spec: JobSpec, sweep: str, now: float) -> Run:
+        """A run that was deleted in the UI leaves files under its attempts' numbers, so the new one counts on."""
         parent = known_sweep(self, sweep)
-        record = first_record(spec, sweep, now, run_id="")
+        gone = self._search(_is_job(spec.key), deleted=True)
+        before = max((int(run.data.tags.get("orch.attempt", 0)) for run in gone), default=0)
+        record = first_record(spec, sweep, now, run_id="", attempt=before)
         tags = {
             "orch.kind": "job",
             "orch.job_key": record.key,
@@ -79,11 +87,10 @@ class MlflowLedger:
             **_identity_tags(spec),
             **_state_tags(record),
         }
+        run = self._create(_is_job(record.key), tags, record.title)
         with reaching(self.uri):
-            run = self.client.create_run(self._experiment_id, tags=tags, run_name=record.title)
             self.client.update_run(run.info.run_id, status=RUN_STATUS[record.state])
-        self._run_ids[record.key] = run.info.run_id
-        return first_record(spec, sweep, now, run_id=run.info.run_id)
+        return run
 
     def move(
         self,
@@ -112,7 +119,7 @@ class MlflowLedger:
         with reaching(self.uri):
             if key in self._run_ids:
                 return _job_record(self.client.get_run(self._run_ids[key]))
-        run = next(self._search(f"tags.`orch.job_key` = '{key}'"), None)
+        run = next(self._search(_is_job(key)), None)
         if run is None:
             return None
         self._run_ids[key] = run.info.run_id
@@ -121,8 +128,8 @@ class MlflowLedger:
     # -- sweeps -------------------------------------------------------------------------------------------------
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        record = self.sweep(plan.name)
-        if record is None:
+        run = self._only(_is_sweep(plan.name))
+        if run is None:
             tags = {
                 "orch.kind": "sweep",
                 "orch.sweep": plan.name,
@@ -130,17 +137,19 @@ class MlflowLedger:
                 "orch.started_at": repr(now),
                 "orch.jobs": str(len(plan.jobs)),
             }
+            run = self._create(_is_sweep(plan.name), tags, plan.name)
+        known = self._sweep_record(run).plan
+        if known is None:
+            self._write_plan(run.info.run_id, plan)
+        elif known.data_root != plan.data_root:
             with reaching(self.uri):
-                run = self.client.create_run(self._experiment_id, tags=tags, run_name=plan.name)
-            record = SweepRecord(plan.name, run.info.run_id, now, lambda: None)
-        if record.plan is None:
-            self._write_plan(record.run_id, plan)
+                self.client.set_tag(run.info.run_id, ROOT_TAG, plan.data_root or "")
         return known_sweep(self, plan.name)
 
     def sweep(self, name: str) -> SweepRecord | None:
         if "'" in name:  # would end the filter's string, and no sweep may be called so
             return None
-        run = next(self._search(f"tags.`orch.kind` = 'sweep' AND tags.`orch.sweep` = '{name}'"), None)
+        run = next(self._search(_is_sweep(name)), None)
         return None if run is None else self._sweep_record(run)
 
     def sweeps(self) -> list[SweepRecord]:
@@ -205,7 +214,7 @@ class MlflowLedger:
         for run in self._search("tags.`orch.kind` = 'sweep'"):
             record, problem = self._sweep_record(run), ""
             try:
-                _ = record.plan
+                _ = record.plan and record.plan.outlines
             except StoreError as error:
                 record, problem = replace(record, read_plan=lambda: None), str(error)
             found.append(SweepEntry(record, run.info.status, problem))
@@ -255,13 +264,36 @@ class MlflowLedger:
                              "Restore it there.")  # fmt: skip
         return str(experiment.experiment_id)
 
-    def _search(self, condition: str) -> Iterator[Run]:
-        """Runs that meet a condition, oldest first, page by page."""
-        token: str | None = None
+    def _create(self, condition: str, tags: Mapping[str, str], name: str) -> Run:
+        """Make a run and give the one that counts of those that meet the condition, should there be others by now."""
+        call = {**tags, CALL_TAG: uuid4().hex}
+        with reaching(self.uri):
+            made = self.client.create_run(self._experiment_id, tags=call, run_name=name)
+        return self._only(condition, call[CALL_TAG]) or made
+
+    def _only(self, condition: str, call: str = "") -> Run | None:
+        """The run that counts of those that meet a condition, the oldest.
+
+        When the answer to a request is lost, MLflow's client sends it again, so that one call may leave several runs:
+        the others that bear the mark of the same call, or of `call`, never began and are deleted.
+        """
+        runs = list(self._search(condition))
+        calls = {call, *(run.data.tags.get(CALL_TAG, "") for run in runs[:1])} - {""}
+        with reaching(self.uri):
+            for run in runs[1:]:
+                if run.data.tags.get(CALL_TAG) in calls:
+                    self.client.delete_run(run.info.run_id)
+        return next(iter(runs), None)
+
+    def _search(self, condition: str, *, deleted: bool = False) -> Iterator[Run]:
+        """Runs that meet a condition, oldest first, page by page; those in the UI's bin instead, if `deleted`."""
+        from mlflow.entities import ViewType
+
+        view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
         while True:
             with reaching(self.uri):
                 page = self.client.search_runs(
-                    [self._experiment_id], condition, max_results=PAGE, order_by=["start_time ASC"], page_token=token
+                    [self._experiment_id], condition, view, PAGE, order_by=["start_time ASC"], page_token=token
                 )
             yield from page
             token = page.token
@@ -272,6 +304,14 @@ class MlflowLedger:
         from mlflow.entities import RunTag
 
         self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+
+def _is_job(key: str) -> str:
+    return f"tags.`orch.job_key` = '{key}'"
+
+
+def _is_sweep(name: str) -> str:
+    return f"tags.`orch.kind` = 'sweep' AND tags.`orch.sweep` = '{name}'"
 
 
 def _identity_tags(spec: JobSpec) -> dict[str, str]:

@@ -175,8 +175,9 @@ class RayPool:
     def close(self) -> None:
         import ray
 
-        for actor in self._actors.values():
-            ray.kill(actor)
+        if ray.is_initialized():  # else asking it for anything would start one
+            for actor in self._actors.values():
+                ray.kill(actor)
         self._actors.clear()
         self._busy.clear()
 

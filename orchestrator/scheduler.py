@@ -63,6 +63,8 @@ class Stop:
     key: str
     reason: StopReason
     fingerprint: str = ""
+    failure: str = ""
+    """One line on what went wrong."""
 
 
 @dataclass(frozen=True)

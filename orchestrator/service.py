@@ -148,8 +148,8 @@ def list_sweeps(settings: Settings) -> list[SweepStatus]:
 
 def sweep_status(settings: Settings, name: str) -> SweepStatus:
     ledger = open_reader(settings)
-    record = known_sweep(ledger, name)
-    return status_of(record, ledger.jobs(), Liveness(ledger, [record]))
+    alive = Liveness(ledger, ledger.sweeps())
+    return status_of(known_sweep(ledger, name), ledger.jobs(), alive)
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False) -> SweepTables:
@@ -218,8 +218,7 @@ def raise_if_incomplete(report: SweepReport) -> None:
     if report.paused_by:
         raise SweepIncomplete(
             f"sweep {report.name} was paused, because its first jobs all fail alike: {report.paused_by} ({left}). "
-            f"`orch why {report.name}` shows where. Once that is mended: orch requeue {report.name} --failed, then "
-            f"orch resume {report.name}"
+            f"`orch why {report.name}` shows where. Once that is mended: orch resume {report.name} --failed"
         )
     if report.interrupted:
         raise Interrupted(f"sweep {report.name} was stopped ({left}). Go on with: orch resume {report.name}")

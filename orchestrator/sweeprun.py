@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
 from orchestrator import store
-from orchestrator.claims import Claims, busy
+from orchestrator.claims import Claims, busy, check_claim, renew
 from orchestrator.compare import PlannedJob, PlanStatus, check_same_sweep, compare
 from orchestrator.disk import check_all_data, check_all_weights
 from orchestrator.display import Display
@@ -134,7 +135,7 @@ class SweepRun:
             ledger = self._open_ledger()
             self._refuse_foreign(ledger, started)
             ledger.begin_sweep(self.stored, started)
-            lease = self._sign(ledger, lease)
+            ledger.stamp(self.stored.name, lease)  # whoever signed before is dead, or was refused above
             try:
                 return self._drive(patient(ledger, self._patience()), claims, lease, started)
             except StoreUnreachable as error:
@@ -144,18 +145,16 @@ class SweepRun:
                 ) from error
 
     def _drive(self, ledger: Ledger, claims: Claims, lease: Lease, started: float) -> SweepReport:
-        ran, paused_by, lost = 0, "", False
+        ran, paused_by = 0, ""
         try:
             ran, paused_by = self._run_jobs(ledger, claims, lease)
         except KeyboardInterrupt:
             self.stop.asked = True
-        except SweepBusy:
-            lost = True  # to another driver, whose claim and conclusion these would be
-            raise
         finally:
             self.display.close()
             report = self._report(ledger, ran, paused_by, time.time() - started)
-            if not lost:
+            with suppress(SweepBusy):  # another driver's claim and conclusion these would be
+                check_claim(ledger, report.name, lease)
                 ledger.conclude(report.name, as_markdown(report.table), _metrics(report), report.run_status)
                 ledger.stamp(report.name, None)
         return report
@@ -163,11 +162,6 @@ class SweepRun:
     def _patience(self) -> Patience:
         minutes = self.settings.store_patience_minutes
         return Patience(minutes * 60, time.time, time.sleep, self.display.say, is_hurried=lambda: self.stop.asked)
-
-    def _sign(self, ledger: Ledger, lease: Lease) -> Lease:
-        signed = lease.model_copy(update={"sign_at": time.time()})
-        ledger.stamp(self.stored.name, signed)
-        return signed
 
     def _refuse_early(self) -> None:
         store.prepare_home(self.settings)
@@ -203,7 +197,7 @@ class SweepRun:
         self.display.say(_opening(self.stored, jobs, len(left)))
         if not left or self.stop.asked:
             return 0, ""
-        lease = self._sign(ledger, lease)  # Ray takes its time to start
+        lease = renew(ledger, self.stored.name, lease, time.time())  # Ray takes its time to start
         pool = self.open_pool(self.settings, self.stored, len(left))
         driver = Driver(
             sweep=self.stored.name,
@@ -212,7 +206,7 @@ class SweepRun:
             pool=pool,
             claims=claims,
             premises=self._premises(pool.cores),
-            lease=self._sign(ledger, lease),
+            lease=lease,
             display=self.display,
             clock=time.time,
             driver_is_alive=lambda name: is_driven(ledger.sweep(name), time.time()),

@@ -16,9 +16,11 @@ JOB_TAGS = (
     "orch.job_key", "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
     "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
 )  # fmt: skip
-SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256")
+SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root")
 PLAN_FILE, PLAN_TAG = "plan.json", "orch.plan_sha256"
 """A sweep's plan among its run's artifacts, and the tag that vouches for it."""
+ROOT_TAG = "orch.data_root"
+"""Where the photographs are now, if they moved since a sweep was planned."""
 
 
 def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
@@ -86,9 +88,10 @@ def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> Stored
     if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
         raise unusable_plan(name, artifacts, "damaged")
     try:
-        return StoredPlan.model_validate_json(content)
+        plan = StoredPlan.model_validate_json(content)
     except ValidationError as error:
         raise unusable_plan(name, artifacts, "of another version of orch") from error
+    return plan.model_copy(update={"data_root": tags[ROOT_TAG] or None}) if ROOT_TAG in tags else plan
 
 
 def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:

@@ -113,7 +113,8 @@ def why(settings: Settings, wanted: str) -> Why:
     """What keeps a sweep, or one job, from being done."""
     ledger = open_ledger(settings)
     sweep, job = _target(ledger, wanted)
-    status = status_of(sweep, ledger.jobs(), Liveness(ledger, [sweep]))
+    alive = Liveness(ledger, ledger.sweeps())
+    status = status_of(sweep, ledger.jobs(), alive)
     jobs = [one for one in status.jobs if job is None or one.spec.key == job.key]
     found = causes(jobs)
     tails = tuple(_last_lines(settings, cause.example) for cause in found)

@@ -124,7 +124,7 @@ class CheckpointStore:
             except FileNotFoundError:
                 raise
             except OSError:
-                shutil.copy2(row.path, path)
+                _copy(Path(row.path), path)
         return row.model_copy(update={"path": str(path.absolute())})
 
     def check(self) -> None:
@@ -246,9 +246,10 @@ def _named_rightly(folder: Path) -> list[CheckpointPointer]:
     found = []
     for path in folder.glob("epoch-*.pt"):
         name = re.fullmatch(r"epoch-(\d+)-step-(\d+)-attempt-\d+-([0-9a-f]{8})\.pt", path.name)
-        if name and (sha256 := _sha256(path)).startswith(name[3]):
-            at = CheckpointPointer(path=str(path.absolute()), epoch=int(name[1]), step=int(name[2]), sha256=sha256)
-            found.append(at)
+        with suppress(OSError):  # one that cannot be read is none
+            if name and (sha256 := _sha256(path)).startswith(name[3]):
+                at = CheckpointPointer(path=str(path.absolute()), epoch=int(name[1]), step=int(name[2]), sha256=sha256)
+                found.append(at)
     return sorted(found, key=lambda at: (at.epoch, at.step), reverse=True)[:2]
 
 
@@ -294,6 +295,13 @@ def load_checkpoint(pointer: CheckpointPointer, job_key: str) -> dict[str, Any]:
     return state
 
 
+def _copy(source: Path, target: Path) -> None:
+    with open(source, "rb") as read, open(target, "wb") as written:
+        shutil.copyfileobj(read, written)
+        written.flush()
+        os.fsync(written.fileno())
+
+
 def _dump(state: dict[str, Any], file: BinaryIO) -> None:
     """
     Raises:
@@ -317,6 +325,8 @@ def damage(pointer: CheckpointPointer) -> str:
         sha256 = _sha256(Path(pointer.path))
     except FileNotFoundError:
         return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
     if sha256 != pointer.sha256:
         return f"is damaged (SHA-256 {sha256[:12]}... instead of {pointer.sha256[:12]}...)"
     return ""

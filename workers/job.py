@@ -61,7 +61,7 @@ CPU_OUT_OF_MEMORY = "can't allocate memory"
 
 def stop_reason_of(error: Exception) -> StopReason:
     """Why a job that raised `error` stopped."""
-    if is_full_disk(error):
+    if is_full_disk(error) and not isinstance(error, (Interrupted, Superseded)):
         return StopReason.DISK_FULL
     if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
         return StopReason.OUT_OF_MEMORY
@@ -228,6 +228,8 @@ class _Job:
         every = self._spec.train.checkpoint_every_steps
         if every and trainer.step and trainer.step % every == 0 and (trainer.epoch, trainer.step) != self._saved:
             self._save(trainer)
+        if self._logbook.is_behind:
+            self._logbook.bring_up_to_date(trainer.records)
         self._report("training")
 
     @property
@@ -243,7 +245,13 @@ class _Job:
         self._report("logging")
         self._store.keep_newest_only()
         assert self.checkpoint is not None
-        with tempfile.TemporaryDirectory(prefix="orch-") as folder:
-            write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
-            self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
+        try:
+            with tempfile.TemporaryDirectory(prefix="orch-") as folder:
+                write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
+                self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
+        except OSError as error:
+            raise StoreError(
+                f"Tables and figures cannot be written in {tempfile.gettempdir()} ({error.strerror or error}). "
+                "Make room there, or name another folder in TMPDIR."
+            ) from error
         return found.metrics

@@ -14,7 +14,11 @@ from workers.tracking import RunLog
 from workers.train import EpochRecord
 
 AGAIN_SECONDS = 10.0
-"""Between two tries; each may take as long as MLflow's own."""
+"""Between two tries, at least."""
+TRYING_SHARE = 0.1
+"""Of a job's time, at most, goes into tries: one that nobody answers may take minutes."""
+FEWEST_TRIES = 4
+"""Within what patience there is, however long each takes."""
 
 
 @dataclass
@@ -34,19 +38,25 @@ class Logbook:
         """The run, if it could be reached when that was last tried."""
         return self._run
 
+    @property
+    def is_behind(self) -> bool:
+        """The store was away when it was last told something."""
+        return self._away_since is not None
+
     def bring_up_to_date(self, records: Sequence[EpochRecord]) -> None:
         """Tell the store of all epochs that it does not know; an outage is borne, and the next call tells it more.
 
         Raises:
             StoreUnreachable: the store has been away for longer than there is patience.
         """
-        if self._away_since is not None and self.clock() < self._again_at:
+        began = self.clock()
+        if self.is_behind and began < self._again_at:
             return
         try:
             self._tell(records)
             self._away_since = None
         except StoreUnreachable as error:
-            self._bear(error)
+            self._bear(error, began)
 
     def finish(
         self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path, wait: Callable[[], None]
@@ -60,12 +70,13 @@ class Logbook:
             StoreUnreachable: the store has been away for longer than there is patience.
         """
         while True:
+            began = self.clock()
             try:
                 self._tell(records).log_outcome(metrics, folder)
                 self._away_since = None
                 return
             except StoreUnreachable as error:
-                self._bear(error)
+                self._bear(error, began)
             while self.clock() < self._again_at:
                 wait()
                 self.sleep(1.0)
@@ -78,10 +89,11 @@ class Logbook:
         self._run.log_epochs(records)
         return self._run
 
-    def _bear(self, error: StoreUnreachable) -> None:
+    def _bear(self, error: StoreUnreachable, began: float) -> None:
         now = self.clock()
+        pause = min((now - began) * (1 / TRYING_SHARE - 1), self.patience / FEWEST_TRIES)
         self._run = None  # what was last sent may have arrived: only the store knows what it has
         self._away_since = now if self._away_since is None else self._away_since
-        self._again_at = now + AGAIN_SECONDS
+        self._again_at = now + max(AGAIN_SECONDS, pause)
         if now - self._away_since >= self.patience:
             raise error

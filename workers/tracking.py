@@ -43,6 +43,9 @@ CURVES: Mapping[str, str] = {
 LAST_CURVE = "train/task_loss"
 """Present for every logged epoch, so it tells which epochs the store has."""
 
+EPOCHS_AT_ONCE = 1000 // len(CURVES)
+"""MLflow cuts more than a thousand points into several requests, and an epoch must be there whole or not at all."""
+
 SUMMARY = (
     "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
     "filters_left_out", "measured_images",
@@ -105,17 +108,18 @@ class RunLog:
 
         now = int(time.time() * 1000)
         fresh = [record for record in records if record.epoch > self._last_epoch]
-        points = [
-            Metric(curve, value, now, record.epoch)
-            for record in fresh
-            for field, curve in CURVES.items()
-            if (value := getattr(record, field)) is not None
-        ]
-        if points:
+        for start in range(0, len(fresh), EPOCHS_AT_ONCE):
+            some = fresh[start : start + EPOCHS_AT_ONCE]
+            points = [
+                Metric(curve, value, now, record.epoch)
+                for record in some
+                for field, curve in CURVES.items()
+                if (value := getattr(record, field)) is not None
+            ]
             with self._reaching_store():
                 self._check()
                 self._client.log_batch(self._run_id, metrics=points)
-            self._last_epoch = fresh[-1].epoch
+            self._last_epoch = some[-1].epoch
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
         """The summary as metrics, and every file of `folder` as an artifact under its path there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from doubles import Listener, ScriptedPool, plan_of
@@ -13,11 +14,11 @@ from orchestrator.claims import Claims
 from orchestrator.compare import compare
 from orchestrator.driver import Driver, Premises
 from orchestrator.ledger import InMemoryLedger
-from orchestrator.records import Lease, StoredPlan
+from orchestrator.records import JobRecord, Lease, StoredPlan
 from orchestrator.request import SweepRequest
 from orchestrator.scheduler import ALIKE, FIRST_ATTEMPTS, SAYS_NOTHING, Stop, common_cause
 from orchestrator.settings import Settings
-from schemas.errors import SweepIncomplete
+from schemas.errors import StoreUnreachable, SweepIncomplete
 from schemas.lifecycle import JobState, StopReason
 from schemas.sweep import SweepSpec
 
@@ -57,8 +58,10 @@ def test_what_lies_outside_the_jobs_never_pauses(reason: StopReason) -> None:
     assert common_cause([bad(key, reason=reason) for key in "abcdefgh"]) is None
 
 
-def drive(folder: Path, script: dict[str, list[StopReason]]) -> tuple[Driver, ScriptedPool, Listener]:
-    ledger, pool, display = InMemoryLedger(), ScriptedPool(script=script), Listener()
+def drive(
+    folder: Path, script: dict[str, list[StopReason]], ledger: InMemoryLedger | None = None
+) -> tuple[Driver, ScriptedPool, Listener]:
+    ledger, pool, display = ledger or InMemoryLedger(), ScriptedPool(script=script), Listener()
     ledger.begin_sweep(StoredPlan(name="s", profile="laptop", jobs=()), 0.0)
     ticks = iter(range(10_000))
     driver = Driver(
@@ -85,6 +88,24 @@ def test_a_driver_spends_no_more_jobs_on_what_fails_alike(tmp_path: Path) -> Non
     assert f"Pausing: the first jobs all fail alike. {driver.paused_by}" in display.lines
 
 
+def test_a_store_that_goes_away_as_the_sweep_is_paused_is_what_ends_it(tmp_path: Path) -> None:
+    class Away(InMemoryLedger):
+        failed = 0
+
+        def get(self, key: str) -> JobRecord:
+            if self.failed >= ALIKE:
+                raise StoreUnreachable("away")
+            return super().get(key)
+
+        def move(self, key: str, to: JobState, now: float, **more: Any) -> JobRecord:
+            moved = super().move(key, to, now, **more)
+            self.failed += to is JobState.FAILED
+            return moved
+
+    driver, pool, _ = drive(tmp_path, {job.title: [R.BAD_DATA] * 9 for job in JOBS}, Away())
+    assert (len(pool.started), driver.paused_by != "") == (ALIKE, True)
+
+
 def test_a_driver_goes_on_when_only_some_fail(tmp_path: Path) -> None:
     driver, pool, _ = drive(tmp_path, {job.title: [R.BAD_DATA] for job in JOBS[1:]})
     assert (driver.paused_by, len(pool.started)) == ("", len(JOBS))
@@ -99,7 +120,7 @@ def test_the_end_of_a_paused_sweep_names_the_cause_and_what_to_type(new_home: Ca
         service.raise_if_incomplete(report)
     said = str(ended.value)
     assert "its first jobs all fail alike: Scripted: ended by script: bad_data" in said
-    assert "orch requeue broken --failed" in said
+    assert "orch resume broken --failed" in said
     assert report.counts == {"failed": ALIKE, "new": len(JOBS) - ALIKE}
     records = service.open_ledger(settings).jobs()
     assert not [record for record in records.values() if record.state is JobState.RUNNING]

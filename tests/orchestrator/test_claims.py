@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Timer
 
 import pytest
+from filelock import FileLock
 
-from orchestrator.claims import Claims
-from orchestrator.records import LEASE_SECONDS, Lease
-from schemas.errors import SweepBusy
+from orchestrator.claims import GLIMPSE_SECONDS, Claims, renew
+from orchestrator.ledger import InMemoryLedger
+from orchestrator.records import LEASE_SECONDS, Lease, StoredPlan
+from schemas.errors import StoreError, SweepBusy
 
 LEASE = Lease(host="here", pid=7, since=0.0, sign_at=100.0)
 
@@ -36,6 +39,39 @@ def test_a_job_belongs_to_one_driver_until_released(tmp_path: Path) -> None:
     theirs.release_all()
     assert mine.take_job("k")
     mine.release_all()
+
+
+def test_who_only_looks_for_an_instant_whether_a_sweep_is_driven_refuses_nobody(tmp_path: Path) -> None:
+    looker = FileLock(tmp_path / "s.lock", thread_local=False)
+    looker.acquire()
+    Timer(GLIMPSE_SECONDS / 10, looker.release).start()
+    with Claims(tmp_path).sweep("s", now=1.0) as lease:
+        assert lease.since == 1.0
+
+
+def test_a_job_that_cannot_be_claimed_for_want_of_room_is_a_store_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FileLock, "acquire", no_room)
+    with pytest.raises(StoreError, match=r"Job k cannot be claimed .*No space left on device.*Make room"):
+        Claims(tmp_path).take_job("k")
+
+
+def test_a_claim_is_renewed_only_while_it_is_ones_own() -> None:
+    ledger = InMemoryLedger()
+    ledger.begin_sweep(StoredPlan(name="s", profile="laptop", jobs=()), 0.0)
+    mine = renew(ledger, "s", LEASE, now=150.0)
+    assert (mine.sign_at, mine.is_of(LEASE)) == (150.0, True)
+    theirs = LEASE.model_copy(update={"host": "elsewhere", "since": 160.0})
+    ledger.stamp("s", theirs)
+    with pytest.raises(SweepBusy, match="taken over by process 7 on elsewhere"):
+        renew(ledger, "s", mine, now=170.0)
+    record = ledger.sweep("s")
+    assert record is not None
+    assert record.lease == theirs
 
 
 @pytest.mark.parametrize(

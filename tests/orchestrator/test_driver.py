@@ -217,6 +217,50 @@ def test_a_request_to_stop_saves_what_runs_and_starts_nothing_more(bench: Bench)
     assert bench.drive().started == [ORDINARY, INTERPRETABLE]
 
 
+def test_a_job_that_cannot_be_claimed_lets_the_others_save_what_they_have(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ScriptedPool(2)
+    pool.held = ORDINARY
+    take_job = bench.claims.take_job
+
+    def no_room(key: str) -> bool:
+        if key == JOBS[2].key:
+            raise StoreError("no room for a lock")
+        return take_job(key)
+
+    monkeypatch.setattr(bench.claims, "take_job", no_room)
+    with pytest.raises(StoreError, match="no room for a lock"):
+        bench.driver(pool).run()
+    assert (pool.stopped, pool.closed) == (True, True)
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, None]
+
+
+def test_a_sweep_that_was_taken_over_while_its_workers_started_runs_nothing(bench: Bench) -> None:
+    other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
+    bench.ledger.stamp("s", other)
+    pool = ScriptedPool()
+    with pytest.raises(SweepBusy, match="taken over by process 2 on elsewhere"):
+        bench.driver(pool).run()
+    assert (pool.started, pool.closed) == ([], True)
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease == other
+
+
+def test_a_driver_that_breaks_off_puts_back_nothing_of_the_one_that_replaced_it(bench: Bench) -> None:
+    pool = ScriptedPool()
+
+    def break_off(order: WorkOrder) -> None:
+        bench.ledger.stamp("s", Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0))
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert bench.states[0] is S.RUNNING
+
+
 def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
     pool = ScriptedPool(2, {ORDINARY: [R.DISK_FULL]})
     pool.held = INTERPRETABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
 import pytest
@@ -13,13 +13,14 @@ from doubles import metrics, plan_of
 from orchestrator.ledger import RUN_STATUS, InMemoryLedger, Ledger, known_sweep, mend_torn_moves
 from orchestrator.mlflow_ledger import PLAN_FILE, MlflowLedger
 from orchestrator.records import Lease, StoredPlan
-from schemas.errors import IllegalTransition, StoreError
+from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer, Failure, JobResult
 
 if TYPE_CHECKING:
     from conftest import Store
+    from mlflow import MlflowClient
 
 SPEC, OTHER = plan_of("smoke", categories=("cat",), backbones=("alexnet",), sets={"weights.source": "random"}).jobs
 PLAN = StoredPlan(name="s", profile="laptop", jobs=(SPEC.model_dump(mode="json"), OTHER.model_dump(mode="json")))
@@ -131,6 +132,13 @@ def test_beginning_a_sweep_twice_keeps_the_first(ledger: Ledger) -> None:
     again = ledger.begin_sweep(PLAN.model_copy(update={"profile": "paper"}), now=9.0)
     assert (again.started_at, again.plan) == (1.0, PLAN)
     assert len(ledger.sweeps()) == 1
+
+
+def test_a_sweep_that_is_begun_again_has_its_photographs_where_they_are_now(ledger: Ledger) -> None:
+    for root in ("/old", "/new", None):
+        moved = PLAN.model_copy(update={"data_root": root})
+        assert ledger.begin_sweep(moved, now=9.0).plan == moved
+        assert known_sweep(ledger, "s").plan == moved
 
 
 def test_a_lease_is_stamped_renewed_and_lifted(ledger: Ledger) -> None:
@@ -263,6 +271,76 @@ def test_a_sweep_that_died_before_its_plan_was_whole_is_begun_again(store: Store
     assert half is not None
     assert half.plan is None
     assert ledger.begin_sweep(PLAN, now=2.0).plan == PLAN
+
+
+class Repeating:
+    """MLflow's client when the answer to a creation is lost and it asks again: the server creates twice."""
+
+    def __init__(self, real: MlflowClient, *, gives_up: bool = False) -> None:
+        self.real, self.gives_up = real, gives_up
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def create_run(self, *arguments: Any, **named: Any) -> Any:
+        for _ in range(2):
+            made = self.real.create_run(*arguments, start_time=1000, **named)  # which the request fixes
+        if self.gives_up:
+            raise StoreUnreachable("no answer")
+        return made
+
+
+@pytest.mark.parametrize("again", range(4))  # which of the two comes first in the store is chance
+def test_a_creation_that_the_server_did_twice_leaves_one_run(store: Store, again: int) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.client = cast(Any, Repeating(store.client))
+    ledger.begin_sweep(PLAN, now=1.0)
+    record = ledger.add(SPEC, "s", now=1.0)
+    assert [run.run_id for run in ledger.job_runs()] == [record.run_id]
+    assert len(ledger.sweep_runs()) == 1
+    assert MlflowLedger(store.client, store.uri, ledger.experiment).get(SPEC.key).run_id == record.run_id
+
+
+def test_a_creation_that_the_server_did_twice_and_never_answered_leaves_one_run_once_it_is_asked_again(
+    store: Store,
+) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.client = cast(Any, Repeating(store.client, gives_up=True))
+    with pytest.raises(StoreUnreachable):
+        ledger.begin_sweep(PLAN, now=1.0)
+    ledger.begin_sweep(PLAN, now=1.0)
+    with pytest.raises(StoreUnreachable):
+        ledger.add(SPEC, "s", now=1.0)
+    again = MlflowLedger(store.client, store.uri, ledger.experiment)
+    assert len(again.job_runs()) == 2
+    record = again.add(SPEC, "s", now=2.0)
+    assert [run.run_id for run in again.job_runs()] == [record.run_id]
+    assert len(again.sweep_runs()) == 1
+
+
+def test_a_run_of_another_call_is_left_for_a_person_to_look_at(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    record = ledger.add(SPEC, "s", now=1.0)
+    tags = {**store.client.get_run(record.run_id).data.tags, "orch.call": "elsewhere"}
+    experiment = store.client.get_experiment_by_name(ledger.experiment)
+    other = store.client.create_run(experiment.experiment_id, tags=tags)
+    assert ledger.add(SPEC, "s", now=2.0).run_id == record.run_id
+    assert [run.run_id for run in ledger.job_runs()] == [record.run_id, other.info.run_id]
+
+
+def test_the_attempts_of_a_run_that_was_deleted_are_counted_on(store: Store) -> None:
+    """Its checkpoints bear their numbers, and lower ones would count as replaced."""
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    first = ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running", "requeued", "queued", "running", "failed")
+    store.client.delete_run(first.run_id)
+    after = MlflowLedger(store.client, store.uri, ledger.experiment)
+    assert after.jobs() == {}
+    second = after.add(SPEC, "s", now=9.0)
+    assert (second.run_id != first.run_id, second.state, second.attempt) == (True, JobState.QUEUED, 2)
+    assert after.move(SPEC.key, JobState.RUNNING, now=10.0).attempt == 3
 
 
 def test_a_foreign_run_is_named(store: Store) -> None:

@@ -237,7 +237,8 @@ Lifecycle.TestCase.settings = settings(
 TestLifecycle = Lifecycle.TestCase
 
 
-CLIENT_EFFECTS = frozenset({"create_run", "update_run", "log_batch", "set_terminated", "set_tag", "log_artifact"})
+CLIENT_EFFECTS = frozenset({"create_run", "update_run", "log_batch", "set_terminated", "set_tag", "log_artifact",
+                            "delete_run"})  # fmt: skip
 
 
 class MortalClient:

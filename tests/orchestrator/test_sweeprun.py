@@ -143,6 +143,32 @@ def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
     assert bench.resume("broken-off").counts == {"done": 3}
 
 
+def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Bench) -> None:
+    """As its slots open, and as its last job ends: this driver slept, and the other one found it dead."""
+    now = time.time()
+    other = Lease(host="elsewhere", pid=7, since=now, sign_at=now)
+
+    def take_over() -> None:
+        service.open_ledger(bench.settings).stamp("overtaken", other)
+
+    def open_slots(*_: object) -> Pool:
+        take_over()
+        return bench.pool
+
+    bench.pool = ScriptedPool()
+    request = bench.request("overtaken", 11)
+    with pytest.raises(SweepBusy, match="taken over by process 7 on elsewhere"):
+        service.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=open_slots)
+    assert (bench.pool.started, bench.pool.closed) == ([], True)
+    assert service.sweep_status(bench.settings, "overtaken").record.lease == other
+    service.open_ledger(bench.settings).stamp("overtaken", None)
+    bench.pool = ScriptedPool()
+    bench.pool.close = take_over  # type: ignore[method-assign]
+    service.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=bench.open_pool)
+    assert service.sweep_status(bench.settings, "overtaken").record.lease == other
+    service.open_ledger(bench.settings).stamp("overtaken", None)
+
+
 def test_slots_that_do_not_open_leave_no_claim_behind(bench: Bench) -> None:
     def refuse(*_: object) -> Pool:
         raise ResourceError("no room")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -71,6 +72,52 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(store: CheckpointStore
         newest.unlink()
     loaded = load_newest(store)
     assert loaded["epoch"] == 1
+
+
+@pytest.mark.parametrize("pointer", ["whole", "damaged"])
+def test_a_checkpoint_that_the_disk_cannot_read_gives_way_to_the_one_before(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, pointer: str
+) -> None:
+    store.save(1, state(1))
+    newest = store.save(2, state(2))
+    sha256 = checkpoint._sha256
+
+    def bad_sector(path: Path) -> str:
+        if path.name.startswith("epoch-0002"):
+            raise OSError(errno.EIO, "Input/output error")
+        return sha256(path)
+
+    monkeypatch.setattr(checkpoint, "_sha256", bad_sector)
+    if pointer == "damaged":
+        store.pointer.write_text("{")
+    taken = CheckpointStore(store.root, store.job_key, attempt=2).take_over()
+    assert taken.checkpoint is not None
+    assert taken.checkpoint.epoch == 1
+    said = f"The checkpoint {newest.path} cannot be read (Input/output error)"
+    assert any(said in problem or pointer == "damaged" for problem in taken.problems)
+
+
+def test_a_checkpoint_that_must_be_copied_is_on_the_disk_before_the_original_goes(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the file system has no hard links."""
+    store.save(1, state(1))
+    flushed: list[str] = []
+    fsync = os.fsync
+
+    def no_links(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def flush(number: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{number}"))
+        fsync(number)
+
+    monkeypatch.setattr(checkpoint.os, "link", no_links)
+    monkeypatch.setattr(checkpoint.os, "fsync", flush)
+    taken = CheckpointStore(store.root, store.job_key, attempt=2).take_over()
+    assert taken.checkpoint is not None
+    assert flushed.index(taken.checkpoint.path) < flushed.index(str(store.folder / "newest-attempt-2.partial"))
+    assert load_checkpoint(taken.checkpoint, store.job_key)["epoch"] == 1
 
 
 @pytest.mark.parametrize("renames_before_the_kill", [0, 1])

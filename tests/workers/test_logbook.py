@@ -66,6 +66,44 @@ def test_an_epoch_whose_receipt_was_lost_is_not_told_again(store: Away) -> None:
     assert store.opened == 2
 
 
+def test_a_store_that_came_back_within_a_long_epoch_is_told_there(store: Away) -> None:
+    """Two moments of absence an hour apart are not an absence of an hour."""
+    now = [0.0]
+    book = Logbook(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book.bring_up_to_date(())
+    for hour in (1, 2, 3):
+        now[0] = 3600.0 * hour
+        store.loses_answers = True
+        book.bring_up_to_date(records(hour))
+        assert book.is_behind
+        store.loses_answers = False
+        now[0] += AGAIN_SECONDS
+        book.bring_up_to_date(records(hour))
+        assert not book.is_behind
+    assert store.epochs == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("takes", "pause"), [(0.0, AGAIN_SECONDS), (10.0, 90.0), (90.0, 150.0)])
+def test_tries_that_take_long_are_made_seldom_but_within_patience(store: Away, takes: float, pause: float) -> None:
+    now = [0.0]
+
+    def hang() -> RunLog:
+        now[0] += takes
+        raise StoreUnreachable("no answer")
+
+    book = Logbook(hang, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book.bring_up_to_date(())
+    now[0] += pause - 1
+    before = now[0]
+    book.bring_up_to_date(())
+    assert now[0] == before  # not asked
+    now[0] += 1
+    store_is_back = book.open_run = store.open
+    book.bring_up_to_date(records(1))
+    assert store_is_back
+    assert store.epochs == [1]
+
+
 class _Outcomes(_Run):
     """Curves arrive, files do not: the object store is away and the tracking server is not."""
 

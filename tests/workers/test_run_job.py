@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from schemas.errors import (
     SpecError,
     StoreError,
     StoreUnreachable,
+    Superseded,
     WeightsError,
 )
 from schemas.job import JobSpec
@@ -272,6 +274,27 @@ def test_an_error_that_hides_the_full_disk_before_it_is_its_own() -> None:
     hidden = StoreError("another matter")
     hidden.__context__, hidden.__suppress_context__ = no_room(errno.ENOSPC), True  # as `from None` leaves it
     assert stop_reason_of(hidden) is StopReason.STORE_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Interrupted, StopReason.INTERRUPTED), (Superseded, StopReason.SUPERSEDED)]
+)
+def test_an_attempt_that_is_over_is_over_also_on_a_full_disk(kind: type[Exception], reason: StopReason) -> None:
+    with pytest.raises(kind) as ended:
+        raise kind("another attempt has the job") from no_room(errno.ENOSPC)
+    assert stop_reason_of(ended.value) is reason
+
+
+def test_figures_that_have_no_room_say_where(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room_for_them(*_: object) -> None:
+        raise no_room(errno.ENOSPC)  # of a write, which names no file
+
+    monkeypatch.setattr(job, "write_outcome", no_room_for_them)
+    result = desk.run(desk.order(toy_spec()))
+    assert result.stop_reason is StopReason.DISK_FULL
+    assert result.failure is not None
+    assert f"cannot be written in {tempfile.gettempdir()} (No space left on device)" in result.failure.message
+    assert result.checkpoint is not None
 
 
 def test_a_job_whose_checkpoint_has_no_room_says_where_and_goes_on_when_there_is(

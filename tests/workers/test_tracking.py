@@ -18,6 +18,7 @@ from workers.train import EpochRecord
 
 if TYPE_CHECKING:
     from conftest import Store
+    from mlflow.entities import Metric
 
 
 def records(epochs: int) -> list[EpochRecord]:
@@ -37,6 +38,26 @@ def test_an_epoch_is_logged_once_however_often_it_is_told(store: Store, new_run:
         assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [1, 2, 3]
     weights = [point.value for point in store.client.get_metric_history(run_id, "train/lambda")]
     assert weights == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_more_epochs_than_one_request_takes_are_sent_whole(
+    store: Store, new_run: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long outage: a cut between two requests must not fall within an epoch."""
+    run_id, sent = new_run(), []
+    log = RunLog(store.uri, run_id)
+    log_batch = log._client.log_batch
+
+    def send(run: str, metrics: list[Metric]) -> None:
+        assert len(metrics) <= 1000
+        sent.append({point.step for point in metrics})
+        log_batch(run, metrics=metrics)
+
+    monkeypatch.setattr(log._client, "log_batch", send)
+    log.log_epochs(records(200))
+    assert len(sent) == 3
+    assert not sent[0] & sent[1]
+    assert [point.step for point in store.client.get_metric_history(run_id, "train/lambda")] == list(range(1, 201))
 
 
 def test_what_an_epoch_of_an_older_version_did_not_measure_has_no_point(
