@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.claims import Claims
 from orchestrator.ledger import Ledger
+from orchestrator.records import JobRecord
 from orchestrator.selection import can_be_cancelled
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -19,6 +20,11 @@ class Cancelled:
     never_begun: int
 
 
+def _may_be(record: JobRecord, reason: StopReason) -> bool:
+    with_sweep = record.state is JobState.CANCELLED and record.stop_reason is StopReason.SWEEP_CANCELLED
+    return not record.state.has_ended or (with_sweep and reason is StopReason.CANCELLED_BY_USER)
+
+
 def cancel_waiting(
     ledger: Ledger, claims: Claims, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
     driver_is_alive: Callable[[str], bool], *, even_new: bool,
@@ -28,13 +34,15 @@ def cancel_waiting(
     cancelled, elsewhere = [], []
     for spec in specs:
         record = records.get(spec.key)
-        if (record is None and not even_new) or (record is not None and record.state.has_ended):
+        if (record is None and not even_new) or (record is not None and not _may_be(record, reason)):
             continue
         if not claims.take_job(spec.key):
             elsewhere.append(spec.title)
             continue
         try:
             record = ledger.add(spec, sweep, now)
+            if record.state is JobState.CANCELLED:  # with its sweep, and now by its own name, which `resume` respects
+                record = ledger.move(spec.key, JobState.REQUEUED, now, reason=record.stop_reason)
             if can_be_cancelled(record, sweep, driver_is_alive):
                 ledger.move(spec.key, JobState.CANCELLED, now, reason=reason)
                 cancelled.append(spec.title)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from orchestrator.compare import Named, PlannedJob, PlanStatus
 from orchestrator.records import JobRecord
 from schemas.lifecycle import StopReason
+from schemas.results import Failure
 
 _R, _P = StopReason, PlanStatus
 _FINE = frozenset({_P.DONE, _P.NEW, _P.CHANGED, _P.RUNNING})
@@ -35,8 +36,8 @@ AFTER_FAILURE: Mapping[StopReason, str] = MappingProxyType(
 )
 OTHERWISE: Mapping[PlanStatus, str] = MappingProxyType(
     {
-        _P.LOST: "`orch resume {sweep}` goes on from the last checkpoint.",
-        _P.INTERRUPTED: "`orch resume {sweep}` goes on from the last checkpoint.",
+        _P.LOST: "`orch resume {sweep}` goes on, from the last checkpoint where there is one.",
+        _P.INTERRUPTED: "`orch resume {sweep}` goes on, from the last checkpoint where there is one.",
         _P.CANCELLED: "`orch requeue {sweep} --cancelled` puts cancelled jobs back, `orch resume {sweep}` runs them.",
         _P.BLOCKED: "It starts from a job that did not succeed: mend that one first.",
     }
@@ -97,16 +98,22 @@ def _reason(job: PlannedJob[Named]) -> StopReason | None:
 
 
 def _fingerprint(job: PlannedJob[Named]) -> str:
-    if job.status is not _P.FAILED or job.record is None or job.record.result is None:
-        return ""
-    failure = job.record.result.failure
+    failure = _failure(job)
     return failure.fingerprint if failure else ""
+
+
+def _failure(job: PlannedJob[Named]) -> Failure | None:
+    """What went wrong in the last attempt of a job that failed, or that was put back since."""
+    result = job.record.result if job.record else None
+    is_meant = job.status is _P.FAILED or (job.status is _P.INTERRUPTED and result is not None and result.has_failed)
+    is_latest = result is not None and job.record is not None and result.attempt == job.record.attempt
+    return result.failure if result and is_meant and is_latest else None
 
 
 def _cause(
     status: PlanStatus, reason: StopReason | None, fingerprint: str, jobs: tuple[PlannedJob[Named], ...]
 ) -> Cause:
-    result = jobs[0].record.result if jobs[0].record else None
-    failure = result.failure if result and status is _P.FAILED else None
-    kind, message = (failure.kind, failure.message) if failure else (status.value, jobs[0].why)
+    failure = _failure(jobs[0])
+    alike = jobs[0].why if len({job.why for job in jobs}) == 1 else f"stopped ({reason})" if reason else status.value
+    kind, message = (failure.kind, failure.message) if failure else (status.value, alike)
     return Cause(status, reason, fingerprint, kind, message, jobs)

@@ -146,7 +146,7 @@ def status(
     all_jobs: Annotated[bool, typer.Option("--all", help="List every job, of however large a sweep.")] = False,
     json: Json = False,
 ) -> None:
-    """Show the sweeps of the store, or the jobs of one.
+    """Show the sweeps of the store, or the jobs of one. With --watch and --json, a line of JSON for every look.
 
     orch status smoke-laptop --watch
     """
@@ -154,10 +154,11 @@ def status(
     while True:
         if sweep is None:
             found = service.list_sweeps(settings)
-            render.show(render.sweeps_json(found) if json else render.sweeps_text(found), clear=watch)
+            answer: render.Answer = render.sweeps_json(found) if json else render.sweeps_text(found)
         else:
             one = service.sweep_status(settings, sweep)
-            render.show(render.status_json(one) if json else render.status_text(one, all_jobs), clear=watch)
+            answer = render.status_json(one) if json else render.status_text(one, all_jobs)
+        render.show(answer, again=watch)
         if not watch:
             return
         time.sleep(WATCH_SECONDS)
@@ -199,8 +200,8 @@ def show(job: Job, json: Json = False) -> None:
     """
     settings = Settings()
     record = service.find_job(settings, job)
-    artifacts = service.artifact_uri(settings, record)
-    render.show(render.job_json(record, artifacts) if json else render.job_text(record, artifacts))
+    facts = (record, service.artifact_uri(settings, record), service.is_lost(settings, record))
+    render.show(render.job_json(*facts) if json else render.job_text(*facts))
 
 
 @app.command(rich_help_panel=PANEL)

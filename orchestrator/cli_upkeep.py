@@ -8,7 +8,7 @@ import typer
 
 from orchestrator import render, upkeep, upkeeptext
 from orchestrator.options import Backbone, Category, Job, Json, Sweep, Target, complete_reason, words
-from orchestrator.selection import parse_which
+from orchestrator.selection import REASONS, parse_which
 from orchestrator.settings import Settings
 from schemas.errors import SpecError
 
@@ -48,6 +48,8 @@ def logs(
     if json:
         render.show(upkeeptext.log_json(record, log))
     else:
+        if attempt is None and log.attempt != record.attempt:
+            typer.echo(f"Attempt {record.attempt} has left no log; this is attempt {log.attempt}'s.", err=True)
         print(log.text, end="")
 
 
@@ -58,7 +60,7 @@ def requeue(
     cancelled: Annotated[bool, typer.Option("--cancelled", help="Put cancelled jobs back.")] = False,
     reason: Annotated[
         list[str] | None,
-        typer.Option(help="Only those that stopped so, such as out_of_memory.", autocompletion=complete_reason),
+        typer.Option(help=f"Only those that stopped so: {', '.join(REASONS)}.", autocompletion=complete_reason),
     ] = None,
     category: Category = None, backbone: Backbone = None,
     from_scratch: Annotated[bool, typer.Option("--from-scratch", help="Drop their checkpoints.")] = False,

@@ -111,9 +111,14 @@ def _compare_one(
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
         return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
     again = ", will be tried again" if driver_is_alive(record.driven_by) else ""
-    told = f": {record.failure}" if record.stop_reason is StopReason.DISK_FULL else ""
-    why = f"stopped in attempt {record.attempt} ({record.stop_reason}{told}){again}" if record.attempt else "put back"
+    why = f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "put back"
     return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
+
+
+def _stop_of(record: JobRecord) -> str:
+    """Why a job's last attempt stopped, with what went wrong in it."""
+    failed = record.result is not None and record.result.attempt == record.attempt and record.result.has_failed
+    return f"{record.stop_reason}: {record.failure}" if failed else str(record.stop_reason)
 
 
 def _told_apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -53,6 +53,8 @@ class Controlled:
     never_begun: int = 0
     left: int = 0
     """Jobs of the sweep that have not succeeded."""
+    found: JobState | None = None
+    """How the job that was named stood; None where it has never begun, and for a whole sweep."""
 
 
 def put_back(settings: Settings, ledger: Ledger, name: str, which: Which, clock: Clock, *, from_scratch: bool = False
@@ -116,11 +118,13 @@ def cancel(
         with undriven(settings, ledger, name, clock) as (record, claims):
             specs = [job] if job else list(record.plan.specs) if record.plan else []
             reason = StopReason.CANCELLED_BY_USER if job else StopReason.SWEEP_CANCELLED
+            before = ledger.jobs([job.key]).get(job.key) if job else None
             done = cancel_waiting(ledger, claims, specs, name, reason, clock.now(), driver_is_alive,
                                   even_new=job is not None)  # fmt: skip
             return Controlled(
                 name, "cancel", job.title if job else None, None, heard=False, changed=done.cancelled,
                 running_elsewhere=done.elsewhere, never_begun=done.never_begun, left=_left(ledger, record),
+                found=before.state if before else None,
             )  # fmt: skip
     except SweepBusy:
         asked = _ask(settings, ledger, name, "cancel", job, clock)

@@ -127,6 +127,11 @@ class Driver:
         self.paused_by = ""
         """What made the driver stop by itself: the failure that the first jobs share."""
 
+    @property
+    def begun(self) -> int:
+        """Jobs of which this driver began an attempt."""
+        return len(self._attempts)
+
     def run(self) -> None:
         """Until nothing is left that can run, or the user asks to stop. Running jobs never outlive this call."""
         with ExitStack() as at_the_end:  # each step is taken, whatever becomes of the others
@@ -149,7 +154,7 @@ class Driver:
         if self.stop.asked and not self._stopping:
             self._stopping = True
             self.pool.stop()
-            self.display.say("Stopping: running jobs save what they have. Ctrl-C again ends them at once.")
+            self.display.say("Stopping: running jobs save what they have. From now on Ctrl-C ends them at once.")
         if not self._stopping:
             self._fill_slots(now)
         self._listen()
@@ -214,8 +219,8 @@ class Driver:
                 self._look_again(key, now)
             else:
                 self._board[key] = replace(self._board[key], state=_S.CANCELLED)
-        stopped = len(waiting) - len(done.elsewhere)
-        self.display.say(f"Cancelled by the user: {stopped} waiting and {len(slots)} running jobs.")
+        new = f"; {done.never_begun} not begun, and stay so" if done.never_begun else ""
+        self.display.say(f"Cancelled by the user: {len(done.cancelled)} waiting and {len(slots)} running jobs{new}.")
 
     def _is_over(self) -> bool:
         return not self._running if self._stopping else scheduler.is_over(self._board)

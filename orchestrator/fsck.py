@@ -67,7 +67,7 @@ class Evidence:
     checkpoints: Mapping[str, CheckpointIs]
     """By run: the final checkpoint on this machine's disk; of succeeded jobs."""
     has_copy: frozenset[str]
-    """Runs that keep a copy of their final checkpoint."""
+    """Runs that keep a copy of their final checkpoint; where that on the disk is not whole, a whole copy."""
     folders: Mapping[str, Path]
     """By key: folders of checkpoints."""
     partial: tuple[Leftover, ...]
@@ -166,7 +166,7 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
     has_copy = run.run_id in evidence.has_copy
     if state is CheckpointIs.WHOLE or (state is CheckpointIs.MISSING and has_copy and evidence.is_shared):
         return
-    tail = ", but its run keeps a copy" if has_copy else ", and its run keeps no copy"
+    tail = ", but its run keeps a whole copy" if has_copy else ", and its run keeps no whole copy: it must run again"
     what = f"the final checkpoint is {state}{tail}"
     yield Finding(rule, what, where, Mend.FETCH if has_copy else Mend.REQUEUE, run=run)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,11 +28,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+REQUEUED = "requeued"
+
+
 @dataclass(frozen=True)
 class Mended:
     finding: Finding
     done: str
     """What was done; empty where nothing could be."""
+
+    @property
+    def is_requeued(self) -> bool:
+        return self.done == REQUEUED
 
 
 def gather(settings: Settings, ledger: Ledger) -> Evidence:
@@ -39,17 +47,26 @@ def gather(settings: Settings, ledger: Ledger) -> Evidence:
     succeeded = [run for run in own_runs(runs) if run.record and run.record.state is JobState.SUCCEEDED]
     client = store.open_client(settings) if succeeded else None
     kept = {run.run_id: _kept_files(client, settings, run.run_id) for run in succeeded} if client else {}
+    checkpoints = {run.run_id: _look_at(settings, run) for run in succeeded}
+    is_shared = settings.database is None
+    # On another machine a checkpoint that is not here is as it should be, and its copy is not fetched to be looked at.
+    trusted = {CheckpointIs.WHOLE, CheckpointIs.MISSING} if is_shared else {CheckpointIs.WHOLE}
     return Evidence(
         runs=runs,
         sweeps=tuple(ledger.sweep_runs()),
         missing={
             run_id: tuple(name for name in _result_files() if name not in files) for run_id, files in kept.items()
         },
-        checkpoints={run.run_id: _look_at(settings, run) for run in succeeded},
-        has_copy=frozenset(run_id for run_id, files in kept.items() if _copy_file() in files),
+        checkpoints=checkpoints,
+        has_copy=frozenset(
+            run.run_id
+            for run in succeeded
+            if _copy_file() in kept[run.run_id]
+            and (checkpoints[run.run_id] in trusted or _has_whole_copy(settings, run))
+        ),
         folders={path.name: path for path in _folders(settings.checkpoint_dir)},
         partial=tuple(_half_written(settings)),
-        is_shared=settings.database is None,
+        is_shared=is_shared,
     )
 
 
@@ -128,21 +145,35 @@ def _mend_state(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> s
         return "brought back from its run"
     reason = StopReason.WORKER_LOST if record.state is JobState.RUNNING else StopReason.RESULTS_LOST
     ledger.move(run.key, JobState.REQUEUED, shop.clock.now(), reason=reason)
-    return "requeued"
+    return REQUEUED
 
 
 def _fetch(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> bool:
     """Whether the copy that the run keeps was whole and lies where the job left the original."""
     target = settings.checkpoint_dir / run.key / Path(pointer.path).name
     target.parent.mkdir(parents=True, exist_ok=True)
+    with _whole_copy(settings, run, pointer) as copy:
+        if copy is not None:
+            os.replace(copy, target)
+        return copy is not None
+
+
+def _has_whole_copy(settings: Settings, run: JobRun) -> bool:
+    pointer = run.record.result.checkpoint if run.record and run.record.result else None
+    if pointer is None:
+        return False
+    with _whole_copy(settings, run, pointer) as copy:
+        return copy is not None
+
+
+@contextmanager
+def _whole_copy(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> Iterator[Path | None]:
+    """The copy that a run keeps of its final checkpoint, fetched for a moment; None where it is not whole."""
     with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
         with store.reaching(settings.store_uri):
             client = store.open_client(settings)
             copy = Path(client.download_artifacts(run.run_id, _copy_file(), folder))
-        if _sha256(copy) != pointer.sha256:
-            return False
-        os.replace(copy, target)
-    return True
+        yield copy if _sha256(copy) == pointer.sha256 else None
 
 
 def _kept_files(client: MlflowClient, settings: Settings, run_id: str) -> set[str]:

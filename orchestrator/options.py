@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.request import BACKBONE_FIELD, DOMAINS, VARIANT_FIELD
+from orchestrator.selection import REASONS
 from schemas.categories import CATEGORIES, DATASETS
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
-from schemas.lifecycle import StopReason
 from schemas.profiles import PROFILES
 
 
@@ -40,7 +40,7 @@ def complete_variant(incomplete: str) -> list[str]:
 
 
 def complete_reason(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, StopReason)
+    return _starting_with(incomplete, REASONS)
 
 
 def complete_dataset(incomplete: str) -> list[str]:

@@ -27,7 +27,8 @@ _RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # Ray's own words on dead workers go to stdout, in the middle of our JSON
 }
 
 RAY_PARENT, RAY_PREFIX, RAY_OWNER = "/tmp", "orch-ray-", "orch-driver"

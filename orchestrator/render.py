@@ -42,12 +42,16 @@ _STYLES = {
 }
 
 
-def show(answer: Answer, clear: bool = False) -> None:
+def show(answer: Answer, again: bool = False) -> None:
+    """
+    Args:
+        again: it is one of several: JSON takes a line each, and text the place of the one before.
+    """
     if isinstance(answer, (dict, list)):
-        print(json.dumps(answer, indent=2, default=str))
+        print(json.dumps(answer, indent=None if again else 2, default=str), flush=True)
         return
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
-    if clear:
+    if again:
         console.clear()
     console.print(answer)
 
@@ -234,27 +238,28 @@ def _record_json(record: JobRecord) -> dict[str, Any]:
     }
 
 
-def job_json(record: JobRecord, artifacts: str) -> dict[str, Any]:
-    head = {"key": record.key, "title": record.title, "sweep": record.sweep, "artifacts": artifacts}
+def job_json(record: JobRecord, artifacts: str, is_lost: bool) -> dict[str, Any]:
+    head = {"key": record.key, "title": record.title, "sweep": record.sweep, "artifacts": artifacts, "is_lost": is_lost}
     return {**head, **_record_json(record), "spec": record.fields}
 
 
-def job_text(record: JobRecord, artifacts: str) -> RenderableType:
+def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
     table = plain_table("", "")
     table.show_header = False
-    for name, value in _job_lines(record, artifacts):
+    for name, value in _job_lines(record, artifacts, is_lost):
         table.add_row(Text(name, style="bold"), Text(value))
     return table
 
 
-def _job_lines(record: JobRecord, artifacts: str) -> Iterable[tuple[str, str]]:
+def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tuple[str, str]]:
     yield "job", f"{record.title} ({record.key})"
     yield "sweep", record.sweep
     reason = f" ({record.stop_reason})" if record.stop_reason else ""
-    yield "state", f"{record.state}{reason}, attempt {record.attempt}, last sign {_when(record.last_sign_at)}"
-    if record.failure:
-        yield "failure", record.failure
+    state = f"lost: {record.state} when its driver died" if is_lost else f"{record.state}{reason}"
+    yield "state", f"{state}, attempt {record.attempt}, last sign {_when(record.last_sign_at)}"
     result = record.result
+    if result and result.has_failed:
+        yield "failure", record.failure
     if result and result.metrics:
         for name, value in flatten(result.metrics.model_dump(exclude_none=True)):
             yield f"  {name}", f"{value:.4f}" if isinstance(value, float) else str(value)
@@ -264,7 +269,7 @@ def _job_lines(record: JobRecord, artifacts: str) -> Iterable[tuple[str, str]]:
     yield "spec", ""
     for name, value in flatten(record.fields):
         yield f"  {name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if result and result.failure and result.failure.traceback:
+    if result and result.has_failed and result.failure and result.failure.traceback:
         yield "traceback", result.failure.traceback
 
 
@@ -305,6 +310,7 @@ def report_json(report: SweepReport) -> dict[str, Any]:
         "counts": report.counts,
         "is_complete": report.is_complete,
         "interrupted": report.interrupted,
+        "paused_by": report.paused_by or None,
         "ran": report.ran,
         "seconds": round(report.seconds, 1),
         "table": as_json(report.table),

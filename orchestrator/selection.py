@@ -8,6 +8,7 @@ from difflib import get_close_matches
 
 from orchestrator.records import JobRecord, StoredPlan
 from orchestrator.request import BACKBONE_FIELD, DOMAINS
+from orchestrator.scheduler import RETRY
 from schemas.base import did_you_mean
 from schemas.categories import find_categories
 from schemas.errors import SpecError
@@ -16,6 +17,8 @@ from schemas.lifecycle import JobState, StopReason
 
 _HELD = (JobState.QUEUED, JobState.RUNNING)
 LISTED, LISTED_JOBS = 4, 12
+REASONS = [*(reason.value for reason in RETRY), StopReason.CANCELLED_BY_USER.value, StopReason.SWEEP_CANCELLED.value]
+"""Those for which a job can have failed or been cancelled."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,10 @@ def parse_which(
     """
     if not failed and not cancelled:
         raise SpecError("Say which jobs to put back: `--failed`, `--cancelled`, or both.")
-    valid_reasons = [reason.value for reason in StopReason]
     return Which(
         failed=failed,
         cancelled=cancelled,
-        reasons=frozenset(StopReason(_known(word, valid_reasons, "reason")) for word in reasons),
+        reasons=frozenset(StopReason(_known(word, REASONS, "reason")) for word in reasons),
         categories=frozenset(category.id for word in categories for category in find_categories(word)),
         backbones=frozenset(_known(word, DOMAINS[BACKBONE_FIELD], "backbone") for word in backbones),
     )

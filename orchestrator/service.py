@@ -24,6 +24,7 @@ from orchestrator.selection import Which, find_jobs, one_job
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import Liveness, OpenPool, SweepReport, SweepRun, open_ray_pool
 from schemas.errors import Interrupted, SpecError, StoreError, SweepIncomplete
+from schemas.lifecycle import JobState
 from schemas.sweep import Resources
 
 
@@ -171,6 +172,12 @@ def find_job(settings: Settings, wanted: str) -> JobRecord:
     return records[one_job(wanted, jobs)]
 
 
+def is_lost(settings: Settings, record: JobRecord) -> bool:
+    """Whether the store has a job in the hands of a driver that there is not."""
+    is_held = record.state in (JobState.RUNNING, JobState.QUEUED)
+    return is_held and not Liveness(open_ledger(settings))(record.driven_by)
+
+
 def _refuse_waiting(ledger: Ledger, wanted: str) -> None:
     """
     Raises:
@@ -252,5 +259,7 @@ def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) 
 
 
 def status_of(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    jobs = compare(sweep.plan.outlines, records, alive) if sweep.plan else []
+    """Beside its own jobs alone: that one of another sweep differs in a field does not make a waiting one `changed`."""
+    outlines = sweep.plan.outlines if sweep.plan else ()
+    jobs = compare(outlines, {job.key: records[job.key] for job in outlines if job.key in records}, alive)
     return SweepStatus(sweep, alive(sweep.name), jobs)

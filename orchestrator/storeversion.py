@@ -36,7 +36,12 @@ def check_database(database: Path, connection: sqlite3.Connection) -> None:
     if "alembic_version" not in tables:
         raise StoreError(f"{database} is a database, but none of MLflow's. Move it away, or set ORCH_HOME.")
     found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
-    check_schema(database, found[0] if found else "none", installed_schemas())
+    if not found:
+        raise StoreError(
+            f"The store {database} does not say of which MLflow it is, so it is damaged. Restore it from a copy, or "
+            "set ORCH_HOME to another store."
+        )
+    check_schema(database, found[0], installed_schemas())
     if "experiment_tags" in tables:
         tags = connection.execute("SELECT key, value FROM experiment_tags WHERE key = ?", (LEDGER_TAG,))
         check_ledger_version(dict(tags.fetchall()), str(database))
@@ -55,8 +60,8 @@ def check_schema(database: Path, found: str, schemas: Schemas) -> None:
             f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade sqlite:///{database}"
         )
     raise StoreError(
-        f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know: a newer one "
-        "made it. Install that MLflow, or set ORCH_HOME to another store."
+        f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know: probably a newer "
+        "one made it. Install a newer MLflow, or set ORCH_HOME to another store."
     )
 
 

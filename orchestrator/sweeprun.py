@@ -36,7 +36,7 @@ class SweepReport:
     counts: dict[str, int]
     """Jobs by what became of them."""
     ran: int
-    """Jobs that were left to run when this run began."""
+    """Jobs that this run began."""
     interrupted: bool
     seconds: float
     paused_by: str = ""
@@ -187,7 +187,7 @@ class SweepRun:
             check_same_sweep(existing.plan, self.stored.specs)
 
     def _run_jobs(self, ledger: Ledger, claims: Claims, lease: Lease) -> tuple[int, str]:
-        """How many jobs were left to run, and what paused them, if anything did."""
+        """How many jobs were begun, and what paused the sweep, if anything did."""
         elsewhere = partial(self._is_elsewhere, Liveness(ledger))
         runs = ledger.job_runs()
         keys = {spec.key for spec in self.stored.specs}
@@ -213,7 +213,7 @@ class SweepRun:
             stop=self.stop,
         )
         driver.run()
-        return len(left), driver.paused_by
+        return driver.begun, driver.paused_by
 
     def _is_elsewhere(self, alive: Liveness, name: str) -> bool:
         return name != self.stored.name and alive(name)
@@ -248,9 +248,11 @@ def _opening(stored: StoredPlan, jobs: list[PlannedJob], left: int) -> str:
     done = sum(job.status is PlanStatus.DONE for job in jobs)
     lending = sum(job.spec.key in stored.upstream_keys for job in jobs)
     what = f"{len(jobs) - lending} jobs" + (f" and {lending} pre-training" if lending else "")
+    ended = Counter(job.status.value for job in jobs if job.status in (PlanStatus.FAILED, PlanStatus.CANCELLED))
+    others = "".join(f", {number} {status} and left alone" for status, number in ended.items())
     if not left:
-        return f"Sweep {stored.name}: nothing to run, {done} of {len(jobs)} are done."
-    return f"Sweep {stored.name}: {what}; {done} done, {left} to run. Starting the workers."
+        return f"Sweep {stored.name}: nothing to run, {done} of {len(jobs)} are done{others}."
+    return f"Sweep {stored.name}: {what}; {done} done, {left} to run{others}. Starting the workers."
 
 
 def _metrics(report: SweepReport) -> dict[str, float]:

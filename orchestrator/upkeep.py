@@ -15,7 +15,7 @@ from orchestrator.inspection import Mended
 from orchestrator.joblogs import LAST_LINES, LogText, attempts_on_disk, follow, read_log
 from orchestrator.ledger import Ledger, known_sweep
 from orchestrator.records import JobRecord, SweepRecord, here, pid_exists
-from orchestrator.selection import Which, one_job, what_there_is
+from orchestrator.selection import Which, find_jobs, one_job, what_there_is
 from orchestrator.service import find_job, open_ledger, status_of
 from orchestrator.settings import Settings
 from orchestrator.sweeprun import Liveness, is_driven
@@ -52,8 +52,13 @@ class FsckReport:
         return tuple(one for one in self.found if not one.done)
 
 
-def _target(ledger: Ledger, wanted: str) -> tuple[SweepRecord, JobSpec | None]:
+def _target(
+    ledger: Ledger, wanted: str, *, is_meant: Callable[[JobRecord | None], bool] = lambda record: True
+) -> tuple[SweepRecord, JobSpec | None]:
     """A sweep, or a job of one, begun or not: a job is looked for in the sweep that has it in hand, or else the newest.
+
+    Args:
+        is_meant: which jobs come first where several fit; given the record of one, or None if it has never begun.
 
     Raises:
         SpecError: nothing fits, or several jobs do.
@@ -64,12 +69,16 @@ def _target(ledger: Ledger, wanted: str) -> tuple[SweepRecord, JobSpec | None]:
     specs = {spec.key: (spec, sweep.name) for sweep in reversed(sweeps.values()) for spec in _specs_of(sweep)}
     if not specs:
         known_sweep(ledger, wanted)
+    records = ledger.jobs(specs)
+    fitting = find_jobs(wanted, [(key, spec.title) for key, (spec, _) in specs.items()])
+    meant = [key for key in fitting if is_meant(records.get(key))]
+    among = meant if len(meant) == 1 else specs
     try:
-        key = one_job(wanted, {key: (spec.title, sweep) for key, (spec, sweep) in specs.items()})
+        key = one_job(wanted, {key: (specs[key][0].title, specs[key][1]) for key in among})
     except SpecError as error:
         raise SpecError(f"No sweep is called {wanted!r} (there are {', '.join(sweeps)}). {error}") from None
     spec, newest = specs[key]
-    record = ledger.jobs([key]).get(key)
+    record = records.get(key)
     return sweeps[record.driven_by if record and record.driven_by in sweeps else newest], spec
 
 
@@ -98,9 +107,9 @@ def requeue(settings: Settings, name: str, which: Which, *, from_scratch: bool =
 
 
 def cancel(settings: Settings, wanted: str) -> Controlled:
-    """Cancel a sweep, or one job."""
+    """Cancel a sweep, or one job; of several that fit, the one that is begun and has not ended."""
     ledger = open_ledger(settings)
-    sweep, job = _target(ledger, wanted)
+    sweep, job = _target(ledger, wanted, is_meant=lambda record: record is not None and not record.state.has_ended)
     return control.cancel(settings, ledger, sweep.name, job, WALL, lambda name: Liveness(ledger)(name))
 
 

@@ -17,6 +17,7 @@ from orchestrator.joblogs import LogText
 from orchestrator.records import JobRecord
 from orchestrator.render import LISTED, plain_table
 from orchestrator.upkeep import FsckReport, Requeued, Why
+from schemas.lifecycle import JobState
 
 
 def requeue_text(done: Requeued) -> RenderableType:
@@ -25,7 +26,7 @@ def requeue_text(done: Requeued) -> RenderableType:
         lines.append(f"  ... and {len(done.jobs) - LISTED} more")
     one = len(done.jobs) == 1
     begins, goes_on = ("It begins", "It goes on") if one else ("They begin", "They go on")
-    how = f"{begins} afresh" if done.from_scratch else f"{goes_on} from the last checkpoint"
+    how = f"{begins} afresh" if done.from_scratch else f"{goes_on}, from the last checkpoint where there is one,"
     head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {how} with: orch resume {done.sweep}"
     return Text("\n".join([head, *lines]))
 
@@ -67,7 +68,9 @@ def _why_not(done: Controlled) -> str:
         return f"another sweep's driver has {_few(done.running_elsewhere)} in hand; cancel it there"
     if done.never_begun:
         return f"{_jobs(done.never_begun)} not begun, and nobody drives it"
-    return "it has ended" if done.job or done.left else "every job is done"
+    if done.found is not None:
+        return "it is cancelled already" if done.found is JobState.CANCELLED else f"it has {done.found}"
+    return "all that was begun has ended" if done.left else "every job is done"
 
 
 def _afterwards(done: Controlled) -> list[str]:
@@ -128,17 +131,19 @@ def _nothing_wrong(found: Why) -> str:
 def _head(cause: Cause) -> str:
     number = len(cause.jobs)
     plural = "job" if number == 1 else "jobs"
+    mark = f", fingerprint {cause.fingerprint}" if cause.fingerprint else ""
+    if cause.status is PlanStatus.INTERRUPTED and cause.fingerprint:
+        return f"{number} {plural} put back or stopped: {cause.reason}{mark}"
     if cause.status is not PlanStatus.FAILED:
         return f"{number} {plural} {cause.status}: {cause.message.strip()}"
     tries = "1 attempt" if cause.attempts == 1 else f"{cause.attempts} attempts"
-    mark = f", fingerprint {cause.fingerprint}" if cause.fingerprint else ""
     return f"{number} {plural} failed in {tries}: {cause.reason or 'nobody knows why'}{mark}"
 
 
 def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
     style = "bold red" if cause.status is PlanStatus.FAILED else "bold yellow"
     lines: list[RenderableType] = [Text(_head(cause), style=style)]
-    if cause.status is PlanStatus.FAILED:
+    if cause.fingerprint or cause.status is PlanStatus.FAILED:
         lines += [Text(f"  {line}") for line in f"{cause.kind}: {cause.message.strip()}".splitlines()]
     lines += [
         Text(f"  {job.spec.key}  {job.spec.title}, attempt {job.record.attempt if job.record else 0}")
@@ -146,7 +151,7 @@ def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
     ]
     if len(cause.jobs) > LISTED:
         lines.append(Text(f"  ... and {len(cause.jobs) - LISTED} more"))
-    if tail and cause.status is PlanStatus.FAILED:
+    if tail and (cause.fingerprint or cause.status is PlanStatus.FAILED):
         lines.append(Text(f"  the end of the log of {cause.jobs[0].spec.key}:", style="dim"))
         lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
     lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven)}"))
@@ -196,7 +201,9 @@ def fsck_text(report: FsckReport) -> RenderableType:
         finding = one.finding
         can = finding.advice or ("`orch fsck --repair`" if finding.mend is not Mend.NOTHING else "")
         rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
-    return rows
+    again = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
+                    and one.finding.run and one.finding.run.record})  # fmt: skip
+    return Group(rows, *(Text(f"What was requeued runs with: orch resume {sweep}") for sweep in again))
 
 
 def fsck_json(report: FsckReport) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from pydantic import Field
 from schemas.base import Record
 from schemas.lifecycle import StopReason
 
+TOLD_TO_STOP = frozenset({StopReason.INTERRUPTED, StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED})
+"""Reasons of stops that are nobody's failure."""
+
 
 class CheckpointPointer(Record):
     """Which file holds a job's newest whole checkpoint."""
@@ -90,3 +93,8 @@ class JobResult(Record):
     rounding, so the result is no longer the same bit by bit as without."""
     problems: tuple[str, ...] = ()
     """What the attempt met and overcame, such as a damaged checkpoint."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Something went wrong, other than that the job was told to stop."""
+        return self.failure is not None and self.stop_reason not in TOLD_TO_STOP

@@ -124,8 +124,8 @@ class _Job:
     def run(self) -> JobMetrics:
         make_deterministic(self._order.threads)
         device = choose_device()
-        self._report("opening the run")
         self._take_over()  # before the run is read: an earlier attempt must not write into it afterwards
+        self._report("opening the run")
         self._logbook.bring_up_to_date(())
         self._report("preparing images")
         data = load_job_data(
@@ -177,7 +177,7 @@ class _Job:
     def _report(self, phase: str) -> None:
         """Say what is being done; stop there if asked to."""
         if self._should_stop():
-            raise Interrupted(f"Job {self._spec.key} was asked to stop while {phase}. `orch resume` goes on.")
+            raise Interrupted(f"Job {self._spec.key} was asked to stop while {phase}.")
         what = phase.partition(":")[0]  # what follows counts up
         if what != self._phase:
             self._phase = what

@@ -88,6 +88,20 @@ def bench(tmp_path: Path, store: Store) -> Bench:
     return Bench(tmp_path, store)
 
 
+def test_a_plan_of_another_version_hides_nothing_else(bench: Bench) -> None:
+    known = bench.ledger.sweep("s")
+    assert known is not None
+    assert known.plan is not None
+    jobs = tuple({**job, "gone_since": 1} for job in known.plan.jobs)
+    bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "old", "jobs": jobs}), 1.0)
+    bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "older", "jobs": jobs, "names": ()}), 1.0)
+    for name in ("old", "older"):
+        bench.ledger.conclude(name, "", {}, "KILLED")
+    bench.finish()
+    (found,) = bench.found()
+    assert found.startswith("every plan is whole: Sweep older was planned by another version of orch")
+
+
 def test_a_store_in_order_is_left_as_it_is(bench: Bench) -> None:
     bench.finish()
     assert bench.found() == []
@@ -98,7 +112,7 @@ def test_a_damaged_checkpoint_comes_back_from_its_run(bench: Bench) -> None:
     bench.finish()
     bench.checkpoint().write_bytes(WEIGHTS[:-1] + b"!")
     assert bench.found() == [
-        "a succeeded job has its results: the final checkpoint is damaged, but its run keeps a copy"
+        "a succeeded job has its results: the final checkpoint is damaged, but its run keeps a whole copy"
     ]
     assert bench.repaired() == ["brought back from its run"]
     assert bench.checkpoint().read_bytes() == WEIGHTS
@@ -110,6 +124,8 @@ def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> Non
     record = bench.finish()
     bench.checkpoint().write_bytes(b"torn")
     bench.artifact(record, CHECKPOINT_FILE).write_bytes(b"torn too")
+    what = "the final checkpoint is damaged, and its run keeps no whole copy: it must run again"
+    assert bench.found() == [f"a succeeded job has its results: {what}"]
     assert bench.repaired() == ["requeued"]
     after = bench.ledger.get(record.key)
     assert (after.state, after.stop_reason) == (S.REQUEUED, StopReason.RESULTS_LOST)

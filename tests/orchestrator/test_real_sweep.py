@@ -107,7 +107,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """One sweep's life: interrupted after the loss of a worker, resumed, typed again. Tests look at what it left."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
     told: dict[str, Any] = {"desk": desk}
-    driver = desk.start("sweep", str(desk.file), "--workers", "2")
+    driver = desk.start("sweep", str(desk.file), "--workers", "2", "--json")
     try:
         wait_until(lambda: is_training(desk) and busy_worker(driver), driver)
         worker = busy_worker(driver)
@@ -149,10 +149,18 @@ def test_a_second_driver_is_refused_with_who_drives(story: dict[str, Any]) -> No
 
 def test_ctrl_c_stops_in_order_and_says_how_to_go_on(story: dict[str, Any]) -> None:
     _, error, code = story["interrupted"]
-    assert code == 130
+    assert code == 130, error
     assert "Go on with: orch resume tiny" in error
     assert "running" not in story["after_interrupt"]
     assert story["left_alive"] == []
+
+
+def test_what_a_program_reads_is_json_also_when_a_worker_was_killed(story: dict[str, Any]) -> None:
+    out, error, _ = story["interrupted"]
+    report = json.loads(out)
+    assert (report["interrupted"], report["is_complete"], report["paused_by"]) == (True, False, None)
+    assert report["ran"] >= 2
+    assert "(raylet)" not in error
 
 
 def test_sigterm_stops_in_order_too(story: dict[str, Any]) -> None:

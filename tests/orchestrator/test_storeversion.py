@@ -35,8 +35,15 @@ def test_an_older_schema_comes_with_the_command_that_migrates_it() -> None:
 
 
 def test_a_newer_schema_asks_for_a_newer_mlflow() -> None:
-    with pytest.raises(StoreError, match=r"schema 0f0f, which MLflow \S+ does not know.*Install that MLflow"):
+    with pytest.raises(StoreError, match=r"schema 0f0f, which MLflow \S+ does not know.*Install a newer MLflow"):
         check_schema(Path("/h/mlflow.db"), "0f0f", installed_schemas())
+
+
+def test_a_store_that_does_not_say_its_schema_is_damaged_and_not_of_another_version() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
+        with pytest.raises(StoreError, match=r"does not say of which MLflow it is, so it is damaged\. Restore"):
+            check_database(Path("/h/mlflow.db"), connection)
 
 
 def test_sweeps_of_another_version_are_refused_and_those_of_before_the_tag_are_not() -> None:

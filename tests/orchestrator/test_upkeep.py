@@ -108,8 +108,15 @@ def test_a_failure_is_explained_put_back_and_gone(bench: Bench, terminal: Termin
     assert terminal.type("requeue", "fails", "--failed", "--reason", "diverged") == 2
     assert f"Nothing of sweep 'fails' fits. There are 1 failed (out_of_memory): {ORDINARY} seed 1." in terminal.err
     assert terminal.type("requeue", "fails", "--failed", "--reason", "out_of_memory", "--category", "cat") == 0
-    assert "1 job is put back. It goes on from the last checkpoint with: orch resume fails" in terminal.out
+    assert "1 job is put back. It goes on, from the last checkpoint where there is one, with: orch resume fails" in (
+        terminal.out
+    )
     assert bench.counts("fails") == {"done": 2, "interrupted": 1}
+    assert terminal.type("why", "fails") == 0  # what went wrong is still known
+    assert "1 job put back or stopped: out_of_memory, fingerprint " in terminal.out
+    assert "Scripted: ended by script: out_of_memory" in terminal.out
+    assert "the last line" in terminal.out
+    assert "next: `orch resume fails` goes on" in terminal.out
     assert terminal.type("requeue", "fails", "--failed") == 2
 
 
@@ -132,9 +139,51 @@ def test_a_cancelled_job_is_left_out_until_it_is_put_back(bench: Bench, terminal
     done = terminal.answer("cancel", f"{INTERPRETABLE} seed 3")
     assert (done["sweep"], done["cancelled"], done["left"]) == ("partly", [f"{INTERPRETABLE} seed 3"], 1)
     assert terminal.type("cancel", key) == 0
-    assert "it has ended" in terminal.out
+    assert "it is cancelled already" in terminal.out
+    assert terminal.type("cancel", bench.key("partly", ORDINARY)) == 0
+    assert "it has succeeded" in terminal.out
     assert bench.counts("partly") == {"done": 2, "cancelled": 1}
     assert terminal.answer("requeue", "partly", "--cancelled")["jobs"][0]["stop_reason"] == "cancelled_by_user"
+
+
+def test_a_job_that_was_cancelled_with_its_sweep_can_be_cancelled_for_good(bench: Bench, terminal: Terminal) -> None:
+    bench.sweep("twice", 12, {ORDINARY: [R.BAD_DATA], INTERPRETABLE: [R.BAD_DATA]})
+    assert terminal.type("requeue", "twice", "--failed") == 0
+    assert terminal.type("cancel", "twice") == 0
+    assert terminal.answer("cancel", bench.key("twice", ORDINARY))["cancelled"] == [f"{ORDINARY} seed 12"]
+    assert bench.sweep("twice", 12).counts == {"done": 2, "cancelled": 1}
+
+
+def test_of_two_jobs_with_one_title_the_one_that_can_be_is_cancelled(bench: Bench, terminal: Terminal) -> None:
+    for name, epochs, reason in (("over", 2, R.FINISHED), ("open", 3, R.BAD_DATA)):
+        pool = ScriptedPool(script={f"{ORDINARY} seed 13": [reason]})
+        request = bench.request(name, 13, train__epochs=epochs)
+        service.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
+    assert terminal.type("requeue", "open", "--failed") == 0
+    assert terminal.answer("cancel", f"{ORDINARY} seed 13")["sweep"] == "open"
+
+
+def test_a_job_that_waits_is_new_whatever_other_sweeps_have_done(bench: Bench, terminal: Terminal) -> None:
+    for name, epochs in (("near", 2), ("far", 3)):
+        pool = ScriptedPool(
+            script={"37 categories softmax alexnet ordinary seed 14": [R.BAD_DATA]} if epochs == 3 else {}
+        )
+        request = bench.request(name, 14, train__epochs=epochs, weights__epochs=epochs)
+        service.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
+    assert bench.counts("far") == {"failed": 1, "blocked": 2}
+    assert terminal.type("requeue", "far", "--failed") == 0
+    assert bench.counts("far") == {"interrupted": 1, "new": 2}
+
+
+def test_a_job_whose_driver_died_is_shown_as_lost(bench: Bench, terminal: Terminal) -> None:
+    bench.sweep("dead", 15, {ORDINARY: [R.BAD_DATA]})
+    key = bench.key("dead", ORDINARY)
+    bench.move(key, S.REQUEUED, S.QUEUED, S.RUNNING)
+    assert terminal.type("show", key) == 0
+    assert "lost: running when its driver died, attempt 2" in terminal.out
+    assert terminal.answer("show", key)["is_lost"] is True
+    assert terminal.type("show", bench.key("dead", INTERPRETABLE)) == 0
+    assert "lost" not in terminal.out
 
 
 def test_a_cancelled_sweep_goes_on_when_its_command_is_typed_again(bench: Bench, terminal: Terminal) -> None:
@@ -224,7 +273,8 @@ def test_fsck_ends_with_4_until_all_is_mended(terminal: Terminal, new_home: Call
         assert "attempt 2 runs, and nobody drives it" in terminal.out
         assert "3 things are not as they should be. `orch fsck --repair` mends them." in terminal.err
         assert terminal.type("fsck", "--repair") == 0  # results that no scripted worker wrote are missing, so run again
-        assert terminal.out.count("requeued") == 3
+        assert terminal.out.count(" requeued\n") == 3
+        assert "What was requeued runs with: orch resume torn" in terminal.out
         assert terminal.answer("fsck") == {"clean": True, "findings": []}
         assert home.counts("torn") == {"interrupted": 3}
 

@@ -209,5 +209,5 @@ def _explained(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"The prepared images cannot be written under {cache_dir}: {error.strerror or error}. "
-            "Free some space there, or point ORCH_HOME at a folder that can be written."
+            "Make room or mend the permissions there."
         ) from error
