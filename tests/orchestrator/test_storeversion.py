@@ -13,7 +13,14 @@ import pytest
 from orchestrator import service
 from orchestrator import store as stores
 from orchestrator.settings import Settings
-from orchestrator.storeversion import LEDGER_TAG, LEDGER_VERSION, check_ledger_version, check_schema, installed_schemas
+from orchestrator.storeversion import (
+    LEDGER_TAG,
+    LEDGER_VERSION,
+    check_database,
+    check_ledger_version,
+    check_schema,
+    installed_schemas,
+)
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:

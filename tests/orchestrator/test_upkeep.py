@@ -155,7 +155,7 @@ def test_a_job_that_was_cancelled_with_its_sweep_can_be_cancelled_for_good(bench
 
 
 def test_of_two_jobs_with_one_title_the_one_that_can_be_is_cancelled(bench: Bench, terminal: Terminal) -> None:
-    for name, epochs, reason in (("over", 2, R.FINISHED), ("open", 3, R.BAD_DATA)):
+    for name, epochs, reason in (("closed", 2, R.FINISHED), ("open", 3, R.BAD_DATA)):
         pool = ScriptedPool(script={f"{ORDINARY} seed 13": [reason]})
         request = bench.request(name, 13, train__epochs=epochs)
         service.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
@@ -164,10 +164,8 @@ def test_of_two_jobs_with_one_title_the_one_that_can_be_is_cancelled(bench: Benc
 
 
 def test_a_job_that_waits_is_new_whatever_other_sweeps_have_done(bench: Bench, terminal: Terminal) -> None:
-    for name, epochs in (("near", 2), ("far", 3)):
-        pool = ScriptedPool(
-            script={"37 categories softmax alexnet ordinary seed 14": [R.BAD_DATA]} if epochs == 3 else {}
-        )
+    for name, epochs, reason in (("near", 2, R.FINISHED), ("far", 3, R.BAD_DATA)):
+        pool = ScriptedPool(script={"37 categories softmax alexnet ordinary seed 14": [reason]})
         request = bench.request(name, 14, train__epochs=epochs, weights__epochs=epochs)
         service.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
     assert bench.counts("far") == {"failed": 1, "blocked": 2}
