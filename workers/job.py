@@ -55,15 +55,16 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
 )
 """The first class that an exception belongs to decides."""
 
-CPU_OUT_OF_MEMORY = "can't allocate memory"
-"""torch's CPU allocator raises a plain RuntimeError that says this."""
+CPU_OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
+"""torch's CPU allocator raises a plain RuntimeError that says the first; oneDNN, which convolves there, says the others
+where there is no memory for what it compiles."""
 
 
 def stop_reason_of(error: Exception) -> StopReason:
     """Why a job that raised `error` stopped."""
     if is_full_disk(error) and not isinstance(error, (Interrupted, Superseded)):
         return StopReason.DISK_FULL
-    if isinstance(error, RuntimeError) and CPU_OUT_OF_MEMORY in str(error):
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_OUT_OF_MEMORY):
         return StopReason.OUT_OF_MEMORY
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
 

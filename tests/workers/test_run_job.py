@@ -249,6 +249,7 @@ def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPa
         (MemoryError(), StopReason.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory"), StopReason.OUT_OF_MEMORY),
         (ResourceError("x"), StopReason.CODE_RAISED),
+        (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # as oneDNN puts it
         (RuntimeError("shapes differ"), StopReason.CODE_RAISED),
         (ZeroDivisionError(), StopReason.CODE_RAISED),
     ],
