@@ -139,13 +139,16 @@ def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
         return Text("No sweep yet. `orch sweep --grid smoke` runs a first one.")
     table = plain_table("sweep", "started", "driven", "jobs")
     for sweep in sweeps:
-        driven = (
-            f"by {sweep.record.lease.pid} on {sweep.record.lease.host}"
-            if sweep.is_driven and sweep.record.lease
-            else "no"
-        )
-        table.add_row(sweep.record.name, _when(sweep.record.started_at), driven, _what_is_known(sweep))
+        table.add_row(sweep.record.name, _when(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep))
     return table
+
+
+def _who_drives(sweep: SweepStatus) -> str:
+    lease = sweep.record.lease
+    if lease is None:
+        return "no"
+    who = f"{lease.pid} on {lease.host}"
+    return f"by {who}" if sweep.is_driven else f"no: {who} died"
 
 
 def _what_is_known(sweep: SweepStatus) -> str:

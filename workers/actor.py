@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import Any
@@ -17,12 +18,15 @@ class JobWorker:
 
     def __init__(self) -> None:
         hide_gpus_of_others()  # before torch looks
+        gc.disable()  # what is loaded stays, and looking through it for garbage again and again takes half a second
         import mlflow  # noqa: F401 - here and not in the first job
 
         import workers.job  # noqa: F401
         from workers.fence import die_with_parent
         from workers.outage import wait_briefly
 
+        gc.freeze()
+        gc.enable()
         wait_briefly()
         if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
             die_with_parent()  # nobody is left who could ask for a result

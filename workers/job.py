@@ -35,7 +35,6 @@ from workers.inputs import Inputs
 from workers.joblog import LOGGER, job_log, log_epoch, log_path
 from workers.logbook import Logbook
 from workers.outage import is_full_disk
-from workers.outcome import write_outcome
 from workers.tracking import RunLog
 from workers.train import Trainer
 from workers.weights import load_starting_weights
@@ -242,6 +241,8 @@ class _Job:
         self.checkpoint = self._store.save(trainer.epoch, state, trainer.step)
 
     def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:
+        from workers.outcome import write_outcome  # with matplotlib, without which a job can begin sooner
+
         found = evaluate(trainer, data, train, test, measured, self._report)
         self._report("logging")
         self._store.keep_newest_only()

@@ -31,7 +31,7 @@ from schemas.job import JobSpec
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, JobResult
-from workers import checkpoint, job
+from workers import checkpoint, job, outcome
 from workers.checkpoint import load_checkpoint
 from workers.job import run_job, stop_reason_of
 
@@ -290,7 +290,7 @@ def test_figures_that_have_no_room_say_where(desk: Desk, monkeypatch: pytest.Mon
     def no_room_for_them(*_: object) -> None:
         raise no_room(errno.ENOSPC)  # of a write, which names no file
 
-    monkeypatch.setattr(job, "write_outcome", no_room_for_them)
+    monkeypatch.setattr(outcome, "write_outcome", no_room_for_them)
     result = desk.run(desk.order(toy_spec()))
     assert result.stop_reason is StopReason.DISK_FULL
     assert result.failure is not None
