@@ -20,11 +20,6 @@ class Cancelled:
     never_begun: int
 
 
-def _may_be(record: JobRecord, reason: StopReason) -> bool:
-    with_sweep = record.state is JobState.CANCELLED and record.stop_reason is StopReason.SWEEP_CANCELLED
-    return not record.state.has_ended or (with_sweep and reason is StopReason.CANCELLED_BY_USER)
-
-
 def cancel_waiting(
     ledger: Ledger, claims: Claims, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
     driver_is_alive: Callable[[str], bool], *, even_new: bool,
@@ -34,7 +29,7 @@ def cancel_waiting(
     cancelled, elsewhere = [], []
     for spec in specs:
         record = records.get(spec.key)
-        if (record is None and not even_new) or (record is not None and not _may_be(record, reason)):
+        if (record is None and not even_new) or (record is not None and not _can_yet_be(record, reason)):
             continue
         if not claims.take_job(spec.key):
             elsewhere.append(spec.title)
@@ -52,3 +47,9 @@ def cancel_waiting(
             claims.release_job(spec.key)
     new = 0 if even_new else sum(spec.key not in records for spec in specs)
     return Cancelled(tuple(cancelled), tuple(elsewhere), new)
+
+
+def _can_yet_be(record: JobRecord, reason: StopReason) -> bool:
+    """Cancelled: not what has ended, unless it was cancelled with its sweep and is now named itself."""
+    with_sweep = record.state is JobState.CANCELLED and record.stop_reason is StopReason.SWEEP_CANCELLED
+    return not record.state.has_ended or (with_sweep and reason is StopReason.CANCELLED_BY_USER)

@@ -259,7 +259,7 @@ def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) 
 
 
 def status_of(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    """Beside its own jobs alone: that one of another sweep differs in a field does not make a waiting one `changed`."""
+    """Held against its own jobs alone: that another sweep has done a similar job makes none that waits `changed`."""
     outlines = sweep.plan.outlines if sweep.plan else ()
     jobs = compare(outlines, {job.key: records[job.key] for job in outlines if job.key in records}, alive)
     return SweepStatus(sweep, alive(sweep.name), jobs)
