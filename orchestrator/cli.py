@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import time
 import traceback
@@ -233,7 +234,10 @@ def _display() -> Display:
 
 def _end(report: SweepReport, json: bool) -> None:
     """Show what a sweep found; an incomplete one ends with the code that says so."""
-    render.show(render.report_json(report) if json else render.report_text(report))
+    try:
+        render.show(render.report_json(report) if json else render.report_text(report))
+    except BrokenPipeError:  # whoever read this is gone; the exit code still tells, also at Python's own last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     service.raise_if_incomplete(report)
 
 

@@ -50,10 +50,16 @@ def show(answer: Answer, again: bool = False) -> None:
     if isinstance(answer, (dict, list)):
         print(json.dumps(answer, indent=None if again else 2, default=str), flush=True)
         return
-    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console = _Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     if again:
         console.clear()
     console.print(answer)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process here, with a code of its own."""
+        raise
 
 
 def plain_table(*headings: str, title: str | None = None) -> Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +25,7 @@ from schemas.lifecycle import JobState, StopReason
 from schemas.sweep import SweepSpec
 from workers.joblog import log_path
 
+ROOT = Path(__file__).parents[2]
 S, R = JobState, StopReason
 ORDINARY, INTERPRETABLE = "voc-cat alexnet ordinary", "voc-cat alexnet interpretable"
 
@@ -348,6 +351,20 @@ def test_a_changed_spec_under_a_name_that_is_taken_is_refused_field_by_field(ben
         assert "  train.epochs 2 -> 5 (2 jobs)\n" in terminal.err
         assert "  train.momentum 0.9 -> 0.5 (2 jobs)\n" in terminal.err
         assert "another name (`--name`), or go on with the old one: `orch resume taken`" in terminal.err
+
+
+@pytest.mark.parametrize(("script", "code"), [({}, 0), ({ORDINARY: [R.DIVERGED]}, 1)])
+def test_the_exit_code_tells_how_a_sweep_ended_also_when_nobody_reads(
+    bench: Bench, script: dict[str, list[StopReason]], code: int
+) -> None:
+    bench.sweep(f"unread-{code}", 20 + code, script)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "orchestrator.cli", "resume", f"unread-{code}"]
+    environment = {**os.environ, "ORCH_HOME": str(bench.settings.root)}
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, cwd=ROOT, timeout=100)
+    os.close(write)
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done.stderr
 
 
 def test_resuming_a_finished_sweep_runs_nothing(bench: Bench, terminal: Terminal) -> None:
