@@ -1,4 +1,4 @@
-"""A private Ray that is broken off while it starts."""
+"""A private Ray that is broken off while it starts, or is gone when its slots are closed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.pool import RaySession
+from orchestrator.pool import RayPool, RaySession, Shape
 from schemas.errors import ResourceError
 
 
@@ -39,3 +39,29 @@ def test_a_node_that_dies_while_ray_starts_is_a_lack_of_resources(
     with pytest.raises(ResourceError, match=r"timed out during startup.*memory and /tmp"):
         RaySession("local", cpus=1).start()
     assert not folder.exists()
+
+
+class Slot:
+    """What of an actor's class the pool uses."""
+
+    @classmethod
+    def options(cls, **_: object) -> type[Slot]:
+        return cls
+
+    @classmethod
+    def remote(cls) -> Slot:
+        return cls()
+
+
+def test_slots_whose_ray_is_gone_are_closed_without_asking_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to kill an actor, a Ray that is not there starts first, with all its servers."""
+    import ray
+
+    killed: list[object] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    assert killed == []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    assert len(killed) == 2
