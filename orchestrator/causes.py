@@ -12,6 +12,7 @@ from schemas.lifecycle import StopReason
 from schemas.results import Failure
 
 _R, _P = StopReason, PlanStatus
+SHOWN_WHYS = 3
 _FINE = frozenset({_P.DONE, _P.NEW, _P.CHANGED, _P.RUNNING})
 
 AFTER_FAILURE: Mapping[StopReason, str] = MappingProxyType(
@@ -114,6 +115,7 @@ def _cause(
     status: PlanStatus, reason: StopReason | None, fingerprint: str, jobs: tuple[PlannedJob[Named], ...]
 ) -> Cause:
     failure = _failure(jobs[0])
-    alike = jobs[0].why if len({job.why for job in jobs}) == 1 else f"stopped ({reason})" if reason else status.value
-    kind, message = (failure.kind, failure.message) if failure else (status.value, alike)
+    whys = list(dict.fromkeys(job.why for job in jobs))
+    told = "; ".join(whys[:SHOWN_WHYS]) + ("; ..." if len(whys) > SHOWN_WHYS else "")
+    kind, message = (failure.kind, failure.message) if failure else (status.value, told)
     return Cause(status, reason, fingerprint, kind, message, jobs)

@@ -28,6 +28,8 @@ class Mend(StrEnum):
     FETCH = "fetch"
     """Bring the final checkpoint back from the copy that the run keeps."""
     DELETE = "delete"
+    DROP = "drop"
+    """Delete a run of which nothing came."""
 
 
 class CheckpointIs(StrEnum):
@@ -108,9 +110,9 @@ def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
     seen: set[str] = set()
     for run in keyed:
         if run.key in seen:
-            what = f"{run.title} has {count[run.key]} runs; the oldest counts"
-            advice = "Delete this younger one in `orch ui`."
-            yield Finding("one run per job", what, f"run {run.run_id}", Mend.NOTHING, advice, run)
+            what = f"{run.title} has {count[run.key]} runs; this one does not count"
+            how, advice = (Mend.DROP, "") if run.never_began else (Mend.NOTHING, "Delete it in `orch ui`.")
+            yield Finding("one run per job", what, f"run {run.run_id}", how, advice, run)
         seen.add(run.key)
 
 
@@ -145,7 +147,7 @@ def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
 
 
 def own_runs(runs: Iterable[JobRun]) -> list[JobRun]:
-    """The oldest run of each key."""
+    """Of each key the run that counts, the first."""
     first: dict[str, JobRun] = {}
     for run in runs:
         first.setdefault(run.key, run)

@@ -15,12 +15,21 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.ledger import Reader, records_of
+from orchestrator.ledger import Reader, newest_first, records_of
 from orchestrator.records import JobRecord, JobRun, StoredPlan, SweepRecord
 from orchestrator.settings import Settings
 from orchestrator.store import BUSY_SECONDS, EXPERIMENT
 from orchestrator.storeversion import check_database
-from orchestrator.tagged import JOB_TAGS, PLAN_FILE, SWEEP_TAGS, job_record, read_plan, sweep_record, unusable_plan
+from orchestrator.tagged import (
+    JOB_TAGS,
+    PLAN_FILE,
+    SWEEP_TAGS,
+    has_begun,
+    job_record,
+    read_plan,
+    sweep_record,
+    unusable_plan,
+)
 from schemas.errors import StoreError
 
 _RUNS = """
@@ -64,13 +73,11 @@ class SqliteReader:
         return {key: record for key, record in records.items() if keys is None or key in keys}
 
     def sweep(self, name: str) -> SweepRecord | None:
-        return next((sweep for sweep in reversed(self.sweeps()) if sweep.name == name), None)
+        return next((sweep for sweep in self.sweeps() if sweep.name == name), None)
 
     def sweeps(self) -> list[SweepRecord]:
-        records = [
-            sweep_record(row.run_id, row.tags, partial(_read_plan, row)) for row in self._read("sweep", SWEEP_TAGS)
-        ]
-        return sorted(records, key=lambda sweep: -sweep.started_at)
+        rows = self._read("sweep", SWEEP_TAGS)
+        return newest_first(sweep_record(row.run_id, row.tags, partial(_read_plan, row)) for row in rows)
 
     def _read(self, kind: str, names: Collection[str]) -> list[_Row]:
         with self._transaction() as connection:
@@ -83,7 +90,7 @@ class SqliteReader:
             for run_id, name, value in connection.execute(query, values):
                 if run_id in rows:
                     rows[run_id].tags[name] = value
-        return list(rows.values())
+        return sorted(rows.values(), key=lambda row: not has_begun(row.tags))  # as the ledger has them
 
     def check_version(self) -> None:
         """

@@ -94,6 +94,8 @@ def _mend_one(shop: _Workshop, finding: Finding) -> str:
             return _lift(shop, finding.sweep)
         if finding.mend is Mend.DELETE and finding.path is not None:
             return _delete(shop, finding.path, finding.key)
+        if finding.mend is Mend.DROP and finding.run is not None:
+            return _drop(shop, finding.run.key)
         if finding.run is not None and finding.run.record is not None and finding.mend is not Mend.NOTHING:
             return _mend_job(shop, finding.mend, finding.run, finding.run.record)
     except OSError as error:
@@ -121,6 +123,15 @@ def _delete(shop: _Workshop, path: Path, key: str) -> str:
     finally:
         shop.claims.release_job(key)
     return "deleted"
+
+
+def _drop(shop: _Workshop, key: str) -> str:
+    if not shop.claims.take_job(key):
+        return ""
+    try:
+        return "deleted" if shop.ledger.drop_doubles(key) else ""
+    finally:
+        shop.claims.release_job(key)
 
 
 def _mend_job(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> str:
@@ -169,6 +180,7 @@ def _has_whole_copy(settings: Settings, run: JobRun) -> bool:
 @contextmanager
 def _whole_copy(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> Iterator[Path | None]:
     """The copy that a run keeps of its final checkpoint, fetched for a moment; None where it is not whole."""
+    settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
         with store.reaching(settings.store_uri):
             client = store.open_client(settings)
@@ -234,4 +246,10 @@ def _half_written(settings: Settings) -> Iterator[Leftover]:
 def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
     """What is wrong. A driver that ends or begins meanwhile is in the middle of its moves, so it counts as alive."""
     alive = Liveness(ledger, ledger.sweeps())
-    return check(gather(settings, ledger), alive)
+    try:
+        return check(gather(settings, ledger), alive)
+    except OSError as error:
+        raise StoreError(
+            f"What lies under {settings.root} cannot be looked at ({error.strerror or error}). "
+            "Make room or mend the permissions there."
+        ) from error

@@ -87,10 +87,13 @@ class Ledger(Reader, Protocol):
         """The wish is heeded, or void. Safe to call twice."""
 
     def job_runs(self) -> list[JobRun]:
-        """Every run that says it is a job's, oldest first, those that cannot be read included."""
+        """Every run that says it is a job's, those that cannot be read included; the first of a key counts."""
 
     def sweep_runs(self) -> list[SweepEntry]:
         """Every sweep, also those whose plan cannot be read."""
+
+    def drop_doubles(self, key: str) -> bool:
+        """Delete runs of a job that one creation left beside the one that counts, and that never began; true if any."""
 
     def lift(self, sweep: str) -> None:
         """A sweep's driver is dead: it holds the sweep no longer, and MLflow shows the sweep as killed."""
@@ -166,6 +169,9 @@ class InMemoryLedger:
     def sweep_runs(self) -> list[SweepEntry]:
         return [SweepEntry(sweep, "RUNNING" if sweep.lease else "KILLED") for sweep in self.sweeps()]
 
+    def drop_doubles(self, key: str) -> bool:
+        return False
+
     def lift(self, sweep: str) -> None:
         self.stamp(sweep, None)
 
@@ -216,7 +222,7 @@ def is_repeated(record: JobRecord, to: JobState, now: float) -> bool:
 
 
 def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
-    """The job of each key, from runs that come oldest first: the oldest run of a key is the job's own.
+    """The job of each key, from runs of which the first of a key is the job's own.
 
     Raises:
         StoreError: a run cannot be read.
@@ -227,6 +233,14 @@ def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
             raise StoreError(run.problem)
         records.setdefault(run.key, run.record)
     return records
+
+
+def newest_first(sweeps: Iterable[SweepRecord]) -> list[SweepRecord]:
+    """Each name once, from sweeps of which the first of a name counts."""
+    by_name: dict[str, SweepRecord] = {}
+    for sweep in sweeps:
+        by_name.setdefault(sweep.name, sweep)
+    return sorted(by_name.values(), key=lambda sweep: -sweep.started_at)
 
 
 def mend_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable[[JobRecord], bool]) -> None:

@@ -21,12 +21,22 @@ from orchestrator.ledger import (
     is_repeated,
     known_sweep,
     moved,
+    newest_first,
     records_of,
     unknown_job,
 )
 from orchestrator.records import JobRecord, JobRun, Lease, StoredPlan, SweepEntry, SweepRecord, Wish
 from orchestrator.store import EXPERIMENT, reaching
-from orchestrator.tagged import PLAN_FILE, PLAN_TAG, ROOT_TAG, job_record, read_plan, sweep_record, unusable_plan
+from orchestrator.tagged import (
+    PLAN_FILE,
+    PLAN_TAG,
+    ROOT_TAG,
+    has_begun,
+    job_record,
+    read_plan,
+    sweep_record,
+    unusable_plan,
+)
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -87,10 +97,7 @@ class MlflowLedger:
             **_identity_tags(spec),
             **_state_tags(record),
         }
-        run = self._create(_is_job(record.key), tags, record.title)
-        with reaching(self.uri):
-            self.client.update_run(run.info.run_id, status=RUN_STATUS[record.state])
-        return run
+        return self._create(_is_job(record.key), tags, record.title, RUN_STATUS[record.state])
 
     def move(
         self,
@@ -119,11 +126,10 @@ class MlflowLedger:
         with reaching(self.uri):
             if key in self._run_ids:
                 return _job_record(self.client.get_run(self._run_ids[key]))
-        run = next(self._search(_is_job(key)), None)
-        if run is None:
-            return None
-        self._run_ids[key] = run.info.run_id
-        return _job_record(run)
+        for run in self._runs(_is_job(key)):
+            self._run_ids[key] = run.info.run_id
+            return _job_record(run)
+        return None
 
     # -- sweeps -------------------------------------------------------------------------------------------------
 
@@ -137,7 +143,7 @@ class MlflowLedger:
                 "orch.started_at": repr(now),
                 "orch.jobs": str(len(plan.jobs)),
             }
-            run = self._create(_is_sweep(plan.name), tags, plan.name)
+            run = self._create(_is_sweep(plan.name), tags, plan.name, "RUNNING")
         known = self._sweep_record(run).plan
         if known is None:
             self._write_plan(run.info.run_id, plan)
@@ -149,12 +155,10 @@ class MlflowLedger:
     def sweep(self, name: str) -> SweepRecord | None:
         if "'" in name:  # would end the filter's string, and no sweep may be called so
             return None
-        run = next(self._search(_is_sweep(name)), None)
-        return None if run is None else self._sweep_record(run)
+        return next((self._sweep_record(run) for run in self._runs(_is_sweep(name))), None)
 
     def sweeps(self) -> list[SweepRecord]:
-        records = [self._sweep_record(run) for run in self._search("tags.`orch.kind` = 'sweep'")]
-        return sorted(records, key=lambda sweep: -sweep.started_at)
+        return newest_first(self._sweep_record(run) for run in self._runs("tags.`orch.kind` = 'sweep'"))
 
     def stamp(self, sweep: str, lease: Lease | None) -> None:
         run_id = known_sweep(self, sweep).run_id
@@ -204,14 +208,14 @@ class MlflowLedger:
     # -- what `orch fsck` looks at ------------------------------------------------------------------------------
 
     def job_runs(self) -> list[JobRun]:
-        runs = [_job_run(run) for run in self._search("tags.`orch.kind` = 'job'")]
+        runs = [_job_run(run) for run in self._runs("tags.`orch.kind` = 'job'")]
         for run in runs:
             self._run_ids.setdefault(run.key, run.run_id)
         return runs
 
     def sweep_runs(self) -> list[SweepEntry]:
         found = []
-        for run in self._search("tags.`orch.kind` = 'sweep'"):
+        for run in self._runs("tags.`orch.kind` = 'sweep'"):
             record, problem = self._sweep_record(run), ""
             try:
                 _ = record.plan and record.plan.outlines
@@ -220,7 +224,13 @@ class MlflowLedger:
             found.append(SweepEntry(record, run.info.status, problem))
         return found
 
+    def drop_doubles(self, key: str) -> bool:
+        before = len(self._runs(_is_job(key)))
+        self._only(_is_job(key))
+        return len(self._runs(_is_job(key))) < before
+
     def lift(self, sweep: str) -> None:
+        self._only(_is_sweep(sweep))
         self.stamp(sweep, None)
         with reaching(self.uri):
             self.client.set_terminated(self._sweep_run_id(sweep), "KILLED")
@@ -264,26 +274,36 @@ class MlflowLedger:
                              "Restore it there.")  # fmt: skip
         return str(experiment.experiment_id)
 
-    def _create(self, condition: str, tags: Mapping[str, str], name: str) -> Run:
+    def _create(self, condition: str, tags: Mapping[str, str], name: str, status: str) -> Run:
         """Make a run and give the one that counts of those that meet the condition, should there be others by now."""
         call = {**tags, CALL_TAG: uuid4().hex}
         with reaching(self.uri):
             made = self.client.create_run(self._experiment_id, tags=call, run_name=name)
+            self.client.update_run(made.info.run_id, status=status)
         return self._only(condition, call[CALL_TAG]) or made
 
     def _only(self, condition: str, call: str = "") -> Run | None:
-        """The run that counts of those that meet a condition, the oldest.
+        """The run that counts of those that meet a condition.
 
-        When the answer to a request is lost, MLflow's client sends it again, so that one call may leave several runs:
-        the others that bear the mark of the same call, or of `call`, never began and are deleted.
+        When the answer to a request is lost, MLflow's client sends it again, so that one call may leave several runs,
+        the last of them at any time: those that bear the mark of the same call, or of `call`, and never began are
+        deleted.
         """
-        runs = list(self._search(condition))
-        calls = {call, *(run.data.tags.get(CALL_TAG, "") for run in runs[:1])} - {""}
+        runs = self._runs(condition)
+        if not runs:
+            return None
+        counting, *others = runs
+        marks = {call, counting.data.tags.get(CALL_TAG, "")} - {""}
         with reaching(self.uri):
-            for run in runs[1:]:
-                if run.data.tags.get(CALL_TAG) in calls:
+            for run in others:
+                if run.data.tags.get(CALL_TAG) in marks and not has_begun(run.data.tags):
                     self.client.delete_run(run.info.run_id)
-        return next(iter(runs), None)
+        return counting
+
+    def _runs(self, condition: str) -> list[Run]:
+        """Runs that meet a condition; of several for one job or sweep the one that counts comes first: one of which
+        something came, or else the oldest."""
+        return sorted(self._search(condition), key=lambda run: not has_begun(run.data.tags))
 
     def _search(self, condition: str, *, deleted: bool = False) -> Iterator[Run]:
         """Runs that meet a condition, oldest first, page by page; those in the UI's bin instead, if `deleted`."""
@@ -371,7 +391,10 @@ def _job_run(run: Run) -> JobRun:
         record, problem = job_record(info.run_id, tags), ""
     except StoreError as error:
         record, problem = None, str(error)
-    return JobRun(info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem)
+    never_began = not has_begun(tags)
+    return JobRun(
+        info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem, never_began
+    )
 
 
 def _job_record(run: Run) -> JobRecord:

@@ -198,6 +198,8 @@ class JobRun:
     record: JobRecord | None
     problem: str = ""
     """Why no record can be read from it."""
+    never_began: bool = False
+    """Nothing came of it since it was created."""
 
 
 @dataclass(frozen=True)

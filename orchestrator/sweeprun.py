@@ -135,6 +135,7 @@ class SweepRun:
             ledger = self._open_ledger()
             self._refuse_foreign(ledger, started)
             ledger.begin_sweep(self.stored, started)
+            lease = lease.model_copy(update={"sign_at": time.time()})
             ledger.stamp(self.stored.name, lease)  # whoever signed before is dead, or was refused above
             try:
                 return self._drive(patient(ledger, self._patience()), claims, lease, started)

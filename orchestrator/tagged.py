@@ -23,6 +23,12 @@ ROOT_TAG = "orch.data_root"
 """Where the photographs are now, if they moved since a sweep was planned."""
 
 
+def has_begun(tags: Mapping[str, str]) -> bool:
+    """Whether anything came of a job's or a sweep's run since it was created."""
+    untouched = tags.get("orch.state", JobState.QUEUED) == JobState.QUEUED and int(tags.get("orch.threads", 0)) == 0
+    return PLAN_TAG in tags or not untouched
+
+
 def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
     """
     Raises:

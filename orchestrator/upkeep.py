@@ -58,7 +58,7 @@ def _target(
     """A sweep, or a job of one, begun or not: a job is looked for in the sweep that has it in hand, or else the newest.
 
     Args:
-        is_meant: which jobs come first where several fit; given the record of one, or None if it has never begun.
+        is_meant: which of several with one title comes first; given the record of one, or None if it has never begun.
 
     Raises:
         SpecError: nothing fits, or several jobs do.
@@ -72,7 +72,8 @@ def _target(
     records = ledger.jobs(specs)
     fitting = find_jobs(wanted, [(key, spec.title) for key, (spec, _) in specs.items()])
     meant = [key for key in fitting if is_meant(records.get(key))]
-    among = meant if len(meant) == 1 else specs
+    namesakes = len({specs[key][0].title for key in fitting}) == 1
+    among = meant if len(meant) == 1 and namesakes else specs
     try:
         key = one_job(wanted, {key: (specs[key][0].title, specs[key][1]) for key in among})
     except SpecError as error:
@@ -107,9 +108,9 @@ def requeue(settings: Settings, name: str, which: Which, *, from_scratch: bool =
 
 
 def cancel(settings: Settings, wanted: str) -> Controlled:
-    """Cancel a sweep, or one job; of several that fit, the one that is begun and has not ended."""
+    """Cancel a sweep, or one job; of several with one title, the one that has not ended."""
     ledger = open_ledger(settings)
-    sweep, job = _target(ledger, wanted, is_meant=lambda record: record is not None and not record.state.has_ended)
+    sweep, job = _target(ledger, wanted, is_meant=lambda record: record is None or not record.state.has_ended)
     return control.cancel(settings, ledger, sweep.name, job, WALL, lambda name: Liveness(ledger)(name))
 
 

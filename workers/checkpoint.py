@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -246,10 +247,10 @@ def _named_rightly(folder: Path) -> list[CheckpointPointer]:
     found = []
     for path in folder.glob("epoch-*.pt"):
         name = re.fullmatch(r"epoch-(\d+)-step-(\d+)-attempt-\d+-([0-9a-f]{8})\.pt", path.name)
-        with suppress(OSError):  # one that cannot be read is none
-            if name and (sha256 := _sha256(path)).startswith(name[3]):
-                at = CheckpointPointer(path=str(path.absolute()), epoch=int(name[1]), step=int(name[2]), sha256=sha256)
-                found.append(at)
+        sha256 = _sha256_if_readable(path) if name else ""
+        if name and sha256.startswith(name[3]):
+            at = CheckpointPointer(path=str(path.absolute()), epoch=int(name[1]), step=int(name[2]), sha256=sha256)
+            found.append(at)
     return sorted(found, key=lambda at: (at.epoch, at.step), reverse=True)[:2]
 
 
@@ -322,11 +323,11 @@ def is_whole(pointer: CheckpointPointer) -> bool:
 def damage(pointer: CheckpointPointer) -> str:
     """What is wrong with a checkpoint's file; empty where nothing is."""
     try:
-        sha256 = _sha256(Path(pointer.path))
+        sha256 = _sha256_if_readable(Path(pointer.path))
     except FileNotFoundError:
         return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
+    if not sha256:
+        return "cannot be read: its disk is damaged"
     if sha256 != pointer.sha256:
         return f"is damaged (SHA-256 {sha256[:12]}... instead of {pointer.sha256[:12]}...)"
     return ""
@@ -335,6 +336,16 @@ def damage(pointer: CheckpointPointer) -> str:
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_if_readable(path: Path) -> str:
+    """Empty where the disk cannot read the file any more; what may be mended (permissions, a network) is an error."""
+    try:
+        return _sha256(path)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return ""
 
 
 def _attempt_of(path: Path) -> int:

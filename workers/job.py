@@ -252,6 +252,8 @@ class _Job:
                 write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
                 self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
         except OSError as error:
+            if not is_full_disk(error):
+                raise
             raise StoreError(
                 f"Tables and figures cannot be written in {tempfile.gettempdir()} ({error.strerror or error}). "
                 "Make room there, or name another folder in TMPDIR."

@@ -16,7 +16,7 @@ from workers.train import EpochRecord
 AGAIN_SECONDS = 10.0
 """Between two tries, at least."""
 TRYING_SHARE = 0.1
-"""Of a job's time, at most, goes into tries: one that nobody answers may take minutes."""
+"""Of a job's time, at most, goes into tries, as long as FEWEST_TRIES can be made."""
 FEWEST_TRIES = 4
 """Within what patience there is, however long each takes."""
 

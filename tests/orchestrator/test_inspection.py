@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import pytest
 from doubles import metrics, plan_of
 
 from orchestrator import inspection
+from orchestrator import store as stores
 from orchestrator.claims import Claims
 from orchestrator.control import WALL
 from orchestrator.inspection import inspect, mend
@@ -25,6 +28,7 @@ from workers.tracking import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE, SPEC_F
 
 if TYPE_CHECKING:
     from conftest import Store
+    from mlflow import MlflowClient
 
 S = JobState
 NAMES = itertools.count(1)
@@ -32,14 +36,12 @@ WEIGHTS = b"final weights"
 
 
 class Bench:
-    """A store of its own, in the session's database, with one sweep of two jobs."""
+    """A store with one sweep of two jobs."""
 
-    def __init__(self, home: Path, store: Store) -> None:
-        name = f"fsck-{next(NAMES)}"
-        store.client.create_experiment(name, artifact_location=str(home / "artifacts"))
-        self.settings = Settings.model_validate({"home": home, "tracking_uri": store.uri})
-        self.client = store.client
-        self.ledger = MlflowLedger(store.client, store.uri, experiment=name)
+    def __init__(self, settings: Settings, client: MlflowClient, experiment: str) -> None:
+        self.settings = settings
+        self.client = client
+        self.ledger = MlflowLedger(client, settings.store_uri, experiment)
         sweep = plan_of(
             "smoke", categories=("cat",), backbones=("alexnet",), sets={"weights.source": "random", "seed": next(NAMES)}
         )
@@ -85,7 +87,11 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, store: Store) -> Bench:
-    return Bench(tmp_path, store)
+    """An experiment of its own, in the session's database, which is shared as a server's would be."""
+    name = f"fsck-{next(NAMES)}"
+    store.client.create_experiment(name, artifact_location=str(tmp_path / "artifacts"))
+    settings = Settings.model_validate({"home": tmp_path, "tracking_uri": store.uri})
+    return Bench(settings, store.client, name)
 
 
 def test_a_plan_of_another_version_hides_nothing_else(bench: Bench) -> None:
@@ -118,6 +124,28 @@ def test_a_damaged_checkpoint_comes_back_from_its_run(bench: Bench) -> None:
     assert bench.checkpoint().read_bytes() == WEIGHTS
     assert bench.found() == []
     assert not list(bench.settings.checkpoint_dir.glob(".fetched-*"))
+
+
+def test_checkpoints_whose_whole_folder_is_gone_come_back_from_their_runs(new_home: Callable[[], Settings]) -> None:
+    settings = new_home()
+    bench = Bench(settings, stores.open_client(settings), stores.EXPERIMENT)
+    bench.finish()
+    rmtree(bench.settings.checkpoint_dir)
+    what = "the final checkpoint is missing, but its run keeps a whole copy"
+    assert bench.found() == [f"a succeeded job has its results: {what}"]
+    assert bench.repaired() == ["brought back from its run"]
+    assert bench.checkpoint().read_bytes() == WEIGHTS
+    assert bench.found() == []
+
+
+def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    bench.finish()
+    monkeypatch.setattr(inspection, "_look_at", refused)
+    with pytest.raises(StoreError, match=r"cannot be looked at \(Permission denied\)"):
+        bench.found()
 
 
 def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> None:
@@ -212,7 +240,7 @@ def test_a_second_run_of_a_job_is_reported(bench: Bench) -> None:
     record = bench.finish()
     run = bench.client.get_run(record.run_id)
     bench.client.create_run(run.info.experiment_id, tags=dict(run.data.tags), start_time=run.info.start_time + 1)
-    assert bench.found() == [f"one run per job: {record.title} has 2 runs; the oldest counts"]
+    assert bench.found() == [f"one run per job: {record.title} has 2 runs; this one does not count"]
     assert bench.repaired() == [""]
 
 

@@ -318,6 +318,54 @@ def test_a_creation_that_the_server_did_twice_and_never_answered_leaves_one_run_
     assert len(again.sweep_runs()) == 1
 
 
+@pytest.mark.parametrize("again", range(4))  # which of the two comes first in the store is chance
+def test_a_creation_that_the_server_repeats_late_counts_for_nothing(store: Store, again: int) -> None:
+    """The client gave the first request up and sent it again; the server does the first when the job has long begun."""
+    ledger = mlflow_ledger(store)
+    late: list[Callable[[], Any]] = []
+
+    class Late(Repeating):
+        def create_run(self, *arguments: Any, **named: Any) -> Any:
+            late.append(lambda: self.real.create_run(*arguments, start_time=1000, **named))
+            return late[-1]()
+
+    ledger.client = cast(Any, Late(store.client))
+    ledger.begin_sweep(PLAN, now=1.0)
+    record = ledger.add(SPEC, "s", now=1.0)
+    ledger.move(SPEC.key, JobState.RUNNING, 2.0, facts={"threads": "1"})
+    ledger.move(SPEC.key, JobState.SUCCEEDED, 3.0, reason=StopReason.FINISHED)
+    for create in late:
+        create()
+    after = MlflowLedger(store.client, store.uri, ledger.experiment)
+    assert (after.jobs()[SPEC.key].state, after.get(SPEC.key).run_id) == (JobState.SUCCEEDED, record.run_id)
+    assert [(sweep.name, sweep.plan) for sweep in after.sweeps()] == [("s", PLAN)]
+    counts, does_not = after.job_runs()
+    assert (counts.run_id, counts.never_began, does_not.never_began) == (record.run_id, False, True)
+    assert after.drop_doubles(SPEC.key)
+    assert not after.drop_doubles(SPEC.key)
+    assert after.add(SPEC, "s", now=4.0).run_id == record.run_id
+    after.lift("s")
+    assert [run.run_id for run in after.job_runs()] == [record.run_id]
+    assert len(after.sweep_runs()) == 1
+
+
+def test_who_comes_second_with_a_job_leaves_the_run_of_the_first_alone(store: Store) -> None:
+    """Two machines begin one job at once: the second finds the run of the first when it has made its own."""
+    first = mlflow_ledger(store)
+    first.begin_sweep(PLAN, now=1.0)
+
+    class Racing(Repeating):
+        def create_run(self, *arguments: Any, **named: Any) -> Any:
+            first.add(SPEC, "s", now=1.0)
+            first.move(SPEC.key, JobState.RUNNING, 2.0, facts={"threads": "1"})
+            return self.real.create_run(*arguments, **named)
+
+    second = MlflowLedger(cast(Any, Racing(store.client)), store.uri, first.experiment)
+    record = second.add(SPEC, "s", now=1.0)
+    assert (record.run_id, record.state) == (first.get(SPEC.key).run_id, JobState.RUNNING)
+    assert [(run.run_id, run.status) for run in second.job_runs()] == [(record.run_id, "RUNNING")]
+
+
 def test_a_run_of_another_call_is_left_for_a_person_to_look_at(store: Store) -> None:
     ledger = mlflow_ledger(store)
     ledger.begin_sweep(PLAN, now=1.0)

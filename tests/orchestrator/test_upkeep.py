@@ -163,6 +163,8 @@ def test_of_two_jobs_with_one_title_the_one_that_can_be_is_cancelled(bench: Benc
         request = bench.request(name, 13, train__epochs=epochs)
         service.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
     assert terminal.type("requeue", "open", "--failed") == 0
+    assert terminal.type("cancel", "alexnet 13") == 2  # words that fit jobs of other titles too
+    assert "fits 5 jobs" in terminal.err
     assert terminal.answer("cancel", f"{ORDINARY} seed 13")["sweep"] == "open"
 
 

@@ -93,8 +93,28 @@ def test_a_checkpoint_that_the_disk_cannot_read_gives_way_to_the_one_before(
     taken = CheckpointStore(store.root, store.job_key, attempt=2).take_over()
     assert taken.checkpoint is not None
     assert taken.checkpoint.epoch == 1
-    said = f"The checkpoint {newest.path} cannot be read (Input/output error)"
+    said = f"The checkpoint {newest.path} cannot be read: its disk is damaged"
     assert any(said in problem or pointer == "damaged" for problem in taken.problems)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EMFILE, errno.ESTALE])
+def test_a_checkpoint_that_cannot_be_read_for_a_while_is_not_given_up(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store.save(1, state(1))
+    kept = store.save(2, state(2))
+
+    def refused(path: Path) -> str:
+        raise OSError(code, os.strerror(code))
+
+    after = CheckpointStore(store.root, store.job_key, attempt=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_sha256", refused)
+        with pytest.raises(StoreError):
+            after.take_over()
+    taken = after.take_over().checkpoint
+    assert taken is not None
+    assert (taken.epoch, taken.sha256) == (2, kept.sha256)
 
 
 def test_a_checkpoint_that_must_be_copied_is_on_the_disk_before_the_original_goes(
