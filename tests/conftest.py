@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,6 +29,26 @@ if TYPE_CHECKING:
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors, but not those that MLflow causes in SQLAlchemy."""
     config.addinivalue_line("filterwarnings", "ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+SESSION = pytest.StashKey[pytest.Session]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.stash[SESSION] = session
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End with the status that the tests have earned, before Python takes itself apart.
+
+    Threads of Ray's library outlive `ray.shutdown()`, and have ended the process with a segmentation fault after
+    every test had passed and all was said.
+    """
+    if "ray" in sys.modules and SESSION in config.stash:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(config.stash[SESSION].exitstatus))
 
 
 class Store(NamedTuple):

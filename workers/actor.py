@@ -25,7 +25,6 @@ class JobWorker:
         from workers.fence import die_with_parent
         from workers.outage import wait_briefly
 
-        gc.freeze()
         gc.enable()
         wait_briefly()
         if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
