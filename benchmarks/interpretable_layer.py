@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from interp_model.filter_loss import FilterLoss
+from interp_model.loss.filter_loss import FilterLoss
 from interp_model.network import Network, build_network, parameter_groups
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec, TrainSpec
 

@@ -106,11 +106,12 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
 
 
 def drive_orch(folder: Path, trials: int, again: bool) -> None:
-    from orchestrator import service
-    from orchestrator.display import open_display
-    from orchestrator.pool import Pool, RayPool, RaySession, Shape
-    from orchestrator.records import StoredPlan
-    from orchestrator.request import SweepRequest
+    from orchestrator.execution.pool import Pool, Shape
+    from orchestrator.execution.progress import open_display
+    from orchestrator.execution.ray_pool import RayPool, RaySession
+    from orchestrator.ledger.records import StoredPlan
+    from orchestrator.planning.request import SweepRequest
+    from orchestrator.services import sweeps
     from orchestrator.settings import Settings
     from schemas.sweep import SweepSpec
 
@@ -128,11 +129,11 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
 
     display = open_display(time.monotonic)
     if again:
-        service.resume_sweep(settings, NAME, display, open_pool=open_pool)
+        sweeps.resume_sweep(settings, NAME, display, open_pool=open_pool)
         return
     base = {"backbone": "alexnet", "variant": "ordinary", "weights": {"source": "random"}}
     sweep = SweepSpec(name=NAME, base=base, axes={"category": ("voc_part/cat",), "seed": tuple(range(trials))})
-    service.run_sweep(settings, SweepRequest(sweep=sweep), display, open_pool=open_pool)
+    sweeps.run_sweep(settings, SweepRequest(sweep=sweep), display, open_pool=open_pool)
 
 
 def no_op_worker(folder: Path) -> Any:
@@ -167,9 +168,9 @@ def no_op_worker(folder: Path) -> Any:
 
 
 def runs_of_orch(folder: Path) -> list[tuple[str, str]]:
-    from orchestrator.mlflow_ledger import MlflowLedger
+    from orchestrator.ledger.mlflow_ledger import MlflowLedger
+    from orchestrator.ledger.store import open_client
     from orchestrator.settings import Settings
-    from orchestrator.store import open_client
 
     settings = Settings(home=folder / "orch")
     return [(run.key, run.status) for run in MlflowLedger(open_client(settings), settings.store_uri).job_runs()]
@@ -233,7 +234,7 @@ def _tidy(folder: Path) -> None:
     for path in Path("/tmp").glob(f"{RAY_PREFIX}{os.getpid()}-*"):
         shutil.rmtree(path, ignore_errors=True)
     if (folder / "orch").exists():
-        gc = [sys.executable, "-m", "orchestrator.cli", "gc"]
+        gc = [sys.executable, "-m", "orchestrator.cli.main", "gc"]
         subprocess.run(gc, env={**os.environ, "ORCH_HOME": str(folder / "orch")}, check=True, capture_output=True)
 
 

@@ -20,12 +20,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from orchestrator import service, store
-from orchestrator.display import Now
-from orchestrator.mlflow_ledger import MlflowLedger
-from orchestrator.pool import RaySession
-from orchestrator.records import StoredPlan
-from orchestrator.request import SweepRequest
+from orchestrator.execution.progress import Now
+from orchestrator.execution.ray_pool import RaySession
+from orchestrator.ledger import store
+from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.records import StoredPlan
+from orchestrator.planning.request import SweepRequest
+from orchestrator.services import sweeps
 from orchestrator.settings import Settings
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -58,7 +59,7 @@ def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Setti
     """A store with one sweep of so many jobs, of which the first `succeeded` are done and `running` were lost."""
     settings = Settings(home=home)
     sweep = SweepSpec(name=NAME, base=BASE, axes={"category": ("voc_part/cat",), "seed": tuple(range(jobs))})
-    planned = service.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
+    planned = sweeps.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
     plan = StoredPlan.of(NAME, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
     store.prepare_home(settings)
     ledger = MlflowLedger(store.open_client(settings), settings.store_uri)
@@ -120,7 +121,7 @@ def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> No
 
 def time_status(home: Path, *words: str) -> tuple[float, float]:
     """Seconds of the whole command, the best of three, and the seconds of processor time in it."""
-    command = [sys.executable, "-m", "orchestrator.cli", "status", *words]
+    command = [sys.executable, "-m", "orchestrator.cli.main", "status", *words]
     best = (float("inf"), float("inf"))
     for _ in range(TIMES):
         before, began = os.times(), time.perf_counter()
@@ -145,7 +146,7 @@ def time_resume(settings: Settings) -> dict[str, float]:
     watcher = threading.Thread(target=_watch, args=(settings, marks, ended))
     watcher.start()
     try:
-        report = service.resume_sweep(settings, NAME, Silent(), workers=2)
+        report = sweeps.resume_sweep(settings, NAME, Silent(), workers=2)
     finally:
         ended.set()
         watcher.join()

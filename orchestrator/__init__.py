@@ -1,0 +1,1 @@
+"""Many jobs: which there are, when and where each runs, and what became of it."""

@@ -25,6 +25,17 @@ FORBIDDEN_LIBRARIES = {
     "workers": {"typer"},
     "orchestrator": {"torch", "torchvision"},
 }
+ROOMS: dict[str, list[set[str]]] = {
+    "orchestrator": [
+        {"cli"}, {"services"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
+        {"settings", "wording"},
+    ],
+    "workers": [
+        {"actor"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"}, {"training"},
+        {"data", "checkpoints"}, {"files"},
+    ],
+}  # fmt: skip
+"""From the top down: a room may import those below it, and none beside or above it."""
 HEAVY = ("torch", "ray", "mlflow", "boto3", "matplotlib", "cv2")
 
 
@@ -42,6 +53,50 @@ def test_a_package_imports_only_what_is_below_it(package: str) -> None:
     assert files
     for path in files:
         assert not imported_roots(path) & not_allowed, path.relative_to(ROOT)
+
+
+def imported_rooms(path: Path, package: str) -> set[str]:
+    """Rooms of a package that a file of it imports, in whichever form."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == package:
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(f"{package}."):
+            rooms.add(str(node.module).split(".")[1])
+        elif isinstance(node, ast.Import):
+            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith(f"{package}.")}
+    return rooms
+
+
+def room_of(path: Path, package: str) -> str:
+    return path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_a_room_imports_only_rooms_below_it(package: str) -> None:
+    level = {room: height for height, rooms in enumerate(reversed(ROOMS[package])) for room in rooms}
+    for path in (ROOT / package).rglob("*.py"):
+        room = room_of(path, package)
+        if room == "__init__":
+            continue
+        assert room in level, f"{path.relative_to(ROOT)} is in no room of ROOMS"
+        above = {other for other in imported_rooms(path, package) - {room} if level[other] >= level[room]}
+        assert not above, path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_every_room_says_what_it_decides(package: str) -> None:
+    for folder in {path.parent for path in (ROOT / package).rglob("*.py")}:
+        sentence = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+        assert sentence, folder.relative_to(ROOT)
+
+
+def test_a_command_group_has_one_name_in_every_layer() -> None:
+    folders = (ROOT / "orchestrator/cli", ROOT / "orchestrator/cli/text", ROOT / "orchestrator/services")
+    cli, text, services = ({path.stem for path in folder.glob("*.py")} - {"__init__"} for folder in folders)
+    groups = cli - {"main", "options", "console", "data_progress"}
+    assert groups <= text
+    assert text <= services
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
@@ -71,14 +126,14 @@ def test_every_test_that_a_guarantee_names_exists() -> None:
 
 
 def test_starting_the_command_line_loads_nothing_heavy() -> None:
-    code = f"import sys, orchestrator.cli; print(*(m for m in {HEAVY} if m in sys.modules))"
+    code = f"import sys, orchestrator.cli.main; print(*(m for m in {HEAVY} if m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
 
 
 def test_planning_without_a_store_loads_nothing_heavy(tmp_path: Path) -> None:
     code = (
-        "import sys, orchestrator.cli as cli\n"
+        "import sys, orchestrator.cli.main as cli\n"
         "try: cli.main(['plan', '--grid', 'all-categories', '--profile', 'laptop', '--json'])\n"
         "except SystemExit as end: assert not end.code\n"
         "print(*(m for m in ('torch', 'ray', 'mlflow', 'boto3') if m in sys.modules), file=sys.stderr)"

@@ -22,8 +22,8 @@ class JobWorker:
         import mlflow  # noqa: F401 - here and not in the first job
 
         import workers.job  # noqa: F401
-        from workers.fence import die_with_parent
-        from workers.outage import wait_briefly
+        from workers.checkpoints.fencing import die_with_parent
+        from workers.tracking.outages import wait_briefly
 
         gc.enable()
         wait_briefly()

@@ -27,17 +27,17 @@ from schemas.job import RandomWeights
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
-from workers.checkpoint import CheckpointStore, find_checkpoint, load_checkpoint
+from workers.checkpoints.store import CheckpointStore, find_checkpoint, load_checkpoint
 from workers.data.dataset import JobData, load_job_data
-from workers.devices import choose_device, make_deterministic, seed_torch
-from workers.evaluate import evaluate
-from workers.inputs import Inputs
-from workers.joblog import LOGGER, job_log, log_epoch, log_path
-from workers.logbook import Logbook
-from workers.outage import is_full_disk
-from workers.tracking import RunLog
-from workers.train import Trainer
-from workers.weights import load_starting_weights
+from workers.evaluation.evaluate import evaluate
+from workers.tracking.buffered_log import Logbook
+from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
+from workers.tracking.outages import is_full_disk
+from workers.tracking.run_log import RunLog
+from workers.training.determinism import choose_device, make_deterministic, seed_torch
+from workers.training.inputs import Inputs
+from workers.training.starting_weights import load_starting_weights
+from workers.training.trainer import Trainer
 
 STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (Interrupted, StopReason.INTERRUPTED),
@@ -241,7 +241,7 @@ class _Job:
         self.checkpoint = self._store.save(trainer.epoch, state, trainer.step)
 
     def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:
-        from workers.outcome import write_outcome  # with matplotlib, without which a job can begin sooner
+        from workers.outcome import write_outcome
 
         found = evaluate(trainer, data, train, test, measured, self._report)
         self._report("logging")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from schemas.results import CheckpointPointer
-from workers import canvas, figures, pictures
 from workers.data.dataset import JobData
-from workers.evaluate import Evaluation, FilterRow
-from workers.fields import QUICK
-from workers.inputs import Inputs, Report
-from workers.tracking import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE, SPEC_FILE
-from workers.train import Trainer
+from workers.evaluation.evaluate import Evaluation, FilterRow
+from workers.figures import canvas, compose, plots
+from workers.figures.receptive_fields import QUICK
+from workers.tracking.run_log import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+from workers.training.inputs import Inputs, Report
+from workers.training.trainer import Trainer
 
 
 def write_outcome(
@@ -31,12 +31,12 @@ def write_outcome(
     (folder / SPEC_FILE).write_text(trainer.spec.model_dump_json(indent=2))
     (folder / METRICS_FILE).write_text(found.metrics.model_dump_json(indent=2))
     write_filters(folder / FILTERS_FILE, found.rows)
-    studied = pictures.Studied(trainer.spec, trainer.network, data, measured, found.peaks, found.rows)
+    studied = compose.Studied(trainer.spec, trainer.network, data, measured, found.peaks, found.rows)
     drawn = {
-        "figures/curves.png": figures.draw_curves(trainer.records, studied.title("training, per epoch")),
-        FIGURE_FILES[4]: pictures.draw_gallery(studied, pictures.SHOWN_FILTERS, QUICK, report),
-        FIGURE_FILES[6]: pictures.draw_heat(studied),
-        "figures/peaks.png": pictures.draw_peaks(studied),
+        "figures/curves.png": plots.draw_curves(trainer.records, studied.title("training, per epoch")),
+        FIGURE_FILES[4]: compose.draw_gallery(studied, compose.SHOWN_FILTERS, QUICK, report),
+        FIGURE_FILES[6]: compose.draw_heat(studied),
+        "figures/peaks.png": compose.draw_peaks(studied),
     }
     for name, figure in drawn.items():
         if figure is not None:
@@ -66,7 +66,7 @@ def _place(line: Mapping[str, str]) -> str:
         {name.removeprefix(start): float(cell) for name, cell in line.items() if name.startswith(start) and cell}
         for start in ("peaks_near.", "peaks_on.")
     )
-    return pictures.usual_place(on, near)
+    return compose.usual_place(on, near)
 
 
 def _flat(row: FilterRow) -> dict[str, Any]:

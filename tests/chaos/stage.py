@@ -18,7 +18,7 @@ import psutil
 
 from tests.chaos.blows import EPOCHS, Round
 from tests.chaos.evidence import Store, processes_of
-from tests.object_store import BUCKET, ObjectStore, free_port
+from tests.support.object_store import BUCKET, ObjectStore, free_port
 
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
@@ -130,7 +130,7 @@ class Stage:
         with open(self.log, "ab") as log:
             log.write(f"$ orch {' '.join(words)}\n".encode())
             log.flush()
-            command = [sys.executable, "-m", "orchestrator.cli", *words]
+            command = [sys.executable, "-m", "orchestrator.cli.main", *words]
             return subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
             )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import closing
 
 import pytest
-from doubles import Plan, plan_of
 
-from orchestrator import store as stores
+from orchestrator.ledger import store
 from orchestrator.settings import Settings
+from tests.support.doubles import Plan, plan_of
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def plan_grid() -> Plan:
 def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]:
     """Makes homes with a real, empty store in them; MLflow takes seconds to make one, so it makes one for all."""
     first = Settings.model_validate({"home": tmp_path_factory.mktemp("first-home")})
-    stores.open_client(first)
+    store.open_client(first)
 
     def make() -> Settings:
         settings = Settings.model_validate({"home": tmp_path_factory.mktemp("home")})

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import ValidationError
-from toy import toy_spec
 
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import JobResult
+from tests.support.toy import toy_spec
 from workers import job
 from workers.actor import JobWorker
 
 if TYPE_CHECKING:
-    from conftest import Store
+    from tests.conftest import Store
 
 
 @pytest.fixture

@@ -6,12 +6,11 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from toy import toy_spec
-
 from schemas.job import PretrainSpec
-from workers.evaluate import FilterRow
+from tests.support.toy import toy_spec
+from workers.evaluation.evaluate import FilterRow
+from workers.figures.compose import steadiest_filters, subject
 from workers.outcome import write_filters
-from workers.pictures import steadiest_filters, subject
 
 PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, "data__test_per_category": None}
 PRETRAINED = PretrainSpec(data=toy_spec().data)

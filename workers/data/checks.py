@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 from schemas.errors import DataError
 from schemas.job import DataSpec
-from workers.data.animals import GENERATOR_VERSION
-from workers.data.files import FileMemo, ImageFacts, combine
-from workers.data.records import Record
-from workers.data.sources import (
+from workers.data.generated.animals import GENERATOR_VERSION
+from workers.data.prepared.digests import file_digest, records_digest, skip_limit, too_many_unreadable
+from workers.data.prepared.file_facts import FileMemo, ImageFacts, combine
+from workers.data.readers.records import Record
+from workers.data.readers.sources import (
     annotation_files,
     data_root_or_error,
     negative_folder,
@@ -27,22 +26,8 @@ MIN_IMAGES = 50
 MIN_NEGATIVES = 50
 """Images without the animal that a single-category job needs: with fewer, the test split has no five."""
 
-SKIP_COUNT, SKIP_SHARE = 5, 0.01
 _TOLERANCE = 1.5
 """Pixels by which an annotation may pass the image's edge: published boxes are rounded."""
-
-
-def skip_limit(total: int) -> int:
-    """How many unreadable images of a set are passed over before the set is refused."""
-    return max(SKIP_COUNT, int(SKIP_SHARE * total))
-
-
-def too_many_unreadable(what: str, names: Sequence[str], total: int) -> DataError:
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return DataError(
-        f"{len(names)} of {total} images of {what} cannot be read ({shown}); up to {skip_limit(total)} would be "
-        "skipped. They are missing, empty, cut off or no images: restore them, or remove their annotations."
-    )
 
 
 def check_data(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None = None) -> None:
@@ -178,18 +163,3 @@ def category_digest(category_id: str, root: Path, memo: FileMemo) -> str:
     annotations = [file_digest(path) for path in annotation_files(category_id, root, memo.folder)]
     records = records_of(category_id, root, memo.folder)
     return combine([category_id, *annotations, records_digest(records, memo)])
-
-
-def records_digest(records: Iterable[Record], memo: FileMemo) -> str:
-    """Of contents and names; where the data root lies does not matter."""
-    return combine(f"{record.name} {memo.facts(record.image).digest}" for record in records)
-
-
-def file_digest(path: Path) -> str:
-    """Of an annotation file; read once in a process."""
-    return _file_digest(path, path.stat().st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _file_digest(path: Path, mtime_ns: int) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

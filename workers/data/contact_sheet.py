@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from schemas.categories import BY_ID, Category
 from schemas.errors import DataError, StoreError
-from workers.data.crops import crop, crop_parts, decode
-from workers.data.generated import generate, merge_parts
-from workers.data.records import Record
-from workers.data.sources import data_root_or_error, records_of
+from workers.data.generated.generate import generate, merge_parts
+from workers.data.prepared.crops import crop, crop_parts, decode
+from workers.data.readers.records import Record
+from workers.data.readers.sources import data_root_or_error, records_of
 from workers.data.split import take_evenly
 
 Pixels = NDArray[np.uint8]
@@ -104,7 +104,7 @@ def _cell(record: Record, category: Category, size: int) -> Cell | None:
     marks = {name: (float(r), float(c)) for name, (r, c) in zip(category.landmarks, landmarks_K2, strict=True)}
     if record.masks is None:
         return Cell(picture_SS3, marks)
-    from workers.data.voc_masks import part_map
+    from workers.data.readers.voc_masks import part_map
 
     parts_HW = part_map(record, category, (picture.height, picture.width))
     return Cell(picture_SS3, marks, crop_parts(parts_HW, record, size), category.parts)

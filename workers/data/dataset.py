@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
-from workers.data.animals import GENERATOR_VERSION
-from workers.data.cache import ImageSet, Prepared, Report, open_set
 from workers.data.checks import check_data, data_digest
-from workers.data.photographs import have_masks, part_set, photograph_set
-from workers.data.records import Record
-from workers.data.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
-from workers.data.species import label_names, species_label
+from workers.data.generated.animals import GENERATOR_VERSION
+from workers.data.prepared.image_sets import ImageSet, Prepared, Report, open_set
+from workers.data.prepared.photographs import have_masks, part_set, photograph_set
+from workers.data.readers.records import Record
+from workers.data.readers.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
+from workers.data.readers.species import label_names, species_label
 from workers.data.split import even_split, pick, seeded_split, share_out, take_evenly
 
 if TYPE_CHECKING:
-    from workers.data.generated import Generated
+    from workers.data.generated.generate import Generated
 
 CHUNK = 16
 """Generated animals per set: small, so that a few negatives of a category cost little to prepare."""
@@ -309,7 +309,7 @@ class _Animals:
         """A set of its own: drawn once more for the few pictures that are measured, instead of kept for all."""
 
         def build(done: int) -> Iterator[Prepared]:
-            from workers.data.generated import merge_parts
+            from workers.data.generated.generate import merge_parts
 
             for index, name, picture in self._draw_chunk(category, split, chunk, done):
                 yield Prepared(index, name, merge_parts(picture.parts_SS, BY_ID[category].parts), {})
@@ -321,7 +321,7 @@ class _Animals:
         return f"{category.replace('/', '-')}-{split}-{chunk}-{self.size}px-v{GENERATOR_VERSION}"
 
     def _draw_chunk(self, category: str, split: str, chunk: int, done: int) -> Iterator[tuple[int, str, Generated]]:
-        from workers.data.generated import generate  # imports cv2, which a job on prepared sets does not need
+        from workers.data.generated.generate import generate
 
         self.report(f"drawing {BY_ID[category].label}")
         for index in range(chunk * CHUNK + done, (chunk + 1) * CHUNK):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from schemas.categories import BY_ID, CATEGORIES, Category, DatasetName
 from schemas.errors import DataError
 from workers.data.checks import MIN_IMAGES
-from workers.data.records import Record
-from workers.data.sources import READERS, negative_images, records_of
+from workers.data.readers.records import Record
+from workers.data.readers.sources import READERS, negative_images, records_of
 
 
 class CategoryCount(NamedTuple):

@@ -11,11 +11,11 @@ from PIL import UnidentifiedImageError
 
 from schemas.errors import DataError
 from workers.data.checks import misfit
-from workers.data.crops import UNREADABLE, load
-from workers.data.files import ImageFacts
 from workers.data.inventory import shortage
-from workers.data.records import Flaw, Record
-from workers.data.sources import NEGATIVES, flaws_of, negative_images, present_categories, records_of
+from workers.data.prepared.crops import UNREADABLE, load
+from workers.data.prepared.file_facts import ImageFacts
+from workers.data.readers.records import Flaw, Record
+from workers.data.readers.sources import NEGATIVES, flaws_of, negative_images, present_categories, records_of
 
 
 class Verified(NamedTuple):

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from photograph_files import write_cub, write_photograph, write_voc_category
+
+from tests.support.photograph_files import write_cub, write_photograph, write_voc_category
 
 
 @pytest.fixture(scope="session")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photograph_files import write_part_masks
 from PIL import Image
 
 from schemas.errors import DataError, StoreError
+from tests.support.photograph_files import write_part_masks
 from workers.data.contact_sheet import Cell, contact_sheet, generated_sheet, photograph_sheet, write_contact_sheet
-from workers.data.voc import MASKS
+from workers.data.readers.voc import MASKS
 
 
 def test_a_landmark_is_drawn_at_its_pixel_and_a_hidden_one_is_not() -> None:

@@ -12,10 +12,10 @@ import pytest
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
-from workers.data import photographs
-from workers.data.cache import FOLDER
 from workers.data.dataset import JobData, load_job_data
-from workers.data.generated import generate, merge_parts
+from workers.data.generated.generate import generate, merge_parts
+from workers.data.prepared import photographs
+from workers.data.prepared.image_sets import FOLDER
 
 SIZE = 48
 ANIMALS = DataSpec(categories=("voc_part/cat",), train_per_category=36, test_per_category=18)

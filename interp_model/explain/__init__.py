@@ -1,0 +1,1 @@
+"""Which parts a network uses, and what each filter adds to its answer."""

@@ -1,0 +1,1 @@
+"""The filter loss, the category each filter stands for, and the mutual information between them."""

@@ -1,0 +1,1 @@
+"""Commands: the options they take, what they print, and which code they exit with."""

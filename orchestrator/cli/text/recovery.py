@@ -1,0 +1,250 @@
+"""Text and JSON of the commands that keep a sweep going: requeue, cancel, pause, why, logs, fsck and gc."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from orchestrator.cli.console import LISTED, plain_table
+from orchestrator.execution.control import Controlled
+from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.diff import PlanStatus
+from orchestrator.recovery.diagnosis import Cause
+from orchestrator.recovery.garbage import Waste
+from orchestrator.recovery.logs import LogText
+from orchestrator.recovery.rules import Mend
+from orchestrator.services.recovery import FsckReport, Requeued, Why
+from schemas.lifecycle import JobState
+
+
+def requeue_text(done: Requeued) -> RenderableType:
+    lines = [f"  {job.key}  {job.title} ({job.stop_reason})" for job in done.jobs[:LISTED]]
+    if len(done.jobs) > LISTED:
+        lines.append(f"  ... and {len(done.jobs) - LISTED} more")
+    one = len(done.jobs) == 1
+    begins, goes_on = ("It begins", "It goes on") if one else ("They begin", "They go on")
+    how = f"{begins} afresh" if done.from_scratch else f"{goes_on}, from the last checkpoint where there is one,"
+    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {how} with: orch resume {done.sweep}"
+    return Text("\n".join([head, *lines]))
+
+
+def requeue_json(done: Requeued) -> dict[str, Any]:
+    jobs = [{"key": job.key, "title": job.title, "stop_reason": _word(job.stop_reason)} for job in done.jobs]
+    return {"sweep": done.sweep, "requeued": len(done.jobs), "from_scratch": done.from_scratch, "jobs": jobs}
+
+
+def control_text(done: Controlled) -> RenderableType:
+    return Text("\n".join(_control_lines(done)))
+
+
+def _control_lines(done: Controlled) -> list[str]:
+    what = f"{done.job} of sweep {done.sweep}" if done.job else f"sweep {done.sweep}"
+    verb, asked = ("cancelled", "cancels") if done.kind == "cancel" else ("paused", "pauses")
+    if done.driver or done.heard:
+        who = f"process {done.driver.pid} on {done.driver.host}" if done.driver else "its driver"
+        if not done.heard:
+            return [f"{who} was asked, but has not answered yet; it {asked} {what} as soon as it looks. "
+                    f"See: orch status {done.sweep}"]  # fmt: skip
+        return [f"{who} {asked} {what}: what runs saves a checkpoint and ends. See: orch status {done.sweep}",
+                *_afterwards(done)]  # fmt: skip
+    if done.kind == "pause":
+        state = "every job is done" if not done.left else (
+            f"{_jobs(done.left)} left, to be run with: orch resume {done.sweep}")  # fmt: skip
+        return [f"nobody drives {what}, so there is nothing to pause: {state}."]
+    if not done.changed:
+        return [f"nothing of {what} can be cancelled: {_why_not(done)}."]
+    lines = [f"{what}: {_jobs(len(done.changed))} {verb}: {_few(done.changed)}."] if not done.job else [
+        f"{what} is {verb}."]  # fmt: skip
+    if done.never_begun:
+        lines.append(f"{_jobs(done.never_begun)} not begun, and stay so.")
+    return [*lines, *_afterwards(done)]
+
+
+def _why_not(done: Controlled) -> str:
+    if done.running_elsewhere:
+        return f"another sweep's driver has {_few(done.running_elsewhere)} in hand; cancel it there"
+    if done.never_begun:
+        return f"{_jobs(done.never_begun)} not begun, and nobody drives it"
+    if done.found is not None:
+        return "it is cancelled already" if done.found is JobState.CANCELLED else f"it has {done.found}"
+    return "all that was begun has ended" if done.left else "every job is done"
+
+
+def _afterwards(done: Controlled) -> list[str]:
+    if done.job:
+        return [f"Put it back with: orch requeue {done.sweep} --cancelled"]
+    return [f"Go on with: orch resume {done.sweep}"]
+
+
+def _jobs(number: int) -> str:
+    return "1 job is" if number == 1 else f"{number} jobs are"
+
+
+def _few(titles: Sequence[str]) -> str:
+    return ", ".join(titles[:4]) + (f" and {len(titles) - 4} more" if len(titles) > 4 else "")
+
+
+def control_json(done: Controlled) -> dict[str, Any]:
+    return {
+        "sweep": done.sweep,
+        "kind": done.kind,
+        "job": done.job,
+        "driver": done.driver.model_dump() if done.driver else None,
+        "heard": done.heard,
+        "cancelled": list(done.changed),
+        "running_elsewhere": list(done.running_elsewhere),
+        "never_begun": done.never_begun,
+        "left": done.left,
+    }
+
+
+def why_text(found: Why) -> RenderableType:
+    if not found.causes:
+        return Text(_nothing_wrong(found))
+    parts: list[RenderableType] = []
+    for cause, tail in found.causes:
+        parts += [*_cause_lines(cause, found, tail), Text("")]
+    if waiting := _waiting(found):
+        return Group(*parts, Text(f"{waiting} more not begun yet."))
+    return Group(*parts[:-1])
+
+
+def _waiting(found: Why) -> int:
+    return sum(job.status in (PlanStatus.NEW, PlanStatus.CHANGED) for job in found.jobs)
+
+
+def _nothing_wrong(found: Why) -> str:
+    what = found.job or f"sweep {found.sweep}"
+    if not found.jobs:
+        return f"{what} was stopped before it was planned. Type its `orch sweep` command again."
+    waiting = _waiting(found)
+    running = sum(job.status is PlanStatus.RUNNING for job in found.jobs)
+    if waiting or running:
+        after = "" if found.is_driven else f" `orch resume {found.sweep}` runs what is left."
+        return f"{what}: nothing has gone wrong; {running} running, {waiting} not begun.{after}"
+    return f"{what}: nothing has gone wrong, everything is done."
+
+
+def _head(cause: Cause) -> str:
+    number = len(cause.jobs)
+    plural = "job" if number == 1 else "jobs"
+    mark = f", fingerprint {cause.fingerprint}" if cause.fingerprint else ""
+    if cause.status is PlanStatus.INTERRUPTED and cause.fingerprint:
+        return f"{number} {plural} put back or stopped: {cause.reason}{mark}"
+    if cause.status is not PlanStatus.FAILED:
+        return f"{number} {plural} {cause.status}: {cause.message.strip()}"
+    tries = "1 attempt" if cause.attempts == 1 else f"{cause.attempts} attempts"
+    return f"{number} {plural} failed in {tries}: {cause.reason or 'nobody knows why'}{mark}"
+
+
+def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
+    style = "bold red" if cause.status is PlanStatus.FAILED else "bold yellow"
+    lines: list[RenderableType] = [Text(_head(cause), style=style)]
+    if cause.fingerprint or cause.status is PlanStatus.FAILED:
+        lines += [Text(f"  {line}") for line in f"{cause.kind}: {cause.message.strip()}".splitlines()]
+    lines += [
+        Text(f"  {job.spec.key}  {job.spec.title}, attempt {job.record.attempt if job.record else 0}")
+        for job in cause.jobs[:LISTED]
+    ]
+    if len(cause.jobs) > LISTED:
+        lines.append(Text(f"  ... and {len(cause.jobs) - LISTED} more"))
+    if tail and (cause.fingerprint or cause.status is PlanStatus.FAILED):
+        lines.append(Text(f"  the end of the log of {cause.jobs[0].spec.key}:", style="dim"))
+        lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
+    lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven)}"))
+    return lines
+
+
+def why_json(found: Why) -> dict[str, Any]:
+    return {
+        "sweep": found.sweep,
+        "job": found.job,
+        "causes": [
+            {
+                "status": cause.status.value,
+                "reason": _word(cause.reason),
+                "fingerprint": cause.fingerprint or None,
+                "kind": cause.kind,
+                "message": cause.message,
+                "attempts": cause.attempts,
+                "jobs": [
+                    {"key": job.spec.key, "title": job.spec.title, "attempt": job.record.attempt if job.record else 0}
+                    for job in cause.jobs
+                ],
+                "log": tail,
+                "next": cause.advice(found.sweep, found.is_driven),
+            }
+            for cause, tail in found.causes
+        ],
+    }
+
+
+def log_json(record: JobRecord, log: LogText) -> dict[str, Any]:
+    return {
+        "key": record.key,
+        "title": record.title,
+        "attempt": log.attempt,
+        "attempts": list(log.attempts),
+        "path": log.path,
+        "lines": log.text.splitlines(),
+    }
+
+
+def fsck_text(report: FsckReport) -> RenderableType:
+    if not report.found:
+        return Text("Everything is as it should be.")
+    rows = plain_table("what must hold", "where", "what was found", "mended" if report.repaired else "to do")
+    for one in report.found:
+        finding = one.finding
+        can = finding.advice or ("`orch fsck --repair`" if finding.mend is not Mend.NOTHING else "")
+        rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
+    again = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
+                    and one.finding.run and one.finding.run.record})  # fmt: skip
+    return Group(rows, *(Text(f"What was requeued runs with: orch resume {sweep}") for sweep in again))
+
+
+def fsck_json(report: FsckReport) -> dict[str, Any]:
+    return {
+        "clean": not report.left,
+        "findings": [
+            {
+                "rule": one.finding.rule,
+                "where": one.finding.where,
+                "what": one.finding.what,
+                "can_be_mended": one.finding.mend is not Mend.NOTHING,
+                "mended": one.done or None,
+            }
+            for one in report.found
+        ],
+    }
+
+
+def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
+    if not waste:
+        return Text("Nothing to delete.")
+    rows = plain_table("what", "where", "size")
+    for one in waste:
+        rows.add_row(one.what, str(one.path), _size(one.size))
+    total = _size(sum(one.size for one in waste))
+    folders = "1 folder" if len(waste) == 1 else f"{len(waste)} folders"
+    end = f"{total} in {folders}; `orch gc` without --dry-run deletes that." if dry_run else f"{total} deleted."
+    return Group(rows, Text(end))
+
+
+def gc_json(waste: Sequence[Waste], dry_run: bool) -> dict[str, Any]:
+    found = [{"what": one.what, "path": str(one.path), "bytes": one.size} for one in waste]
+    return {"deleted": not dry_run, "bytes": sum(one.size for one in waste), "found": found}
+
+
+def _size(size: int) -> str:
+    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= step:
+            return f"{size / step:.1f} {unit}"
+    return f"{size} B"
+
+
+def _word(reason: object) -> str | None:
+    return str(reason) if reason else None

@@ -1,0 +1,327 @@
+"""Turns what the service answers into text for people and JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.cli.console import LISTED, plain_table
+from orchestrator.execution.sweep_run import SweepReport
+from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.diff import Named, PlannedJob
+from orchestrator.planning.layers import flatten
+from orchestrator.report.summary import HEADINGS, ResultTable, as_json, cells_of, used_columns
+from orchestrator.services.mlflow_ui import UiPages
+from orchestrator.services.sweeps import Plan, SweepStatus
+from orchestrator.wording import in_words
+from schemas.sweep import SweepSpec
+
+MANY, SURVEYED = 400, 100
+"""Of a sweep of so many jobs `orch status` lists by itself no more than that; nobody reads a table of thousands."""
+ROOMY = 80
+"""Columns below which a table of jobs leaves out why they are where they are."""
+_STYLES = {
+    "done": "green",
+    "failed": "red",
+    "lost": "yellow",
+    "running": "cyan",
+    "interrupted": "yellow",
+    "blocked": "red",
+}
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items()) or "no jobs"
+
+
+# -- plan ---------------------------------------------------------------------------------------------------------
+
+
+def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
+    lending = len(plan.sweep.upstream_keys)
+    total = f"{len(plan.jobs) - lending} jobs" + (f" and {lending} pre-training" if lending else "")
+    head = Text(f"sweep {plan.sweep.name}: {total}: {_counts(plan.counts)}")
+    images = sorted({job.spec.data.images for job in plan.jobs if job.spec.key not in plan.sweep.upstream_keys})
+    source = f"profile {plan.sweep.profile}, {' and '.join(images)}" + (
+        f" from {plan.data_root}" if plan.data_root else ""
+    )
+    listed = plan.jobs if all_jobs else plan.jobs[:LISTED]
+    facts = [Text(source), *(Text(line) for line in _plan_facts(plan))]
+    parts: list[RenderableType] = [head, *facts, Text(""), _job_table(listed, plan.sweep.upstream_keys)]
+    if len(listed) < len(plan.jobs):
+        parts.append(Text(f"... and {len(plan.jobs) - len(listed)} more (--all lists them)"))
+    return Group(*parts)
+
+
+def _plan_facts(plan: Plan) -> Iterator[str]:
+    if plan.filled:
+        listed = ", ".join(f"{table} ({values} of {of})" for table, values, of in plan.filled)
+        yield f"values of the paper's tables: {listed}"
+    if not plan.data_seen:
+        yield "no data root is given: photographs and finished jobs were not looked at; --data-root FOLDER checks them"
+
+
+def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
+    table = plain_table("key", "job", "status", "why")
+    for job in jobs:
+        title = f"{job.spec.title} (pre-training)" if job.spec.key in upstream else job.spec.title
+        table.add_row(
+            job.spec.key, title, Text(job.status.value, style=_STYLES.get(job.status.value, "")), Text(job.why)
+        )
+    return table
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    return {
+        "sweep": plan.sweep.name,
+        "profile": plan.sweep.profile,
+        "data_root": plan.data_root,
+        "data_seen": plan.data_seen,
+        "tables": [filled._asdict() for filled in plan.filled],
+        "counts": plan.counts,
+        "jobs": [_planned_json(job, plan.sweep.upstream_keys) for job in plan.jobs],
+    }
+
+
+def _planned_json(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
+    start = job.spec.upstream
+    return {
+        "key": job.spec.key,
+        "title": job.spec.title,
+        "status": job.status.value,
+        "why": job.why,
+        "will_run": job.will_run,
+        "is_pretraining": job.spec.key in upstream,
+        "upstream": start.key if start else None,
+    }
+
+
+# -- status -------------------------------------------------------------------------------------------------------
+
+
+def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
+    if not sweeps:
+        return Text("No sweep yet. `orch sweep --grid smoke` runs a first one.")
+    table = plain_table("sweep", "started", "driven", "jobs")
+    for sweep in sweeps:
+        table.add_row(sweep.record.name, _when(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep))
+    return table
+
+
+def _who_drives(sweep: SweepStatus) -> str:
+    lease = sweep.record.lease
+    if lease is None:
+        return "no"
+    who = f"{lease.pid} on {lease.host}"
+    return f"by {who}" if sweep.is_driven else f"no: {who} died"
+
+
+def _what_is_known(sweep: SweepStatus) -> str:
+    return f"unknown: `orch status {sweep.record.name}` says why" if sweep.problem else _counts(sweep.counts)
+
+
+def sweeps_json(sweeps: Sequence[SweepStatus]) -> list[dict[str, Any]]:
+    return [_sweep_json(sweep) for sweep in sweeps]
+
+
+def _sweep_json(sweep: SweepStatus) -> dict[str, Any]:
+    return {
+        "sweep": sweep.record.name,
+        "started_at": sweep.record.started_at,
+        "is_driven": sweep.is_driven,
+        "lease": sweep.record.lease.model_dump() if sweep.is_driven and sweep.record.lease else None,
+        "counts": sweep.counts,
+        "problem": sweep.problem or None,
+    }
+
+
+@dataclass(frozen=True)
+class _ByWidth:
+    """What a narrow terminal has no room for is left out."""
+
+    wide: Table
+    narrow: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.wide if options.max_width >= ROOMY else self.narrow
+
+
+def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
+    """Of a very large sweep those jobs that are not done come first, and not all are listed."""
+    listed = sweep.jobs
+    if len(listed) > MANY and not all_jobs:
+        listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
+    headings = ("key", "job", "status", "attempts", "accuracy", "instability", "why")
+    table, narrow = plain_table(*headings), plain_table(*headings[:-1])
+    for job in listed:
+        metrics = job.record.result.metrics if job.record and job.record.result else None
+        instability = metrics.location_instability if metrics else None
+        cells = (
+            job.spec.key,
+            job.spec.title,
+            Text(job.status.value, style=_STYLES.get(job.status.value, "")),
+            str(job.record.attempt if job.record else 0),
+            f"{metrics.test_accuracy:.3f}" if metrics else "",
+            f"{instability:.4f}" if instability is not None else "",
+        )
+        table.add_row(*cells, Text("" if job.status.value == "done" else job.why))
+        narrow.add_row(*cells)
+    left_out = len(sweep.jobs) - len(listed)
+    return Group(
+        Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"),
+        _ByWidth(table, narrow),
+        *([Text(f"... and {left_out} more (--all lists them)")] if left_out else []),
+    )
+
+
+def status_json(sweep: SweepStatus) -> dict[str, Any]:
+    upstream = sweep.record.plan.upstream_keys if sweep.record.plan else frozenset()
+    jobs = []
+    for job in sweep.jobs:
+        entry = _planned_json(job, upstream)
+        if job.record is not None:
+            entry |= _record_json(job.record)
+        jobs.append(entry)
+    return {**_sweep_json(sweep), "jobs": jobs}
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+# -- one job ------------------------------------------------------------------------------------------------------
+
+
+def _record_json(record: JobRecord) -> dict[str, Any]:
+    result = record.result
+    return {
+        "state": record.state.value,
+        "stop_reason": record.stop_reason.value if record.stop_reason else None,
+        "attempt": record.attempt,
+        "last_sign_at": record.last_sign_at,
+        "run_id": record.run_id,
+        "failure": record.failure or None,
+        "metrics": result.metrics.model_dump() if result and result.metrics else None,
+        "checkpoint": result.checkpoint.model_dump() if result and result.checkpoint else None,
+    }
+
+
+def job_json(record: JobRecord, artifacts: str, is_lost: bool) -> dict[str, Any]:
+    head = {"key": record.key, "title": record.title, "sweep": record.sweep, "artifacts": artifacts, "is_lost": is_lost}
+    return {**head, **_record_json(record), "spec": record.fields}
+
+
+def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
+    table = plain_table("", "")
+    table.show_header = False
+    for name, value in _job_lines(record, artifacts, is_lost):
+        table.add_row(Text(name, style="bold"), Text(value))
+    return table
+
+
+def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tuple[str, str]]:
+    yield "job", f"{record.title} ({record.key})"
+    yield "sweep", record.sweep
+    reason = f" ({record.stop_reason})" if record.stop_reason else ""
+    state = f"lost: {record.state} when its driver died" if is_lost else f"{record.state}{reason}"
+    yield "state", f"{state}, attempt {record.attempt}, last sign {_when(record.last_sign_at)}"
+    result = record.result
+    if result and result.has_failed:
+        yield "failure", record.failure
+    if result and result.metrics:
+        for name, value in flatten(result.metrics.model_dump(exclude_none=True)):
+            yield f"  {name}", f"{value:.4f}" if isinstance(value, float) else str(value)
+    yield "artifacts", artifacts
+    if result and result.checkpoint:
+        yield "checkpoint", f"{result.checkpoint.path} (epoch {result.checkpoint.epoch})"
+    yield "spec", ""
+    for name, value in flatten(record.fields):
+        yield f"  {name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if result and result.has_failed and result.failure and result.failure.traceback:
+        yield "traceback", result.failure.traceback
+
+
+# -- the end of a sweep -------------------------------------------------------------------------------------------
+
+
+def report_text(report: SweepReport) -> RenderableType:
+    parts: list[RenderableType] = [Text("")]
+    if report.table.rows:
+        parts.append(_result_table(report.table))
+    parts += [Text(f"failed: {title}: {reason}", style="red") for title, reason in report.table.failed]
+    if report.table.skipped_images:
+        parts.append(Text(f"{report.table.skipped_images} unreadable images were skipped.", style="yellow"))
+    parts.append(Text(f"sweep {report.name}: {_counts(report.counts)} ({in_words(report.seconds)})"))
+    parts.append(Text("Look at every curve, filter and table: orch ui"))
+    return Group(*parts)
+
+
+def _result_table(results: ResultTable) -> Table:
+    columns = used_columns(results)
+    table = plain_table(title=results.caption)
+    for i in columns:
+        table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold", no_wrap=i == 0)
+    for row in results.rows:
+        cells = cells_of(row)
+        table.add_row(*(cells[i] for i in columns))
+    if results.averages:
+        table.add_section()
+    for row in results.averages:
+        cells = cells_of(row)
+        table.add_row(*(cells[i] for i in columns), style="bold")
+    return table
+
+
+def report_json(report: SweepReport) -> dict[str, Any]:
+    return {
+        "sweep": report.name,
+        "counts": report.counts,
+        "is_complete": report.is_complete,
+        "interrupted": report.interrupted,
+        "paused_by": report.paused_by or None,
+        "ran": report.ran,
+        "seconds": round(report.seconds, 1),
+        "table": as_json(report.table),
+    }
+
+
+# -- the rest -----------------------------------------------------------------------------------------------------
+
+
+def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
+    table = plain_table("grid", "axes", "what it is")
+    for grid in grids:
+        axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
+        further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []
+        table.add_row(str(grid.name), " + ".join([*([axes] if axes else []), *further]), grid.description)
+    return table
+
+
+def grids_json(grids: Sequence[SweepSpec]) -> list[dict[str, Any]]:
+    return [grid.model_dump(mode="json", exclude_defaults=True) for grid in grids]
+
+
+def ui_text(pages: UiPages) -> RenderableType:
+    note = "The port was busy, so another one is used.\n" if pages.moved else ""
+    return Text(
+        f"{note}jobs    {pages.jobs}\nsweeps  {pages.sweeps}\nCtrl-C ends MLflow's UI.", overflow="ignore", no_wrap=True
+    )
+
+
+def ui_json(pages: UiPages) -> dict[str, Any]:
+    return {"jobs": pages.jobs, "sweeps": pages.sweeps}
+
+
+def file_text(path: Path, generated: bool) -> RenderableType:
+    return Text(f"{path} ({'generated animals' if generated else 'photographs'})")
+
+
+def file_json(path: Path) -> dict[str, Any]:
+    return {"file": str(path)}

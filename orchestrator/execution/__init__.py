@@ -1,0 +1,1 @@
+"""Decides which job runs when and where, and what becomes of one that stopped."""

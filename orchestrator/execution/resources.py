@@ -1,0 +1,119 @@
+"""How many slots a machine has room for, and whether what the user asked for fits."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.execution.pool import Shape
+from schemas.errors import ResourceError
+from schemas.sweep import Resources
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+GIB = 2**30
+
+
+class Machine(NamedTuple):
+    cores: int
+    free_gb: float
+
+
+class Share(NamedTuple):
+    """What the control groups of a container or a login leave this process; infinite where they set no limit."""
+
+    cores: float
+    free_bytes: float
+
+
+def this_machine() -> Machine:
+    """Cores this process may use, and memory that is free to it, container limits included."""
+    import psutil
+
+    try:
+        share = cgroup_share(CGROUPS, OWN_CGROUPS.read_text(encoding="utf-8"))
+    except OSError:  # not Linux
+        share = Share(math.inf, math.inf)
+    free = min(psutil.virtual_memory().available, share.free_bytes)
+    return Machine(cores=max(1, int(min(len(os.sched_getaffinity(0)), share.cores))), free_gb=free / GIB)
+
+
+def cgroup_share(mount: Path, own: str) -> Share:
+    """The narrowest limits from the process's own groups up to the root, of version 1 and version 2.
+
+    Args:
+        own: what `/proc/self/cgroup` says, lines such as `0::/user.slice` or `4:cpu,cpuacct:/docker/ab`.
+    """
+    cores, free = math.inf, math.inf
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for top in (mount, *(mount / name for name in controllers.split(",") if name)):
+            inside = top / path.strip("/")  # a container sees its own group at the top, and no such folder
+            for group in (top, *(g for g in (inside, *inside.parents) if g.is_relative_to(top))):
+                cores, free = min(cores, _cores_of(group)), min(free, _free_bytes_of(group))
+    return Share(cores, free)
+
+
+def _cores_of(group: Path) -> float:
+    quota, period = [*_words(group / "cpu.max"), None, None][:2]
+    if quota is None:
+        quota, period = (next(iter(_words(group / f"cpu.cfs_{what}_us")), None) for what in ("quota", "period"))
+    if quota is None or period is None or quota in ("max", "-1"):
+        return math.inf
+    return int(quota) / int(period)
+
+
+def _free_bytes_of(group: Path) -> float:
+    """Below the limit; what the page cache holds of files not lately used would be given back."""
+    for limit_file, used_file, cache in (
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        limit, used = _words(group / limit_file), _words(group / used_file)
+        if limit and used and limit[0] != "max":
+            stat = _words(group / "memory.stat")
+            counted = dict(zip(stat[::2], stat[1::2], strict=False))
+            return max(0, int(limit[0]) - int(used[0]) + int(counted.get(cache, 0)))
+    return math.inf
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError:
+        return []
+
+
+def shape_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> Shape:
+    """Slots for a sweep of `jobs` jobs: as many as asked for, else one per GPU, else as many as cores and memory allow.
+
+    Raises:
+        ResourceError: not even one slot fits, or fewer than were asked for.
+    """
+    gpu_share = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if gpus else 0.0)
+    rooms = {
+        "cores": machine.cores // resources.cpus_per_worker,
+        "GB of free memory": int(machine.free_gb // resources.memory_gb_per_worker),
+    }
+    if gpu_share:
+        rooms["GPUs"] = int(gpus / gpu_share)
+    scarce, room = min(rooms.items(), key=lambda item: item[1])
+    wanted = resources.workers or max(room, 1)
+    if room < wanted:
+        raise ResourceError(_too_little(resources, machine, gpus, gpu_share, wanted, scarce, room))
+    return Shape(slots=max(1, min(wanted, jobs)), cpus=resources.cpus_per_worker, gpus=gpu_share)
+
+
+def _too_little(
+    resources: Resources, machine: Machine, gpus: float, gpu_share: float, wanted: int, scarce: str, room: int
+) -> str:
+    need = {
+        "cores": f"{resources.cpus_per_worker} cores each; this machine has {machine.cores}",
+        "GB of free memory": f"{resources.memory_gb_per_worker:g} GB each; {machine.free_gb:.1f} GB are free",
+        "GPUs": f"{gpu_share:g} GPU each; Ray has {gpus:g}",
+    }[scarce]
+    field = {"cores": "cpus_per_worker", "GB of free memory": "memory_gb_per_worker", "GPUs": "gpus_per_worker"}[scarce]
+    advice = f"Use `--workers {room}`" if room else f"Lower `resources.{field}` in the sweep file"
+    return f"{wanted} workers take {need}. {advice}, or a larger machine."

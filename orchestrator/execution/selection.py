@@ -1,0 +1,135 @@
+"""Which jobs a person's words pick out of a sweep, and what there is when they pick none. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from orchestrator.execution.scheduler import RETRY
+from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.planning.request import BACKBONE_FIELD, DOMAINS
+from schemas.base import did_you_mean
+from schemas.categories import find_categories
+from schemas.errors import SpecError
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+
+_HELD = (JobState.QUEUED, JobState.RUNNING)
+LISTED, LISTED_JOBS = 4, 12
+REASONS = [*(reason.value for reason in RETRY), StopReason.CANCELLED_BY_USER.value, StopReason.SWEEP_CANCELLED.value]
+"""Those for which a job can have failed or been cancelled."""
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which ended jobs are meant; what is left empty narrows nothing."""
+
+    failed: bool = False
+    cancelled: bool = False
+    cancelled_with_sweep: bool = False
+    reasons: frozenset[StopReason] = frozenset()
+    categories: frozenset[str] = frozenset()
+    backbones: frozenset[str] = frozenset()
+
+    def fits(self, record: JobRecord) -> bool:
+        if record.state is JobState.FAILED:
+            fits = self.failed
+        elif record.state is JobState.CANCELLED:
+            with_sweep = record.stop_reason is StopReason.SWEEP_CANCELLED
+            fits = self.cancelled or (self.cancelled_with_sweep and with_sweep)
+        else:
+            return False
+        return fits and (not self.reasons or record.stop_reason in self.reasons)
+
+
+def parse_which(
+    *, failed: bool, cancelled: bool, reasons: Collection[str], categories: Collection[str], backbones: Collection[str]
+) -> Which:
+    """
+    Raises:
+        SpecError: neither failed nor cancelled jobs are meant, or a name that there is not.
+    """
+    if not failed and not cancelled:
+        raise SpecError("Say which jobs to put back: `--failed`, `--cancelled`, or both.")
+    return Which(
+        failed=failed,
+        cancelled=cancelled,
+        reasons=frozenset(StopReason(_known(word, REASONS, "reason")) for word in reasons),
+        categories=frozenset(category.id for word in categories for category in find_categories(word)),
+        backbones=frozenset(_known(word, DOMAINS[BACKBONE_FIELD], "backbone") for word in backbones),
+    )
+
+
+def _known(word: str, names: Collection[str], what: str) -> str:
+    if word not in names:
+        raise SpecError(f"No {what} is called {word!r}. {did_you_mean(word, names)}")
+    return word
+
+
+def pick(plan: StoredPlan, records: Mapping[str, JobRecord], which: Which) -> list[JobRecord]:
+    """The sweep's ended jobs that are meant. What a job starts from belongs to it: without that it could not run."""
+    keys: dict[str, None] = {}
+    for spec in plan.specs:
+        if _is_named(spec, which, lends_only=spec.key in plan.upstream_keys):
+            keys |= dict.fromkeys([spec.upstream.key, spec.key] if spec.upstream else [spec.key])
+    return [records[key] for key in keys if key in records and which.fits(records[key])]
+
+
+def _is_named(spec: JobSpec, which: Which, lends_only: bool) -> bool:
+    if lends_only and (which.categories or which.backbones):
+        return False
+    in_category = not which.categories or bool(which.categories & set(spec.data.categories))
+    return in_category and (not which.backbones or spec.model.backbone in which.backbones)
+
+
+def what_there_is(plan: StoredPlan, records: Mapping[str, JobRecord]) -> str:
+    """The sweep's failed and cancelled jobs by reason, in a sentence."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for spec in plan.specs:
+        record = records.get(spec.key)
+        if record is not None and record.state in (JobState.FAILED, JobState.CANCELLED):
+            groups.setdefault((record.state.value, str(record.stop_reason)), []).append(record.title)
+    if not groups:
+        return "None of its jobs failed or was cancelled."
+    parts = [f"{len(titles)} {state} ({why}): {_few(titles)}" for (state, why), titles in groups.items()]
+    return f"There are {'; '.join(parts)}."
+
+
+def _few(titles: list[str]) -> str:
+    return ", ".join(titles[:LISTED]) + (", ..." if len(titles) > LISTED else "")
+
+
+def can_be_cancelled(record: JobRecord, sweep: str, driver_is_alive: Callable[[str], bool]) -> bool:
+    """Begun and not ended, and not in the hands of another sweep's driver."""
+    if record.state.has_ended:
+        return False
+    return record.state not in _HELD or record.driven_by == sweep or not driver_is_alive(record.driven_by)
+
+
+def find_jobs(word: str, titles: Iterable[tuple[str, str]]) -> list[str]:
+    """Of jobs given as (key, title), the keys that start with a word, or whose title is it, or holds its words."""
+    jobs, wanted = list(titles), word.strip().lower()
+    return (
+        [key for key, _ in jobs if wanted and key.startswith(wanted)]
+        or [key for key, title in jobs if title.lower() == wanted]
+        or [key for key, title in jobs if wanted and set(wanted.split()) <= set(title.lower().split())]
+    )
+
+
+def one_job(wanted: str, jobs: Mapping[str, tuple[str, str]]) -> str:
+    """The key of the one job that fits, of jobs with their titles and sweeps.
+
+    Raises:
+        SpecError: none fits, or several do; the message lists them.
+    """
+    found = find_jobs(wanted, [(key, title) for key, (title, _) in jobs.items()])
+    if not found:
+        near = get_close_matches(wanted, dict.fromkeys(title for title, _ in jobs.values()), n=1, cutoff=0.5)
+        advice = f"Did you mean {near[0]!r}? " if near else "" if jobs else "None has begun yet. "
+        raise SpecError(f"No job fits {wanted!r}. {advice}`orch status SWEEP` lists keys and titles.")
+    if len(found) > 1:
+        listed = "".join(f"\n  {key}  {jobs[key][0]} ({jobs[key][1]})" for key in found[:LISTED_JOBS])
+        more = f"\n  ... and {len(found) - LISTED_JOBS} more" if len(found) > LISTED_JOBS else ""
+        raise SpecError(f"{wanted!r} fits {len(found)} jobs:{listed}{more}\nGive the key.")
+    return found[0]

@@ -1,0 +1,1 @@
+"""Remembers jobs and sweeps in MLflow, and decides who may write what."""

@@ -1,0 +1,222 @@
+"""Opens the MLflow store: made and migrated once, switched to WAL, or refused with a reason."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from filelock import FileLock, Timeout
+
+from orchestrator.ledger.store_version import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
+from orchestrator.settings import Settings
+from schemas.errors import StoreError, StoreUnreachable
+from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "orch"
+FULL_DISK = "disk is full"
+"""SQLite's words."""
+BUSY_SECONDS = 10.0
+"""How long another program may hold the store before it counts as stuck."""
+PROBE_BYTES = 1 << 20
+MAKING_SECONDS = 120.0
+"""How long another process may take to make the store."""
+_MLFLOW_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def quiet_mlflow() -> None:
+    """No telemetry, no chatter and no long silence, here and in every process started from here."""
+    wait_briefly()
+    for name, value in _MLFLOW_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of whatever it raises anyway
+
+
+def exists(settings: Settings) -> bool:
+    """Whether there is a store to read; answered without importing MLflow."""
+    return settings.database is None or settings.database.exists()
+
+
+def prepare_home(settings: Settings) -> None:
+    """Make ORCH_HOME and prove that it can be written.
+
+    Raises:
+        StoreError: it is a file, or cannot be made or written.
+    """
+    home = settings.root
+    try:
+        for folder in (home, settings.cache_dir, settings.checkpoint_dir, settings.lock_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        probe = home / f".probe-{os.getpid()}"
+        try:
+            probe.write_bytes(bytes(PROBE_BYTES))  # a full disk takes empty files
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"ORCH_HOME {home} cannot be written ({error.strerror or error}). "
+            "Mend its permissions, make room, or set ORCH_HOME to a folder that you may write."
+        ) from error
+
+
+def open_client(settings: Settings) -> MlflowClient:
+    """A client of the store, which is made first where there is none yet.
+
+    Raises:
+        StoreError: the store cannot be reached, read or written.
+    """
+    database = settings.database
+    if database is None:
+        _check_server(settings.store_uri)
+        return _client(settings)
+    _check_database(database)
+    if _is_complete(database):
+        return _client(settings)
+    try:
+        with FileLock(f"{database}.lock", timeout=MAKING_SECONDS):
+            if not database.exists():
+                _make(database, settings)
+            client = _client(settings)
+            _switch_to_wal(database)
+    except Timeout as error:
+        raise StoreError(
+            f"The store {database} is still being made by another process after {MAKING_SECONDS:.0f} s. "
+            "Wait for it, or end it and try again."
+        ) from error
+    except OSError as error:
+        raise StoreError(
+            f"The store {database} cannot be made ({error.strerror or error}). Mend the permissions of its folder."
+        ) from error
+    return client
+
+
+def _client(settings: Settings) -> MlflowClient:
+    quiet_mlflow()
+    with reaching(settings.store_uri):
+        from mlflow import MlflowClient
+
+        quiet_mlflow()
+        client = MlflowClient(tracking_uri=settings.store_uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            version = {LEDGER_TAG: LEDGER_VERSION}
+            client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri, tags=version)
+        else:
+            check_ledger_version(experiment.tags, without_password(settings.store_uri))
+    return client
+
+
+def _make(database: Path, settings: Settings) -> None:
+    """Under another name first: MLflow migrates for seconds, and a store torn there could never be opened again."""
+    partial = database.with_suffix(".partial")
+    for leftover in partial.parent.glob(f"{partial.name}*"):
+        leftover.unlink()
+    quiet_mlflow()
+    with reaching(settings.store_uri):
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        quiet_mlflow()
+        SqlAlchemyStore(f"sqlite:///{partial}", settings.artifact_uri).engine.dispose()  # type: ignore[no-untyped-call]
+        _switch_to_wal(partial)
+        partial.rename(database)
+
+
+def _is_complete(database: Path) -> bool:
+    """WAL mode is the last thing that a store is given: one without it is new, or was made by somebody else."""
+    if not database.exists():
+        return False
+    with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+        return bool(connection.execute("PRAGMA journal_mode").fetchone() == ("wal",))
+
+
+def check_writable(settings: Settings) -> None:
+    """
+    Raises:
+        StoreError: the embedded store exists and is read-only or locked for good.
+    """
+    database = settings.database
+    if database is None or not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("CREATE TABLE orch_probe (x)")
+            connection.rollback()
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The store {database} cannot be written ({error}). Mend its permissions, make room on the disk, or end "
+            "the program that holds it."
+        ) from error
+
+
+def _check_database(database: Path) -> None:
+    """Look through SQLite only: closing a plain handle on the file would drop the locks this process holds on it."""
+    if database.is_dir():
+        raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+            check_database(database, connection)
+    except sqlite3.Error as error:
+        raise StoreError(
+            f"The store {database} cannot be read as a SQLite database ({error}). "
+            "Mend its permissions, restore it from a copy, or move it away to begin a new one."
+        ) from error
+
+
+def _check_server(uri: str) -> None:
+    """MLflow itself would go on trying for minutes before it says that nobody is there."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
+            return
+    except (urllib.error.URLError, OSError) as error:
+        raise StoreError(
+            f"No MLflow server answers at {without_password(uri)} ({error}). Start it, or mend ORCH_TRACKING_URI."
+        ) from error
+
+
+def _switch_to_wal(database: Path) -> None:
+    """Readers no longer wait for writers; the mode is a property of the file and stays."""
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")  # refused while others use it; the next to open it tries again
+
+
+@contextmanager
+def reaching(uri: str) -> Iterator[None]:
+    """Whatever MLflow or its database raises, as a StoreError, and as StoreUnreachable where it may work later."""
+    try:
+        yield
+    except store_errors() as error:
+        lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        first_line = next((line for line in lines if FULL_DISK in line), lines[0])
+        kind = StoreUnreachable if is_outage(error) else StoreError
+        advice = "See that it runs, can be written and belongs to this version of MLflow."
+        if FULL_DISK in str(error).lower() or is_full_disk(error):
+            advice = "Make room on that disk."
+        raise kind(f"The store {without_password(uri)} cannot be used: {first_line}. {advice}") from error
+
+
+def without_password(uri: str) -> str:
+    parts = urlsplit(uri)
+    if not parts.password:
+        return uri
+    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))

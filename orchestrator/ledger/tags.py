@@ -1,0 +1,187 @@
+"""Reads the ledger's records from the tags of runs, whoever fetched them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from orchestrator.ledger.lease import Lease
+from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord
+from schemas.errors import StoreError
+from schemas.job import JobSpec, categories_label
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import JobResult
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+JOB_TAGS = (
+    "orch.job_key", "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
+    "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
+)  # fmt: skip
+SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root")
+PLAN_FILE, PLAN_TAG = "plan.json", "orch.plan_sha256"
+"""A sweep's plan among its run's artifacts, and the tag that vouches for it."""
+ROOT_TAG = "orch.data_root"
+"""Where the photographs are now, if they moved since a sweep was planned."""
+
+
+def has_begun(tags: Mapping[str, str]) -> bool:
+    """Whether anything came of a job's or a sweep's run since it was created."""
+    untouched = tags.get("orch.state", JobState.QUEUED) == JobState.QUEUED and int(tags.get("orch.threads", 0)) == 0
+    return PLAN_TAG in tags or not untouched
+
+
+def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
+    """
+    Raises:
+        StoreError: the tags are not those of a job.
+    """
+    result = tags.get("orch.result")
+    try:
+        return JobRecord(
+            key=tags["orch.job_key"],
+            title=tags["orch.title"],
+            spec_json=tags["orch.spec"],
+            sweep=tags["orch.sweep"],
+            state=JobState(tags["orch.state"]),
+            last_sign_at=float(tags["orch.last_sign_at"]),
+            attempt=int(tags["orch.attempt"]),
+            stop_reason=StopReason(tags["orch.reason"]) if tags.get("orch.reason") else None,
+            result=JobResult.model_validate_json(result) if result else None,
+            run_id=run_id,
+            driven_by=tags.get("orch.driven_by", ""),
+            threads=int(tags.get("orch.threads", 0)),
+        )
+    except (KeyError, ValueError) as error:
+        raise _unreadable(run_id, error) from error
+
+
+def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], StoredPlan]) -> SweepRecord:
+    """
+    Args:
+        read_plan: fetches the plan; only called where a tag vouches for one.
+
+    Raises:
+        StoreError: the tags are not those of a sweep.
+    """
+    lease = tags.get("orch.lease")
+    try:
+        return SweepRecord(
+            name=tags["orch.sweep"],
+            run_id=run_id,
+            started_at=float(tags["orch.started_at"]),
+            read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
+            lease=Lease.model_validate_json(lease) if lease else None,
+        )
+    except (KeyError, ValueError) as error:
+        raise _unreadable(run_id, error) from error
+
+
+def _unreadable(run_id: str, error: Exception) -> StoreError:
+    return StoreError(
+        f"Run {run_id} of the store was not written by this version of orch ({error!r}). "
+        "Mend its tags or delete it in `orch ui`, or set ORCH_HOME to another store."
+    )
+
+
+def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> StoredPlan:
+    """
+    Args:
+        artifacts: where the plan's file lies.
+
+    Raises:
+        StoreError: it is not what the sweep's tag vouches for, or of another version.
+    """
+    name = tags["orch.sweep"]
+    if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
+        raise unusable_plan(name, artifacts, "damaged")
+    try:
+        plan = StoredPlan.model_validate_json(content)
+    except ValidationError as error:
+        raise unusable_plan(name, artifacts, "of another version of orch") from error
+    return plan.model_copy(update={"data_root": tags[ROOT_TAG] or None}) if ROOT_TAG in tags else plan
+
+
+def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:
+    return StoreError(
+        f"The plan of sweep {name} ({artifacts}/{PLAN_FILE}) is {what}, so its jobs are not known and "
+        f"`orch resume {name}` cannot go on. Put the file back, or type the `orch sweep` command that began it with a "
+        "new `--name`: jobs that are done are not run again."
+    )
+
+
+TAG_LIMIT = 8000
+"""MLflow cuts a longer tag without a word."""
+
+TRACEBACK_KEPT = 4000
+
+
+def identity_tags(spec: JobSpec) -> dict[str, str]:
+    """What a person filters and sorts by in the UI."""
+    return {
+        "category": categories_label(spec.data.categories, spec.loss),
+        "backbone": spec.model.backbone,
+        "variant": spec.model.variant,
+        "images": "generated animals" if spec.data.images == "generated" else "photographs",
+    }
+
+
+def state_tags(record: JobRecord) -> dict[str, str]:
+    tags = {
+        "orch.state": record.state.value,
+        "orch.reason": record.stop_reason.value if record.stop_reason else "",
+        "orch.attempt": str(record.attempt),
+        "orch.last_sign_at": repr(record.last_sign_at),
+        "orch.driven_by": record.driven_by,
+        "orch.failure": record.failure[:500],
+    }
+    if record.result is not None:
+        tags["orch.result"] = fitting(shortened(record.result).model_dump_json(), f"The result of {record.title}")
+    return tags
+
+
+def shortened(result: JobResult) -> JobResult:
+    """With as much of a failure as fits into a tag; the end of a traceback and the start of a message say most."""
+    failure, kept = result.failure, TRACEBACK_KEPT
+    if failure is None:
+        return result
+    while True:  # what JSON must escape takes up to six characters for one
+        shorter = failure.model_copy(
+            update={
+                "kind": failure.kind[:100],
+                "message": failure.message[: kept // 2],
+                "traceback": failure.traceback[max(len(failure.traceback) - kept, 0) :],
+            }
+        )
+        result = result.model_copy(update={"failure": shorter})
+        if not kept or len(result.model_dump_json()) <= TAG_LIMIT:
+            return result
+        kept //= 2
+
+
+def fitting(text: str, what: str) -> str:
+    if len(text) > TAG_LIMIT:
+        raise StoreError(
+            f"{what} takes {len(text)} characters; a tag of the store holds {TAG_LIMIT}. Name fewer values."
+        )
+    return text
+
+
+def job_run(run: Run) -> JobRun:
+    tags, info = run.data.tags, run.info
+    try:
+        record, problem = job_record(info.run_id, tags), ""
+    except StoreError as error:
+        record, problem = None, str(error)
+    never_began = not has_begun(tags)
+    return JobRun(
+        info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem, never_began
+    )
+
+
+def record_of_run(run: Run) -> JobRecord:
+    return job_record(run.info.run_id, run.data.tags)

@@ -1,0 +1,89 @@
+"""What `orch gc` may delete: files that no job of the store and no current recipe can ever read again."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.execution.ray_pool import RAY_OWNER, RAY_PARENT, RAY_PREFIX
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Waste:
+    what: str
+    path: Path
+    size: int
+    """Bytes."""
+
+
+def find_waste(
+    settings: Settings, known_jobs: Callable[[], Collection[str]], recipe: int, host: str,
+    pid_exists: Callable[[int], bool], ray_parent: Path = Path(RAY_PARENT),
+) -> list[Waste]:  # fmt: skip
+    """
+    Args:
+        known_jobs: keys of all jobs that the store has or plans; asked once the folders are listed, so that those of
+            a sweep that begins in this moment are not taken for waste.
+        recipe: the version of the code that prepares images.
+    """
+    of_jobs = [
+        *(("checkpoints of no known job", path) for path in _folders(settings.checkpoint_dir)),
+        *(("logs of no known job", path) for path in _folders(settings.log_dir)),
+    ]
+    known = known_jobs()
+    found = [
+        *((what, path) for what, path in of_jobs if path.name not in known),
+        *(("prepared images of another version", path) for path in _stale_sets(settings.cache_dir, recipe)),
+        *(("a dead driver's Ray", path) for path in _dead_rays(ray_parent, host, pid_exists)),
+    ]
+    return [Waste(what, path, size_of(path)) for what, path in found]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.glob("[!.]*") if path.is_dir())
+
+
+def _stale_sets(cache_dir: Path, recipe: int) -> Iterator[Path]:
+    """Sets bear the versions that made them in their names: `voc_part-cat-64px-1a2b-r5-parts-r5`."""
+    from workers.data.prepared.image_sets import FOLDER
+
+    for path in sorted((cache_dir / FOLDER).glob("[!.]*")):
+        versions = re.findall(r"-r(\d+)(?=-|$)", path.name)
+        if path.is_dir() and versions and any(int(version) != recipe for version in versions):
+            yield path
+
+
+def _dead_rays(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> Iterator[Path]:
+    """Only those that say whose they are, and only of this machine."""
+    for path in sorted(parent.glob(f"{RAY_PREFIX}*")):
+        try:
+            owner, number = (path / RAY_OWNER).read_text().split()
+            pid = int(number)
+        except (OSError, ValueError):
+            continue
+        if owner == host and not pid_exists(pid):
+            yield path
+
+
+def size_of(path: Path) -> int:
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+
+
+def delete(waste: Collection[Waste]) -> None:
+    """
+    Raises:
+        StoreError: a folder cannot be deleted; those before it are.
+    """
+    for one in waste:
+        try:
+            shutil.rmtree(one.path)
+        except OSError as error:
+            raise StoreError(
+                f"{one.path} cannot be deleted ({error.strerror or error}). Mend its permissions, then run `orch gc` "
+                "again."
+            ) from error

@@ -1,0 +1,290 @@
+"""Puts what a sweep measured where the paper printed its own: Tables 1-7, ours beside the published."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, get_args
+
+from orchestrator.planning.diff import PlannedJob, PlanStatus
+from orchestrator.planning.layers import lookup
+from orchestrator.report.caveats import Done, caption, reservations
+from orchestrator.report.model import (
+    INSTABILITY_TABLES,
+    METRICS,
+    NOT_MEASURED,
+    TITLES,
+    Block,
+    Entry,
+    Line,
+    Metric,
+    Missing,
+    Overall,
+    Place,
+    Report,
+    ReportTable,
+)
+from orchestrator.report.significance import Pair, compare_families
+from orchestrator.report.summary import VARIANTS, by_setting
+from schemas.categories import BY_ID, CATEGORIES
+from schemas.errors import SpecError
+from schemas.job import BackboneName
+from schemas.paper import ALL, AVERAGE, PRINTED_AS, Published, published_values
+from schemas.results import JobMetrics
+
+
+@dataclass(frozen=True)
+class _Job:
+    place: Place
+    backbone: str
+    variant: str
+    fields: dict[str, Any]
+    metrics: JobMetrics | None
+    covered: int
+    why: str
+
+
+_Cells = dict[tuple[str, str], list[_Job]]
+"""Category and variant -> jobs, several where seeds differ."""
+
+
+class _Results:
+    """A sweep's jobs, found by their place in the paper's tables."""
+
+    def __init__(self, jobs: Iterable[_Job]) -> None:
+        self._settings: dict[tuple[str, str, str, str], dict[str, _Cells]] = defaultdict(dict)
+        panels: dict[tuple[str, str, str], list[_Job]] = defaultdict(list)
+        for job in jobs:
+            panels[job.place[:3]].append(job)
+        for panel, members in panels.items():
+            for setting, job in by_setting(members):
+                cells = self._settings[*panel, job.backbone].setdefault(setting, defaultdict(list))
+                cells[job.place.category, job.variant].append(job)
+
+    def settings(self, places: Collection[Place], backbone: str) -> list[str]:
+        """What sets the jobs of a backbone apart at these places; one empty setting where there is no job."""
+        found = [s for panel in _panels(places) for s in self._settings.get((*panel, backbone), {})]
+        return list(dict.fromkeys(found)) or [""]
+
+    def at(self, place: Place, backbone: str, setting: str) -> _Cells:
+        """Jobs of the setting; those of the only one where a data set has no axes of its own."""
+        settings = self._settings.get((*place[:3], backbone), {})
+        return settings.get(setting) or (next(iter(settings.values())) if len(settings) == 1 else {})
+
+
+def build_report(
+    sweep: str, jobs: Iterable[PlannedJob], upstream_keys: Collection[str], numbers: Collection[int] = ()
+) -> Report:
+    """Every table to which the sweep has something to say, or those asked for."""
+    asked = (job for job in jobs if (job.record.key if job.record else job.spec.key) not in upstream_keys)
+    mine = [found for job in asked if (found := _job(job))]
+    done = [job for job in mine if job.metrics]
+    finished = [Done(job.fields, job.metrics) for job in mine if job.metrics]
+    results = _Results(mine)
+    wanted = [n for n in TITLES if n in numbers] if numbers else [n for n in TITLES if _concerns(n, done)]
+    tables = tuple(_table(number, results) for number in wanted)
+    return Report(
+        sweep=sweep,
+        caption=caption(finished),
+        reservations=tuple(reservations(finished)),
+        tables=tables,
+        overall=_overall(tables),
+        missing=tuple(cell for number in wanted for cell in _missing(number, results)),
+    )
+
+
+def check_numbers(numbers: Collection[int]) -> None:
+    """
+    Raises:
+        SpecError: the paper has no such table.
+    """
+    unknown = sorted(set(numbers) - set(TITLES))
+    if unknown:
+        listed = "; ".join(f"{number} {title}" for number, title in TITLES.items())
+        raise SpecError(f"The paper has no Table {unknown[0]} of results. It has: {listed}.")
+
+
+def _job(job: PlannedJob) -> _Job | None:
+    """None for a job that has no place in the paper's tables: several categories of several data sets."""
+    spec = job.spec
+    datasets = {BY_ID[name].dataset for name in spec.data.categories}
+    if len(datasets) > 1:
+        return None
+    category = BY_ID[spec.data.categories[0]].name if spec.is_single else ALL
+    metrics = job.record.result.metrics if job.record and job.record.result else None
+    return _Job(
+        place=Place("single" if spec.is_single else "multi", datasets.pop(), spec.loss, category),
+        backbone=spec.model.backbone,
+        variant=spec.model.variant,
+        fields=spec.model_dump(mode="json"),
+        metrics=metrics if job.status is PlanStatus.DONE else None,
+        covered=len(spec.data.categories),
+        why=NOT_MEASURED if job.status is PlanStatus.DONE else job.status.value,
+    )
+
+
+def _concerns(number: int, done: Sequence[_Job]) -> bool:
+    """Whether the sweep has a value for a table."""
+    values = _of_table(number)
+    metric, panels = METRICS[values[0].metric], _panels(_places(values))
+    return any(job.place[:3] in panels and job.metrics and metric.of(job.metrics) is not None for job in done)
+
+
+def _of_table(number: int) -> list[Published]:
+    return [value for value in published_values() if value.table == number]
+
+
+def _places(values: Iterable[Published]) -> list[Place]:
+    return list(dict.fromkeys(Place(v.task, v.dataset, v.loss, v.category) for v in values))
+
+
+def _panels(places: Iterable[Place]) -> list[tuple[str, str, str]]:
+    return list(dict.fromkeys(place[:3] for place in places))
+
+
+def _names(dataset: str) -> list[str]:
+    return [category.name for category in CATEGORIES if category.dataset == dataset]
+
+
+# -- one table ----------------------------------------------------------------------------------------------------
+
+
+def _table(number: int, results: _Results) -> ReportTable:
+    values = _of_table(number)
+    metric, places = METRICS[values[0].metric], _places(values)
+    printed: dict[tuple[Place, str, str], float] = {
+        (Place(v.task, v.dataset, v.loss, v.category), v.backbone, v.variant): v.value for v in values
+    }
+    published_backbones = {v.backbone for v in values}
+    blocks = [
+        _Builder(results, metric, places, printed, backbone, setting).block()
+        for backbone in get_args(BackboneName)
+        for setting in results.settings(places, backbone)
+    ]
+    blocks = [block for block in blocks if block.backbone in published_backbones or block.has_ours]
+    compared = compare_families([block.pairs() for block in blocks], metric.lower_is_better)
+    with_tests = (
+        Block(block.backbone, block.setting, block.lines, comparison)
+        for block, comparison in zip(blocks, compared, strict=True)
+    )
+    return ReportTable(number, values[0].metric, tuple(with_tests))
+
+
+@dataclass(frozen=True)
+class _Builder:
+    results: _Results
+    metric: Metric
+    places: Sequence[Place]
+    printed: Mapping[tuple[Place, str, str], float]
+    backbone: str
+    setting: str
+
+    def block(self) -> Block:
+        lines = (self._line(place) for place in self.places)
+        kept = tuple(
+            line for line in lines if any(e.ours is not None or e.published is not None for e in line.entries.values())
+        )
+        return Block(self.backbone, self.setting, kept)
+
+    def _line(self, place: Place) -> Line:
+        entry = self._average if place.category == AVERAGE else self._single
+        return Line(place, {variant: entry(place, variant) for variant in VARIANTS}, self.metric.change_is_relative)
+
+    def _published(self, place: Place, variant: str) -> float | None:
+        return self.printed.get((place, PRINTED_AS.get(self.backbone, self.backbone), variant))
+
+    def _single(self, place: Place, variant: str) -> Entry:
+        """One category, or one network for all."""
+        total = len(_names(place.dataset)) if place.category == ALL else 1
+        jobs = self.results.at(place, self.backbone, self.setting).get((place.category, variant), [])
+        covered = max((job.covered for job in jobs if job.metrics), default=0)
+        whole = [job for job in jobs if job.metrics and job.covered == covered]
+        found = [m for job in whole if (m := job.metrics)]
+        ours = [value for m in found if (value := self.metric.of(m)) is not None]
+        return Entry(
+            ours=fmean(ours) if ours else None,
+            published=self._published(place, variant),
+            jobs=len(ours),
+            covered=covered,
+            total=total,
+            comparable=covered == total,
+            filters=sum(m.filters for m in found),
+            left_out=sum(self.metric.left_out(m) for m in found) if self.metric.left_out else 0,
+            images=tuple(dict.fromkeys(_images(job.fields, self.metric) for job in whole)),
+        )
+
+    def _average(self, place: Place, variant: str) -> Entry:
+        """Over the categories that have every variant the sweep has, so that the two means are of the same ones."""
+        names = _names(place.dataset)
+        entries = {(n, v): self._single(place._replace(category=n), v) for n in names for v in VARIANTS}
+        present = {v for (_, v), entry in entries.items() if entry.ours is not None}
+        shared = [n for n in names if present and all(entries[n, v].ours is not None for v in present)]
+        mine = [entries[n, variant] for n in shared if variant in present]
+        ours = [entry.ours for entry in mine if entry.ours is not None]
+        theirs = [entry.published for entry in mine if entry.published is not None]
+        recomputed = bool(ours) and len(shared) < len(names) and len(theirs) == len(shared)
+        return Entry(
+            ours=fmean(ours) if ours else None,
+            published=fmean(theirs) if recomputed else self._published(place, variant),
+            jobs=sum(entry.jobs for entry in mine),
+            covered=len(shared),
+            total=len(names),
+            comparable=recomputed or len(shared) == len(names),
+            filters=sum(entry.filters for entry in mine),
+            left_out=sum(entry.left_out for entry in mine),
+            images=tuple(dict.fromkeys(words for entry in mine for words in entry.images)),
+        )
+
+
+def _images(fields: Mapping[str, Any], metric: Metric) -> str:
+    """Which images a job's value is of: accuracy is always of held-out ones."""
+    if metric.left_out and lookup(fields, "evaluation.split") == "all":
+        return "all annotated images, those of training among them"
+    if lookup(fields, "data.images") == "generated":
+        return "held-out images, drawn apart"
+    share = f"{lookup(fields, 'data.test_fraction'):.0%}"
+    seed = lookup(fields, "data.split_seed")
+    how = {"even": f"{share}, evenly spaced", "official": "the published split", "seeded": f"{share}, seed {seed}"}
+    return f"held-out images ({how[str(lookup(fields, 'data.split'))]})"
+
+
+# -- what is missing ----------------------------------------------------------------------------------------------
+
+
+def _missing(number: int, results: _Results) -> Iterator[Missing]:
+    values = _of_table(number)
+    metric, places = METRICS[values[0].metric], _places(values)
+    cells = dict.fromkeys(cell for value in values for cell in _cells_of(value))
+    for place, backbone, variant in sorted(cells, key=lambda cell: get_args(BackboneName).index(cell[1])):
+        total = len(_names(place.dataset)) if place.category == ALL else 1
+        for setting in results.settings(places, backbone):
+            jobs = results.at(place, backbone, setting).get((place.category, variant), [])
+            measured = [job for job in jobs if job.metrics and metric.of(job.metrics) is not None]
+            if not any(job.covered == total for job in measured):
+                whole = [job for job in jobs if job.covered == total]
+                yield Missing(number, place, backbone, variant, setting, whole[0].why if whole else "")
+
+
+def _cells_of(value: Published) -> Iterator[tuple[Place, str, str]]:
+    """The networks behind a published value; behind an average, one per category."""
+    names = _names(value.dataset) if value.category == AVERAGE else [value.category]
+    for name in names:
+        yield Place(value.task, value.dataset, value.loss, name), value.backbone, value.variant
+
+
+# -- over all data sets -------------------------------------------------------------------------------------------
+
+
+def _overall(tables: Sequence[ReportTable]) -> tuple[Overall, ...]:
+    """Only where more than one data set is there; a table's own comparison says it otherwise."""
+    pairs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    members = [table for table in tables if table.number in INSTABILITY_TABLES]
+    for table in members:
+        for block in table.blocks:
+            pairs[block.backbone, block.setting] += block.pairs()
+    if sum(any(block.pairs() for block in table.blocks) for table in members) < 2:
+        return ()
+    compared = compare_families(list(pairs.values()), lower_is_better=True)
+    return tuple(Overall(*key, found) for key, found in zip(pairs, compared, strict=True) if found)

@@ -1,0 +1,72 @@
+"""What a report's numbers are of, and why they cannot, or not simply, be held against the published ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from orchestrator.planning.layers import lookup
+from orchestrator.planning.request import BACKBONE_FIELD
+from orchestrator.report.summary import caption_of
+from schemas.results import JobMetrics
+
+
+class Done(NamedTuple):
+    """A finished job: its spec's fields and what it measured."""
+
+    fields: dict[str, Any]
+    metrics: JobMetrics
+
+
+_WEIGHTS = {"random": "random weights", "file": "a weights file"}
+_IMAGENET = ("torchvision", "ImageNet")
+"""How the names of weights begin that were trained on ImageNet: torchvision's, and imported files that say so."""
+
+
+def caption(done: Sequence[Done]) -> str:
+    metrics = [job.metrics for job in done]
+    if not metrics:
+        return caption_of(metrics)
+    sizes = dict.fromkeys(
+        (lookup(job.fields, BACKBONE_FIELD), lookup(job.fields, "model.width"), lookup(job.fields, "model.input_size"))
+        for job in done
+    )
+    networks = ", ".join(f"{backbone} at width {width:g} and {size} px" for backbone, width, size in sizes)
+    regions = sorted({m.part_regions for m in metrics if m.part_interpretability is not None})
+    parts = [caption_of(metrics), networks, *([f"{' and '.join(regions)} part regions"] if regions else [])]
+    return "; ".join(parts)
+
+
+def reservations(done: Sequence[Done]) -> Iterator[str]:
+    metrics = [job.metrics for job in done]
+    if any(m.images == "generated" for m in metrics):
+        yield (
+            "The animals are generated and the paper's are photographs: no number here can be held against a "
+            "published one. The published ones stand beside ours for orientation only."
+        )
+    widths = [float(lookup(job.fields, "model.width")) for job in done]
+    sizes = [int(lookup(job.fields, "model.input_size")) for job in done]
+    if any(width < 1 for width in widths) or any(size < 224 for size in sizes):
+        yield (
+            f"The networks are smaller than the paper's (width 1, 224 px): width from {min(widths):g}, "
+            f"input from {min(sizes)} px. That alone moves the levels: compare ordinary with interpretable."
+        )
+    others = sorted({_WEIGHTS.get(m.weights, m.weights) for m in metrics if not m.weights.startswith(_IMAGENET)})
+    if others:
+        yield f"The paper starts from ImageNet weights; these networks start from {' and '.join(others)}."
+    if any(m.measured_split == "test" for m in metrics):
+        yield "Filters are measured on held-out images; the paper's released code measures them on all annotated ones."
+    trained = [job.metrics for job in done if lookup(job.fields, "model.variant") == "interpretable"]
+    empty = [name for m in trained for name, count in m.assigned_filters.items() if count == 0]
+    if empty:
+        yield (
+            "A filter of an interpretable network for several categories belongs to the one that activates it most, "
+            "and some have none: "
+            f"{', '.join(f'{name} in {empty.count(name)}' for name in dict.fromkeys(empty))}."
+        )
+    units = [m.part_valid_units for m in metrics if m.part_interpretability is not None and m.part_valid_units]
+    if units and min(units) < 1:
+        yield (
+            f"On maps as small as these a filter has as few as {min(units):.2f} valid units an image, and its part "
+            "interpretability cannot be much above that number: compare networks with maps of one size only."
+        )

@@ -1,0 +1,258 @@
+"""A report as text, Markdown, LaTeX, CSV and JSON: one grid of cells, written five ways."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from orchestrator.report.model import DATASET_TITLES, METRICS, Block, Line, Metric, Overall, Report, ReportTable
+from orchestrator.report.significance import FEWEST, Comparison
+from orchestrator.report.summary import VARIANTS
+from schemas.paper import ALL, AVERAGE
+
+NOTHING = "-"
+_VALUES = ("ordinary", "paper", "diff.", "interp.", "paper", "diff.", "change", "paper")
+SEEDS_NOTE = "(n): mean over n seeds."
+
+
+def headings(table: ReportTable) -> list[str]:
+    settings = ["settings"] if _has_settings(table) else []
+    return ["network", *settings, _what(table), *_VALUES]
+
+
+def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
+    """Every shown line with its cells, in the order of `headings`."""
+    metric = METRICS[table.metric]
+    for block in table.blocks:
+        settings = [block.setting] if _has_settings(table) else []
+        for line in block.shown:
+            yield line, [block.backbone, *settings, label(line, table), *_values(line, metric)]
+
+
+def text_columns(table: ReportTable) -> int:
+    """How many columns on the left hold words."""
+    return len(headings(table)) - len(_VALUES)
+
+
+def label(line: Line, table: ReportTable) -> str:
+    place, some = line.place, f"{line.covered} of {line.total}" if 0 < line.covered < line.total else str(line.total)
+    if table.is_one_data_set:
+        return f"mean of {some}" if place.category == AVERAGE else place.category
+    what = f"one category each, mean of {some}" if place.category == AVERAGE else "one category"
+    what = f"{some} categories, {place.loss} loss" if place.category == ALL else what
+    return f"{DATASET_TITLES[place.dataset]}, {what}"
+
+
+def comparison_text(found: Comparison, metric: Metric) -> str:
+    """A sentence: in how many categories, by how much, how sure."""
+    direction = "below" if metric.lower_is_better else "above"
+    head = (
+        f"interpretable {direction} ordinary in {found.better} of {found.pairs} categories, "
+        f"mean change {found.mean_change:+.1%}"
+    )
+    if found.p is None or found.interval is None:
+        return f"{head}; too few categories that differ for a test (fewer than {FEWEST})"
+    low, high = found.interval
+    holm = f", Holm over {found.tests}" if found.tests > 1 else ""
+    return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}"
+
+
+def notes(table: ReportTable) -> list[str]:
+    """What is to be said under a table: the comparisons, one network each."""
+    metric = METRICS[table.metric]
+    compared = [(b, b.comparison) for b in table.blocks if b.comparison] if metric.change_is_relative else []
+    return [
+        *_images_note(table),
+        *(f"{_network(block)}: {comparison_text(found, metric)}." for block, found in compared),
+        *_left_out_note(table),
+        *_seeds_note(table),
+    ]
+
+
+def overall_notes(report: Report) -> list[str]:
+    metric = METRICS["location_instability"]
+    return [
+        f"{_network(found)}, location instability over all data sets: {comparison_text(found.comparison, metric)}."
+        for found in report.overall
+    ]
+
+
+# -- formats ------------------------------------------------------------------------------------------------------
+
+
+def as_text(report: Report) -> str:
+    parts = [f"sweep {report.sweep}: {report.caption}", *(f"! {line}" for line in report.reservations), ""]
+    for table in report.tables:
+        cells = [headings(table), *(row for _, row in rows(table))]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+        words = text_columns(table)
+        parts.append(table.title)
+        parts += [_aligned(row, widths, words) for row in cells]
+        parts += [*notes(table), ""]
+    return "\n".join([*parts, *overall_notes(report), *_missing_note(report)]).rstrip() + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    parts = [f"# {report.sweep}: the paper's tables", "", f"**{report.caption}**", ""]
+    parts += [f"> {line}\n" for line in report.reservations]
+    for table in report.tables:
+        names = headings(table)
+        words = text_columns(table)
+        rule = ["---"] * words + ["---:"] * (len(names) - words)
+        lines = [names, rule, *(row for _, row in rows(table))]
+        parts += [f"## {table.title}", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+        parts += [f"* {note}" for note in notes(table)] + [""]
+    parts += [f"* {note}" for note in overall_notes(report)] + _missing_note(report)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def as_latex(report: Report) -> str:
+    """Tables to `\\input`; they need the package booktabs."""
+    return "\n".join(_latex_table(report, table) for table in report.tables)
+
+
+def as_csv(report: Report) -> str:
+    """One line a value, with the columns of the published values and ours beside them."""
+    lines = [value | {"ours_are": "" if value["ours"] is None else report.caption} for value in _records(report)]
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    comparisons = [
+        {"table": table.number, "backbone": block.backbone, "settings": block.setting, **asdict(block.comparison)}
+        for table in report.tables
+        for block in table.blocks
+        if block.comparison and METRICS[table.metric].change_is_relative
+    ]
+    overall = [
+        {"table": None, "backbone": found.backbone, "settings": found.setting, **asdict(found.comparison)}
+        for found in report.overall
+    ]
+    missing = [{**asdict(cell), "place": cell.place._asdict()} for cell in report.missing]
+    return {
+        "sweep": report.sweep, "caption": report.caption, "reservations": list(report.reservations),
+        "values": list(_records(report)), "comparisons": [*comparisons, *overall], "missing": missing,
+    }  # fmt: skip
+
+
+def _records(report: Report) -> Iterator[dict[str, Any]]:
+    for table in report.tables:
+        for block in table.blocks:
+            for line in block.lines:
+                for variant in VARIANTS:
+                    yield _record(table, block, line, variant)
+
+
+def _record(table: ReportTable, block: Block, line: Line, variant: str) -> dict[str, Any]:
+    entry = line.entries[variant]
+    return {
+        "table": table.number, "metric": table.metric, **line.place._asdict(), "backbone": block.backbone,
+        "variant": variant, "settings": block.setting, "published": entry.published, "ours": entry.ours,
+        "difference": entry.difference, "jobs": entry.jobs, "filters": entry.filters,
+        "filters_left_out": entry.left_out, "categories": entry.covered, "categories_of": entry.total,
+    }  # fmt: skip
+
+
+# -- cells --------------------------------------------------------------------------------------------------------
+
+
+def _values(line: Line, metric: Metric) -> list[str]:
+    cells = []
+    for variant in VARIANTS:
+        entry = line.entries[variant]
+        seeds = f" ({entry.jobs})" if entry.jobs > 1 and line.place.category != AVERAGE else ""
+        cells += [
+            number(entry.ours, metric.digits) + seeds,
+            number(entry.published, metric.digits),
+            number(entry.difference, metric.digits, sign=True),
+        ]
+    return [*cells, change(line.change, metric), change(line.published_change, metric)]
+
+
+def number(value: float | None, digits: int, sign: bool = False) -> str:
+    if value is None:
+        return NOTHING
+    rounded = round(value, digits) + 0.0  # no minus before a zero
+    return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
+
+
+def change(value: float | None, metric: Metric) -> str:
+    if value is None or not metric.change_is_relative:
+        return number(value, metric.digits, sign=True)
+    return f"{round(value, 2) + 0.0:+.0%}"
+
+
+def _has_settings(table: ReportTable) -> bool:
+    return any(block.setting for block in table.blocks)
+
+
+def _what(table: ReportTable) -> str:
+    return "category" if table.is_one_data_set else "networks"
+
+
+def _network(found: Block | Overall) -> str:
+    return f"{found.backbone} ({found.setting})" if found.setting else found.backbone
+
+
+def _images_note(table: ReportTable) -> list[str]:
+    """The split, which the paper leaves open."""
+    entries = (entry for block in table.blocks for line in block.lines for entry in line.entries.values())
+    images = list(dict.fromkeys(words for entry in entries for words in entry.images))
+    return [f"Ours are measured on {'; '.join(images)}."] if images else []
+
+
+def _left_out_note(table: ReportTable) -> list[str]:
+    lines = [line for block in table.blocks for line in block.lines if line.place.category != AVERAGE]
+    if METRICS[table.metric].left_out is None or not any(line.has_ours for line in lines):
+        return []
+    entries = {variant: [line.entries[variant] for line in lines] for variant in VARIANTS}
+    counts = (f"{sum(e.left_out for e in es)} of {sum(e.filters for e in es)} {v}" for v, es in entries.items())
+    return [f"Filters left out, which never fire or have too few images: {', '.join(counts)}."]
+
+
+def _seeds_note(table: ReportTable) -> list[str]:
+    lines = (line for block in table.blocks for line in block.lines if line.place.category != AVERAGE)
+    return [SEEDS_NOTE] if any(e.jobs > 1 for line in lines for e in line.entries.values()) else []
+
+
+def _missing_note(report: Report) -> list[str]:
+    networks = {(cell.place, cell.backbone, cell.variant) for cell in report.missing}
+    return [f"{len(networks)} of the paper's networks are missing here (`{NOTHING}`)."] if networks else []
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int], words: int) -> str:
+    cells = (f"{c:<{w}}" if i < words else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+    return " ".join(cells).rstrip()
+
+
+# -- LaTeX --------------------------------------------------------------------------------------------------------
+
+_LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$"}
+
+
+def _latex_table(report: Report, table: ReportTable) -> str:
+    words = text_columns(table)
+    columns = "l" * words + "r" * len(_VALUES)
+    caption = " ".join([f"{table.title}.", f"{report.caption}.", *report.reservations, *notes(table)])
+    lines = [
+        r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}", rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule", _latex_row(headings(table)), r"\midrule",
+        *(_latex_row(row) for _, row in rows(table)),
+        r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)

@@ -1,0 +1,77 @@
+"""A report as one HTML file that needs nothing beside it: numbers, dot plots and pictures of filters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from orchestrator.report.dot_plot import dot_plots
+from orchestrator.report.formats import NOTHING, comparison_text, headings, notes, rows, text_columns
+from orchestrator.report.gallery import NO_PICTURES, Gallery
+from orchestrator.report.model import METRICS, Report, ReportTable
+from schemas.paper import AVERAGE
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+class Headline(NamedTuple):
+    network: str
+    change: str
+    is_better: bool
+    sentence: str
+
+
+def as_html(report: Report, gallery: Gallery = NO_PICTURES) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        report=report,
+        headlines=_headlines(report),
+        plots=dot_plots(report),
+        tables=[_table(table) for table in report.tables],
+        gallery=gallery,
+        nothing=NOTHING,
+    )
+
+
+def _headlines(report: Report) -> list[Headline]:
+    """One per network: over all data sets where there are several, else from its only table."""
+    metric = METRICS["location_instability"]
+    found = [(o.backbone, o.setting, o.comparison) for o in report.overall] or [
+        (block.backbone, block.setting, block.comparison)
+        for table in report.tables
+        if table.metric == "location_instability"
+        for block in table.blocks
+        if block.comparison
+    ]
+    return [
+        Headline(
+            network=f"{backbone}, {setting}" if setting else backbone,
+            change=f"{comparison.mean_change:+.0%}",
+            is_better=comparison.mean_change < 0,
+            sentence=comparison_text(comparison, metric),
+        )
+        for backbone, setting, comparison in found
+    ]
+
+
+def _table(table: ReportTable) -> dict[str, Any]:
+    words = text_columns(table)
+    listed, before = [], None
+    for line, cells in rows(table):
+        network = cells[: words - 1]
+        begins = network != before
+        listed.append(
+            {
+                "cells": cells if begins else [""] * len(network) + cells[len(network) :],
+                "is_average": table.is_one_data_set and line.place.category == AVERAGE,
+                "is_empty": not line.has_ours,
+                "begins": begins,
+            }
+        )
+        before = network
+    return {
+        "id": f"table-{table.number}", "title": table.title, "words": headings(table)[:words],
+        "rows": listed, "notes": notes(table), "word_count": words,
+    }  # fmt: skip

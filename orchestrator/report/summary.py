@@ -1,0 +1,279 @@
+"""What a sweep found, as a table: ordinary against interpretable, category by category."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any, Protocol, TypeVar
+
+from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.layers import flatten, lookup
+from orchestrator.planning.request import BACKBONE_FIELD, CATEGORIES_FIELD, VARIANT_FIELD
+from schemas.job import FilterLossSpec, categories_label
+from schemas.lifecycle import JobState
+from schemas.results import JobMetrics
+
+VARIANTS = ("ordinary", "interpretable")
+_INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
+_DEFAULTS = {
+    "filter_loss": "a section",
+    "model.mask": "True",
+    **{f"filter_loss.{name}": str(value) for name, value in FilterLossSpec().model_dump().items()},
+}
+_NOT_A_SETTING = (
+    CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest",
+    "weights.data.label_names", "weights.path", "weights.sha256",
+)  # fmt: skip
+
+
+class Described(Protocol):
+    """Anything with the fields of a job's spec."""
+
+    @property
+    def fields(self) -> dict[str, Any]: ...
+
+
+Job = TypeVar("Job", bound=Described)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Means over the jobs of one category, backbone and variant (several where seeds differ)."""
+
+    accuracy: float
+    instability: float | None
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Row:
+    category: str
+    backbone: str
+    settings: str
+    """Further fields in which the jobs of the sweep differ."""
+    cells: Mapping[str, Cell]
+
+    @property
+    def change(self) -> float | None:
+        """Interpretable over ordinary instability, minus 1; negative is steadier."""
+        values = [self.cells[v].instability if v in self.cells else None for v in VARIANTS]
+        ordinary, interpretable = values
+        return None if not ordinary or interpretable is None else interpretable / ordinary - 1
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    rows: tuple[Row, ...]
+    averages: tuple[Row, ...]
+    """Over the categories, one per backbone and setting; over both variants of a category where both ended."""
+    caption: str
+    failed: tuple[tuple[str, str], ...]
+    """Title and reason."""
+    skipped_images: int
+
+
+def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = frozenset()) -> ResultTable:
+    """The table of a sweep's jobs; the jobs that only lend their weights are left out."""
+    mine = [record for record in records if record.key not in upstream_keys]
+    done = [record for record in mine if record.state is JobState.SUCCEEDED and _metrics(record) is not None]
+    groups: dict[tuple[str, str, str], dict[str, list[JobRecord]]] = defaultdict(lambda: defaultdict(list))
+    for setting, record in by_setting(done):
+        key = (_category(record), str(lookup(record.fields, BACKBONE_FIELD)), setting)
+        groups[key][str(lookup(record.fields, VARIANT_FIELD))].append(record)
+    rows = tuple(
+        Row(*key, cells={variant: _cell(records) for variant, records in cells.items()})
+        for key, cells in groups.items()
+    )
+    single = {_category(record) for record in done if len(lookup(record.fields, CATEGORIES_FIELD)) == 1}
+    return ResultTable(
+        rows=rows,
+        averages=_averages([row for row in rows if row.category in single]),
+        caption=caption_of([_metrics(record) for record in done]),
+        failed=tuple((r.title, r.failure or str(r.stop_reason)) for r in records_failed(mine)),
+        skipped_images=sum(m.skipped_images for r in done if (m := _metrics(r))),
+    )
+
+
+def records_failed(records: Iterable[JobRecord]) -> list[JobRecord]:
+    return [record for record in records if record.state is JobState.FAILED]
+
+
+def _metrics(record: JobRecord) -> Any:
+    return record.result.metrics if record.result else None
+
+
+def _category(record: JobRecord) -> str:
+    return categories_label(lookup(record.fields, CATEGORIES_FIELD), lookup(record.fields, "loss"))
+
+
+def by_setting(jobs: list[Job]) -> list[tuple[str, Job]]:
+    """Each job under the fields that set it apart from others of its variant and backbone.
+
+    An ordinary job comes once for every setting that only interpretable ones have: it is the baseline of each.
+    """
+    varying = _varying_fields(jobs)
+    return [(setting, job) for job in jobs for setting in _settings_of(job, jobs, varying)]
+
+
+def _leaves(record: Described) -> dict[str, Any]:
+    return {name: str(value) for name, value in flatten(record.fields) if name not in _NOT_A_SETTING}
+
+
+def _varying_fields(records: Sequence[Described]) -> list[str]:
+    """Fields that differ among jobs of one variant and backbone: the sweep's own axes, not the grid's shape."""
+    found: dict[str, None] = {}
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        groups[_experiment(record)].append(_leaves(record))
+    for leaves in groups.values():
+        for name in dict.fromkeys(name for leaf in leaves for name in leaf):
+            if len({leaf.get(name) for leaf in leaves}) > 1:
+                found[name] = None
+    return list(found)
+
+
+def _experiment(record: Described) -> tuple[str, ...]:
+    """Jobs of one experiment of the paper; a profile may set more fields on those of several categories."""
+    categories = lookup(record.fields, CATEGORIES_FIELD) or ()
+    several = (str(categories), str(lookup(record.fields, "loss"))) if len(categories) > 1 else ()
+    return (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)), *several)
+
+
+def _settings_of(record: Described, all_records: Sequence[Described], varying: list[str]) -> list[str]:
+    """The rows a job belongs to: an ordinary one stands beside every setting that only interpretable ones have."""
+    shared = [name for name in varying if not name.startswith(_INTERPRETABLE_ONLY)]
+    special = [name for name in varying if name.startswith(_INTERPRETABLE_ONLY)]
+    own = _named(record, shared)
+    if not special:
+        return [own]
+    if lookup(record.fields, VARIANT_FIELD) == "interpretable":
+        return [_join(own, _departures(record, special))]
+    partners = [
+        other
+        for other in all_records
+        if lookup(other.fields, VARIANT_FIELD) == "interpretable"
+        and _named(other, shared) == own
+        and all(lookup(other.fields, f) == lookup(record.fields, f) for f in (CATEGORIES_FIELD, BACKBONE_FIELD))
+    ]
+    return list(dict.fromkeys(_join(own, _departures(other, special)) for other in partners)) or [own]
+
+
+def _named(record: Described, fields: list[str]) -> str:
+    leaves = _leaves(record)
+    return ", ".join(f"{name}={leaves[name]}" for name in fields if name in leaves)
+
+
+def _departures(record: Described, fields: list[str]) -> str:
+    """What a setting of the interpretable layers changes of the default one."""
+    leaves = _leaves(record)
+    changed = [f"{name}={leaves[name]}" for name in fields if leaves.get(name, _DEFAULTS[name]) != _DEFAULTS[name]]
+    return ", ".join(changed) or "default"
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _cell(records: list[JobRecord]) -> Cell:
+    metrics = [_metrics(record) for record in records]
+    measured = [m.location_instability for m in metrics if m.location_instability is not None]
+    return Cell(
+        accuracy=fmean(m.test_accuracy for m in metrics),
+        instability=fmean(measured) if measured else None,
+        jobs=len(records),
+    )
+
+
+def _averages(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Over the categories that have every variant of the sweep, so that both means are of the same categories."""
+    variants = {variant for row in rows for variant in row.cells}
+    groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        if set(row.cells) == variants:
+            groups[row.backbone, row.settings].append(row)
+    return tuple(
+        Row(
+            f"mean of {len(group)}",
+            backbone,
+            settings,
+            {v: _mean_cell([row.cells[v] for row in group]) for v in variants},
+        )
+        for (backbone, settings), group in groups.items()
+        if len(group) > 1
+    )
+
+
+def _mean_cell(cells: list[Cell]) -> Cell:
+    measured = [cell.instability for cell in cells if cell.instability is not None]
+    return Cell(
+        accuracy=fmean(cell.accuracy for cell in cells),
+        instability=fmean(measured) if measured else None,
+        jobs=sum(cell.jobs for cell in cells),
+    )
+
+
+def caption_of(metrics: Sequence[JobMetrics]) -> str:
+    """What the numbers are of, so that generated animals are never taken for photographs."""
+    images = {"generated": "generated animals", "photographs": "photographs"}
+    splits = {"test": "held-out images", "all": "all annotated images"}
+    parts = (
+        " and ".join(sorted({images[m.images] for m in metrics})),
+        "filters measured on " + " and ".join(sorted({splits[m.measured_split] for m in metrics})),
+        "weights from " + " and ".join(sorted({m.weights for m in metrics})),
+    )
+    return "; ".join(parts) if metrics else "no job has finished"
+
+
+HEADINGS = (
+    "category", "backbone", "settings", "accuracy ordinary", "accuracy interp.", "instability ordinary",
+    "instability interp.", "change",
+)  # fmt: skip
+
+
+def cells_of(row: Row) -> tuple[str, ...]:
+    accuracies = [f"{row.cells[v].accuracy:.3f}" if v in row.cells else "-" for v in VARIANTS]
+    values = [row.cells[v].instability if v in row.cells else None for v in VARIANTS]
+    instabilities = ["-" if value is None else f"{value:.4f}" for value in values]
+    change = "-" if row.change is None else f"{round(row.change, 2) + 0.0:+.0%}"
+    return (row.category, row.backbone, row.settings, *accuracies, *instabilities, change)
+
+
+def used_columns(table: ResultTable) -> list[int]:
+    """Without the settings where no job has any of its own."""
+    return [i for i, name in enumerate(HEADINGS) if name != "settings" or any(row.settings for row in table.rows)]
+
+
+def as_markdown(table: ResultTable) -> str:
+    columns = used_columns(table)
+    lines = [f"**{table.caption}**", ""]
+    if table.rows:
+        lines += ["| " + " | ".join(HEADINGS[i] for i in columns) + " |", "|" + " --- |" * len(columns)]
+        for row in (*table.averages, *table.rows):
+            cells = cells_of(row)
+            lines.append("| " + " | ".join(cells[i] for i in columns) + " |")
+    lines += [f"\nfailed: {title} - {reason}" for title, reason in table.failed]
+    if table.skipped_images:
+        lines.append(f"\n{table.skipped_images} unreadable images were skipped.")
+    return "\n".join(lines)
+
+
+def as_json(table: ResultTable) -> dict[str, Any]:
+    return {
+        "caption": table.caption,
+        "rows": [_row_json(row) for row in table.rows],
+        "averages": [_row_json(row) for row in table.averages],
+        "failed": [{"job": title, "reason": reason} for title, reason in table.failed],
+        "skipped_images": table.skipped_images,
+    }
+
+
+def _row_json(row: Row) -> dict[str, Any]:
+    cells = {
+        v: {"accuracy": c.accuracy, "location_instability": c.instability, "jobs": c.jobs} for v, c in row.cells.items()
+    }
+    return {
+        "category": row.category, "backbone": row.backbone, "settings": row.settings, **cells,
+        "instability_change": row.change,
+    }  # fmt: skip

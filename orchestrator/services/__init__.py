@@ -1,0 +1,1 @@
+"""One function per command: what it does, without printing anything."""

@@ -1,0 +1,307 @@
+"""The figures of a finished job, logged or drawn again, and single photographs explained by its network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from orchestrator.ledger import opening, store
+from orchestrator.ledger.artifacts import read_artifact
+from orchestrator.ledger.base import Reader
+from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.resolver import check_all_data
+from orchestrator.services import jobs
+from orchestrator.settings import Settings
+from schemas.categories import find_categories
+from schemas.errors import SpecError, StoreError
+from schemas.job import FilterLossSpec, JobSpec
+from schemas.lifecycle import JobState
+from schemas.results import CheckpointPointer
+
+if TYPE_CHECKING:
+    from workers.figures.compose import Studied
+    from workers.figures.explain import Explanation
+
+FIGURES = (4, 5, 6)
+"""Of the paper."""
+
+Report = Callable[[str], None]
+"""Told what is being done."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How figures are to be drawn; left as it is, what the job's run has is taken, and what is drawn is left there."""
+
+    filters: int | None = None
+    images: int | None = None
+    stride: float | None = None
+    again: bool = False
+
+    @property
+    def is_usual(self) -> bool:
+        return self.filters is None and self.images is None and self.stride is None
+
+
+@dataclass(frozen=True)
+class Drawn:
+    figure: int
+    path: Path
+    jobs: tuple[str, ...]
+    """Titles of the jobs it shows."""
+    from_run: bool
+    """It was logged, so nothing had to be drawn."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    key: str
+    """Of the job."""
+    image: Path
+    found: Explanation
+    path: Path | None
+    """Of the picture, if one was asked for."""
+
+
+def draw_figures(
+    settings: Settings, wanted: str, figures: Sequence[int], out: Path | None, how: Wanted, *,
+    data_root: Path | None, report: Report,
+) -> list[Drawn]:  # fmt: skip
+    """Write some of the paper's figures of a finished job as PNG.
+
+    Raises:
+        SpecError: no job fits; it has not succeeded, or cannot be read; or the file cannot be written.
+        StoreError: its checkpoint is gone or damaged.
+        DataError: its images are not there, or have changed.
+    """
+    ledger = opening.open_ledger(settings)
+    record = finished(jobs.find_job(settings, wanted))
+    paths = _paths(out, record, figures)
+    drawn = []
+    for figure in figures:
+        members = [record]
+        if figure == 5 and (twin := counterpart(record, ledger.jobs())) is not None:
+            members = sorted([record, twin], key=lambda member: _variant(member) == "ordinary")
+        desks = [_Desk(settings, ledger, member, how, data_root, report) for member in members]
+        found = [desk.figure(figure) for desk in desks]
+        _write(paths[figure], [png for png, _ in found])
+        drawn.append(Drawn(figure, paths[figure], tuple(m.title for m in members), all(logged for _, logged in found)))
+    return drawn
+
+
+def explain(
+    settings: Settings, wanted: str, image: Path, out: Path | None, *, box: str | None, category: str | None,
+    data_root: Path | None, report: Report,
+) -> Explained:  # fmt: skip
+    """What the filters of a job's network see on a photograph, and what each adds to its answer.
+
+    Raises:
+        SpecError: no job fits, or it has not succeeded; the box or the category does not fit.
+        DataError: the photograph cannot be read.
+        StoreError: the job's checkpoint is gone or damaged.
+    """
+    ledger = opening.open_ledger(settings)
+    record = finished(jobs.find_job(settings, wanted))
+    spec = spec_of(record)
+    chosen = _one_category(category, spec)
+    if out is not None:
+        _check_target(out)
+    from workers.figures.photograph import open_photograph, parse_box, within
+
+    picture = open_photograph(image)
+    cut = within(parse_box(box) if box else None, picture)
+    from workers.figures import explain as explaining
+    from workers.figures.restore import restore_with_mean
+
+    desk = _Desk(settings, ledger, record, Wanted(), data_root, report)
+    network, mean_SS3 = restore_with_mean(
+        spec, record.key, desk.checkpoint(), settings.cache_dir, desk.checked_data_root, report
+    )
+    found = explaining.explain(
+        spec, network, mean_SS3, picture, cut, places=desk.places(), category=chosen, report=report
+    )
+    if out is not None:
+        from workers.figures.canvas import save
+        from workers.figures.explanation_plot import draw_explanation
+
+        save(draw_explanation(found, picture, image.name), out)
+    return Explained(record.key, image, found, out)
+
+
+def finished(record: JobRecord) -> JobRecord:
+    """
+    Raises:
+        SpecError: the job has not succeeded, so that it has no final network.
+    """
+    if record.state is not JobState.SUCCEEDED:
+        raise SpecError(
+            f"{record.title} ({record.key}) is {record.state.value}, so it has no final network to look at. "
+            f"`orch status {record.sweep}` shows how far it is; `orch resume {record.sweep}` goes on with it."
+        )
+    return record
+
+
+def spec_of(record: JobRecord) -> JobSpec:
+    """
+    Raises:
+        StoreError: another version wrote it.
+    """
+    try:
+        return JobSpec.model_validate(record.fields)
+    except ValidationError as error:
+        raise StoreError(
+            f"{record.title} ({record.key}) was planned by another version of orch ({error.error_count()} fields "
+            "differ), so its network cannot be rebuilt. Run its sweep again under a new `--name`."
+        ) from error
+
+
+def counterpart(record: JobRecord, records: Mapping[str, JobRecord]) -> JobRecord | None:
+    """The finished job that differs in being ordinary or interpretable alone; of several, that with the usual loss."""
+    alike = [
+        other
+        for other in records.values()
+        if other.state is JobState.SUCCEEDED
+        and _variant(other) != _variant(record)
+        and _without_variant(other) == _without_variant(record)
+    ]
+    usual = FilterLossSpec().model_dump(mode="json")
+    return min(alike, key=lambda other: (other.fields.get("filter_loss") not in (None, usual), other.key), default=None)
+
+
+def _variant(record: JobRecord) -> str:
+    return str(record.fields["model"]["variant"])
+
+
+def _without_variant(record: JobRecord) -> dict[str, Any]:
+    model = {name: value for name, value in record.fields["model"].items() if name not in ("variant", "mask")}
+    rest = {name: value for name, value in record.fields.items() if name not in ("model", "filter_loss")}
+    return {**rest, "model": model}
+
+
+class _Desk:
+    """One job's figures: taken from its run, or drawn from its network, which is looked at once."""
+
+    def __init__(
+        self, settings: Settings, ledger: Reader, record: JobRecord, how: Wanted, data_root: Path | None, report: Report
+    ) -> None:
+        self._settings, self._ledger, self._record = settings, ledger, record
+        self._how, self._data_root, self._report = how, data_root, report
+        self._client = store.open_client(settings)
+
+    def figure(self, number: int) -> tuple[bytes, bool]:
+        """The PNG, and whether the run had it."""
+        from workers.tracking.run_log import FIGURE_FILES
+
+        name = FIGURE_FILES[number]
+        if self._how.is_usual and not self._how.again:
+            logged = read_artifact(self._settings, self._client, self._record.run_id, name)
+            if logged is not None:
+                return logged, True
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / Path(name).name
+            self._draw(number, path)
+            if self._how.is_usual:
+                with store.reaching(self._settings.store_uri):
+                    self._client.log_artifact(self._record.run_id, str(path), str(Path(name).parent))
+            return path.read_bytes(), False
+
+    def _draw(self, number: int, path: Path) -> None:
+        from workers.figures.compose import SHOWN_FILTERS
+        from workers.figures.receptive_fields import Care
+        from workers.figures.restore import draw_figure
+
+        usual = Care()
+        care = Care(self._how.images or usual.images, self._how.stride or usual.stride)
+        if not draw_figure(self._studied(), number, self._how.filters or SHOWN_FILTERS, care, self._report, path):
+            raise SpecError(
+                f"{self._record.title} has nothing to show in Fig. {number}: no filter of it fires on images that show "
+                "a landmark. Look at its curves in `orch ui`."
+            )
+
+    def _studied(self) -> Studied:
+        from workers.figures.restore import study
+
+        spec, checkpoint = spec_of(self._record), self.checkpoint()
+        return study(
+            spec, self._record.key, checkpoint, self._settings.cache_dir, self.checked_data_root(), self._report
+        )
+
+    def checkpoint(self) -> CheckpointPointer:
+        """
+        Raises:
+            StoreError: the job left none.
+        """
+        from workers.checkpoints.store import find_checkpoint
+        from workers.tracking.run_log import RunLog
+
+        pointer = self._record.result.checkpoint if self._record.result else None
+        if pointer is None:
+            raise StoreError(f"{self._record.title} ({self._record.key}) left no checkpoint. `orch fsck` tells more.")
+        run = RunLog(self._settings.store_uri, self._record.run_id)
+        self._settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, run.fetch_checkpoint)
+
+    def checked_data_root(self) -> Path | None:
+        """Where the job's photographs lie: as told now, or as its sweep was.
+
+        Raises:
+            DataError: they do not.
+        """
+        sweep = self._ledger.sweep(self._record.sweep)
+        planned = sweep.plan.data_root if sweep and sweep.plan else None
+        told = self._data_root or self._settings.data_root
+        root = str(told.expanduser().resolve()) if told else planned
+        check_all_data([spec_of(self._record)], root, self._settings.cache_dir)
+        return Path(root) if root else None
+
+    def places(self) -> dict[int, str]:
+        """Where on the animal each filter peaks as a rule; empty for jobs of versions that did not look."""
+        from workers.outcome import read_places
+        from workers.tracking.run_log import FILTERS_FILE
+
+        table = read_artifact(self._settings, self._client, self._record.run_id, FILTERS_FILE)
+        return read_places(table.decode()) if table else {}
+
+
+def _one_category(word: str | None, spec: JobSpec) -> str | None:
+    """Of several that a word names, the one that the network knows."""
+    if word is None:
+        return None
+    named = [category.id for category in find_categories(word)]
+    return next((name for name in named if name in spec.data.categories), named[0])
+
+
+def _paths(out: Path | None, record: JobRecord, figures: Sequence[int]) -> dict[int, Path]:
+    """A file for each figure; `--out` names it, or where there are several, how their names begin."""
+    start = out or Path(f"{_file_name(record.title)}.png")
+    _check_target(start)
+    if out is not None and len(figures) == 1:
+        return {figures[0]: out}
+    return {figure: start.with_name(f"{start.stem}-figure{figure}.png") for figure in figures}
+
+
+def _file_name(title: str) -> str:
+    return "-".join("".join(c if c.isalnum() or c in "-_." else " " for c in title).split())
+
+
+def _check_target(out: Path) -> None:
+    """
+    Raises:
+        SpecError: no picture can be written there.
+    """
+    if out.suffix.lower() != ".png":
+        raise SpecError(f"Pictures are written as PNG, and `--out` is {out}. Name a file that ends in .png.")
+    if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
+        raise SpecError(f"There is no folder {out.parent} that can be written. Make it, or name another `--out`.")
+
+
+def _write(path: Path, pngs: list[bytes]) -> None:
+    from workers.figures.canvas import one_below_the_other
+
+    path.write_bytes(pngs[0] if len(pngs) == 1 else one_below_the_other(pngs))

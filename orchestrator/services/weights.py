@@ -1,0 +1,177 @@
+"""Weights files of an ORCH_HOME: which there are, which a name means, and how a published file becomes one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.services.jobs import find_job
+from orchestrator.settings import Settings
+from schemas.base import did_you_mean
+from schemas.errors import SpecError, WeightsError
+from schemas.job import BackboneName, JobSpec
+from schemas.lifecycle import JobState
+from schemas.weights import Provenance
+
+if TYPE_CHECKING:
+    from interp_model.weights import LayerFit
+
+BUILT_IN = ("torchvision", "random")
+"""Sources that a sweep may name besides files."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    name: str
+    path: Path
+    provenance: Provenance | None
+    """None where the file was not imported, or cannot be read."""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Verification:
+    path: Path
+    backbone: BackboneName
+    width: float
+    layers: list[LayerFit]
+
+    @property
+    def misfits(self) -> list[LayerFit]:
+        return [layer for layer in self.layers if not layer.fits]
+
+
+def list_weights(settings: Settings) -> list[WeightsFile]:
+    """The files under `ORCH_HOME/weights`, by name."""
+    from workers.weights.weight_file import ENDING, read_provenance
+
+    found = []
+    for path in sorted(settings.weights_dir.glob(f"*{ENDING}")):
+        try:
+            provenance = read_provenance(path)
+            found.append(WeightsFile(path.stem, path, provenance, "" if provenance else "not imported by orch"))
+        except WeightsError as error:
+            found.append(WeightsFile(path.stem, path, None, str(error)))
+    return found
+
+
+def import_file(
+    settings: Settings, source: Path, backbone: BackboneName, *, name: str | None, width: float
+) -> WeightsFile:
+    """Verify a published file layer by layer and keep it, translated, under a name that `--weights` understands.
+
+    Raises:
+        SpecError: the name cannot be one, or is taken by other weights.
+        WeightsError: the file is of an unknown format, broken, or does not fit the backbone.
+    """
+    from workers.weights.importing import import_weights
+
+    chosen = _checked_name(name or source.name.split(".")[0])
+    return _keep(settings, chosen, *import_weights(source.expanduser(), backbone, width))
+
+
+def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsFile:
+    """Keep what a finished job learned, so that other sweeps can start from it.
+
+    Raises:
+        SpecError: no such job, or it has not finished; or as `import_file` for the name.
+    """
+    from workers.checkpoints.store import find_checkpoint
+    from workers.tracking.run_log import RunLog
+    from workers.weights.importing import import_job as read
+
+    record = find_job(settings, wanted)
+    if record.state is not JobState.SUCCEEDED or record.result is None or record.result.checkpoint is None:
+        raise SpecError(f"Job {record.title} ({record.key}) is {record.state}; weights come from jobs that succeeded.")
+
+    def fetch(folder: Path) -> Path | None:
+        return RunLog(settings.store_uri, record.run_id).fetch_checkpoint(folder)
+
+    chosen = _checked_name(name or f"job-{record.key}")
+    found = find_checkpoint(record.result.checkpoint, settings.checkpoint_dir, record.key, fetch)
+    return _keep(settings, chosen, *read(JobSpec.model_validate_json(record.spec_json), found))
+
+
+def _keep(settings: Settings, name: str, state: dict[str, Any], provenance: Provenance) -> WeightsFile:
+    from workers.weights.weight_file import ENDING, read_provenance, write_weights
+
+    path = settings.weights_dir / f"{name}{ENDING}"
+    if path.exists():
+        before = read_provenance(path)
+        if before is None or (before.sha256, before.backbone) != (provenance.sha256, provenance.backbone):
+            raise SpecError(f"There are other weights called {name!r} ({path}). Choose another `--name`.")
+    write_weights(path, state, provenance)
+    return WeightsFile(name, path, provenance)
+
+
+def verify_weights(settings: Settings, word: str, backbone: BackboneName | None, width: float | None) -> Verification:
+    """Each layer's need against what a file has; an imported file knows its backbone and width itself.
+
+    Raises:
+        SpecError: nobody says which backbone.
+        WeightsError: the file cannot be read.
+    """
+    from workers.weights.importing import verify_weights as compare
+    from workers.weights.weight_file import read_provenance
+
+    path = find_file(settings, word)
+    provenance = read_provenance(path)
+    chosen = backbone or (provenance.backbone if provenance else None)
+    if chosen is None:
+        raise SpecError(f"{path} does not say for which network it is. Name one: `--backbone vgg16`.")
+    width = width or (provenance.width if provenance else 1.0)
+    return Verification(path, chosen, width, compare(path, chosen, width))
+
+
+def raise_if_misfit(found: Verification) -> None:
+    """Raise WeightsError for a file that cannot be used."""
+    if not found.misfits:
+        return
+    count = len(found.misfits)
+    raise WeightsError(
+        f"{found.path} does not fit {found.backbone} at width {found.width:g}: {count} of {len(found.layers)} rows "
+        f"above {'differs' if count == 1 else 'differ'}. Use weights of the same backbone and width."
+    )
+
+
+def find_file(settings: Settings, word: str) -> Path:
+    """The file that a person means: a path, or the name of an imported file.
+
+    Raises:
+        WeightsError: there is neither.
+    """
+    from workers.weights.weight_file import ENDING
+
+    path = Path(word).expanduser().resolve()
+    if path.is_file():
+        return path
+    imported = settings.weights_dir / f"{word}{ENDING}"
+    if _NAME.fullmatch(word) and imported.is_file():
+        return imported
+    names = [*BUILT_IN, *(file.name for file in list_weights(settings))]
+    raise WeightsError(
+        f"There are no weights {word!r}: no file {path}, and none imported under that name. "
+        f"{did_you_mean(word, names)} `orch weights list` shows them, `orch weights import` adds a file."
+    )
+
+
+def weights_field(settings: Settings, word: str | None) -> dict[str, Any]:
+    """What `--weights WORD` sets in a job's spec."""
+    if word is None:
+        return {}
+    if word in BUILT_IN:
+        return {"weights": {"source": word}}
+    return {"weights": {"source": "file", "path": str(find_file(settings, word))}}
+
+
+def _checked_name(name: str) -> str:
+    if not _NAME.fullmatch(name) or name in BUILT_IN:
+        raise SpecError(
+            f"Weights cannot be called {name!r}. Give a `--name` of letters, digits, dots, dashes and underscores "
+            f"that is none of {', '.join(BUILT_IN)}."
+        )
+    return name

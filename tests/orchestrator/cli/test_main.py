@@ -1,0 +1,219 @@
+"""Commands: what they print and with which code they end. Nothing here starts Ray."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from orchestrator.cli import options
+from orchestrator.cli.main import app, main
+from orchestrator.services import sweeps
+from schemas.errors import StoreError
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("DATA_ROOT", "PROFILE", "TRACKING_URI", "RAY_ADDRESS"):
+        monkeypatch.delenv(f"ORCH_{name}", raising=False)
+    monkeypatch.setenv("ORCH_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    return int(end.value.code or 0)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    assert run(*words, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_plan_says_what_would_run_and_makes_no_folder(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert run("plan", "--grid", "smoke") == 0
+    assert "sweep smoke-laptop: 8 jobs and 2 pre-training: 10 new" in capsys.readouterr().out
+    assert not home.exists()
+
+
+def test_plan_as_json_has_the_dag(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = answer(capsys, "plan", "--grid", "smoke", "--category", "cat", "--backbone", "alexnet,vgg16")
+    jobs = {job["key"]: job for job in plan["jobs"]}
+    assert plan["counts"] == {"new": 6}
+    assert all(jobs[job["upstream"]]["is_pretraining"] for job in jobs.values() if job["upstream"])
+
+
+def test_the_users_settings_choose_the_profile(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCH_PROFILE", "paper")
+    assert answer(capsys, "plan", "--grid", "cub200", "--set", "data.images=generated", "--set",
+                  "data.train_per_category=50", "--set", "data.test_per_category=50", "--set",
+                  "data.negatives=other_categories")["profile"] == "paper"  # fmt: skip
+
+
+def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("grid: smoke\naxes:\n  category: [cat]\n  seed: [0, 1]\n")
+    plan = answer(capsys, "plan", str(file), "--backbone", "alexnet", "--set", "train.epochs=3")
+    assert plan["sweep"] == "mine"
+    assert sum(not job["is_pretraining"] for job in plan["jobs"]) == 8  # ilsvrc and voc cats, two seeds, two variants
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["plan"], 2, "Name either a grid"),
+        (["plan", "--grid", "smok"], 2, "Did you mean 'smoke'"),
+        (["plan", "--grid", "smoke", "--profile", "desktop"], 2, "laptop, paper"),
+        (["plan", "--grid", "smoke", "--set", "train.epoch=1"], 2, "Did you mean 'train.epochs'"),
+        (["plan", "--grid", "smoke", "--category", ""], 2, "names nothing"),
+        (["plan", "nix.yaml"], 2, "No sweep file at nix.yaml"),
+        (["plan", "--grid", "smoke", "--set", "model.input_size=48"], 2, "alexnet has nothing left of such an image"),
+        (["plan", "--grid", "smoke", "--set", "train.freeze_below=conv9"], 2, "no convolution of alexnet. Did you"),
+        (["plan", "--grid", "smoke", "--data-root", "/nix"], 3, "/nix is not a folder"),
+        (["sweep", "--grid", "smoke", "--set", "data.images=photographs"], 3, "no data root"),
+        (["plan", "--grid", "smoke", "--weights", "/nix.pt"], 3, "no weights '/nix.pt'"),
+        (["sweep", "--grid", "smoke", "--workers", "9999"], 5, "9999 workers take"),
+        (["status", "nix"], 4, "orch sweep --grid smoke"),
+        (["resume", "nix"], 4, "No sweep is called 'nix'"),
+        (["show", "nix"], 2, "No job fits 'nix'"),
+        (["ui"], 4, "There is no store"),
+        (["data", "show", "--category", "zbra"], 2, "Did you mean 'zebra'"),
+        (["resume", "smok"], 4, "There is none yet"),
+        (["requeue", "nix"], 2, "`--failed`, `--cancelled`"),
+        (["requeue", "nix", "--failed", "--reason", "oom"], 2, "No reason is called 'oom'"),
+        (["logs", "x", "--follow", "--json"], 2, "Leave one of them out"),
+        (["fsck"], 4, "There is no store"),
+        (["gc", "--dry-run"], 4, "There is no store"),
+        (["nix"], 2, ""),
+    ],
+)
+def test_bad_input_is_one_line_and_its_own_exit_code(
+    capsys: pytest.CaptureFixture[str], words: list[str], code: int, message: str
+) -> None:
+    assert run(*words) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_home_that_cannot_be_written_is_said_before_any_work(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    home.write_text("a file")
+    assert run("sweep", "--grid", "smoke") == 4
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_defect_is_one_line_and_debug_shows_where(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr(sweeps, "list_sweeps", broken)
+    assert run("status") == 70
+    assert (
+        capsys.readouterr().err.strip()
+        == "error: ZeroDivisionError: oh. This is a defect of orch; `--debug` shows where."
+    )
+    assert run("status", "--debug") == 70
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sweeps, "list_sweeps", interrupted)
+    assert run("status") == 130
+
+
+def test_an_expected_error_keeps_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> None:
+        raise StoreError("no")
+
+    monkeypatch.setattr(sweeps, "list_sweeps", unreadable)
+    assert run("status") == StoreError.exit_code
+
+
+def test_status_without_a_store_says_how_to_begin(capsys: pytest.CaptureFixture[str], home: Path) -> None:
+    assert run("status") == 0
+    assert "orch sweep --grid smoke" in capsys.readouterr().out
+    assert answer(capsys, "status") == []
+    assert not home.exists()
+
+
+def test_grid_list_names_every_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [grid["name"] for grid in answer(capsys, "grid", "list")] == [
+        "paper", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "paper-multi", "voc-part-multi",
+        "ilsvrc-multi", "smoke",
+    ]  # fmt: skip
+
+
+def test_data_show_writes_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    out = tmp_path / "sheet.png"
+    assert (
+        run("data", "show", "--category", "cub200/bird", "--out", str(out), "--per-category", "2", "--size", "64") == 0
+    )
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert "generated animals" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("complete", "typed", "offered"),
+    [
+        (options.complete_grid, "sm", ["smoke"]),
+        (options.complete_profile, "", ["laptop", "paper"]),
+        (options.complete_backbone, "vgg1", ["vgg16"]),
+        (options.complete_variant, "o", ["ordinary"]),
+        (options.complete_dataset, "v", ["voc_part"]),
+        (options.complete_category, "voc-c", ["voc-cat", "voc-cow"]),
+    ],
+)
+def test_the_shell_completes_names(complete: Any, typed: str, offered: list[str]) -> None:
+    assert complete(typed) == offered
+
+
+def commands() -> list[list[str]]:
+    """Every command there is, in the order in which help lists them."""
+    found: list[list[str]] = []
+
+    def walk(group: Any, before: list[str]) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, [*before, name])
+            else:
+                found.append([*before, name])
+
+    walk(typer.main.get_command(app), [])
+    return found
+
+
+@pytest.mark.parametrize("words", [[], *commands()], ids=" ".join)
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert run(*words, "--help") == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_every_command_has_an_example_json_and_a_word_on_each_option(words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    assert re.search(rf"^ *orch {' '.join(words)}\b", command.help, re.MULTILINE)
+    assert "--json" in [name for option in command.params for name in option.opts]
+    assert [option.name for option in command.params if not option.help and option.name != "help"] == []
+
+
+def test_help_lists_what_a_person_needs_first_and_forgets_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    listed = [line.split()[1] for line in capsys.readouterr().out.splitlines() if re.match(r"│ [a-z]", line)]
+    assert set(listed) == {words[0] for words in commands()}
+    assert listed[:4] == ["plan", "sweep", "resume", "status"]
+    assert listed.index("why") > listed.index("status")
+    assert listed.index("gc") < listed.index("grid")

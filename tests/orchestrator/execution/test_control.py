@@ -1,0 +1,302 @@
+"""What people ask of a sweep: done at once where nobody drives it, else heard by its driver. No test sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution import control
+from orchestrator.execution.control import PATIENCE_SECONDS, Clock, Controlled
+from orchestrator.execution.driver import Driver, Premises
+from orchestrator.execution.selection import Which
+from orchestrator.ledger.lease import Lease
+from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.memory import InMemoryLedger
+from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.planning.diff import compare
+from orchestrator.settings import Settings
+from schemas.errors import StoreError, SweepBusy
+from schemas.lifecycle import JobState, StopReason
+from schemas.order import WorkOrder
+from tests.support.doubles import Listener, ScriptedPool, plan_of
+
+SWEEP = plan_of("smoke", categories=("cat",), backbones=("alexnet",))
+UP, ORDINARY, INTERPRETABLE = SWEEP.jobs
+PLAN = StoredPlan.of("s", "laptop", None, SWEEP.jobs, SWEEP.upstream_keys, SWEEP.resources)
+S, R = JobState, StopReason
+
+
+class Bench:
+    """One sweep in memory, on a clock that only sleeping moves."""
+
+    def __init__(self, home: Path) -> None:
+        self.settings = Settings.model_validate({"home": home})
+        self.ledger = InMemoryLedger()
+        self.ledger.begin_sweep(PLAN, 0.0)
+        self.time = 100.0
+        self.on_sleep: Callable[[], None] = lambda: None
+        self.alive: set[str] = set()
+        self.claims = Claims(self.settings.lock_dir)
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.on_sleep()
+
+    @property
+    def clock(self) -> Clock:
+        return Clock(lambda: self.time, self.sleep)
+
+    def walk(self, number: int, *states: JobState, reason: StopReason | None = None) -> JobRecord:
+        record = self.ledger.add(SWEEP.jobs[number], "s", self.time)
+        for state in states:
+            self.time += 1
+            record = self.ledger.move(record.key, state, self.time, reason=reason)
+        return record
+
+    def put_back(self, which: Which, *, from_scratch: bool = False) -> list[str]:
+        done = control.put_back(self.settings, self.ledger, "s", which, self.clock, from_scratch=from_scratch)
+        return [record.title for record in done]
+
+    def pause(self) -> Controlled:
+        return control.pause(self.settings, self.ledger, "s", self.clock)
+
+    def cancel(self, number: int | None = None) -> Controlled:
+        job = None if number is None else SWEEP.jobs[number]
+        return control.cancel(self.settings, self.ledger, "s", job, self.clock, self.alive.__contains__)
+
+    def driver(self, pool: ScriptedPool) -> Driver:
+        lease = Lease(host="h", pid=1, since=self.time, sign_at=self.time)
+        self.ledger.stamp("s", lease)
+        return Driver(
+            sweep="s",
+            planned=compare(SWEEP.jobs, self.ledger.jobs(), self.alive.__contains__),
+            ledger=self.ledger,
+            pool=pool,
+            claims=self.claims,
+            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            lease=lease,
+            display=Listener(),
+            clock=self.tick,
+            driver_is_alive=self.alive.__contains__,
+        )
+
+    def tick(self) -> float:
+        self.time += 1.0
+        return self.time
+
+    @property
+    def states(self) -> list[tuple[JobState, StopReason | None] | None]:
+        records = self.ledger.jobs()
+        found = [records.get(job.key) for job in SWEEP.jobs]
+        return [(record.state, record.stop_reason) if record else None for record in found]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+# -- requeue --------------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_job_is_put_back_with_the_reason_it_failed_for(bench: Bench) -> None:
+    bench.walk(0, S.RUNNING, S.SUCCEEDED)
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.OUT_OF_MEMORY)
+    bench.walk(2, S.RUNNING, S.CANCELLED, reason=R.CANCELLED_BY_USER)
+    assert bench.put_back(Which(failed=True)) == [ORDINARY.title]
+    assert bench.states[1:] == [(S.REQUEUED, R.OUT_OF_MEMORY), (S.CANCELLED, R.CANCELLED_BY_USER)]
+    assert bench.put_back(Which(failed=True)) == []
+
+
+def test_a_driven_sweep_is_not_meddled_with(bench: Bench) -> None:
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.BAD_DATA)
+    with Claims(bench.settings.lock_dir).sweep("s", 0.0), pytest.raises(SweepBusy, match="orch pause s"):
+        bench.put_back(Which(failed=True))
+    assert bench.states[1] == (S.FAILED, R.BAD_DATA)
+
+
+def test_a_job_that_another_sweep_has_in_hand_is_left_to_it(bench: Bench) -> None:
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.BAD_DATA)
+    other = Claims(bench.settings.lock_dir)
+    assert other.take_job(ORDINARY.key)
+    assert bench.put_back(Which(failed=True)) == []
+    other.release_all()
+    assert bench.put_back(Which(failed=True)) == [ORDINARY.title]
+
+
+def test_only_from_scratch_drops_what_the_job_had(bench: Bench) -> None:
+    folder = bench.settings.checkpoint_dir / ORDINARY.key
+    folder.mkdir(parents=True)
+    (folder / "epoch-0001.pt").write_bytes(b"x")
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.CODE_RAISED)
+    bench.put_back(Which(failed=True))
+    assert folder.exists()
+    bench.walk(1, S.QUEUED, S.RUNNING, S.FAILED, reason=R.CODE_RAISED)
+    bench.put_back(Which(failed=True), from_scratch=True)
+    assert not folder.exists()
+
+
+def test_checkpoints_that_cannot_be_dropped_leave_the_job_as_it_was(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (bench.settings.checkpoint_dir / ORDINARY.key).mkdir(parents=True)
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.CODE_RAISED)
+    monkeypatch.setattr(control.shutil, "rmtree", refuse)
+    with pytest.raises(StoreError, match=r"cannot be deleted \(Permission denied\)"):
+        bench.put_back(Which(failed=True), from_scratch=True)
+    assert bench.states[1] == (S.FAILED, R.CODE_RAISED)
+    assert Claims(bench.settings.lock_dir).take_job(ORDINARY.key)
+
+
+# -- nobody drives the sweep ----------------------------------------------------------------------------------------
+
+
+def test_there_is_nothing_to_pause_where_nobody_drives(bench: Bench) -> None:
+    bench.walk(0, S.RUNNING, S.SUCCEEDED)
+    done = bench.pause()
+    assert (done.driver, done.heard, done.left) == (None, False, 2)
+    assert bench.ledger.wishes("s") == []
+
+
+def test_cancelling_a_sweep_ends_what_was_begun_and_records_nothing_else(bench: Bench) -> None:
+    bench.walk(0, S.RUNNING, S.SUCCEEDED)
+    bench.walk(1, S.RUNNING)  # its driver died
+    done = bench.cancel()
+    assert (done.changed, done.never_begun, done.left) == ((ORDINARY.title,), 1, 2)
+    assert bench.states == [(S.SUCCEEDED, None), (S.CANCELLED, R.SWEEP_CANCELLED), None]
+    assert bench.cancel().changed == ()
+
+
+def test_cancelling_a_job_by_name_is_remembered_even_before_it_began(bench: Bench) -> None:
+    done = bench.cancel(2)
+    assert (done.job, done.changed) == (INTERPRETABLE.title, (INTERPRETABLE.title,))
+    assert bench.states == [None, None, (S.CANCELLED, R.CANCELLED_BY_USER)]
+
+
+def test_a_job_that_another_sweeps_driver_runs_is_not_cancelled(bench: Bench) -> None:
+    bench.ledger.begin_sweep(PLAN.model_copy(update={"name": "other"}), 0.0)
+    bench.walk(1)
+    bench.ledger.move(ORDINARY.key, S.RUNNING, bench.tick(), facts={"sweep": "other"})
+    bench.alive.add("other")
+    assert bench.cancel(1).running_elsewhere == (ORDINARY.title,)
+    assert bench.states[1] == (S.RUNNING, None)
+
+
+# -- a driver is asked ----------------------------------------------------------------------------------------------
+
+
+def test_a_driver_that_answers_has_heard(bench: Bench) -> None:
+    def answer() -> None:
+        for wish in bench.ledger.wishes("s"):
+            bench.ledger.answer("s", wish)
+
+    bench.on_sleep = answer
+    with Claims(bench.settings.lock_dir).sweep("s", 0.0) as lease:
+        bench.ledger.stamp("s", lease)
+        done = bench.pause()
+    assert (done.heard, done.driver) == (True, lease)
+
+
+def test_a_driver_that_does_not_answer_is_not_waited_for_for_ever(bench: Bench) -> None:
+    began = bench.time
+    with Claims(bench.settings.lock_dir).sweep("s", 0.0) as lease:
+        bench.ledger.stamp("s", lease)
+        done = bench.cancel()
+    assert (done.heard, done.driver) == (False, lease)
+    assert PATIENCE_SECONDS <= bench.time - began < PATIENCE_SECONDS + 1
+    assert [wish.kind for wish in bench.ledger.wishes("s")] == ["cancel"]  # it may yet look
+
+
+def test_what_a_driver_left_unheard_when_it_ended_is_done_here(bench: Bench) -> None:
+    bench.walk(1, S.RUNNING)
+    held = Claims(bench.settings.lock_dir).sweep("s", 0.0)
+    held.__enter__()
+    bench.on_sleep = lambda: held.__exit__(None, None, None)
+    done = bench.cancel()
+    assert (done.driver, done.changed) == (None, (ORDINARY.title,))
+    assert bench.ledger.wishes("s") == []
+
+
+def test_a_wish_reaches_a_driver_whose_clock_is_ahead(bench: Bench) -> None:
+    ahead = Lease(host="elsewhere", pid=1, since=bench.time + 60, sign_at=bench.time + 60)
+    with Claims(bench.settings.lock_dir).sweep("s", 0.0):
+        bench.ledger.stamp("s", ahead)
+        bench.pause()
+    (wish,) = bench.ledger.wishes("s")
+    assert wish.at >= ahead.since
+
+
+def asks(bench: Bench, kind: str, *keys: str) -> Callable[[WorkOrder], None]:
+    """Someone types it as soon as a job starts."""
+    from orchestrator.ledger.records import Wish
+
+    def ask(order: WorkOrder) -> None:
+        if order.spec.key == ORDINARY.key:
+            bench.ledger.ask("s", Wish.model_validate({"id": kind, "kind": kind, "keys": keys, "at": bench.time}))
+
+    return ask
+
+
+def test_a_paused_driver_lets_running_jobs_end_and_starts_no_more(bench: Bench) -> None:
+    pool = ScriptedPool()
+    pool.held, pool.on_start = ORDINARY.title, asks(bench, "pause")
+    bench.driver(pool).run()
+    assert pool.started == [UP.title, ORDINARY.title]
+    assert bench.states == [(S.SUCCEEDED, R.FINISHED), (S.REQUEUED, R.INTERRUPTED), None]
+
+
+def test_a_job_cancelled_while_it_runs_ends_alone(bench: Bench) -> None:
+    pool = ScriptedPool()
+    pool.held, pool.on_start = ORDINARY.title, asks(bench, "cancel", ORDINARY.key)
+    bench.driver(pool).run()
+    assert pool.started == [UP.title, ORDINARY.title, INTERPRETABLE.title]
+    assert [state for state in bench.states if state] == [
+        (S.SUCCEEDED, R.FINISHED),
+        (S.CANCELLED, R.CANCELLED_BY_USER),
+        (S.SUCCEEDED, R.FINISHED),
+    ]
+
+
+def test_a_job_that_another_driver_runs_is_not_cancelled_and_its_end_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, tick = Claims(bench.settings.lock_dir), bench.tick
+    assert other.take_job(INTERPRETABLE.key)
+
+    def until_the_other_lets_go() -> float:
+        if bench.time > 150:
+            other.release_all()
+        return tick()
+
+    monkeypatch.setattr(bench, "tick", until_the_other_lets_go)
+    pool = ScriptedPool()
+    pool.on_start = asks(bench, "cancel", INTERPRETABLE.key)
+    bench.driver(pool).run()
+    assert pool.started[-1] == INTERPRETABLE.title
+    assert bench.states[2] == (S.SUCCEEDED, R.FINISHED)
+
+
+def test_a_cancelled_sweep_comes_back_by_resume_and_a_cancelled_job_does_not(bench: Bench) -> None:
+    pool = ScriptedPool()
+    pool.held, pool.on_start = ORDINARY.title, asks(bench, "cancel")
+    bench.driver(pool).run()
+    assert bench.states[1:] == [(S.CANCELLED, R.SWEEP_CANCELLED), None]
+    bench.claims.release_all()
+    assert bench.put_back(Which(cancelled_with_sweep=True)) == [ORDINARY.title]
+    bench.cancel(1)
+    assert bench.put_back(Which(cancelled_with_sweep=True)) == []
+
+
+def test_a_wish_for_a_driver_that_is_gone_means_nothing_to_the_next(bench: Bench) -> None:
+    from orchestrator.ledger.records import Wish
+
+    bench.ledger.ask("s", Wish(id="old", kind="pause", at=bench.time - 1))
+    pool = ScriptedPool()
+    bench.driver(pool).run()
+    assert len(pool.started) == 3
+    assert bench.ledger.wishes("s") == []

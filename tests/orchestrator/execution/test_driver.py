@@ -1,0 +1,387 @@
+"""A driver's decisions, with scripted slots and a clock that the test turns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.execution.driver import STAMP_SECONDS, Driver, Premises
+from orchestrator.execution.stop_request import StopRequest
+from orchestrator.ledger.lease import Lease
+from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.memory import InMemoryLedger
+from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.planning.diff import compare
+from schemas.errors import DiskFull, StoreError, SweepBusy
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.order import WorkOrder
+from tests.support.doubles import Listener, ScriptedPool, plan_of
+
+JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
+UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
+S, R = JobState, StopReason
+
+
+class Bench:
+    """A sweep ready to be driven, again and again, over one ledger."""
+
+    def __init__(self, folder: Path, jobs: tuple[JobSpec, ...] = JOBS) -> None:
+        self.ledger = InMemoryLedger()
+        self.claims = Claims(folder / "locks")
+        self.display = Listener()
+        self.stop = StopRequest()
+        self.time = 0.0
+        self.jobs = jobs
+        self.alive: set[str] = set()
+        self.ledger.begin_sweep(StoredPlan(name="s", profile="laptop", jobs=()), 0.0)
+
+    def clock(self) -> float:
+        self.time += 1.0
+        return self.time
+
+    def driver(self, pool: ScriptedPool) -> Driver:
+        return Driver(
+            sweep="s",
+            planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__),
+            ledger=self.ledger,
+            pool=pool,
+            claims=self.claims,
+            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
+            display=self.display,
+            clock=self.clock,
+            driver_is_alive=self.alive.__contains__,
+            stop=self.stop,
+        )
+
+    def drive(self, script: Mapping[str, list[StopReason]] | None = None, slots: int = 1) -> ScriptedPool:
+        pool = ScriptedPool(slots, script)
+        self.driver(pool).run()
+        assert pool.closed
+        return pool
+
+    @property
+    def states(self) -> list[JobState | None]:
+        records = self.ledger.jobs()
+        return [records[job.key].state if job.key in records else None for job in self.jobs]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
+    pool = bench.drive(slots=2)
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert pool.most_busy == 2
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_running_again_runs_nothing(bench: Bench) -> None:
+    bench.drive()
+    assert bench.drive().started == []
+
+
+def test_a_job_is_told_where_its_starting_weights_lie(bench: Bench) -> None:
+    orders = bench.drive().orders
+    assert orders[0].upstream is None
+    assert [order.upstream and order.upstream.path for order in orders[1:]] == [f"{JOBS[0].key}.pt"] * 2
+
+
+def test_a_lone_pretraining_job_takes_all_cores(bench: Bench) -> None:
+    assert [order.threads for order in bench.drive(slots=2).orders] == [4, 1, 1]
+
+
+def test_a_job_goes_on_with_as_many_threads_as_it_began_with(bench: Bench) -> None:
+    key = JOBS[0].key
+    pool = ScriptedPool(script={UP: [R.WORKER_LOST]})
+
+    def began_on_another_machine() -> None:
+        bench.ledger._jobs[key] = replace(bench.ledger.get(key), threads=3)
+        pool.on_wait = lambda: None
+
+    pool.on_wait = began_on_another_machine
+    bench.driver(pool).run()
+    assert [order.threads for order in pool.orders] == [4, 3, 1, 1]
+
+
+def test_a_lost_worker_costs_an_attempt_and_nothing_else(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.WORKER_LOST]})
+    assert pool.started.count(ORDINARY) == 2
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert bench.ledger.get(JOBS[1].key).attempt == 2
+    assert [order.attempt for order in pool.orders if order.spec.title == ORDINARY] == [1, 2]
+
+
+def test_a_job_that_ran_out_of_memory_is_given_more_room_each_time(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.OUT_OF_MEMORY, R.WORKER_LOST, R.OUT_OF_MEMORY]})
+    orders = [order.micro_batches for order in pool.orders if order.spec.title == ORDINARY]
+    assert orders == [1, 2, 2, 4]
+    assert {order.micro_batches for order in pool.orders if order.spec.title != ORDINARY} == {1}
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_later_driver_remembers_how_much_room_a_job_needs(bench: Bench) -> None:
+    bench.drive({ORDINARY: [R.OUT_OF_MEMORY] * 4})
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+    bench.ledger.move(JOBS[1].key, S.REQUEUED, bench.clock())
+    assert [order.micro_batches for order in bench.drive().orders] == [16]
+
+
+@pytest.mark.parametrize("held", [None, UP])
+def test_a_driver_that_slept_writes_nothing_over_the_one_that_replaced_it(bench: Bench, held: str | None) -> None:
+    """Its laptop sleeps while a job runs; elsewhere the sweep is taken over and the job begun anew."""
+    pool = ScriptedPool()
+    pool.held = held
+    other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
+
+    def sleep(order: WorkOrder) -> None:
+        bench.time = 1000.0
+        bench.ledger.stamp("s", other)
+        bench.ledger.move(order.spec.key, S.REQUEUED, bench.time)
+        bench.ledger.move(order.spec.key, S.QUEUED, bench.time)
+        bench.ledger.move(order.spec.key, S.RUNNING, bench.time)
+
+    pool.on_start = sleep
+    with pytest.raises(SweepBusy, match="taken over by process 2 on elsewhere"):
+        bench.driver(pool).run()
+    assert pool.closed
+    record = bench.ledger.get(JOBS[0].key)
+    assert (record.state, record.attempt, record.result) == (S.RUNNING, 2, None)
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease == other
+
+
+def test_the_end_of_an_attempt_that_was_replaced_is_not_the_jobs(bench: Bench) -> None:
+    pool = ScriptedPool()
+    replaced = []
+
+    def replace_it() -> None:
+        for order in pool.busy.values():
+            if order.spec.title == ORDINARY and not replaced:
+                replaced.append(order.attempt)
+                for state in (S.REQUEUED, S.QUEUED, S.RUNNING, S.REQUEUED):
+                    bench.ledger.move(order.spec.key, state, bench.clock())
+
+    pool.on_wait = replace_it
+    bench.driver(pool).run()
+    assert pool.started.count(ORDINARY) == 2
+    record = bench.ledger.get(JOBS[1].key)
+    assert record.result is not None
+    assert (record.attempt, record.result.attempt, record.state) == (3, 3, S.SUCCEEDED)
+
+
+def test_a_worker_that_is_always_lost_ends_as_failed(bench: Bench) -> None:
+    bench.drive({ORDINARY: [R.WORKER_LOST] * 50})
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+
+
+def test_a_failed_job_does_not_stop_the_others(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.DIVERGED]})
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED, S.FAILED, S.SUCCEEDED]
+    assert any("Scripted: ended by script: diverged" in line for line in bench.display.lines)
+
+
+def test_what_needs_a_failed_job_is_never_attempted(bench: Bench) -> None:
+    assert bench.drive({UP: [R.BAD_DATA]}).started == [UP]
+    assert bench.states == [S.FAILED, None, None]
+
+
+def test_failed_jobs_are_left_alone_until_asked_for(bench: Bench) -> None:
+    bench.drive({UP: [R.BAD_DATA]})
+    assert bench.drive().started == []
+    bench.ledger.move(JOBS[0].key, S.REQUEUED, bench.clock())
+    assert bench.drive().started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_request_to_stop_saves_what_runs_and_starts_nothing_more(bench: Bench) -> None:
+    pool = ScriptedPool()
+    pool.held = ORDINARY
+
+    def ctrl_c(order: WorkOrder) -> None:
+        bench.stop.asked = order.spec.title == ORDINARY
+
+    pool.on_start = ctrl_c
+    bench.driver(pool).run()
+    assert pool.started == [UP, ORDINARY]
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, None]
+    assert bench.ledger.get(JOBS[1].key).stop_reason is R.INTERRUPTED
+    bench.stop.asked = False
+    assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+
+
+def test_a_job_that_cannot_be_claimed_lets_the_others_save_what_they_have(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = ScriptedPool(2)
+    pool.held = ORDINARY
+    take_job = bench.claims.take_job
+
+    def no_room(key: str) -> bool:
+        if key == JOBS[2].key:
+            raise StoreError("no room for a lock")
+        return take_job(key)
+
+    monkeypatch.setattr(bench.claims, "take_job", no_room)
+    with pytest.raises(StoreError, match="no room for a lock"):
+        bench.driver(pool).run()
+    assert (pool.stopped, pool.closed) == (True, True)
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, None]
+
+
+def test_a_sweep_that_was_taken_over_while_its_workers_started_runs_nothing(bench: Bench) -> None:
+    other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
+    bench.ledger.stamp("s", other)
+    pool = ScriptedPool()
+    with pytest.raises(SweepBusy, match="taken over by process 2 on elsewhere"):
+        bench.driver(pool).run()
+    assert (pool.started, pool.closed) == ([], True)
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease == other
+
+
+def test_a_driver_that_breaks_off_puts_back_nothing_of_the_one_that_replaced_it(bench: Bench) -> None:
+    pool = ScriptedPool()
+
+    def break_off(order: WorkOrder) -> None:
+        bench.ledger.stamp("s", Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0))
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert bench.states[0] is S.RUNNING
+
+
+def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
+    pool = ScriptedPool(2, {ORDINARY: [R.DISK_FULL]})
+    pool.held = INTERPRETABLE
+    with pytest.raises(DiskFull, match=r"a disk is full. ended by script: disk_full Go on with: orch resume s"):
+        bench.driver(pool).run()
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED, S.REQUEUED, S.REQUEUED]
+    assert [bench.ledger.get(job.key).stop_reason for job in JOBS[1:]] == [R.DISK_FULL, R.INTERRUPTED]
+    assert not [line for line in bench.display.lines if "tried again" in line]
+    assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_an_end_at_once_leaves_no_job_running(bench: Bench) -> None:
+    pool = ScriptedPool()
+
+    def break_off(order: WorkOrder) -> None:
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert pool.closed
+    assert bench.states[0] is S.REQUEUED
+    assert bench.drive().started == [UP, ORDINARY, INTERPRETABLE]
+
+
+def test_a_ledger_that_fails_as_a_job_ends_leaves_no_job_running(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    move = bench.ledger.move
+
+    def locked_once(key: str, to: JobState, now: float, **more: Any) -> JobRecord:
+        if to is S.SUCCEEDED:
+            raise StoreError("locked")
+        return move(key, to, now, **more)
+
+    monkeypatch.setattr(bench.ledger, "move", locked_once)
+    with pytest.raises(StoreError, match="locked"):
+        bench.drive()
+    assert bench.states[0] is S.REQUEUED
+
+
+def test_a_pool_that_does_not_close_leaves_no_job_running(bench: Bench) -> None:
+    class Stubborn(ScriptedPool):
+        def close(self) -> None:
+            raise KeyboardInterrupt
+
+    pool = Stubborn()
+
+    def break_off(order: WorkOrder) -> None:
+        raise KeyboardInterrupt
+
+    pool.on_start = break_off
+    with pytest.raises(KeyboardInterrupt):
+        bench.driver(pool).run()
+    assert bench.states[0] is S.REQUEUED
+
+
+def test_what_a_dead_driver_left_running_is_requeued_and_finished(bench: Bench) -> None:
+    bench.ledger.add(JOBS[0], "s", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    pool = bench.drive()
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert bench.ledger.get(JOBS[0].key).attempt == 2
+
+
+def test_a_lost_job_that_another_driver_took_up_while_workers_started_is_left_to_it(bench: Bench) -> None:
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(JOBS[0], "s", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    driver = bench.driver(ScriptedPool())
+    for state in (S.REQUEUED, S.QUEUED, S.RUNNING):
+        bench.ledger.move(JOBS[0].key, state, 1.0, facts={"sweep": "other"})
+    bench.alive.add("other")
+    driver.stop.asked = True
+    driver.run()
+    record = bench.ledger.get(JOBS[0].key)
+    assert (record.state, record.attempt, record.driven_by) == (S.RUNNING, 2, "other")
+
+
+def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Bench) -> None:
+    bench.alive.add("other")
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(JOBS[0], "other", 0.0)
+    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    pool = ScriptedPool()
+    looks = 0
+
+    def other_driver_finishes() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 10:
+            bench.ledger.move(JOBS[0].key, S.SUCCEEDED, bench.time)
+
+    pool.on_wait = other_driver_finishes
+    bench.driver(pool).run()
+    assert pool.started == [ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def test_a_job_whose_lock_another_process_holds_is_waited_for(bench: Bench, tmp_path: Path) -> None:
+    other = Claims(tmp_path / "locks")
+    assert other.take_job(JOBS[1].key)
+    pool = ScriptedPool()
+    pool.on_start = lambda order: other.release_all() if order.spec.title == INTERPRETABLE else None
+    bench.driver(pool).run()
+    assert pool.started == [UP, INTERPRETABLE, ORDINARY]
+
+
+def test_the_lease_is_renewed_while_jobs_run(bench: Bench) -> None:
+    bench.time = STAMP_SECONDS + 5
+    bench.drive()
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease is not None
+    assert sweep.lease.sign_at > STAMP_SECONDS
+
+
+def test_a_person_sees_the_count_and_the_running_jobs(bench: Bench) -> None:
+    bench.drive()
+    assert bench.display.lines[0] == f"[1/3] {UP}: accuracy 0.900, location instability 0.1000 (1 s)"
+    assert bench.display.shown[-1].done == bench.display.shown[-1].total == 3
+    assert bench.display.shown[-1].seconds_left == 0

@@ -1,0 +1,66 @@
+"""What a slot of a real Ray sees of the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from orchestrator.execution.pool import Shape
+from orchestrator.execution.ray_pool import RayPool, RaySession
+from schemas.order import WorkOrder
+from schemas.results import Failure
+from tests.support.doubles import plan_of
+
+pytestmark = pytest.mark.slow
+
+
+def looker() -> Any:
+    """A worker that ends each job with the GPUs it sees, in place of a failure's message."""
+    import ray
+
+    class Looker:  # here, so that Ray sends the class itself: its workers cannot import the tests
+        def __init__(self) -> None:
+            from workers.actor import hide_gpus_of_others
+
+            hide_gpus_of_others()
+
+        def run(self, order_json: str) -> str:
+            import os
+
+            from schemas.lifecycle import StopReason
+            from schemas.order import WorkOrder
+            from schemas.results import Failure, JobResult
+
+            key = WorkOrder.model_validate_json(order_json).spec.key
+            seen = Failure(kind="GPUs", message=os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+            result = JobResult(job_key=key, attempt=1, stop_reason=StopReason.FINISHED, failure=seen)
+            return result.model_dump_json()
+
+    return ray.remote(Looker)
+
+
+@pytest.fixture(scope="module")
+def worker_class() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
+        patch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        session = RaySession("local", cpus=1)
+        session.start()
+        try:
+            yield looker()
+        finally:
+            session.stop()
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "0")])
+def test_a_slot_sees_a_gpu_only_where_it_has_a_share_of_one(worker_class: Any, gpus: float, seen: str) -> None:
+    pool = RayPool(worker_class, Shape(slots=1, cpus=1, gpus=gpus))
+    try:
+        spec = plan_of("smoke").jobs[0]
+        pool.start(0, WorkOrder(spec=spec, run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""))
+        (ended,) = pool.wait(60)
+    finally:
+        pool.close()
+    assert ended.result.failure == Failure(kind="GPUs", message=seen)

@@ -1,0 +1,68 @@
+"""A private Ray that is broken off while it starts, or is gone when its slots are closed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution.pool import Shape
+from orchestrator.execution.ray_pool import RayPool, RaySession
+from schemas.errors import ResourceError
+
+
+def test_ctrl_c_while_ray_starts_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "ray"
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: folder.mkdir() or str(folder))
+    monkeypatch.setattr(ray, "init", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RaySession("local", cpus=1).start()
+    assert not folder.exists()
+
+
+def test_a_node_that_dies_while_ray_starts_is_a_lack_of_resources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def timed_out(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+    folder = tmp_path / "ray"
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: folder.mkdir() or str(folder))
+    monkeypatch.setattr(ray, "init", timed_out)
+    with pytest.raises(ResourceError, match=r"timed out during startup.*memory and /tmp"):
+        RaySession("local", cpus=1).start()
+    assert not folder.exists()
+
+
+class Slot:
+    """What of an actor's class the pool uses."""
+
+    @classmethod
+    def options(cls, **_: object) -> type[Slot]:
+        return cls
+
+    @classmethod
+    def remote(cls) -> Slot:
+        return cls()
+
+
+def test_slots_whose_ray_is_gone_are_closed_without_asking_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to kill an actor, a Ray that is not there starts first, with all its servers."""
+    import ray
+
+    killed: list[object] = []
+    monkeypatch.setattr(ray, "kill", killed.append)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    assert killed == []
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    assert len(killed) == 2

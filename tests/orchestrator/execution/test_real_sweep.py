@@ -1,0 +1,226 @@
+"""Real Ray, real MLflow, real (tiny) trainings: a worker is killed, the sweep interrupted, resumed and typed again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 180.0
+SWEEP = """
+name: tiny
+base:
+  backbone: alexnet
+  model: {input_size: 64, width: 0.05, fc_width: 16}
+  data: {train_per_category: 8, test_per_category: 4}
+  weights: {epochs: 1, data: {categories: [voc-cat, voc-dog, voc-cow], train_per_category: 4, test_per_category: 2}}
+  train: {epochs: 40, batch_size: 8}
+axes:
+  category: [voc_part/cat, cub200/bird]
+  variant: [ordinary, interpretable]
+include:
+  - {category: voc_part/dog, variant: ordinary, weights: {source: file, path: BAD}}
+profile: laptop
+"""
+
+
+class Desk:
+    """A terminal with an ORCH_HOME of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.file = folder / "tiny.yaml"
+        bad = folder / "bad.pt"
+        bad.write_bytes(b"these are no weights")
+        self.file.write_text(SWEEP.replace("BAD", str(bad)))
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "ORCH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli.main", *words],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *words: str) -> tuple[int, Any, str]:
+        process = self.start(*words, "--json")
+        out, err = process.communicate(timeout=300)
+        return process.returncode, json.loads(out) if out else None, err
+
+    def tags(self, name: str) -> list[str]:
+        """The values of a tag over all jobs, as the database has them now."""
+        if not (self.home / "mlflow.db").exists():
+            return []
+        with closing(sqlite3.connect(self.home / "mlflow.db", timeout=30)) as database:
+            jobs = "SELECT run_uuid FROM tags WHERE key = 'orch.job_key'"
+            query = f"SELECT value FROM tags WHERE key = ? AND run_uuid IN ({jobs})"
+            return [row[0] for row in database.execute(query, (name,))]
+
+    def statuses(self) -> dict[str, str]:
+        with closing(sqlite3.connect(self.home / "mlflow.db", timeout=30)) as database:
+            return dict(database.execute("SELECT name, status FROM runs").fetchall())
+
+
+def wait_until(holds: Callable[[], Any], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.05)
+
+
+def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
+    for child in psutil.Process(driver.pid).children(recursive=True):
+        try:
+            if child.name().startswith("ray::JobWorker.") or "ray::JobWorker.run" in " ".join(child.cmdline()):
+                return child
+        except psutil.NoSuchProcess:
+            continue
+    return None
+
+
+def is_training(desk: Desk) -> bool:
+    """A category job has published a checkpoint and goes on."""
+    return len(list(desk.home.glob("checkpoints/*/newest*.json"))) >= 2 and "running" in desk.tags("orch.state")
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """One sweep's life: interrupted after the loss of a worker, resumed, typed again. Tests look at what it left."""
+    desk = Desk(tmp_path_factory.mktemp("desk"))
+    told: dict[str, Any] = {"desk": desk}
+    driver = desk.start("sweep", str(desk.file), "--workers", "2", "--json")
+    try:
+        wait_until(lambda: is_training(desk) and busy_worker(driver), driver)
+        worker = busy_worker(driver)
+        assert worker is not None
+        worker.send_signal(signal.SIGKILL)
+        wait_until(lambda: "2" in desk.tags("orch.attempt"), driver)
+        told["second_driver"] = desk.run("sweep", str(desk.file))
+        ray_processes = psutil.Process(driver.pid).children(recursive=True)
+        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: the driver and everything below it
+        told["interrupted"] = (*driver.communicate(timeout=120), driver.returncode)
+        _, told["left_alive"] = psutil.wait_procs(ray_processes, timeout=20)
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    told["after_interrupt"] = desk.tags("orch.state")
+    driver = desk.start("resume", "tiny")
+    try:
+        wait_until(lambda: "running" in desk.tags("orch.state") and busy_worker(driver), driver)
+        driver.terminate()
+        told["terminated"] = (*driver.communicate(timeout=120), driver.returncode)
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+            driver.wait()
+    told["after_sigterm"] = desk.tags("orch.state")
+    told["resumed"] = desk.run("resume", "tiny")
+    told["attempts"] = sorted(desk.tags("orch.attempt"))
+    told["again"] = desk.run("sweep", str(desk.file))
+    told["attempts_again"] = sorted(desk.tags("orch.attempt"))
+    return told
+
+
+def test_a_second_driver_is_refused_with_who_drives(story: dict[str, Any]) -> None:
+    code, _, error = story["second_driver"]
+    assert code == 6
+    assert "already driven by process" in error
+
+
+def test_ctrl_c_stops_in_order_and_says_how_to_go_on(story: dict[str, Any]) -> None:
+    _, error, code = story["interrupted"]
+    assert code == 130, error
+    assert "Go on with: orch resume tiny" in error
+    assert "running" not in story["after_interrupt"]
+    assert story["left_alive"] == []
+
+
+def test_what_a_program_reads_is_json_also_when_a_worker_was_killed(story: dict[str, Any]) -> None:
+    out, error, _ = story["interrupted"]
+    report = json.loads(out)
+    assert (report["interrupted"], report["is_complete"], report["paused_by"]) == (True, False, None)
+    assert report["ran"] >= 2
+    assert "(raylet)" not in error
+
+
+def test_sigterm_stops_in_order_too(story: dict[str, Any]) -> None:
+    _, error, code = story["terminated"]
+    assert code == 130, error
+    assert "Stopping: running jobs save what they have" in error
+    assert "running" not in story["after_sigterm"]
+
+
+def test_resume_finishes_everything_but_what_cannot_work(story: dict[str, Any]) -> None:
+    code, report, error = story["resumed"]
+    assert report["counts"] == {"done": 5, "failed": 1}, error
+    assert code == 1
+    assert report["table"]["failed"][0]["job"] == "voc-dog alexnet ordinary"
+    assert {row["category"] for row in report["table"]["rows"]} == {"voc-cat", "cub-bird"}
+
+
+def test_there_is_one_run_per_job_and_its_status_is_true(story: dict[str, Any]) -> None:
+    desk: Desk = story["desk"]
+    assert len(desk.tags("orch.job_key")) == len(set(desk.tags("orch.job_key"))) == 6
+    statuses = desk.statuses()
+    assert statuses.pop("tiny") == "FAILED"
+    assert statuses.pop("voc-dog alexnet ordinary") == "FAILED"
+    assert set(statuses.values()) == {"FINISHED"}
+
+
+def test_the_killed_job_went_on_in_another_attempt(story: dict[str, Any]) -> None:
+    assert max(story["attempts"]) >= "2"
+
+
+def test_typing_the_command_again_runs_nothing(story: dict[str, Any]) -> None:
+    code, report, error = story["again"]
+    assert (code, report["ran"]) == (1, 0)
+    assert "nothing to run" in error
+    assert story["attempts_again"] == story["attempts"]
+
+
+def test_no_step_of_a_curve_was_logged_twice(story: dict[str, Any]) -> None:
+    desk: Desk = story["desk"]
+    with closing(sqlite3.connect(desk.home / "mlflow.db")) as database:
+        query = "SELECT run_uuid, step, COUNT(*) FROM metrics WHERE key = 'train/task_loss' GROUP BY 1, 2"
+        counts = database.execute(query).fetchall()
+    assert counts
+    assert {count for _, _, count in counts} == {1}
+
+
+def test_the_commands_that_look_agree(story: dict[str, Any]) -> None:
+    desk: Desk = story["desk"]
+    _, sweeps, _ = desk.run("status")
+    _, one, _ = desk.run("status", "tiny")
+    _, job, _ = desk.run("show", "cub-bird alexnet interpretable")
+    assert [(s["sweep"], s["counts"], s["is_driven"]) for s in sweeps] == [("tiny", {"done": 5, "failed": 1}, False)]
+    assert {j["title"]: j["status"] for j in one["jobs"]}["voc-dog alexnet ordinary"] == "failed"
+    assert (job["state"], job["spec"]["model"]["variant"]) == ("succeeded", "interpretable")
+    assert Path(job["checkpoint"]["path"]).exists()
+    assert Path(job["artifacts"].removeprefix("file://")).is_dir()
+
+
+def test_changing_the_file_under_the_same_name_shows_the_difference(story: dict[str, Any]) -> None:
+    desk: Desk = story["desk"]
+    code, _, error = desk.run("sweep", str(desk.file), "--set", "train.epochs=41")
+    assert code == 2
+    assert "train.epochs 40 -> 41" in error

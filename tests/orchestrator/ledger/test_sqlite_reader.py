@@ -1,0 +1,149 @@
+"""A look past MLflow must see what MLflow shows, and give way to it where the database is another than expected."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.ledger import store
+from orchestrator.ledger.lease import Lease
+from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.records import StoredPlan
+from orchestrator.ledger.sqlite_reader import glance
+from orchestrator.ledger.tags import PLAN_TAG
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+from schemas.lifecycle import JobState, StopReason
+from schemas.order import WorkOrder
+from tests.support.doubles import plan_of, result_of
+
+PLANNED = plan_of({"grid": "smoke"}, name="s")
+DONE, LOST, *_ = PLANNED.jobs
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A store with one job done, one running without a driver, and others not begun."""
+    made = Settings(home=tmp_path_factory.mktemp("home"))
+    ledger = _ledger(made)
+    plan = StoredPlan.of("s", PLANNED.profile, None, PLANNED.jobs, PLANNED.upstream_keys, PLANNED.resources)
+    ledger.begin_sweep(plan, 1.0)
+    ledger.stamp("s", Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0))
+    for job in (DONE, LOST):
+        ledger.add(job, "s", 2.0)
+        ledger.move(job.key, JobState.RUNNING, 3.0, facts={"sweep": "s", "threads": "2"})
+    order = WorkOrder(spec=DONE, run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir="")
+    ledger.move(DONE.key, JobState.SUCCEEDED, 4.0, reason=StopReason.FINISHED, result=result_of(order))
+    return made
+
+
+def _ledger(settings: Settings) -> MlflowLedger:
+    return MlflowLedger(store.open_client(settings), settings.store_uri)
+
+
+def test_it_sees_what_mlflow_shows(settings: Settings) -> None:
+    seen, shown = glance(settings), _ledger(settings)
+    assert seen is not None
+    assert seen.jobs() == shown.jobs()
+    assert seen.jobs([LOST.key]) == shown.jobs([LOST.key])
+    assert seen.sweeps() == shown.sweeps()
+    assert seen.sweep("s") == shown.sweep("s")
+    assert seen.sweep("t") is None
+    plan = seen.sweeps()[0].plan
+    assert plan == shown.sweeps()[0].plan
+    assert plan is not None
+    assert [(o.key, o.title, o.upstream and o.upstream.key) for o in plan.outlines] == [
+        (job.key, job.title, job.upstream and job.upstream.key) for job in PLANNED.jobs
+    ]
+
+
+def test_runs_that_were_deleted_in_the_ui_are_gone(settings: Settings) -> None:
+    seen, shown = glance(settings), _ledger(settings)
+    assert seen is not None
+    run_id = shown.get(LOST.key).run_id
+    shown.client.delete_run(run_id)
+    try:
+        assert list(seen.jobs()) == [DONE.key]
+    finally:
+        shown.client.restore_run(run_id)
+
+
+def test_a_plan_that_was_damaged_is_refused(settings: Settings) -> None:
+    (file,) = settings.root.glob("artifacts/*/artifacts/plan.json")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1])
+    try:
+        seen = glance(settings)
+        assert seen is not None
+        with pytest.raises(StoreError, match="is damaged"):
+            _ = seen.sweeps()[0].plan
+    finally:
+        file.write_bytes(content)
+
+
+def test_a_plan_that_a_later_version_wrote_is_refused_by_both_readers(settings: Settings) -> None:
+    (file,) = settings.root.glob("artifacts/*/artifacts/plan.json")
+    content, shown = file.read_bytes(), _ledger(settings)
+    later = json.dumps(json.loads(content) | {"jobs": "see elsewhere"}).encode()
+    run_id = shown.sweeps()[0].run_id
+    file.write_bytes(later)
+    shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(later).hexdigest())
+    try:
+        seen = glance(settings)
+        assert seen is not None
+        for reader in (seen, shown):
+            with pytest.raises(StoreError, match="of another version of orch"):
+                _ = reader.sweeps()[0].plan
+    finally:
+        file.write_bytes(content)
+        shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(("tag", "value"), [("orch.started_at", "yesterday"), ("orch.lease", "mine")])
+def test_a_sweep_whose_tags_were_edited_is_refused_by_both_readers(settings: Settings, tag: str, value: str) -> None:
+    shown = _ledger(settings)
+    run_id = shown.sweeps()[0].run_id
+    before = shown.client.get_run(run_id).data.tags[tag]
+    shown.client.set_tag(run_id, tag, value)
+    try:
+        with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
+            glance(settings)
+        with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
+            shown.sweeps()
+    finally:
+        shown.client.set_tag(run_id, tag, before)
+
+
+def test_a_plan_of_an_earlier_version_has_its_names_found_out() -> None:
+    jobs = tuple(job.model_dump(mode="json") for job in PLANNED.jobs)
+    outlines = StoredPlan(name="s", profile="laptop", jobs=jobs).outlines
+    assert [outline.key for outline in outlines] == [job.key for job in PLANNED.jobs]
+
+
+@pytest.mark.parametrize("content", [b"these bytes are no database", None])
+def test_what_it_does_not_know_is_left_to_mlflow(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "mlflow.db").write_bytes(content)
+    assert glance(Settings(home=tmp_path)) is None
+
+
+def test_another_store_is_left_to_mlflow(tmp_path: Path) -> None:
+    assert glance(Settings(home=tmp_path, tracking_uri="http://127.0.0.1:9")) is None
+
+
+def test_status_loads_no_mlflow(settings: Settings) -> None:
+    script = (
+        "import sys; from orchestrator.cli.main import main\n"
+        "try: main(['status', 's', '--json'])\n"
+        "except SystemExit: pass\n"
+        "assert 'mlflow' not in sys.modules and 'torch' not in sys.modules"
+    )
+    environment = {"ORCH_HOME": str(settings.root), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    counts = json.loads(done.stdout)["counts"]
+    assert counts == {"done": 1, "lost": 1, "new": len(PLANNED.jobs) - 2}

@@ -1,0 +1,93 @@
+"""What may be deleted, and above all what may not."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution.ray_pool import RAY_OWNER, RAY_PREFIX
+from orchestrator.recovery.garbage import Waste, delete, find_waste, size_of
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings.model_validate({"home": tmp_path / "home"})
+
+
+def fill(folder: Path, size: int = 10) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(bytes(size))
+    return folder
+
+
+def waste(settings: Settings, ray: Path, known: Collection[str] = ()) -> list[Path]:
+    found = find_waste(settings, lambda: known, 5, "here", lambda pid: pid == 1, ray)
+    return [one.path for one in found]
+
+
+def test_folders_of_known_jobs_are_kept(settings: Settings, tmp_path: Path) -> None:
+    for root in (settings.checkpoint_dir, settings.log_dir):
+        fill(root / "known")
+        fill(root / "unknown")
+        fill(root / ".fetched-x")
+    assert waste(settings, tmp_path / "ray", {"known"}) == [
+        settings.checkpoint_dir / "unknown",
+        settings.log_dir / "unknown",
+    ]
+
+
+def test_a_job_that_begins_while_this_looks_is_not_taken_for_waste(settings: Settings, tmp_path: Path) -> None:
+    fill(settings.checkpoint_dir / "old")
+
+    def a_sweep_begins() -> Collection[str]:
+        fill(settings.checkpoint_dir / "new")
+        return {"old"}
+
+    assert find_waste(settings, a_sweep_begins, 5, "here", lambda pid: True, tmp_path / "ray") == []
+
+
+def test_prepared_images_of_other_recipes_go_and_those_of_this_one_stay(settings: Settings, tmp_path: Path) -> None:
+    from workers.data.prepared.image_sets import FOLDER
+
+    sets = settings.cache_dir / FOLDER
+    for name in ("cat-64px-1a2b-r5", "cat-64px-1a2b-r4", "cat-64px-1a2b-r5-parts-r4", "named-by-hand", ".r3.partial"):
+        fill(sets / name)
+    assert waste(settings, tmp_path / "ray") == [sets / "cat-64px-1a2b-r4", sets / "cat-64px-1a2b-r5-parts-r4"]
+
+
+@pytest.mark.parametrize(
+    ("owner", "is_waste"), [("here 2", True), ("here 1", False), ("elsewhere 2", False), ("here x", False), ("", False)]
+)
+def test_only_a_ray_whose_driver_is_known_to_be_dead_goes(
+    settings: Settings, tmp_path: Path, owner: str, is_waste: bool
+) -> None:
+    folder = fill(tmp_path / "ray" / f"{RAY_PREFIX}abc")
+    (folder / RAY_OWNER).write_text(owner)
+    assert waste(settings, tmp_path / "ray") == ([folder] if is_waste else [])
+
+
+def test_a_ray_that_does_not_say_whose_it_is_stays(settings: Settings, tmp_path: Path) -> None:
+    fill(tmp_path / "ray" / f"{RAY_PREFIX}abc")
+    assert waste(settings, tmp_path / "ray") == []
+
+
+def test_a_size_counts_what_would_be_freed(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a", 1000)
+    (fill(tmp_path / "b", 10**6) / "x").unlink(missing_ok=True)
+    (folder / "link").symlink_to(tmp_path / "b" / "file")
+    assert size_of(folder) == 1000
+
+
+def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        if path.name == "b":
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    with pytest.raises(StoreError, match=r"b cannot be deleted \(Permission denied\).*`orch gc` again"):
+        delete([Waste("x", tmp_path / name, 1) for name in ("a", "b", "c")])

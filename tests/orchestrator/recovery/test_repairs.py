@@ -1,0 +1,260 @@
+"""`orch fsck` on a real store: what it finds, what it mends, and what it leaves to a driver that came meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from shutil import rmtree
+from typing import TYPE_CHECKING
+
+import pytest
+
+from orchestrator.execution.control import WALL
+from orchestrator.ledger import store
+from orchestrator.ledger.lease import Lease
+from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.recovery import evidence, repairs
+from orchestrator.recovery.evidence import inspect
+from orchestrator.recovery.repairs import mend
+from orchestrator.settings import Settings
+from schemas.errors import StoreError
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import CheckpointPointer, JobResult
+from tests.support.doubles import metrics, plan_of
+from workers.tracking.run_log import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tests.conftest import Store
+
+S = JobState
+NAMES = itertools.count(1)
+WEIGHTS = b"final weights"
+
+
+class Bench:
+    """A store with one sweep of two jobs."""
+
+    def __init__(self, settings: Settings, client: MlflowClient, experiment: str) -> None:
+        self.settings = settings
+        self.client = client
+        self.ledger = MlflowLedger(client, settings.store_uri, experiment)
+        sweep = plan_of(
+            "smoke", categories=("cat",), backbones=("alexnet",), sets={"weights.source": "random", "seed": next(NAMES)}
+        )
+        self.jobs: tuple[JobSpec, ...] = sweep.jobs
+        plan = StoredPlan.of("s", "laptop", None, sweep.jobs, sweep.upstream_keys, sweep.resources)
+        self.ledger.begin_sweep(plan, 1.0)
+        self.ledger.conclude("s", "", {}, "KILLED")
+
+    def run(self, number: int = 0) -> JobRecord:
+        self.ledger.add(self.jobs[number], "s", 1.0)
+        return self.ledger.move(self.jobs[number].key, S.RUNNING, 2.0)
+
+    def finish(self, number: int = 0) -> JobRecord:
+        """A job that ended as a worker ends it: results and checkpoint in its run, checkpoint on the disk."""
+        record = self.run(number)
+        folder = self.settings.checkpoint_dir / record.key
+        folder.mkdir(parents=True)
+        path = folder / "epoch-0002.pt"
+        path.write_bytes(WEIGHTS)
+        self.client.log_text(record.run_id, "{}", SPEC_FILE)
+        self.client.log_text(record.run_id, "{}", METRICS_FILE)
+        self.client.log_text(record.run_id, "filter\n", FILTERS_FILE)
+        self.client.log_text(record.run_id, WEIGHTS.decode(), CHECKPOINT_FILE)
+        pointer = CheckpointPointer(path=str(path), epoch=2, sha256=hashlib.sha256(WEIGHTS).hexdigest())
+        result = JobResult(
+            job_key=record.key, attempt=1, stop_reason=StopReason.FINISHED, metrics=metrics(), checkpoint=pointer
+        )
+        return self.ledger.move(record.key, S.SUCCEEDED, 3.0, reason=StopReason.FINISHED, result=result)
+
+    def checkpoint(self, number: int = 0) -> Path:
+        return self.settings.checkpoint_dir / self.jobs[number].key / "epoch-0002.pt"
+
+    def artifact(self, record: JobRecord, name: str) -> Path:
+        return Path(str(self.client.get_run(record.run_id).info.artifact_uri)) / name
+
+    def found(self) -> list[str]:
+        return [f"{finding.rule}: {finding.what}" for finding in inspect(self.settings, self.ledger)]
+
+    def repaired(self) -> list[str]:
+        done = mend(self.settings, self.ledger, inspect(self.settings, self.ledger), WALL)
+        return [one.done for one in done]
+
+
+@pytest.fixture
+def bench(tmp_path: Path, store: Store) -> Bench:
+    """An experiment of its own, in the session's database, which is shared as a server's would be."""
+    name = f"fsck-{next(NAMES)}"
+    store.client.create_experiment(name, artifact_location=str(tmp_path / "artifacts"))
+    settings = Settings.model_validate({"home": tmp_path, "tracking_uri": store.uri})
+    return Bench(settings, store.client, name)
+
+
+def test_a_plan_of_another_version_hides_nothing_else(bench: Bench) -> None:
+    known = bench.ledger.sweep("s")
+    assert known is not None
+    assert known.plan is not None
+    jobs = tuple({**job, "gone_since": 1} for job in known.plan.jobs)
+    bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "old", "jobs": jobs}), 1.0)
+    bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "older", "jobs": jobs, "names": ()}), 1.0)
+    for name in ("old", "older"):
+        bench.ledger.conclude(name, "", {}, "KILLED")
+    bench.finish()
+    (found,) = bench.found()
+    assert found.startswith("every plan is whole: Sweep older was planned by another version of orch")
+
+
+def test_a_store_in_order_is_left_as_it_is(bench: Bench) -> None:
+    bench.finish()
+    assert bench.found() == []
+    assert bench.repaired() == []
+
+
+def test_a_damaged_checkpoint_comes_back_from_its_run(bench: Bench) -> None:
+    bench.finish()
+    bench.checkpoint().write_bytes(WEIGHTS[:-1] + b"!")
+    assert bench.found() == [
+        "a succeeded job has its results: the final checkpoint is damaged, but its run keeps a whole copy"
+    ]
+    assert bench.repaired() == ["brought back from its run"]
+    assert bench.checkpoint().read_bytes() == WEIGHTS
+    assert bench.found() == []
+    assert not list(bench.settings.checkpoint_dir.glob(".fetched-*"))
+
+
+def test_checkpoints_whose_whole_folder_is_gone_come_back_from_their_runs(new_home: Callable[[], Settings]) -> None:
+    settings = new_home()
+    bench = Bench(settings, store.open_client(settings), store.EXPERIMENT)
+    bench.finish()
+    rmtree(bench.settings.checkpoint_dir)
+    what = "the final checkpoint is missing, but its run keeps a whole copy"
+    assert bench.found() == [f"a succeeded job has its results: {what}"]
+    assert bench.repaired() == ["brought back from its run"]
+    assert bench.checkpoint().read_bytes() == WEIGHTS
+    assert bench.found() == []
+
+
+def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    bench.finish()
+    monkeypatch.setattr(evidence, "look_at", refused)
+    with pytest.raises(StoreError, match=r"cannot be looked at \(Permission denied\)"):
+        bench.found()
+
+
+def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> None:
+    record = bench.finish()
+    bench.checkpoint().write_bytes(b"torn")
+    bench.artifact(record, CHECKPOINT_FILE).write_bytes(b"torn too")
+    what = "the final checkpoint is damaged, and its run keeps no whole copy: it must run again"
+    assert bench.found() == [f"a succeeded job has its results: {what}"]
+    assert bench.repaired() == ["requeued"]
+    after = bench.ledger.get(record.key)
+    assert (after.state, after.stop_reason) == (S.REQUEUED, StopReason.RESULTS_LOST)
+    assert bench.client.get_run(record.run_id).info.status == "SCHEDULED"
+
+
+@pytest.mark.parametrize("name", [SPEC_FILE, METRICS_FILE, FILTERS_FILE])
+def test_a_job_without_one_of_its_tables_runs_again(bench: Bench, name: str) -> None:
+    bench.artifact(bench.finish(), name).write_bytes(b"")
+    assert bench.found() == [f"a succeeded job has its results: missing: {name}"]
+    assert bench.repaired() == ["requeued"]
+
+
+def test_what_a_dead_driver_left_is_mended_and_mlflow_shows_it(bench: Bench) -> None:
+    record = bench.run()
+    dead = Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0)
+    bench.ledger.stamp("s", dead)
+    assert bench.found() == [
+        "a running sweep has a driver: its driver died",
+        "a running job has a driver: attempt 1 runs, and nobody drives it",
+    ]
+    assert bench.repaired() == ["the claim is lifted", "requeued"]
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert (sweep.lease, bench.client.get_run(sweep.run_id).info.status) == (None, "KILLED")
+    assert bench.ledger.get(record.key).stop_reason is StopReason.WORKER_LOST
+    assert bench.found() == []
+
+
+def test_a_status_that_was_never_written_is_set(bench: Bench) -> None:
+    record = bench.finish()
+    bench.client.update_run(record.run_id, status="RUNNING")
+    assert bench.repaired() == ["MLflow's status is set"]
+    assert bench.client.get_run(record.run_id).info.status == "FINISHED"
+
+
+def test_a_job_that_finished_since_it_was_found_is_not_run_again(bench: Bench) -> None:
+    bench.run()
+    findings = inspect(bench.settings, bench.ledger)
+    assert [finding.rule for finding in findings] == ["a running job has a driver"]
+    bench.ledger.move(bench.jobs[0].key, S.SUCCEEDED, 9.0, reason=StopReason.FINISHED)
+    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED
+
+
+def test_a_job_that_a_driver_took_in_hand_since_is_left_to_it(bench: Bench) -> None:
+    bench.run()
+    findings = inspect(bench.settings, bench.ledger)
+    driver = Claims(bench.settings.lock_dir)
+    assert driver.take_job(bench.jobs[0].key)
+    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    driver.release_all()
+    now = WALL.now()
+    bench.ledger.stamp("s", Lease(host="another machine", pid=1, since=now, sign_at=now))
+    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert bench.ledger.get(bench.jobs[0].key).state is S.RUNNING
+
+
+def test_a_claim_that_was_made_anew_since_is_not_lifted(bench: Bench) -> None:
+    dead = Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0)
+    bench.ledger.stamp("s", dead)
+    findings = inspect(bench.settings, bench.ledger)
+    now = WALL.now()
+    anew = dead.model_copy(update={"since": now, "sign_at": now})
+    bench.ledger.stamp("s", anew)
+    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    sweep = bench.ledger.sweep("s")
+    assert sweep is not None
+    assert sweep.lease == anew
+
+
+def test_half_written_files_go_and_sets_of_images_in_the_making_stay(bench: Bench) -> None:
+    record = bench.finish()
+    torn = bench.settings.checkpoint_dir / record.key / "epoch-0003.partial"
+    torn.write_bytes(b"x")
+    (bench.settings.checkpoint_dir / ".fetched-1").mkdir()
+    going_on = bench.settings.cache_dir / "image-sets" / ".cat-r5.partial"
+    going_on.mkdir(parents=True)
+    assert bench.repaired() == ["deleted", "deleted"]
+    assert (torn.exists(), going_on.exists(), bench.found()) == (False, True, [])
+
+
+def test_a_second_run_of_a_job_is_reported(bench: Bench) -> None:
+    record = bench.finish()
+    run = bench.client.get_run(record.run_id)
+    bench.client.create_run(run.info.experiment_id, tags=dict(run.data.tags), start_time=run.info.start_time + 1)
+    assert bench.found() == [f"one run per job: {record.title} has 2 runs; this one does not count"]
+    assert bench.repaired() == [""]
+
+
+def test_a_disk_that_cannot_be_written_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    bench.finish()
+    bench.checkpoint().write_bytes(b"torn")
+    findings = inspect(bench.settings, bench.ledger)
+    monkeypatch.setattr(repairs.os, "replace", full)
+    with pytest.raises(StoreError, match=r"No space left on device.*Make room"):
+        mend(bench.settings, bench.ledger, findings, WALL)
+    assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED

@@ -1,0 +1,284 @@
+"""The paper's tables, filled with what a sweep measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestrator.planning.diff import PlannedJob, PlanStatus
+from orchestrator.report.build import build_report, check_numbers
+from orchestrator.report.model import Line, Place, Report
+from schemas.categories import CATEGORIES
+from schemas.errors import SpecError
+from schemas.job import JobSpec
+from schemas.paper import published_values
+from tests.support.doubles import metrics
+from tests.support.reports import done, half, sweep_of
+
+FOUR = ("cat", "cow", "dog", "sheep")
+VOC = tuple(category.id for category in CATEGORIES if category.dataset == "voc_part")
+
+
+def of(jobs: list[PlannedJob], *numbers: int) -> Report:
+    return build_report("s", jobs, frozenset(), numbers)
+
+
+def line(report: Report, number: int, category: str, backbone: str = "alexnet", **where: Any) -> Line:
+    found = [
+        line
+        for table in report.tables
+        if table.number == number
+        for block in table.blocks
+        if block.backbone == backbone and block.setting == where.get("setting", block.setting)
+        for line in block.lines
+        if line.place.category == category
+        and all(getattr(line.place, name) == value for name, value in where.items() if name != "setting")
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+def four_of_six() -> list[PlannedJob]:
+    _, jobs = sweep_of("all-categories", datasets=("voc",), categories=FOUR)
+    return [done(job) for job in jobs]
+
+
+def test_a_value_stands_beside_the_published_one_with_the_difference() -> None:
+    _, jobs = sweep_of()
+    entries = line(of([done(job) for job in jobs], 4), 4, "bird").entries
+    assert (entries["ordinary"].ours, entries["ordinary"].published) == (0.2, 0.153)
+    assert entries["ordinary"].difference == pytest.approx(0.047)
+    assert entries["interpretable"].difference == pytest.approx(0.1 - 0.09)
+
+
+def test_changes_are_interpretable_over_ordinary_for_both_sides() -> None:
+    found = line(of(four_of_six(), 4), 4, "cat")
+    assert found.change == -0.5
+    assert found.published_change == pytest.approx(0.089 / 0.131 - 1)
+
+
+def test_the_mean_of_all_categories_stands_beside_the_printed_mean() -> None:
+    _, jobs = sweep_of()
+    entry = line(of([done(job) for job in jobs], 4), 4, "average").entries["ordinary"]
+    assert (entry.ours, entry.published, entry.covered, entry.total) == (pytest.approx(0.2), 0.140, 6, 6)
+
+
+def test_the_mean_of_some_categories_stands_beside_the_published_mean_of_the_same() -> None:
+    entry = line(of(four_of_six(), 4), 4, "average").entries["ordinary"]
+    assert entry.published == pytest.approx((0.131 + 0.141 + 0.128 + 0.140) / 4)
+    assert entry.difference == pytest.approx(0.2 - 0.135)
+    assert (entry.covered, entry.total) == (4, 6)
+
+
+def test_means_are_over_categories_that_have_both_variants() -> None:
+    jobs = four_of_six()
+    without = [job for job in jobs if job.spec.title != "voc-cat alexnet interpretable"]
+    entries = line(of(without, 4), 4, "average").entries
+    assert {entry.covered for entry in entries.values()} == {3}
+
+
+def test_accuracy_is_in_per_cent_and_a_mean_of_some_categories_has_no_difference() -> None:
+    _, jobs = sweep_of()
+    whole = line(of([done(job) for job in jobs], 7), 7, "average", dataset="voc_part").entries["ordinary"]
+    assert (whole.ours, whole.published, whole.difference) == (pytest.approx(90), 95.40, pytest.approx(-5.4))
+    some = line(of(four_of_six(), 7), 7, "average", dataset="voc_part").entries["ordinary"]
+    assert (some.ours, some.published, some.difference) == (pytest.approx(90), 95.40, None)
+
+
+def test_a_change_of_accuracy_is_in_points() -> None:
+    _, jobs = sweep_of("cub200")
+    report = of([done(job, metrics(accuracy)) for job, accuracy in zip(jobs, (0.9, 0.8), strict=True)], 7)
+    assert line(report, 7, "bird").change == pytest.approx(-10)
+
+
+def test_seeds_are_averaged_and_counted() -> None:
+    _, jobs = sweep_of({"grid": "cub200", "axes": {"seed": [0, 1, 2]}}, variants=("ordinary",))
+    report = of([done(job, metrics(0.9, value)) for job, value in zip(jobs, (0.1, 0.2, 0.6), strict=True)])
+    entry = line(report, 5, "bird").entries["ordinary"]
+    assert (entry.ours, entry.jobs) == (pytest.approx(0.3), 3)
+
+
+def test_an_ordinary_network_is_the_baseline_of_every_setting() -> None:
+    _, jobs = sweep_of({"grid": "cub200", "axes": {"filter_loss.weight": [0.1, 1.0]}})
+    report = of([done(job) for job in jobs])
+    for setting in ("filter_loss.weight=0.1", "filter_loss.weight=1.0"):
+        assert line(report, 5, "bird", setting=setting).change == -0.5
+
+
+def test_settings_of_one_data_set_do_not_split_another() -> None:
+    """Multi-category networks train otherwise than single-category ones, in the same sweep."""
+    rows = [{"data.categories": list(VOC), "loss": "softmax", "train.epochs": 80, "variant": v, "backbone": "alexnet"}
+            for v in ("ordinary", "interpretable")]  # fmt: skip
+    _, jobs = sweep_of({"grid": "voc-part", "include": rows})
+    report = of([done(job) for job in jobs], 4, 6, 7)
+    assert {block.setting for table in report.tables for block in table.blocks} == {""}
+    assert line(report, 6, "all", dataset="voc_part", loss="softmax").change == -0.5
+    assert line(report, 7, "all", dataset="voc_part", loss="softmax").change == 0
+
+
+def test_a_network_for_some_of_the_categories_has_no_difference() -> None:
+    def network(backbone: str, categories: tuple[str, ...]) -> Line:
+        rows = {"base": {"data.categories": list(categories), "loss": "softmax"}, "axes": {"backbone": [backbone]}}
+        _, jobs = sweep_of({**rows, "name": "multi"}, backbones=(), variants=("ordinary",))
+        return line(of([done(job) for job in jobs], 6), 6, "all", backbone, dataset="voc_part", loss="softmax")
+
+    some, whole = network("vgg_m", VOC[1:5]), network("vgg_m", VOC)
+    assert (some.entries["ordinary"].ours, some.entries["ordinary"].difference, some.covered) == (0.2, None, 4)
+    assert whole.entries["ordinary"].difference == pytest.approx(0.2 - 0.137)
+
+
+def test_part_interpretability_fills_table_1() -> None:
+    _, jobs = sweep_of(variants=("interpretable",))
+    report = of([done(job, metrics(part_interpretability=0.6)) for job in jobs])
+    assert [table.number for table in report.tables] == [1, 4, 7]
+    assert line(report, 1, "average").entries["interpretable"].difference == pytest.approx(0.6 - 0.654)
+
+
+def test_only_tables_with_a_value_are_shown_unless_asked_for() -> None:
+    _, jobs = sweep_of("cub200")
+    assert [table.number for table in of([done(job) for job in jobs]).tables] == [5, 7]
+    assert [table.number for table in of([done(job) for job in jobs], 2, 3).tables] == [2, 3]
+    assert of([]).tables == ()
+
+
+def test_a_network_without_results_keeps_only_its_mean() -> None:
+    (table,) = of(four_of_six(), 4).tables
+    shown = {block.backbone: [line.place.category for line in block.shown] for block in table.blocks}
+    assert len(shown["alexnet"]) == 7
+    assert shown["vgg16"] == ["average"]
+
+
+def test_the_papers_grid_puts_a_value_of_ours_beside_every_published_one() -> None:
+    _, jobs = sweep_of("paper", profile="paper", backbones=())
+    report = of([done(job, metrics(0.9, 0.1, part_interpretability=0.5)) for job in jobs])
+    assert report.missing == ()
+    entries = [e for t in report.tables for b in t.blocks for li in b.lines for e in li.entries.values()]
+    assert len([entry for entry in entries if entry.published is not None]) == len(published_values())
+    assert all(entry.difference is not None for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("fields", "filters", "answers"),
+    [
+        ({"data.split": "even"}, "all annotated images, those of training", "held-out images (10%, evenly spaced)"),
+        ({"evaluation.split": "test"}, "held-out images (10%, evenly", "held-out images (10%, evenly spaced)"),
+        ({"data.split": "official"}, "all annotated", "held-out images (the published split)"),
+        ({"data.split": "seeded", "data.split_seed": 7}, "all annotated", "held-out images (10%, seed 7)"),
+    ],
+)
+def test_every_table_says_on_which_images_ours_are_measured(fields: dict[str, Any], filters: str, answers: str) -> None:
+    _, jobs = sweep_of("cub200", profile="paper", sets=fields)
+    report = of([done(job) for job in jobs], 5, 7)
+    instability, accuracy = (line(report, number, "bird").entries["ordinary"].images for number in (5, 7))
+    assert instability[0].startswith(filters)
+    assert accuracy == (answers,)
+
+
+def test_pretraining_and_networks_over_several_data_sets_have_no_place() -> None:
+    planned, jobs = sweep_of("cub200")
+    mixed = next(job for job in planned.jobs if job.key in planned.upstream_keys)
+    report = build_report("s", [done(mixed), *(done(job) for job in jobs)], planned.upstream_keys)
+    assert report == build_report("s", [done(job) for job in jobs], frozenset())
+    assert of([done(mixed)]).tables == ()
+
+
+# -- missing cells --------------------------------------------------------------------------------------------------
+
+
+def test_every_cell_that_the_paper_has_and_the_sweep_has_not_is_missing() -> None:
+    report = of(four_of_six(), 4)
+    assert len(report.missing) == 2 * 2 + 3 * 6 * 2  # two categories of AlexNet, and three backbones
+    assert {cell.why for cell in report.missing} == {""}
+    assert Place("single", "voc_part", "logistic", "horse") in {cell.place for cell in report.missing}
+
+
+def test_the_mean_accuracy_lacks_the_networks_behind_it() -> None:
+    report = of(four_of_six(), 7)
+    lacking = {c.place.category for c in report.missing if c.backbone == "alexnet" and c.place.dataset == "voc_part"}
+    assert lacking == {"bird", "horse"}
+
+
+def test_a_missing_cell_says_what_became_of_its_job() -> None:
+    _, jobs = sweep_of("cub200")
+    ordinary, interpretable = jobs
+    planned = [done(ordinary, metrics(0.9, None)), PlannedJob(interpretable, PlanStatus.FAILED, "Diverged: nan")]
+    why = {cell.variant: cell.why for cell in of(planned, 5).missing if cell.backbone == "alexnet"}
+    assert why == {"ordinary": "not measured", "interpretable": "failed"}
+
+
+def test_nothing_is_missing_from_a_whole_table() -> None:
+    _, jobs = sweep_of("cub200", backbones=("alexnet", "vgg_m", "vgg_s", "vgg16"))
+    assert of([done(job) for job in jobs], 5).missing == ()
+
+
+def test_a_table_that_the_paper_has_not_is_refused() -> None:
+    with pytest.raises(SpecError, match="no Table 8 of results"):
+        check_numbers([4, 8])
+
+
+# -- comparisons and captions -----------------------------------------------------------------------------------------
+
+
+def test_categories_are_compared_per_network_and_over_all_data_sets() -> None:
+    _, voc = sweep_of()
+    _, cub = sweep_of("cub200")
+    report = of([done(job) for job in (*voc, *cub)], 4, 5)
+    comparison = report.tables[0].blocks[0].comparison
+    assert comparison is not None
+    assert (comparison.pairs, comparison.better, comparison.mean_change) == (6, 6, pytest.approx(-0.5))
+    assert [(o.backbone, o.comparison.pairs) for o in report.overall] == [("alexnet", 7)]
+    assert of([done(job) for job in voc], 4).overall == ()
+
+
+def full_size(job: JobSpec) -> JobSpec:
+    return job.model_copy(update={"model": job.model.model_copy(update={"width": 1.0, "input_size": 224})})
+
+
+def test_generated_animals_and_small_networks_are_never_taken_for_the_papers() -> None:
+    _, jobs = sweep_of("cub200")
+    report = of([done(job, half(job).model_copy(update={"weights": "random"})) for job in jobs])
+    assert report.caption.startswith("generated animals; filters measured on held-out images")
+    assert report.caption.endswith("alexnet at width 0.25 and 128 px")
+    said = " ".join(report.reservations)
+    for word in ("generated", "smaller than the paper's", "start from random weights", "held-out images"):
+        assert word in said
+
+
+def test_the_papers_own_setting_has_no_reservations() -> None:
+    _, jobs = sweep_of("cub200")
+    facts = {"images": "photographs", "weights": "torchvision", "measured_split": "all"}
+    report = of([done(full_size(job), half(job).model_copy(update=facts)) for job in jobs])
+    assert report.reservations == ()
+    assert "photographs" in report.caption
+
+
+def test_categories_without_a_filter_are_named() -> None:
+    _, jobs = sweep_of("voc-part-multi", sets={"loss": "softmax"})
+    counts = {"voc-cat": 64, "voc-cow": 0}
+    report = of([done(job, metrics(0.9, 0.1, assigned_filters=counts)) for job in jobs])
+    assert any("voc-cow in 1" in text and "voc-cat" not in text for text in report.reservations)
+
+
+def test_a_bound_on_part_interpretability_is_said() -> None:
+    _, jobs = sweep_of(variants=("interpretable",))
+    for units, said in ((0.25, True), (1.4, False)):
+        found = metrics(part_interpretability=0.2, part_valid_units=units)
+        report = of([done(job, found) for job in jobs], 1)
+        assert any("0.25 valid units" in line for line in report.reservations) is said
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"), [("an edge detector (hed.h5)", True), ("ImageNet (vgg.mat)", False), ("torchvision", False)]
+)
+def test_weights_that_are_not_imagenets_are_a_reservation(weights: str, said: bool) -> None:
+    _, jobs = sweep_of()
+    report = of([done(job, metrics(images="photographs", weights=weights)) for job in jobs], 4)
+    assert any(f"start from {weights}" in line for line in report.reservations) is said
+    assert f"weights from {weights}" in report.caption
+
+
+def test_the_original_alexnet_stands_beside_the_published_alexnet() -> None:
+    _, jobs = sweep_of(backbones=("alexnet_2012",))
+    entry = line(of([done(job) for job in jobs], 4), 4, "bird", "alexnet_2012").entries["ordinary"]
+    assert (entry.ours, entry.published) == (0.2, 0.153)

@@ -1,0 +1,166 @@
+"""A report in every format."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from orchestrator.report.build import build_report
+from orchestrator.report.dot_plot import panels
+from orchestrator.report.formats import as_csv, as_json, as_latex, as_markdown, as_text, change, number
+from orchestrator.report.gallery import MOST, Gallery, Picture, Plate, Section, chosen
+from orchestrator.report.html import as_html
+from orchestrator.report.model import METRICS, Report
+from tests.support.doubles import metrics
+from tests.support.reports import done, half, sweep_of
+
+
+@pytest.fixture(scope="module")
+def bird() -> Report:
+    """Table 5 with AlexNet only, and two seeds of the interpretable one."""
+    _, jobs = sweep_of({"grid": "cub200", "axes": {"seed": [0, 1]}})
+    kept = [job for job in jobs if job.model.variant == "interpretable" or job.seed == 0]
+    found = [
+        half(job).model_copy(update={"filters": 64, "filters_left_out": job.seed, "weights": "random"}) for job in kept
+    ]
+    return build_report("birds", [done(*pair) for pair in zip(kept, found, strict=True)], frozenset(), (5,))
+
+
+def test_text_is_aligned(bird: Report) -> None:
+    lines = as_text(bird).splitlines()
+    start = lines.index("Table 5. Location instability, one network per category, CUB-200-2011")
+    assert lines[0].startswith("sweep birds: generated animals; ")
+    assert lines[1].startswith("! The animals are generated")
+    assert lines[start + 1 :] == [
+        "network category ordinary paper  diff.   interp. paper  diff. change paper",
+        "alexnet bird        0.200 0.150 +0.050 0.100 (2) 0.070 +0.030   -50%  -53%",
+        "vgg_m   bird            - 0.148      -         - 0.065      -      -  -56%",
+        "vgg_s   bird            - 0.148      -         - 0.073      -      -  -51%",
+        "vgg16   bird            - 0.137      -         - 0.076      -      -  -45%",
+        "Ours are measured on held-out images, drawn apart.",
+        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0%; too few categories that "
+        "differ for a test (fewer than 5).",
+        "Filters left out, which never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
+        "(n): mean over n seeds.",
+        "",
+        "6 of the paper's networks are missing here (`-`).",
+    ]
+
+
+def test_markdown_has_a_table(bird: Report) -> None:
+    text = as_markdown(bird)
+    assert "## Table 5. Location instability" in text
+    assert "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |" in text
+    assert "| alexnet | bird | 0.200 | 0.150 | +0.050 | 0.100 (2) | 0.070 | +0.030 | -50% | -53% |" in text
+    assert "> The animals are generated" in text
+
+
+def test_latex_is_escaped(bird: Report) -> None:
+    text = as_latex(bird)
+    assert r"vgg\_m & bird & - & 0.148 & - & - & 0.065 & - & - & -56\% \\" in text
+    assert r"\begin{tabular}{llrrrrrrrr}" in text
+    assert "The animals are generated" in text
+    assert not re.search(r"(?<!\\)[%_#$]", text)
+    assert text.count(r"\begin{") == text.count(r"\end{") == 2
+
+
+def test_csv_has_a_line_per_value(bird: Report) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(bird))))
+    assert len(rows) == 8
+    assert rows[1].pop("ours_are").startswith("generated animals; filters measured on held-out images")
+    assert float(rows[1].pop("difference")) == pytest.approx(0.03)
+    assert rows[1] == {
+        "table": "5", "metric": "location_instability", "task": "single", "dataset": "cub200", "loss": "logistic",
+        "category": "bird", "backbone": "alexnet", "variant": "interpretable", "settings": "", "published": "0.07",
+        "ours": "0.1", "jobs": "2", "filters": "128", "filters_left_out": "1",
+        "categories": "1", "categories_of": "1",
+    }  # fmt: skip
+    assert rows[2]["ours"] == ""
+
+
+def test_json_has_values_comparisons_and_what_is_missing(bird: Report) -> None:
+    answer = as_json(bird)
+    assert answer["values"][0]["ours"] == 0.2
+    assert answer["comparisons"] == [
+        {"table": 5, "backbone": "alexnet", "settings": "", "pairs": 1, "better": 1, "mean_change": -0.5,
+         "interval": None, "p": None, "tests": 0},
+    ]  # fmt: skip
+    assert answer["missing"][0]["place"]["category"] == "bird"
+    assert len(answer["missing"]) == 6
+
+
+def test_rounding_leaves_no_minus_before_a_zero() -> None:
+    assert number(-0.0001, 3, sign=True) == "+0.000"
+    assert number(None, 3) == "-"
+    assert change(-0.001, METRICS["location_instability"]) == "+0%"
+    assert change(-1.25, METRICS["accuracy_percent"]) == "-1.25"
+
+
+class Sources(HTMLParser):
+    """Collects everything a page would fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found += [v or "" for name, v in attributes if name in ("src", "href", "xlink:href") and tag != "use"]
+
+
+def test_the_page_needs_nothing_beside_it(bird: Report) -> None:
+    plate = Plate("Figure 4", [Picture("cub-bird alexnet <ordinary>", "data:image/webp;base64,AA")])
+    page = as_html(bird, Gallery((Section("cub-bird, alexnet", [plate]),), left_out=3))
+    parser = Sources()
+    parser.feed(page)
+    assert parser.found
+    assert all(source.startswith(("#", "data:")) for source in parser.found)
+    assert "@import" not in page
+    assert "&lt;ordinary&gt;" in page
+    assert "3 more" in page
+    assert "<svg" in page
+    assert "The animals are generated" in page
+    assert "0.100 (2)" in page
+
+
+def test_equal_reports_are_equal_pages(bird: Report) -> None:
+    assert as_html(bird) == as_html(bird)
+
+
+def test_the_dot_plot_has_a_panel_per_network_with_the_categories_that_have_values() -> None:
+    _, jobs = sweep_of("all-categories", datasets=("voc",), categories=("cat", "cow"), backbones=("alexnet", "vgg16"))
+    some = [done(job) for job in jobs if job.model.backbone == "alexnet" or job.model.variant == "ordinary"]
+    drawn = panels(build_report("s", some, frozenset()), "location_instability")
+    assert [(panel.title, [line.place.category for line in panel.lines]) for panel in drawn] == [
+        ("alexnet", ["cat", "cow"])
+    ]
+
+
+def test_the_gallery_has_both_variants_of_every_category_the_ordinary_one_first() -> None:
+    _, jobs = sweep_of()
+    groups, left_out = chosen([done(job) for job in reversed(jobs)])
+    assert sorted(" and ".join(job.spec.title for job in group) for group in groups) == [
+        f"voc-{name} alexnet ordinary and voc-{name} alexnet interpretable"
+        for name in ("bird", "cat", "cow", "dog", "horse", "sheep")
+    ]
+    assert left_out == 0
+
+
+def test_a_gallery_without_pairs_shows_what_there_is() -> None:
+    _, jobs = sweep_of()
+    assert [[job.spec.title for job in group] for group in chosen([done(jobs[0], metrics())])[0]] == [[jobs[0].title]]
+
+
+def test_a_large_sweep_is_spread_out_over_the_gallery() -> None:
+    _, jobs = sweep_of("all-categories")
+    groups, left_out = chosen([done(job) for job in jobs])
+    assert (len(groups), left_out) == (MOST, 37 - MOST)
+    assert groups[0][0].spec.title == "ilsvrc-goldfish alexnet ordinary"
+    assert {group[0].spec.data.categories[0].split("/")[0] for group in groups} == {
+        "ilsvrc_animal_part",
+        "voc_part",
+        "cub200",
+    }

@@ -1,0 +1,147 @@
+"""Jobs in processes of their own, which are killed or stopped at a chosen moment: a real SIGKILL, a real SIGSTOP.
+
+The processes are forked from one that has torch and mlflow loaded, so a life costs what its job costs.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from schemas.order import Progress, WorkOrder
+from schemas.results import JobResult
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["workers.job", "mlflow.store.tracking.sqlalchemy_store", "torch._dynamo", "torch._inductor.config", __name__]
+)
+PATIENCE = 120.0
+
+Moment = tuple[str, int]
+"""Where, and at which of the times that a life comes there."""
+
+PHASES = ("opening the run", "training", "measuring accuracy", "measuring filters", "logging")
+"""Moments before these words; the others are the functions below."""
+
+
+def live(
+    order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
+) -> JobResult | None:
+    """Run a job in a process of its own; None when it was killed, which it must be if a moment is given.
+
+    Args:
+        megabytes: how much more address space the process may take once it trains.
+    """
+    process, result_file = start(order, moment, number, megabytes)
+    process.join(PATIENCE)
+    if moment is not None:
+        assert process.exitcode == -number, f"{moment} never came: exit code {process.exitcode}"
+        return None
+    assert process.exitcode == 0
+    return JobResult.model_validate_json(result_file.read_text())
+
+
+def start(
+    order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
+) -> tuple[ForkServerProcess, Path]:
+    """The process, and the file in which its job's result will be."""
+    folder = Path(order.checkpoint_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    result_file = folder / f"result-of-attempt-{order.attempt}.json"
+    arguments = (order.model_dump_json(), moment, number, megabytes, str(result_file))
+    process = CONTEXT.Process(target=_work, args=arguments)
+    process.start()
+    return process, result_file
+
+
+def wait_until_stopped(process: ForkServerProcess) -> None:
+    """Until the process has stopped itself; its parent is the fork server, so nobody here can wait for its state."""
+    until = time.monotonic() + PATIENCE
+    while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
+        assert process.is_alive(), "it ended instead of stopping"
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _work(order_json: str, moment: Moment | None, number: int, megabytes: int | None, result_file: str) -> None:
+    from workers.job import run_job
+
+    order = WorkOrder.model_validate_json(order_json)
+    if moment is None:
+        result = run_job(order, lambda progress: _limit(progress, megabytes), lambda: False)
+    else:
+        where, left = moment
+        strike = _Strike(left, number)
+        if where not in PHASES:
+            _before(where, strike)
+        result = run_job(order, lambda progress: _at_phase(progress, where, strike), lambda: False)
+    Path(result_file).write_text(result.model_dump_json())
+
+
+def _limit(progress: Progress, megabytes: int | None) -> None:
+    if megabytes is None or progress.phase != "training":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + megabytes * 2**20, hard))
+
+
+class _Strike:
+    """A blow that this process deals itself, the so-manieth time it is asked to."""
+
+    def __init__(self, left: int, number: int) -> None:
+        self.left, self.number = left, number
+
+    def __call__(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+def _at_phase(progress: Progress, where: str, strike: Callable[[], None]) -> None:
+    if progress.phase == where:
+        strike()
+
+
+def _before(where: str, strike: _Strike) -> None:
+    """Strike before a function of the program does its work, or half-way through it."""
+    import mlflow
+    import torch
+
+    from workers.checkpoints.store import CheckpointStore
+    from workers.tracking.run_log import RunLog
+
+    client = mlflow.MlflowClient
+    places: dict[str, tuple[Any, str]] = {
+        "writing a checkpoint": (torch, "save"),
+        "publishing a checkpoint": (CheckpointStore, "_publish"),
+        "checking whose run it is": (RunLog, "_check"),
+        "writing points": (client, "log_batch"),
+        "writing files": (client, "log_artifacts"),
+        "handing in the log": (client, "log_artifact"),
+    }
+    owner, name = places[where]
+    real = getattr(owner, name)
+
+    def struck(*arguments: Any, **named: Any) -> Any:
+        if where == "writing a checkpoint" and strike.left == 1:
+            arguments[1].write(b"half of it")
+            arguments[1].flush()
+        strike()
+        return real(*arguments, **named)
+
+    def struck_after(*arguments: Any, **named: Any) -> Any:
+        answer = real(*arguments, **named)
+        strike()
+        return answer
+
+    setattr(owner, name, struck_after if where == "checking whose run it is" else struck)

@@ -1,0 +1,45 @@
+"""Builders for the tests of reports: sweeps whose jobs ended with given numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.ledger.base import first_record
+from orchestrator.ledger.records import StoredPlan
+from orchestrator.planning.diff import PlannedJob, PlanStatus
+from orchestrator.planning.planner import PlannedSweep
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import JobMetrics, JobResult
+from tests.support.doubles import metrics, plan_of
+
+Measure = Callable[[JobSpec], JobMetrics]
+
+
+def sweep_of(sweep: str | Mapping[str, Any] = "voc-part", **options: Any) -> tuple[PlannedSweep, list[JobSpec]]:
+    """A planned sweep and those of its jobs that are no pre-training."""
+    planned = plan_of(sweep, **{"backbones": ("alexnet",), **options})
+    return planned, [job for job in planned.jobs if job.key not in planned.upstream_keys]
+
+
+def half(spec: JobSpec) -> JobMetrics:
+    """Interpretable networks are twice as steady."""
+    return metrics(0.9, 0.2 if spec.model.variant == "ordinary" else 0.1)
+
+
+def done(spec: JobSpec, found: JobMetrics | None = None) -> PlannedJob:
+    result = JobResult(job_key=spec.key, attempt=1, stop_reason=StopReason.FINISHED, metrics=found or half(spec))
+    record = replace(first_record(spec, "s", 0.0, "r"), state=JobState.SUCCEEDED, result=result)
+    return PlannedJob(spec, PlanStatus.DONE, "", record)
+
+
+def stored(planned: PlannedSweep, **more: Any) -> StoredPlan:
+    return StoredPlan(
+        name=planned.name,
+        profile=planned.profile,
+        jobs=tuple(job.model_dump(mode="json") for job in planned.jobs),
+        upstream_keys=planned.upstream_keys,
+        **more,
+    )

@@ -1,0 +1,129 @@
+"""Figures have the size they were drawn for, show what they were given, and clip no label."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from workers.figures import canvas, plots
+from workers.figures.canvas import Title
+from workers.figures.plots import FilterStrip, Marked, Shown
+from workers.training.trainer import EpochRecord
+
+TITLE = Title(
+    "ilsvrc-hippopotamus vgg16 interpretable seed 3 · generated animals · random initial weights", "what it shows"
+)
+GREY_IMAGE = np.full((64, 64, 3), 128, np.uint8)
+
+
+def record(epoch: int, weight: float) -> EpochRecord:
+    return EpochRecord(epoch, 1 / epoch, 3.0, weight / epoch, 2.0, 0.9, 0.95, 0.01, 1.0)
+
+
+def pixels(figure: Figure, folder: Path) -> NDArray[np.uint8]:
+    canvas.save(figure, folder / "figure.png")
+    width, height = figure.get_size_inches() * canvas.DPI
+    image = cv2.imread(str(folder / "figure.png"))
+    assert image.shape == (round(height), round(width), 3)
+    return np.asarray(image[:, :, ::-1], dtype=np.uint8)
+
+
+def shows(image: NDArray[np.uint8], colour: str) -> bool:
+    wanted = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+    return bool((np.abs(image.astype(int) - wanted).max(axis=2) < 12).any())
+
+
+def assert_nothing_clipped(image: NDArray[np.uint8]) -> None:
+    border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
+    assert (border == 255).all()
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_curves_show_the_filter_loss_where_there_is_one(tmp_path: Path, weight: float) -> None:
+    image = pixels(plots.draw_curves([record(epoch, weight) for epoch in range(1, 21)], TITLE), tmp_path)
+    assert shows(image, canvas.BLUE)
+    assert shows(image, canvas.GREEN)
+    assert shows(image, canvas.PURPLE) == (weight > 0)
+    assert shows(image, canvas.ORANGE) == (weight > 0)
+    assert_nothing_clipped(image)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_curves_show_what_filters_tell_where_it_was_measured(tmp_path: Path, weight: float) -> None:
+    """A job that went on from an older version's checkpoint has it for its later epochs."""
+    records = [
+        replace(record(e, weight), mutual_information=3.0 - 1 / e, spatial_entropy=1 / e, category_entropy=0.1)
+        for e in range(1, 21)
+    ]
+    for measured in (records, [record(1, weight), *records[1:]], records[-1:]):
+        image = pixels(plots.draw_curves(measured, TITLE), tmp_path)
+        assert_nothing_clipped(image)
+        assert all(shows(image, colour) for colour in (canvas.BLUE, canvas.PURPLE, canvas.ORANGE))
+
+
+def test_one_epoch_is_enough_for_curves(tmp_path: Path) -> None:
+    assert_nothing_clipped(pixels(plots.draw_curves([record(1, 1.0)], TITLE), tmp_path))
+
+
+def test_the_gallery_masks_what_lies_far_from_the_peak(tmp_path: Path) -> None:
+    map_HW = np.zeros((2, 2), np.float32)
+    map_HW[0, 0], map_HW[1, 1] = 4, 4
+    mask_HW = np.zeros((2, 2), np.float32)
+    mask_HW[0, 0] = 1
+    strip = FilterStrip("filter 3\ninstability 0.050\nilsvrc-hippopotamus", [Shown(GREY_IMAGE, map_HW, mask_HW)])
+    figure = plots.draw_gallery([strip], TITLE)
+    image = pixels(figure, tmp_path)
+    assert_nothing_clipped(image)
+    left, top, step = 150, 78, plots.TILE + canvas.GAP
+    near, far = plots.TILE // 4, 3 * plots.TILE // 4
+
+    def seen(column: int, offset: int) -> NDArray[np.int64]:
+        return image[top + offset, left + column * step + offset].astype(int)
+
+    assert seen(0, near).tolist() == [128, 128, 128]
+    assert seen(1, near).tolist() == seen(1, far).tolist()
+    assert seen(2, near).tolist() == [255, 255, 255]
+    assert seen(2, far).max() == 0
+    assert seen(3, near).tolist() == seen(1, near).tolist()
+    assert seen(3, far).max() < 10 < seen(3, near).max()
+
+
+def test_a_gallery_without_masks_has_two_pictures_an_image(tmp_path: Path) -> None:
+    map_HW = np.ones((3, 3), np.float32)
+    widths = [
+        plots.draw_gallery([FilterStrip("filter 0", 4 * [Shown(GREY_IMAGE, map_HW, mask)])], TITLE).get_figwidth()
+        for mask in (None, map_HW)
+    ]
+    assert (widths[1] - widths[0]) * canvas.DPI == pytest.approx(4 * 2 * (plots.TILE + canvas.GAP))
+
+
+def test_a_filter_that_is_silent_on_every_image_draws_black() -> None:
+    strip = FilterStrip("filter 0", [Shown(GREY_IMAGE, np.zeros((3, 3), np.float32), None)])
+    assert plots.draw_gallery([strip], TITLE)
+
+
+def test_peaks_and_landmarks_are_drawn_where_they_are(tmp_path: Path) -> None:
+    peak_F2 = np.array([[16.0, 48.0], [np.nan, np.nan]])
+    marked = [Marked(GREY_IMAGE, peak_F2, {"head": (48.0, 16.0)}) for _ in range(7)]
+    image = pixels(plots.draw_peaks(marked, ["filter 3 (0.051)", "filter 9 (0.060)"], TITLE), tmp_path)
+    assert_nothing_clipped(image)
+    corner = np.array([58, canvas.EDGE])
+    scale = plots.PEAK_TILE / 64
+    row, column = (corner + scale * np.array([16.5, 48.5])).round().astype(int)
+    assert shows(image[row - 1 : row + 2, column - 1 : column + 2], canvas.FILTER_COLOURS[0])
+    row, column = (corner + scale * np.array([48.5, 16.5])).round().astype(int)
+    assert image[row - 1 : row + 2, column - 1 : column + 2].min() > 200
+    pictures = image[58 : 58 + 2 * plots.PEAK_TILE]
+    assert not shows(pictures, canvas.FILTER_COLOURS[1])  # it does not fire
+
+
+def test_a_peak_beyond_the_image_is_marked_at_its_edge(tmp_path: Path) -> None:
+    marked = [Marked(GREY_IMAGE, np.array([[-30.0, 90.0]]), {})]
+    image = pixels(plots.draw_peaks(marked, ["filter 0"], TITLE), tmp_path)
+    assert shows(image[58:70, canvas.EDGE + plots.PEAK_TILE - 12 :], canvas.FILTER_COLOURS[0])

@@ -1,0 +1,327 @@
+"""From order to result: a whole tiny job on a real store, interrupted, resumed, repeated, and every way to fail."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from schemas.errors import (
+    CheckpointError,
+    DataError,
+    Diverged,
+    Interrupted,
+    ResourceError,
+    SpecError,
+    StoreError,
+    StoreUnreachable,
+    Superseded,
+    WeightsError,
+)
+from schemas.job import JobSpec
+from schemas.lifecycle import StopReason
+from schemas.order import Progress, WorkOrder
+from schemas.results import CheckpointPointer, JobResult
+from tests.support.toy import toy_spec
+from workers import job, outcome
+from workers.checkpoints import store as checkpoint_store
+from workers.checkpoints.store import load_checkpoint
+from workers.job import run_job, stop_reason_of
+
+if TYPE_CHECKING:
+    from tests.conftest import Store
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@dataclass
+class Desk:
+    """Sends orders for jobs of one ORCH_HOME."""
+
+    store: Store
+    new_run: Callable[[], str]
+    cache_dir: Path
+    checkpoint_dir: Path
+    seen: list[Progress] = field(default_factory=list)
+
+    def order(self, spec: JobSpec, run_id: str | None = None, **changes: Any) -> WorkOrder:
+        fields: dict[str, Any] = {
+            "spec": spec,
+            "run_id": run_id or self.new_run(),
+            "attempt": 1,
+            "tracking_uri": self.store.uri,
+            "cache_dir": str(self.cache_dir),
+            "checkpoint_dir": str(self.checkpoint_dir),
+        }
+        return WorkOrder(**(fields | changes))
+
+    def run(self, order: WorkOrder, *, stop_in_epoch: int | None = None) -> JobResult:
+        """Run it; asked to stop once that many epochs are done, in the middle of the next."""
+
+        def should_stop() -> bool:
+            return stop_in_epoch is not None and any(p.epoch >= stop_in_epoch for p in self.seen)
+
+        return run_job(order, self.seen.append, should_stop)
+
+
+@pytest.fixture
+def desk(store: Store, new_run: Callable[[], str], cache_dir: Path, tmp_path: Path) -> Desk:
+    return Desk(store, new_run, cache_dir, tmp_path)
+
+
+def weights(pointer: CheckpointPointer | None, spec: JobSpec) -> dict[str, torch.Tensor]:
+    assert pointer is not None
+    state: dict[str, torch.Tensor] = load_checkpoint(pointer, spec.key)["network"]
+    return state
+
+
+@pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
+def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant: str, tmp_path: Path) -> None:
+    spec = toy_spec(variant, train__freeze_below="top_conv")
+    order = desk.order(spec)
+    result = desk.run(order)
+    assert (result.stop_reason, result.failure, result.epochs_done) == (StopReason.FINISHED, None, 4)
+    assert (result.job_key, result.attempt) == (spec.key, 1)
+    assert result.metrics is not None
+    assert result.metrics.measured_images == 6
+    assert result.metrics.images == "generated"
+
+    client = desk.store.client
+    assert {item.path for item in client.list_artifacts(order.run_id)} == {
+        "spec.json", "metrics.json", "tables", "figures", "checkpoint",
+    }  # fmt: skip
+    saved = Path(client.download_artifacts(order.run_id, "spec.json", str(tmp_path))).read_text()
+    assert JobSpec.model_validate_json(saved) == spec
+    assert [item.path for item in client.list_artifacts(order.run_id, "tables")] == ["tables/filters.csv"]
+    assert [item.path for item in client.list_artifacts(order.run_id, "checkpoint")] == ["checkpoint/final.pt"]
+    figures = {item.path for item in client.list_artifacts(order.run_id, "figures")}
+    assert result.metrics.location_instability is not None
+    assert figures == {
+        "figures/curves.png", "figures/filters.png", "figures/peaks.png", "figures/part_distribution.png",
+    }  # fmt: skip
+    steps = [point.step for point in client.get_metric_history(order.run_id, "validation/accuracy")]
+    assert steps == [1, 2, 3, 4]
+    assert client.get_run(order.run_id).data.metrics["test_accuracy"] == result.metrics.test_accuracy
+    assert result.checkpoint is not None
+    assert "optimiser" not in load_checkpoint(result.checkpoint, spec.key)
+    assert len(list(Path(result.checkpoint.path).parent.glob("*.pt"))) == 1
+    assert {progress.phase for progress in desk.seen} >= {
+        "preparing images",
+        "training",
+        "measuring filters",
+        "logging",
+    }
+
+
+@pytest.mark.parametrize("checkpoint_every", [1, 3])
+def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_bits(
+    desk: Desk, checkpoint_every: int, tmp_path: Path
+) -> None:
+    spec = toy_spec(train__checkpoint_every=checkpoint_every)
+    straight = desk.run(desk.order(spec, checkpoint_dir=str(tmp_path / "straight")))
+    desk.seen.clear()
+    run_id = desk.new_run()
+    stopped = desk.run(desk.order(spec, run_id), stop_in_epoch=2)
+    assert (stopped.stop_reason, stopped.epochs_done, stopped.metrics) == (StopReason.INTERRUPTED, 2, None)
+    assert stopped.checkpoint is not None
+    desk.seen.clear()
+    resumed = desk.run(desk.order(spec, run_id, attempt=2))
+    assert (resumed.stop_reason, resumed.epochs_done, resumed.attempt) == (StopReason.FINISHED, 4, 2)
+    assert min(progress.epoch for progress in desk.seen if progress.phase == "training") == 2
+    expected, found = weights(straight.checkpoint, spec), weights(resumed.checkpoint, spec)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert resumed.metrics == straight.metrics
+    steps = [point.step for point in desk.store.client.get_metric_history(run_id, "train/task_loss")]
+    assert steps == [1, 2, 3, 4]
+
+
+def test_a_finished_job_that_is_sent_again_trains_nothing(desk: Desk) -> None:
+    spec = toy_spec("ordinary")
+    order = desk.order(spec)
+    first = desk.run(order)
+    desk.seen.clear()
+    again = desk.run(order)
+    assert "training" not in {progress.phase for progress in desk.seen}
+    assert (again.metrics, again.checkpoint) == (first.metrics, first.checkpoint)
+
+
+def test_a_job_asked_to_stop_before_it_began_leaves_nothing(desk: Desk) -> None:
+    result = run_job(desk.order(toy_spec()), desk.seen.append, lambda: True)
+    assert (result.stop_reason, result.epochs_done, result.checkpoint) == (StopReason.INTERRUPTED, 0, None)
+
+
+RECIPE = {
+    "source": "pretrain", "epochs": 2, "batch_size": 8,
+    "data": {"categories": ("voc_part/cat", "voc_part/dog"), "train_per_category": 8, "test_per_category": 4},
+}  # fmt: skip
+
+
+def test_a_category_job_starts_from_the_pretraining_job(desk: Desk) -> None:
+    spec = toy_spec(weights=RECIPE, train__freeze_below="conv4")
+    assert spec.upstream is not None
+    upstream = desk.run(desk.order(spec.upstream))
+    assert upstream.stop_reason is StopReason.FINISHED
+    result = desk.run(desk.order(spec, upstream=upstream.checkpoint))
+    assert result.stop_reason is StopReason.FINISHED
+    assert result.metrics is not None
+    assert result.metrics.weights == "pre-training on generated animals"
+    before, after = weights(upstream.checkpoint, spec.upstream), weights(result.checkpoint, spec)
+    assert torch.equal(before["blocks.conv3.conv.weight"], after["blocks.conv3.conv.weight"])
+    assert not torch.equal(before["blocks.conv5.conv.weight"], after["blocks.conv5.conv.weight"])
+
+
+def test_a_deleted_pretraining_checkpoint_comes_back_from_its_run(desk: Desk) -> None:
+    spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
+    assert spec.upstream is not None
+    order = desk.order(spec.upstream)
+    pointer = desk.run(order).checkpoint
+    assert pointer is not None
+    Path(pointer.path).unlink()
+    lost = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=desk.new_run()))
+    assert lost.failure is not None
+    assert lost.failure.kind == "CheckpointError"
+    found = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=order.run_id))
+    assert (found.stop_reason, found.failure) == (StopReason.FINISHED, None)
+    assert Path(pointer.path).exists()
+    assert not list(desk.checkpoint_dir.glob(".fetched-*"))
+
+
+def test_checkpoints_may_move_with_their_home(desk: Desk, tmp_path: Path) -> None:
+    spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
+    assert spec.upstream is not None
+    pointer = desk.run(desk.order(spec.upstream)).checkpoint
+    (tmp_path / "moved").mkdir()
+    (desk.checkpoint_dir / spec.upstream.key).rename(tmp_path / "moved" / spec.upstream.key)
+    result = desk.run(desk.order(spec, upstream=pointer, checkpoint_dir=str(tmp_path / "moved")))
+    assert (result.stop_reason, result.failure) == (StopReason.FINISHED, None)
+
+
+def test_a_job_that_diverges_says_where_and_keeps_its_checkpoint(desk: Desk) -> None:
+    spec = toy_spec("ordinary", train__learning_rate=1e38, train__weight_decay=10.0)
+    result = desk.run(desk.order(spec))
+    assert result.stop_reason is StopReason.DIVERGED
+    assert result.failure is not None
+    assert result.failure.kind == "Diverged"
+    assert "epoch 1" in result.failure.message
+    assert "trainer.py" in result.failure.traceback
+
+
+def test_data_other_than_planned_is_bad_data(desk: Desk) -> None:
+    result = desk.run(desk.order(toy_spec(data__digest="of-other-images")))
+    assert (result.stop_reason, result.epochs_done) == (StopReason.BAD_DATA, 0)
+
+
+def test_a_store_that_cannot_be_reached_is_not_the_jobs_fault(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    result = desk.run(desk.order(toy_spec(), tracking_uri="http://127.0.0.1:9", store_patience=0.0))
+    assert result.stop_reason is StopReason.STORE_UNREACHABLE
+
+
+def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(_: int) -> None:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(job, "make_deterministic", killed)
+    with pytest.raises(SystemExit):
+        desk.run(desk.order(toy_spec()))
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Interrupted("x"), StopReason.INTERRUPTED),
+        (Diverged("x"), StopReason.DIVERGED),
+        (DataError("x"), StopReason.BAD_DATA),
+        (SpecError("x"), StopReason.BAD_SPEC),
+        (WeightsError("x"), StopReason.BAD_SPEC),
+        (StoreError("x"), StopReason.STORE_UNREACHABLE),
+        (CheckpointError("x"), StopReason.CODE_RAISED),
+        (MemoryError(), StopReason.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory"), StopReason.OUT_OF_MEMORY),
+        (ResourceError("x"), StopReason.CODE_RAISED),
+        (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # as oneDNN puts it
+        (RuntimeError("shapes differ"), StopReason.CODE_RAISED),
+        (ZeroDivisionError(), StopReason.CODE_RAISED),
+    ],
+)
+def test_every_error_has_its_stop_reason(error: Exception, reason: StopReason) -> None:
+    assert stop_reason_of(error) is reason
+
+
+def no_room(code: int) -> OSError:
+    return OSError(code, os.strerror(code))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("kind", [StoreError, StoreUnreachable, CheckpointError, DataError, RuntimeError])
+def test_whatever_comes_of_a_full_disk_is_a_full_disk(kind: type[Exception], code: int) -> None:
+    with pytest.raises(kind) as explained:
+        raise kind("no checkpoint") from no_room(code)
+    assert stop_reason_of(explained.value) is StopReason.DISK_FULL
+    assert stop_reason_of(no_room(code)) is StopReason.DISK_FULL
+
+
+def test_an_error_that_hides_the_full_disk_before_it_is_its_own() -> None:
+    hidden = StoreError("another matter")
+    hidden.__context__, hidden.__suppress_context__ = no_room(errno.ENOSPC), True  # as `from None` leaves it
+    assert stop_reason_of(hidden) is StopReason.STORE_UNREACHABLE
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Interrupted, StopReason.INTERRUPTED), (Superseded, StopReason.SUPERSEDED)]
+)
+def test_an_attempt_that_is_over_is_over_also_on_a_full_disk(kind: type[Exception], reason: StopReason) -> None:
+    with pytest.raises(kind) as ended:
+        raise kind("another attempt has the job") from no_room(errno.ENOSPC)
+    assert stop_reason_of(ended.value) is reason
+
+
+def test_figures_that_have_no_room_say_where(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room_for_them(*_: object) -> None:
+        raise no_room(errno.ENOSPC)  # of a write, which names no file
+
+    monkeypatch.setattr(outcome, "write_outcome", no_room_for_them)
+    result = desk.run(desk.order(toy_spec()))
+    assert result.stop_reason is StopReason.DISK_FULL
+    assert result.failure is not None
+    assert f"cannot be written in {tempfile.gettempdir()} (No space left on device)" in result.failure.message
+    assert result.checkpoint is not None
+
+
+def test_a_job_whose_checkpoint_has_no_room_says_where_and_goes_on_when_there_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room_for_it(*_: object) -> None:
+        raise no_room(errno.ENOSPC)
+
+    with monkeypatch.context() as full:
+        full.setattr(checkpoint_store, "_dump", no_room_for_it)
+        result = desk.run(desk.order(toy_spec()))
+    assert (result.stop_reason, result.checkpoint) == (StopReason.DISK_FULL, None)
+    assert result.failure is not None
+    assert "No space left on device" in result.failure.message
+    assert result.failure.message.startswith(f"On {socket.gethostname()}: A checkpoint cannot be written")
+    assert desk.run(desk.order(toy_spec(), attempt=2)).stop_reason is StopReason.FINISHED
+
+
+def test_more_memory_than_the_machine_has_is_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**58, dtype=torch.uint8)
+    assert stop_reason_of(caught.value) is StopReason.OUT_OF_MEMORY
+
+
+def test_checkpoints_that_cannot_be_read_become_a_result_too(desk: Desk, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where the folder should be")
+    result = desk.run(desk.order(toy_spec(), checkpoint_dir=str(tmp_path / "file")))
+    assert (result.stop_reason, result.checkpoint) == (StopReason.STORE_UNREACHABLE, None)

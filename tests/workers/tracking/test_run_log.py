@@ -1,0 +1,149 @@
+"""Logging to a real store: under the names that are promised, and twice is the same as once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from schemas.errors import StoreError
+from schemas.job import FileWeights
+from schemas.results import JobMetrics
+from tests.support.toy import toy_spec
+from workers.tracking.run_log import CURVES, RunLog, flatten
+from workers.training.trainer import EpochRecord
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric
+
+    from tests.conftest import Store
+
+
+def records(epochs: int) -> list[EpochRecord]:
+    return [
+        EpochRecord(epoch, 0.5, 3.0, 1 / epoch, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6)
+        for epoch in range(1, epochs + 1)
+    ]
+
+
+def test_an_epoch_is_logged_once_however_often_it_is_told(store: Store, new_run: Callable[[], str]) -> None:
+    run_id = new_run()
+    log = RunLog(store.uri, run_id)
+    log.log_epochs(records(1))
+    log.log_epochs(records(2))
+    RunLog(store.uri, run_id).log_epochs(records(3))  # the job resumed on another worker
+    for curve in CURVES.values():
+        assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [1, 2, 3]
+    weights = [point.value for point in store.client.get_metric_history(run_id, "train/lambda")]
+    assert weights == pytest.approx([1, 1 / 2, 1 / 3])
+
+
+def test_more_epochs_than_one_request_takes_are_sent_whole(
+    store: Store, new_run: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long outage: a cut between two requests must not fall within an epoch."""
+    run_id, sent = new_run(), []
+    log = RunLog(store.uri, run_id)
+    log_batch = log._client.log_batch
+
+    def send(run: str, metrics: list[Metric]) -> None:
+        assert len(metrics) <= 1000
+        sent.append({point.step for point in metrics})
+        log_batch(run, metrics=metrics)
+
+    monkeypatch.setattr(log._client, "log_batch", send)
+    log.log_epochs(records(200))
+    assert len(sent) == 3
+    assert not sent[0] & sent[1]
+    assert [point.step for point in store.client.get_metric_history(run_id, "train/lambda")] == list(range(1, 201))
+
+
+def test_what_an_epoch_of_an_older_version_did_not_measure_has_no_point(
+    store: Store, new_run: Callable[[], str]
+) -> None:
+    run_id = new_run()
+    old = replace(records(1)[0], mutual_information=None, category_entropy=None, spatial_entropy=None)
+    RunLog(store.uri, run_id).log_epochs([old, records(2)[1]])
+    for curve in ("filters/mutual_information", "filters/category_entropy", "filters/spatial_entropy"):
+        assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [2]
+
+
+def test_the_spec_becomes_parameters_and_may_be_logged_again(store: Store, new_run: Callable[[], str]) -> None:
+    run_id = new_run()
+    spec = toy_spec("ordinary", weights=FileWeights(path="/one/vgg.pth", sha256="ab" * 32))
+    moved = spec.model_copy(update={"weights": FileWeights(path="/two/vgg.pth", sha256="ab" * 32)})
+    RunLog(store.uri, run_id).log_spec(spec)
+    RunLog(store.uri, run_id).log_spec(moved)
+    params = store.client.get_run(run_id).data.params
+    assert params["model.backbone"] == "alexnet"
+    assert params["data.categories"] == "voc_part/cat"
+    assert params["train.freeze_below"] == "None"
+    assert params["weights.path"] == "/one/vgg.pth"
+
+
+def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
+    store: Store, new_run: Callable[[], str], tmp_path: Path
+) -> None:
+    run_id = new_run()
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "filters.csv").write_text("filter\n0\n")
+    metrics = JobMetrics(
+        test_accuracy=0.9,
+        train_accuracy=1.0,
+        peak_spread=0.2,
+        landmark_instability={"head": 0.1},
+        part_interpretability=0.4,
+        part_association={"tail": 0.3},
+    )
+    for _ in range(2):
+        RunLog(store.uri, run_id).log_outcome(metrics, tmp_path)
+    run = store.client.get_run(run_id)
+    assert run.data.metrics["test_accuracy"] == 0.9
+    assert len(store.client.get_metric_history(run_id, "test_accuracy")) == 1
+    assert run.data.metrics["peak_spread"] == 0.2
+    assert run.data.metrics["location_instability.head"] == 0.1
+    assert run.data.metrics["part_interpretability"] == 0.4
+    assert run.data.metrics["part_association.tail"] == 0.3
+    assert "location_instability" not in run.data.metrics  # nothing was measured, which is not 0
+    assert [item.path for item in store.client.list_artifacts(run_id, "tables")] == ["tables/filters.csv"]
+
+
+def test_the_runs_state_is_left_to_the_driver(store: Store, new_run: Callable[[], str], tmp_path: Path) -> None:
+    run_id = new_run()
+    before = store.client.get_run(run_id)
+    log = RunLog(store.uri, run_id)
+    log.log_spec(toy_spec())
+    log.log_epochs(records(1))
+    log.log_outcome(JobMetrics(test_accuracy=0.9, train_accuracy=1.0), tmp_path)
+    after = store.client.get_run(run_id)
+    assert (after.info.status, after.info.end_time, after.data.tags) == (
+        before.info.status,
+        before.info.end_time,
+        before.data.tags,
+    )
+
+
+def test_a_store_that_does_not_answer_is_a_store_error_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(StoreError, match=r"http://me:\*\*\*@127.0.0.1:9 cannot be used .*`orch resume`"):
+        RunLog("http://me:secret@127.0.0.1:9", "run")
+
+
+def test_an_unknown_run_is_no_store_error(store: Store) -> None:
+    with pytest.raises(Exception, match="not found") as caught:
+        RunLog(store.uri, "0" * 32)
+    assert not isinstance(caught.value, StoreError)
+
+
+def test_flattening_names_fields_by_their_path() -> None:
+    nested = {"train": {"epochs": 5, "mirror": True}, "data": {"categories": ["a", "b"]}, "seed": 0, "loss": None}
+    assert flatten(nested) == {
+        "train.epochs": "5",
+        "train.mirror": "True",
+        "data.categories": "a, b",
+        "seed": "0",
+        "loss": "None",
+    }

@@ -1,0 +1,101 @@
+"""One look at the held-out images gives the answers, what filters tell, and which category each stands for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+from interp_model.loss.mutual_information import Information
+from tests.support.toy import CPU, run_epochs, toy_data, toy_spec, toy_trainer
+from workers.data.dataset import Rows, Split
+from workers.training import filter_information
+from workers.training.filter_information import look
+from workers.training.inputs import Inputs
+from workers.training.trainer import EpochRecord, Trainer, predict
+
+TWO = ("voc_part/cat", "voc_part/dog")
+
+
+def inputs_of(trainer: Trainer, split: Split) -> Inputs:
+    return Inputs(trainer.network, split, toy_data(trainer.spec).mean_SS3, CPU)
+
+
+def some_of(split: Split, index_N: list[int]) -> Split:
+    return Split(
+        split.labels_N[index_N],
+        split.categories_N[index_N],
+        split.landmarks_NK2[index_N],
+        tuple(split.names_N[n] for n in index_N),
+        Rows((split.take(index_N),), np.zeros(len(index_N), np.int64), np.arange(len(index_N))),
+    )
+
+
+def assert_told_alike(found: Information, expected: Information) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_the_answers_are_those_of_every_image() -> None:
+    trainer = run_epochs(toy_trainer(toy_spec()), 1)
+    inputs = inputs_of(trainer, toy_data(trainer.spec).train)
+    assert torch.equal(look(trainer.network, inputs).logits_NO, predict(trainer.network, inputs))
+
+
+def test_of_many_images_evenly_spaced_ones_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = run_epochs(toy_trainer(toy_spec()), 2)
+    split = toy_data(trainer.spec).train
+    monkeypatch.setattr(filter_information, "WATCHED", 6)
+    found = look(trainer.network, inputs_of(trainer, split))
+    spaced = some_of(split, [0, 5, 9, 14, 18, 23])
+    assert_told_alike(found.told, look(trainer.network, inputs_of(trainer, spaced)).told)
+    assert len(found.logits_NO) == 24
+
+
+def test_a_filter_that_grows_tells_no_more() -> None:
+    """The maps are seen in units of each filter's own mean peak."""
+    trainer = run_epochs(toy_trainer(toy_spec("ordinary")), 2)
+    inputs = inputs_of(trainer, toy_data(trainer.spec).test)
+    before = look(trainer.network, inputs).told
+    with torch.no_grad():
+        for parameter in trainer.network.blocks["conv5"].parameters():
+            parameter *= 8
+    assert_told_alike(look(trainer.network, inputs).told, before)
+
+
+def test_a_filter_stands_for_the_category_whose_images_activate_it_most() -> None:
+    trainer = run_epochs(toy_trainer(toy_spec("ordinary", data__categories=TWO, loss="softmax")), 1)
+    inputs = inputs_of(trainer, toy_data(trainer.spec).test)
+    with torch.no_grad():
+        maps = trainer.network.forward_upper(inputs.as_they_are(np.arange(12))).maps["conv5"]
+    mean_CF = torch.stack([maps[inputs.label_N == c].sum(dim=(2, 3)).mean(dim=0) for c in range(2)])
+    assert look(trainer.network, inputs).category_F.tolist() == (mean_CF[1] > mean_CF[0]).long().tolist()
+
+
+@pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
+def test_every_epoch_records_what_the_filters_tell_and_what_they_leave_open(variant: str) -> None:
+    trainer = run_epochs(toy_trainer(toy_spec(variant)), 2)
+    places = trainer.network.map_side(trainer.network.top_layer) ** 2
+    for record in trainer.records:
+        assert None not in (record.mutual_information, record.category_entropy, record.spatial_entropy)
+        parts = (record.mutual_information, record.category_entropy, record.spatial_entropy)
+        assert sum(part or 0.0 for part in parts) == pytest.approx(math.log(places + 1), abs=1e-6)  # Eq. 5
+        assert (record.mutual_information or 0.0) > 0
+
+
+def test_records_of_a_version_without_entropies_are_gone_on_from() -> None:
+    trainer = run_epochs(toy_trainer(toy_spec()), 1)
+    state = trainer.state()
+    for record in state["records"]:
+        for name in ("mutual_information", "category_entropy", "spatial_entropy"):
+            del record[name]
+    resumed = toy_trainer(toy_spec())
+    resumed.restore(state)
+    assert resumed.records[0].mutual_information is None
+    assert asdict(resumed.records[0]) == asdict(
+        replace(trainer.records[0], mutual_information=None, category_entropy=None, spatial_entropy=None)
+    )
+    assert isinstance(resumed.run_epoch(on_step=lambda: None), EpochRecord)

@@ -1,0 +1,1 @@
+"""Keeps checkpoints whole, and decides whose checkpoint counts."""

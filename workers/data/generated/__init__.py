@@ -1,0 +1,1 @@
+"""Draws animals with known parts, for machines without photographs."""

@@ -1,0 +1,1 @@
+"""Turns photographs into arrays of crops, once per machine."""

@@ -1,0 +1,188 @@
+"""Reads the masks of Pascal VOC Part (`Annotations_Part/*.mat`) and merges its parts as the paper does (Sec. 5.2.1).
+
+Legend: H height and W width of the photograph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.categories import CATEGORIES, Category
+from schemas.errors import DataError
+from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
+from workers.data.readers.parse_cache import parsed
+from workers.data.readers.records import Box, Point, Record
+
+Mask = NDArray[np.bool_]
+
+MERGED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "head": ("head", "leye", "reye", "lear", "rear", "nose", "muzzle", "beak", "lhorn", "rhorn"),
+        "torso": ("torso", "neck", "lwing", "rwing"),
+        "frontal_legs": ("lfleg", "rfleg", "lfpa", "rfpa", "lfuleg", "lflleg", "rfuleg", "rflleg", "lfho", "rfho"),
+        "back_legs": ("lbleg", "rbleg", "lbpa", "rbpa", "lbuleg", "lblleg", "rbuleg", "rblleg", "lbho", "rbho"),
+        "legs": ("lleg", "rleg", "lfoot", "rfoot"),
+        "tail": ("tail",),
+    }
+)
+"""The data set's names of what belongs to each part. Paws and hooves go with the legs; no animal has all of a row."""
+
+_KNOWN_PARTS = frozenset(name for members in MERGED.values() for name in members)
+_ANIMALS: Mapping[str, Category] = MappingProxyType({c.key: c for c in CATEGORIES if c.dataset == "voc_part"})
+
+
+class MaskedObject(NamedTuple):
+    """One object of a photograph."""
+
+    box: Box
+    """Around its silhouette."""
+    landmarks: dict[str, Point]
+    """Centres of the boxes around the category's landmark parts, as far as they can be seen."""
+    parts_HW: NDArray[np.uint8]
+    """Bit k is set where the category's k-th part is."""
+
+
+class Annotated(NamedTuple):
+    """One of the paper's animals in an annotation file, without its masks."""
+
+    key: str
+    """Its category's."""
+    number: int
+    """Its place among all objects of the file, from 1."""
+    box: Box
+    """Without width where the silhouette is empty."""
+    landmarks: dict[str, Point]
+
+
+class Annotation(NamedTuple):
+    """What one annotation file says."""
+
+    width: int
+    height: int
+    """Of the masks, hence of the photograph; 0 where nothing is annotated."""
+    objects: tuple[Annotated, ...]
+    problem: str
+    """Why the file cannot be read; else empty."""
+
+
+def read_objects(path: Path, category: Category) -> list[MaskedObject]:
+    """The objects of a category in one annotation file, in its order.
+
+    Raises:
+        DataError: the file is not one of Pascal VOC Part.
+    """
+    try:
+        return [_object(found, category) for found in _objects(path) if text(found["class"]) == category.key]
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        raise unreadable(path, repr(error)) from error
+
+
+def unreadable(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path} cannot be read as a part annotation of Pascal VOC Part ({why}): it needs a struct `anno` with "
+        "`objects`, each with `class`, `mask` and `parts`. Restore the file from the data set's archive."
+    )
+
+
+def read_annotations(paths: Sequence[Path], cache_dir: Path | None) -> list[Annotation]:
+    """What each file says of the paper's animals: read once, for about ten milliseconds of a core each."""
+    said = parsed("voc-part-1", paths, _summarise, cache_dir)
+    return [Annotation(width, height, tuple(map(_annotated, rows)), why) for width, height, rows, why in said]
+
+
+def _summarise(path: Path) -> list[Any]:
+    width, height = 0, 0
+    rows = []
+    try:
+        for number, found in enumerate(_objects(path), start=1):
+            height, width = _mask(found).shape
+            if (category := _ANIMALS.get(text(found["class"]))) is not None:
+                box, landmarks, _ = _object(found, category)
+                rows.append([category.key, number, list(box), {name: list(at) for name, at in landmarks.items()}])
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        return [0, 0, [], repr(error)]
+    return [width, height, rows, ""]
+
+
+def _annotated(row: Any) -> Annotated:
+    key, number, box, landmarks = row
+    return Annotated(key, number, Box(*box), {name: (r, c) for name, (r, c) in landmarks.items()})
+
+
+def part_map(record: Record, category: Category, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Parts of a record's object, of the photograph's (H, W): bits as in `MaskedObject`.
+
+    The object is the one whose silhouette fills the record's box best; where none fills half of it, no part is shown.
+
+    Raises:
+        DataError: the masks are not of this photograph.
+    """
+    assert record.masks is not None
+    assert record.box is not None
+    best = MaskedObject(Box(0, 0, 0, 0), {}, np.zeros(shape, np.uint8))
+    for found in read_objects(record.masks, category):
+        if found.parts_HW.shape != shape:
+            raise DataError(
+                f"The masks in {record.masks} are {found.parts_HW.shape[1]} x {found.parts_HW.shape[0]} pixels, and "
+                f"{record.image} is {shape[1]} x {shape[0]}. The photograph was probably resized: restore it."
+            )
+        if _overlap(found.box, record.box) >= max(0.5, _overlap(best.box, record.box)):
+            best = found
+    return best.parts_HW
+
+
+def _objects(path: Path) -> list[Struct]:
+    return structs(read_mat(path, ["anno"])["anno"]["objects"])
+
+
+def _object(found: Struct, category: Category) -> MaskedObject:
+    silhouette = _mask(found)
+    masks: dict[str, Mask] = {}
+    for part in structs(found["parts"]):
+        name = text(part["part_name"])
+        if name not in _KNOWN_PARTS:
+            raise ValueError(f"{name!r} is no part of an animal there")
+        masks[name] = _mask(part)
+        if masks[name].shape != silhouette.shape:
+            raise ValueError(f"the mask of {name} is of another size than its object's")
+    parts_HW = np.zeros(silhouette.shape, np.uint8)
+    for k, name in enumerate(category.parts):
+        for member in MERGED[name]:
+            if member in masks:
+                parts_HW[masks[member]] |= np.uint8(1 << k)
+    seen = {name: masks[name] for name in category.landmarks if name in masks and masks[name].any()}
+    return MaskedObject(_box(silhouette), {name: _centre(mask) for name, mask in seen.items()}, parts_HW)
+
+
+def _mask(found: Struct) -> Mask:
+    mask = numbers(found["mask"])
+    if mask.ndim != 2:
+        raise ValueError(f"a mask of {mask.ndim} dimensions")
+    return mask > 0
+
+
+def _box(mask: Mask) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return Box(0, 0, 0, 0)
+    return Box(float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+
+
+def _centre(mask: Mask) -> Point:
+    box = _box(mask)
+    return (box.top + box.bottom) / 2, (box.left + box.right) / 2
+
+
+def _overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    width = min(a.right, b.right) - max(a.left, b.left)
+    height = min(a.bottom, b.bottom) - max(a.top, b.top)
+    both = max(0.0, width) * max(0.0, height)
+    union = a.width * a.height + b.width * b.height - both
+    return both / union if union else 0.0

@@ -1,0 +1,65 @@
+"""Where on the animal the peaks of every filter lie: on which part, where somebody drew them, and near which landmark.
+
+Shape legend: N images   B images of a batch   F filters   K parts   C categories   S input side.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_model.explain.part_distribution import Shares, nearest_landmarks, parts_at_peaks
+from schemas.categories import BY_ID
+from workers.data.dataset import JobData
+from workers.training.inputs import EVALUATION_BATCH
+
+BESIDE = "background"
+"""What is no part of the category; it counts as one here."""
+
+
+class Places(NamedTuple):
+    near: Shares
+    """By landmark of the job."""
+    on: Shares | None
+    """By part of `parts`; None where the images have no part masks."""
+    parts: tuple[str, ...]
+
+
+def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: Tensor) -> Places:
+    """Of every filter, on the images of its own category that make it fire.
+
+    Args:
+        pixel_NF2: (row, column) of the peaks, pixel indices.
+        category_F: index into `data.category_names`.
+    """
+    category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
+    counts_NF = (score_NF > 0) & (category_N[:, None] == category_F)
+    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2)).to(pixel_NF2)
+    near = nearest_landmarks(pixel_NF2, counts_NF, landmark_NK2)
+    if data.measured.parts_NSS is None:
+        return Places(near, None, ())
+    own = [BY_ID[data.category_names[c]].parts for c in range(int(category_N.max()) + 1)]
+    names = tuple(dict.fromkeys(name for parts in own for name in parts))
+    bit_CK = torch.tensor([[1 << parts.index(name) if name in parts else 0 for name in names] for parts in own])
+    part_NFK, shown_NK = _parts_under(data, pixel_NF2, bit_CK[category_N])
+    beside_NF1 = ~part_NFK.any(dim=2, keepdim=True)
+    on = parts_at_peaks(torch.cat([part_NFK, beside_NF1], dim=2), counts_NF, shown_NK)
+    return Places(near, on, (*names, BESIDE))
+
+
+def _parts_under(data: JobData, pixel_NF2: Tensor, bit_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each peak lies on each part (N, F, K), and whether each image shows it (N, K)."""
+    assert data.measured.parts_NSS is not None
+    under, shown = [], []
+    for start in range(0, len(pixel_NF2), EVALUATION_BATCH):
+        index_B = torch.arange(start, min(start + EVALUATION_BATCH, len(pixel_NF2)))
+        bits_BSS = torch.from_numpy(data.measured.parts_NSS.take(index_B.numpy())).long()
+        at_BF2 = pixel_NF2[index_B].round().long().clamp(0, bits_BSS.shape[1] - 1)
+        bits_BF = bits_BSS[torch.arange(len(index_B))[:, None], at_BF2[:, :, 0], at_BF2[:, :, 1]]
+        under.append((bits_BF[:, :, None] & bit_NK[index_B][:, None]) > 0)
+        shown.append(torch.stack([(bits_BSS & bit_B[:, None, None]).flatten(1).any(dim=1)
+                                  for bit_B in bit_NK[index_B].T], dim=1))  # fmt: skip
+    return torch.cat(under), torch.cat(shown)

@@ -1,0 +1,216 @@
+"""Which filters and images the pictures of a network show, and what their titles and labels say.
+
+Shape legend: N images   B chosen images   F filters   H = W = map side   S input side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from interp_model.explain.part_distribution import peak_density, relative_scores
+from interp_model.network import Network
+from schemas.categories import BY_ID
+from schemas.job import FileWeights, JobSpec, PretrainSpec, RandomWeights
+from workers.data.dataset import JobData
+from workers.evaluation.evaluate import IMAGES_ARE, FilterRow, Peaks
+from workers.figures import montages, plots
+from workers.figures.canvas import Bytes, Title
+from workers.figures.receptive_fields import Care, filter_fields, image_fields, top_images
+from workers.training.inputs import Indices, Inputs, Report
+
+SHOWN_FILTERS = 4
+"""In a picture with a row per filter."""
+GALLERY_IMAGES, GALLERY_IMAGES_UNMASKED = 2, 4
+PEAK_FILTERS, PEAK_IMAGES = 5, 12
+MONTAGE_IMAGES = 8
+HEAT_IMAGES = 8
+MEAN_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A trained network with what was measured of it."""
+
+    spec: JobSpec
+    network: Network
+    data: JobData
+    measured: Inputs
+    peaks: Peaks
+    rows: list[FilterRow]
+
+    @property
+    def steadiest(self) -> list[FilterRow]:
+        """The filters worth a look, the steadiest first."""
+        return [row for row in steadiest_filters(self.rows) if row.location_instability is not None]
+
+    def title(self, what: str) -> Title:
+        return Title(subject(self.spec), what)
+
+
+def subject(spec: JobSpec, verb: str = "") -> str:
+    """What a figure shows, with everything that is not real said so.
+
+    Args:
+        verb: such as `trained on `, where the images shown are not those of the job.
+    """
+    parts = [spec.title, verb + IMAGES_ARE[spec.data.images]]
+    if isinstance(spec.weights, RandomWeights):
+        parts.append("random initial weights")
+    elif isinstance(spec.weights, PretrainSpec) and spec.weights.data.images != spec.data.images:
+        parts.append(f"pre-trained on {IMAGES_ARE[spec.weights.data.images]}")
+    elif isinstance(spec.weights, FileWeights):
+        parts.append(f"weights from {spec.weights.label or 'a file'}")
+    return " · ".join(parts)
+
+
+def steadiest_filters(rows: Sequence[FilterRow]) -> list[FilterRow]:
+    """Lowest instability first; those that fire on fewer than half the images last, since little speaks for them."""
+    return sorted(rows, key=lambda row: (row.share_firing < 0.5, row.location_instability or 0.0))
+
+
+def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]) -> str:
+    """Where on the animal a filter peaks most often, such as `on head 81%`; empty where nobody knows."""
+    for word, shares in (("on", on), ("near", near)):
+        known = {name: share for name, share in shares.items() if share is not None}
+        if known:
+            name = max(known, key=known.__getitem__)
+            return f"{word} {name.replace('_', ' ')} {known[name]:.0%}"
+    return ""
+
+
+def label_of(row: FilterRow, spec: JobSpec) -> str:
+    category = "" if spec.is_single else BY_ID[row.category].label
+    lines = (
+        f"filter {row.filter}",
+        f"instability {row.location_instability:.3f}",
+        category,
+        usual_place(row.peaks_on, row.peaks_near),
+    )
+    return "\n".join(line for line in lines if line)
+
+
+def draw_gallery(studied: Studied, filters: int, care: Care, report: Report) -> Figure | None:
+    """Fig. 4, of the steadiest filters on the images that excite each most; None where no filter could be measured."""
+    rows = studied.steadiest[:filters]
+    if not rows:
+        return None
+    fields = _fields(studied, rows, care, report)
+    what = f"steadiest filters of {studied.network.top_layer}, on the images that excite each most"
+    return plots.draw_gallery([_strip(studied, row, fields[row.filter]) for row in rows], studied.title(what))
+
+
+def draw_peaks(studied: Studied) -> Figure | None:
+    """Where the steadiest filters peak on evenly spaced images."""
+    rows = studied.steadiest[:PEAK_FILTERS]
+    if not rows:
+        return None
+    names = [f"filter {row.filter} ({row.location_instability:.3f})" for row in rows]
+    what = f"peaks of the steadiest filters of {studied.network.top_layer} (location instability) and landmarks"
+    return plots.draw_peaks(marked_images(studied.data, studied.peaks, rows), names, studied.title(what))
+
+
+def draw_fields(studied: Studied, filters: int, care: Care, report: Report) -> Figure | None:
+    """Fig. 5, of the steadiest filters on the images that excite each most."""
+    rows = studied.steadiest[:filters]
+    if not rows:
+        return None
+    fields = _fields(studied, rows, care, report)
+    montage = []
+    for row in rows:
+        index_B = top_images(studied.peaks, row.filter, MONTAGE_IMAGES)
+        found = image_fields(studied.network, studied.measured, index_B, row.filter, fields[row.filter])
+        shown = [montages.Lit(*pair) for pair in zip(studied.data.measured.take(index_B), found, strict=True)]
+        montage.append(montages.MontageRow(label_of(row, studied.spec), shown))
+    what = f"receptive fields of the steadiest filters of {studied.network.top_layer} by occlusion, on the images that"
+    return montages.draw_montage(montage, studied.title(f"{what} excite each most"))
+
+
+def draw_heat(studied: Studied) -> Figure | None:
+    """Fig. 6, of all filters that fire at all; None where none does."""
+    data, peaks = studied.data, studied.peaks
+    if not bool((peaks.score_NF > 0).any()):
+        return None
+    weight_NF = relative_scores(peaks.score_NF)
+    side = studied.spec.model.input_size
+    sigma = studied.network.receptive_field(studied.network.top_layer).stride / 2
+
+    index_B = _evenly_spaced(len(data.measured), HEAT_IMAGES)
+    heat_BSS = peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma).numpy()
+    shown = [montages.Heated(*pair) for pair in zip(data.measured.take(index_B), heat_BSS, strict=True)]
+    # The peaks of all images together are those of one image with so many more filters.
+    heat_SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)[0].numpy()
+    whole = montages.Heated(_mean_image(data), heat_SS)
+    shares, what = _shares(studied.rows)
+    title = studied.title(
+        f"where the peaks of all {len(studied.rows)} filters of {studied.network.top_layer} lie; brighter is more and "
+        "stronger peaks"
+    )
+    return montages.draw_heat(whole, shown, shares, what, title)
+
+
+def _mean_image(data: JobData) -> Bytes:
+    total_SS3 = sum(
+        data.measured.take(np.arange(start, min(start + MEAN_BATCH, len(data.measured)))).sum(axis=0, dtype=np.float64)
+        for start in range(0, len(data.measured), MEAN_BATCH)
+    )
+    return np.asarray(total_SS3 / len(data.measured), dtype=np.uint8)
+
+
+def marked_images(data: JobData, peaks: Peaks, rows: Sequence[FilterRow]) -> list[plots.Marked]:
+    """Evenly spaced measured images, chosen without looking at any peak."""
+    index_B = _evenly_spaced(len(data.measured), PEAK_IMAGES)
+    filters = [row.filter for row in rows]
+    fires_BF = (peaks.score_NF[index_B][:, filters] > 0).numpy()
+    peak_BF2 = np.where(fires_BF[:, :, None], peaks.pixel_NF2[index_B][:, filters].numpy(), np.nan)
+    return [
+        plots.Marked(image, peak_BF2[b], _visible(data, int(index_B[b])))
+        for b, image in enumerate(data.measured.take(index_B))
+    ]
+
+
+def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: Report) -> dict[int, torch.Tensor]:
+    return filter_fields(studied.network, studied.measured, studied.peaks, [row.filter for row in rows], care, report)
+
+
+@torch.no_grad()
+def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor) -> plots.FilterStrip:
+    network, measured = studied.network, studied.measured
+    has_masks = bool(network.interpretable_layers) and network.model.mask
+    index_B = top_images(studied.peaks, row.filter, GALLERY_IMAGES if has_masks else GALLERY_IMAGES_UNMASKED)
+    map_BHW = network.forward_upper(measured.as_they_are(index_B)).maps[network.top_layer][:, row.filter].cpu()
+    mask_BHW = network.bank_PHW.cpu()[studied.peaks.unit_NF[index_B, row.filter]] if has_masks else None
+    field_BSS = image_fields(network, measured, index_B, row.filter, field_PP)
+    shown = [
+        plots.Shown(image, map_BHW[b].numpy(), None if mask_BHW is None else mask_BHW[b].numpy(), field_BSS[b])
+        for b, image in enumerate(studied.data.measured.take(index_B))
+    ]
+    return plots.FilterStrip(label_of(row, studied.spec), shown)
+
+
+def _shares(rows: Sequence[FilterRow]) -> tuple[dict[str, float], str]:
+    """The mean over filters of where each peaks; by part where that is known, else by landmark."""
+    kinds: tuple[tuple[str, Callable[[FilterRow], dict[str, float | None]]], ...] = (
+        ("peaks on each part, mean over filters", lambda row: row.peaks_on),
+        ("peaks nearest to each landmark, mean over filters", lambda row: row.peaks_near),
+    )
+    for what, of in kinds:
+        columns = {name: [share for row in rows if (share := of(row).get(name)) is not None] for name in of(rows[0])}
+        shares = {name: fmean(column) for name, column in columns.items() if column}
+        if shares:
+            return shares, what
+    return {}, ""
+
+
+def _evenly_spaced(images: int, count: int) -> Indices:
+    return np.linspace(0, images - 1, min(count, images)).round().astype(np.int64)
+
+
+def _visible(data: JobData, index: int) -> dict[str, tuple[float, float]]:
+    points = zip(data.landmark_names, data.measured.landmarks_NK2[index], strict=True)
+    return {name: (float(row), float(column)) for name, (row, column) in points if not np.isnan(row)}

@@ -1,0 +1,179 @@
+"""One photograph, explained: which filters fire where, and how much each adds to the decision.
+
+Shape legend: S input side   F filters   H = W map side   G occluder places along an axis   O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from interp_model.explain.attribution import Contributions, contributions
+from interp_model.explain.occlusion import lost_where, occluder_for, occlusion_drop
+from interp_model.mask import peak_index
+from interp_model.network import Network, to_input
+from schemas.errors import DataError, SpecError
+from schemas.job import JobSpec
+from workers.data.readers.records import Box
+from workers.evaluation.parts import maps_after_mask
+from workers.figures.canvas import Floats
+from workers.figures.photograph import cut
+from workers.training.inputs import Report
+
+STRIDE = 16 / 224
+"""Of the occluder, as a share of the image's side: some two hundred places."""
+SHOWN = 6
+"""Filters whose region is looked for and drawn: those that add or take most."""
+
+
+@dataclass(frozen=True)
+class FilterSays:
+    """What one filter makes of the photograph."""
+
+    filter: int
+    place: str
+    """Where on the animal it peaks as a rule, from the job's table; empty where nobody knows."""
+    contribution: float
+    """To the logit; they sum to the logit less its base."""
+    alone: float
+    """What the logit loses without this filter alone."""
+    activation: float
+    """Its peak; 0 where it is silent."""
+    peak: tuple[float, float] | None
+    """(x, y) in pixels of the upright photograph; None where it is silent."""
+    field_SS: Floats | None = None
+    """Where hiding the image costs it activation, 1 at the highest; of the `SHOWN` filters that matter most."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    spec: JobSpec
+    layer: str
+    decision: str
+    """A sentence."""
+    label: str
+    """Of the output that is explained."""
+    probabilities: Mapping[str, float]
+    """By label, in the order of the outputs."""
+    logit: float
+    base: float
+    residual: float
+    filters: Sequence[FilterSays]
+    """All of them, those that add or take most first."""
+    box: Box
+
+
+def explain(
+    spec: JobSpec,
+    network: Network,
+    mean_SS3: Tensor,
+    picture: Image.Image,
+    box: Box,
+    *,
+    places: Mapping[int, str],
+    category: str | None,
+    report: Report,
+) -> Explanation:
+    """
+    Args:
+        places: where on the animal filters peak as a rule, by number.
+        category: id of the one whose output is explained; None takes the most likely.
+
+    Raises:
+        SpecError: the network has no output for that category.
+        DataError: the network's answer is not a number.
+    """
+    side = spec.model.input_size
+    pixels_1SS3 = torch.from_numpy(cut(picture, box, side, side).copy())[None].to(mean_SS3.device)
+    image_13SS = to_input(pixels_1SS3, mean_SS3)
+    report("asking the network")
+    with torch.no_grad():
+        output = network(image_13SS)
+        handed_on_FHW = maps_after_mask(network, network.forward_lower(image_13SS))[0]
+    if not bool(output.logits.isfinite().all()):
+        raise DataError(f"{spec.title} answers with numbers that are not finite. Look at its curves in `orch ui`.")
+    probability_O = _probabilities(output.logits[0], spec)
+    chosen = _chosen(spec, category, probability_O)
+    report("sharing the decision out among the filters")
+    found = contributions(network.forward_head, handed_on_FHW, chosen)
+    order = found.per_filter_F.abs().argsort(descending=True, stable=True).tolist()
+    report("looking where the filters look")
+    fields = _fields(network, image_13SS[0], order[:SHOWN])
+    maps_FHW = output.maps[network.top_layer][0]
+    filters = [_says(network, f, found, maps_FHW, box, places.get(f, ""), fields.get(f)) for f in order]
+    labels = spec.output_labels
+    probabilities = dict(zip(labels, probability_O.tolist(), strict=True))
+    return Explanation(
+        spec=spec,
+        layer=network.top_layer,
+        decision=_decision(spec, probabilities),
+        label=labels[chosen],
+        probabilities=probabilities,
+        logit=found.logit,
+        base=found.base,
+        residual=found.residual,
+        filters=filters,
+        box=box,
+    )
+
+
+def _probabilities(logit_O: Tensor, spec: JobSpec) -> Tensor:
+    """Softmax over the categories, or each output's own logistic function (Sec. 5.1)."""
+    return logit_O.softmax(dim=0) if spec.loss == "softmax" else logit_O.sigmoid()
+
+
+def _chosen(spec: JobSpec, category: str | None, probability_O: Tensor) -> int:
+    if category is None:
+        return int(probability_O.argmax())
+    known = spec.data.categories if spec.data.labels == "categories" else spec.output_labels
+    if category not in known:
+        raise SpecError(
+            f"{spec.title} has no output for {category}. It tells apart: {', '.join(known)}. Name one of them."
+        )
+    return known.index(category)
+
+
+def _decision(spec: JobSpec, probabilities: Mapping[str, float]) -> str:
+    best = max(probabilities, key=probabilities.__getitem__)
+    value = probabilities[best]
+    if spec.is_single:
+        return f"{best}, p = {value:.3f}" if value >= 0.5 else f"not {best}, p = {value:.3f}"
+    return f"{best}, p = {value:.3f}, of {len(probabilities)} categories"
+
+
+def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int, Floats]:
+    side = network.model.input_size
+    occluder = occluder_for(side, stride_share=STRIDE)
+
+    def maps(images_B3SS: Tensor) -> Tensor:
+        return maps_after_mask(network, network.forward_lower(images_B3SS))[:, filters]
+
+    drop_FGG = occlusion_drop(maps, image_3SS, occluder).cpu()
+    return {f: lost_where(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}
+
+
+def _says(
+    network: Network, f: int, found: Contributions, maps_FHW: Tensor, box: Box, place: str, field_SS: Floats | None
+) -> FilterSays:
+    activation = float(maps_FHW[f].max())
+    return FilterSays(
+        filter=f,
+        place=place,
+        contribution=float(found.per_filter_F[f]),
+        alone=float(found.alone_F[f]),
+        activation=activation,
+        peak=_peak(network, maps_FHW[f], box) if activation > 0 else None,
+        field_SS=field_SS,
+    )
+
+
+def _peak(network: Network, map_HW: Tensor, box: Box) -> tuple[float, float]:
+    """Centre of the receptive field of the unit that peaks, on the photograph and inside the box."""
+    unit, n = int(peak_index(map_HW[None, None])), len(map_HW)
+    look, side = network.receptive_field(network.top_layer), network.model.input_size
+    row, column = (min(max(look.centre_of(at), 0.5), side - 0.5) / side for at in divmod(unit, n))
+    return box.left + column * box.width, box.top + row * box.height

@@ -1,0 +1,253 @@
+"""The pictures a job leaves: training curves, a gallery of its filters, and their peaks drawn on the images.
+
+Shape legend: F filters   H = W = map side   S side of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from interp_model.explain.occlusion import CUT
+from workers.figures.canvas import (
+    BLUE,
+    EDGE,
+    FAINT,
+    FILTER_COLOURS,
+    GAP,
+    GREEN,
+    GROUP_GAP,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    Bytes,
+    Floats,
+    Title,
+    blank,
+    enlarged,
+    grey,
+    heat,
+    lit,
+    place,
+    resized,
+    stack,
+)
+from workers.training.trainer import EpochRecord
+
+LANDMARK_MARKERS = ("P", "X", "D", "^", "s")
+
+TILE = 104
+"""Side of a picture in the gallery, pixels."""
+PEAK_TILE = 190
+PEAK_SIZES = (105, 74, 50, 31, 17, 8)
+"""Areas of the marks, points squared: filters that peak at one place show as rings."""
+
+
+class Shown(NamedTuple):
+    """One filter on one image."""
+
+    image_SS3: Bytes
+    map_HW: Floats
+    """After ReLU, before masking."""
+    mask_HW: Floats | None
+    """None in a layer without masks."""
+    field_SS: Floats | None = None
+    """Receptive field of what the layer hands on, at the image's resolution; None where it was not looked for."""
+
+
+class FilterStrip(NamedTuple):
+    """One row of the gallery."""
+
+    label: str
+    shown: Sequence[Shown]
+
+
+class Marked(NamedTuple):
+    """One image with the peaks of some filters and the landmarks it shows: (row, col), pixel indices."""
+
+    image_SS3: Bytes
+    peak_F2: NDArray[np.float64]
+    """NaN where a filter does not fire."""
+    landmarks: Mapping[str, tuple[float, float]]
+
+
+def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
+    """Task loss, accuracies, peak activation, where there is one filter loss with lambda, and what filters tell (Eq. 5)
+    against the epoch."""
+    epochs = [record.epoch for record in records]
+    has_filter_loss = any(record.lambda_ for record in records)
+    told = [record for record in records if record.mutual_information is not None]
+    count = 3 + has_filter_loss + 2 * bool(told)
+    rows, columns = (2, 3) if told else (1, count)
+    height = 530 if told else 305
+    figure = blank(1150 if told or has_filter_loss else 900, height, title)
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    top, bottom = 1 - 79 / height, 49 / height
+    figure.subplots_adjust(left=0.05, right=0.95, top=top, bottom=bottom, wspace=0.28, hspace=0.45)
+    for unused in panels[count:]:
+        unused.set_axis_off()
+
+    _line(_panel(panels[0], "task loss"), epochs, [record.task_loss for record in records], INK)
+    accuracy = _panel(panels[1], "accuracy")
+    _line(accuracy, epochs, [record.train_accuracy for record in records], MUTED, "training (augmented, dropout)")
+    _line(accuracy, epochs, [record.validation_accuracy for record in records], BLUE, "held out")
+    lowest = min(min(record.train_accuracy, record.validation_accuracy) for record in records)
+    accuracy.set_ylim(lowest - 0.5 * (1.01 - lowest), 1.01)  # the legend's place
+    accuracy.legend(frameon=False, fontsize=7, loc="lower right")
+    peak = _panel(panels[2], "mean peak activation")
+    _line(peak, epochs, [record.mean_peak for record in records], GREEN)
+    peak.set_ylim(bottom=0)
+    if has_filter_loss:
+        lambdas = [record.lambda_ for record in records]
+        right = _two(panels[3], "filter loss (left) and λ (right)", epochs, [r.filter_loss for r in records], lambdas)
+        right.set_ylim(bottom=0)
+    if told:
+        _draw_told(panels[count - 2], panels[count - 1], told)
+    return figure
+
+
+def _draw_told(information: Axes, entropies: Axes, told: Sequence[EpochRecord]) -> None:
+    """The filters' mutual information, and the entropies of where and of which category that keep it from H(T)."""
+    epochs = [record.epoch for record in told]
+    panel = _panel(information, "mutual information, nats")
+    _line(panel, epochs, [record.mutual_information or 0.0 for record in told], BLUE)
+    where = [record.spatial_entropy or 0.0 for record in told]
+    category = [record.category_entropy or 0.0 for record in told]
+    _two(entropies, "entropy of place (left), of category (right)", epochs, where, category)
+
+
+def _two(panel: Axes, title: str, epochs: Sequence[int], left: Sequence[float], right: Sequence[float]) -> Axes:
+    """Two curves, each on a scale of its own; the right one's axes."""
+    left_axes = _panel(panel, title)
+    _line(left_axes, epochs, left, PURPLE)
+    right_axes = left_axes.twinx()
+    _line(right_axes, epochs, right, ORANGE)
+    for axes, colour in ((left_axes, PURPLE), (right_axes, ORANGE)):
+        axes.tick_params(axis="y", labelsize=7, colors=colour, length=2)
+    right_axes.spines[:].set_visible(False)
+    return right_axes
+
+
+def draw_gallery(strips: Sequence[FilterStrip], title: Title) -> Figure:
+    """The paper's Fig. 4: image, feature map, mask, masked map and receptive field of several filters; without masks,
+    image, map and field."""
+    headings = _headings(strips[0].shown[0])
+    rows = _equally_wide([_strip(strip.shown) for strip in strips])
+    height, width = TILE * len(rows) + GAP * (len(rows) - 1), rows[0].shape[1]
+    left, top = 150, 78
+    figure = blank(left + width + EDGE, top + height + EDGE, title)
+    axes = place(figure, stack(rows, axis=0, gap=GAP), left, top)
+    for number, strip in enumerate(strips):
+        middle = number * (TILE + GAP) + TILE / 2
+        axes.text(-10, middle, strip.label, ha="right", va="center", fontsize=7.5, color=INK, linespacing=1.4)
+    group = len(headings) * (TILE + GAP) - GAP + GROUP_GAP
+    for image in range(max(len(strip.shown) for strip in strips)):
+        for column, heading in enumerate(headings):
+            middle = image * group + column * (TILE + GAP) + TILE / 2
+            axes.text(middle, -6, heading, ha="center", va="bottom", fontsize=7.5, color=MUTED)
+    return figure
+
+
+def _equally_wide(rows: list[Bytes]) -> list[Bytes]:
+    """White where a filter fires on fewer images than another."""
+    width = max(row.shape[1] for row in rows)
+    return [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+
+
+def _headings(item: Shown) -> list[str]:
+    masked = ["mask", "masked map"] if item.mask_HW is not None else []
+    return ["image", "feature map", *masked, *(["receptive field"] if item.field_SS is not None else [])]
+
+
+def draw_peaks(marked: Sequence[Marked], filters: Sequence[str], title: Title, *, columns: int = 6) -> Figure:
+    """Where some filters peak on several images, and the landmarks that their steadiness is measured against."""
+    rows = [marked[start : start + columns] for start in range(0, len(marked), columns)]
+    tiles = [[resized(item.image_SS3, PEAK_TILE) for item in row] for row in rows]
+    tiles[-1] += [np.full_like(tiles[0][0], 255)] * (len(rows[0]) - len(rows[-1]))
+    canvas = stack([stack(row, axis=1, gap=GAP) for row in tiles], axis=0, gap=GAP)
+    top, bottom = 58, 34
+    figure = blank(canvas.shape[1] + 2 * EDGE, canvas.shape[0] + top + bottom, title)
+    axes = place(figure, canvas, EDGE, top)
+    scale = PEAK_TILE / marked[0].image_SS3.shape[0]
+    names = list(dict.fromkeys(name for item in marked for name in item.landmarks))
+    markers = dict(zip(names, cycle(LANDMARK_MARKERS), strict=False))
+    for number, item in enumerate(marked):
+        corner = np.array([number // columns, number % columns]) * (PEAK_TILE + GAP)
+        _mark_landmarks(axes, item.landmarks, markers, corner, scale)
+        _mark_peaks(axes, item.peak_F2, corner, scale)
+    handles = [_handle("o", colour, name) for colour, name in zip(FILTER_COLOURS, filters, strict=False)]
+    handles += [_handle(marker, "white", name.replace("_", " ")) for name, marker in markers.items()]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=8, handletextpad=0.1,
+        bbox_to_anchor=(0.5, 0.0), borderaxespad=0.4,
+    )  # fmt: skip
+    return figure
+
+
+def _mark_peaks(axes: Axes, peak_F2: NDArray[np.float64], corner: NDArray[np.int64], scale: float) -> None:
+    # Units near the border look past it; their mark stays on the picture.
+    at_F2 = corner + np.clip((peak_F2 + 0.5) * scale, 5, PEAK_TILE - 6)
+    axes.scatter(
+        at_F2[:, 1], at_F2[:, 0], s=PEAK_SIZES[: len(at_F2)], c=FILTER_COLOURS[: len(at_F2)], edgecolors="white",
+        linewidths=0.8, zorder=3,
+    )  # fmt: skip
+
+
+def _mark_landmarks(
+    axes: Axes,
+    landmarks: Mapping[str, tuple[float, float]],
+    markers: Mapping[str, str],
+    corner: NDArray[np.int64],
+    scale: float,
+) -> None:
+    for name, (row, column) in landmarks.items():
+        y, x = corner[0] + (row + 0.5) * scale, corner[1] + (column + 0.5) * scale
+        axes.scatter([x], [y], s=58, c="white", marker=markers[name], edgecolors=INK, linewidths=0.9, zorder=2)
+
+
+def _strip(shown: Sequence[Shown]) -> Bytes:
+    """One filter's pictures side by side; its maps share one scale."""
+    highest = max(float(item.map_HW.max()) for item in shown)
+    groups = [stack(_tiles(item, highest), axis=1, gap=GAP) for item in shown]
+    return stack(groups, axis=1, gap=GROUP_GAP)
+
+
+def _tiles(item: Shown, highest: float) -> list[Bytes]:
+    tiles = [resized(item.image_SS3, TILE), heat(item.map_HW, highest, TILE)]
+    if item.mask_HW is not None:
+        tiles += [grey(item.mask_HW, TILE), heat(item.map_HW * item.mask_HW, highest, TILE)]
+    if item.field_SS is not None:
+        tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= CUT))
+    return tiles
+
+
+def _panel(axes: Axes, title: str) -> Axes:
+    axes.set_title(title, fontsize=8.5, color=INK, loc="left")
+    axes.set_xlabel("epoch", fontsize=7.5, color=MUTED)
+    axes.tick_params(labelsize=7, colors=MUTED, length=2)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.grid(axis="y", color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _line(axes: Axes, epochs: Sequence[int], values: Sequence[float], colour: str, label: str | None = None) -> None:
+    axes.plot(epochs, values, color=colour, linewidth=1.5, marker="o", markersize=2.2, label=label)
+
+
+def _handle(marker: str, colour: str, label: str) -> Line2D:
+    edge = INK if colour == "white" else "white"
+    return Line2D(
+        [], [], linestyle="none", marker=marker, markersize=7, markerfacecolor=colour, markeredgecolor=edge, label=label
+    )

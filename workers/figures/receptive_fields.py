@@ -1,0 +1,81 @@
+"""Receptive fields of a network's filters at the resolution of the images, and how much work is spent on them.
+
+Shape legend: N images   B images of a filter   F filters   H = W map side   S input side   P = 2 S - 1 field side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp_model.explain.occlusion import aligned_field, image_field, occluder_for, occlusion_drop
+from interp_model.network import Network
+from workers.evaluation.evaluate import Peaks
+from workers.evaluation.parts import maps_after_mask
+from workers.figures.canvas import Floats
+from workers.training.inputs import Indices, Inputs, Report
+
+
+@dataclass(frozen=True)
+class Care:
+    """How carefully receptive fields are looked for."""
+
+    images: int = 10
+    """Per filter, those that excite it most; ten in the released code."""
+    stride: float = 9 / 224
+    """Of the occluder, as a share of the image's side; 9 pixels of 224 in the released code."""
+
+
+QUICK = Care(images=2, stride=33 / 224)
+"""What a job can afford for its own Fig. 4: a patch beside the other, fifty places an image and not five hundred."""
+
+
+def filter_fields(
+    network: Network, measured: Inputs, peaks: Peaks, filters: Sequence[int], care: Care, report: Report
+) -> dict[int, Tensor]:
+    """(P, P) of some filters of the measured layer, by number. An image that several share is looked at once."""
+    network.eval()
+    field_images = {f: top_images(peaks, f, care.images) for f in filters}
+    wanted = sorted({int(n) for index_B in field_images.values() for n in index_B})
+    chosen = torch.tensor(list(filters), device=network.bank_PHW.device)
+
+    def maps(images_B3SS: Tensor) -> Tensor:
+        size = measured.evaluation_batch
+        parts = (images_B3SS[start : start + size] for start in range(0, len(images_B3SS), size))
+        return torch.cat([maps_after_mask(network, network.forward_lower(part))[:, chosen] for part in parts])
+
+    side = network.model.input_size
+    occluder = occluder_for(side, stride_share=care.stride)
+    drops: dict[int, Tensor] = {}
+    for done, n in enumerate(wanted):
+        report(f"looking for receptive fields: image {done} of {len(wanted)}")
+        drops[n] = occlusion_drop(maps, measured.images(np.array([n]))[0], occluder).cpu()
+    return {
+        f: aligned_field(
+            [drops[int(n)][position] for n in field_images[f]],
+            [(float(row) + 0.5, float(column) + 0.5) for row, column in peaks.pixel_NF2[field_images[f], f]],
+            occluder,
+            side,
+        )
+        for position, f in enumerate(filters)
+    }
+
+
+def top_images(peaks: Peaks, filter_: int, count: int) -> Indices:
+    """The images that excite a filter most, the strongest first; images on which it is silent never count."""
+    score_N = peaks.score_NF[:, filter_]
+    found: Indices = score_N.topk(min(count, int((score_N > 0).sum()))).indices.numpy()
+    return found
+
+
+@torch.no_grad()
+def image_fields(network: Network, measured: Inputs, index_B: Indices, filter_: int, field_PP: Tensor) -> list[Floats]:
+    """The filter's receptive field on each of some images: (S, S) each, 1 at its highest."""
+    look = network.receptive_field(network.top_layer)
+    centre_H = torch.tensor([look.centre_of(unit) for unit in range(network.map_side(network.top_layer))])
+    map_BHW = maps_after_mask(network, measured.as_they_are(index_B))[:, filter_].cpu()
+    return [image_field(map_HW, field_PP, centre_H).numpy() for map_HW in map_BHW]

@@ -1,0 +1,1 @@
+"""Logs a job to its MLflow run, and keeps what a store that is away could not take."""

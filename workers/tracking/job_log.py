@@ -1,0 +1,80 @@
+"""A job's log: one file per attempt, with what it did, what it was warned of and how it ended."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import Interrupted, StoreError
+from schemas.order import WorkOrder
+
+if TYPE_CHECKING:
+    from workers.training.trainer import EpochRecord
+
+LOGGER = logging.getLogger("orch.job")
+LOGGER.setLevel(logging.INFO)
+LOG_FOLDER = "logs"
+"""Where a run keeps them."""
+FORMAT = "%(asctime)s %(levelname)s %(message)s"
+
+
+def log_path(log_dir: Path, job_key: str, attempt: int) -> Path:
+    return log_dir / job_key / f"attempt-{attempt}.log"
+
+
+@contextmanager
+def job_log(order: WorkOrder) -> Iterator[None]:
+    """Everything that is logged in this process meanwhile, warnings of libraries included, goes to the attempt's file.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    if order.log_dir is None:
+        yield
+        return
+    handler = _open(log_path(Path(order.log_dir), order.spec.key, order.attempt))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        where = f"process {os.getpid()} on {socket.gethostname()}, {order.threads} threads"
+        LOGGER.info("attempt %d of %s (%s) in %s", order.attempt, order.spec.title, order.spec.key, where)
+        yield
+        LOGGER.info("finished")
+    except Interrupted as error:
+        LOGGER.info("stopped: %s", error)
+        raise
+    except BaseException:
+        LOGGER.exception("stopped by an error")
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        with suppress(OSError):  # a full disk: the end of the log is lost, and the job is not
+            handler.close()
+
+
+def _open(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"The log {path} cannot be written ({error.strerror or error}). Make room or mend the permissions there."
+        ) from error
+    handler.setFormatter(logging.Formatter(FORMAT))
+    return handler
+
+
+def log_epoch(record: EpochRecord, epochs: int) -> None:
+    interpretable = f", filter loss {record.filter_loss:.4f}, lambda {record.lambda_:.3g}" if record.lambda_ else ""
+    LOGGER.info(
+        "epoch %d/%d: task loss %.4f%s, accuracy %.3f in training and %.3f on held-out images (%.1f s)",
+        record.epoch, epochs, record.task_loss, interpretable, record.train_accuracy, record.validation_accuracy,
+        record.seconds,
+    )  # fmt: skip

@@ -1,0 +1,190 @@
+"""What a job writes into its MLflow run, and under which names; logging the same thing twice changes nothing.
+
+The run's status and its `orch.*` tags belong to the driver and are never written here.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import StoreUnreachable
+from schemas.job import JobSpec
+from schemas.results import JobMetrics
+from workers.checkpoints.fencing import check_tags
+from workers.tracking.job_log import LOG_FOLDER
+from workers.tracking.outages import is_outage, store_errors
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+    from workers.training.trainer import EpochRecord
+
+CURVES: Mapping[str, str] = {
+    "task_loss": "train/task_loss",
+    "filter_loss": "train/filter_loss",
+    "lambda_": "train/lambda",
+    "mean_peak": "train/mean_peak",
+    "train_accuracy": "train/accuracy",
+    "validation_accuracy": "validation/accuracy",
+    "mutual_information": "filters/mutual_information",
+    "category_entropy": "filters/category_entropy",
+    "spatial_entropy": "filters/spatial_entropy",
+    "learning_rate": "train/learning_rate",
+    "seconds": "train/seconds",
+}
+"""Field of an epoch's record -> name of its curve; MLflow's charts group by what stands before the slash."""
+
+LAST_CURVE = "train/task_loss"
+"""Present for every logged epoch, so it tells which epochs the store has."""
+
+EPOCHS_AT_ONCE = 1000 // len(CURVES)
+"""MLflow cuts more than a thousand points into several requests, and an epoch must be there whole or not at all."""
+
+SUMMARY = (
+    "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
+    "filters_left_out", "measured_images",
+)  # fmt: skip
+"""Fields of the job's metrics that become columns of the UI; the rest is in `metrics.json`."""
+
+SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
+CHECKPOINT_FILE = "checkpoint/final.pt"
+FIGURE_FILES: Mapping[int, str] = {
+    4: "figures/filters.png", 5: "figures/receptive_fields.png", 6: "figures/part_distribution.png",
+}  # fmt: skip
+"""The paper's figures, by its numbers. A job leaves all but Fig. 5, which takes as long as some epochs of training."""
+
+
+class RunLog:
+    """One job's run, which the driver has created.
+
+    Every method that writes first looks whether the run is still this attempt's, and raises Superseded if it is not.
+    """
+
+    def __init__(self, tracking_uri: str, run_id: str, attempt: int | None = None) -> None:
+        """
+        Args:
+            attempt: on whose behalf the run is written; None for one that is only read.
+        """
+        from mlflow import MlflowClient
+
+        self._uri = tracking_uri
+        self._run_id = run_id
+        self._attempt = attempt
+        with self._reaching_store():
+            self._client: MlflowClient = MlflowClient(tracking_uri)
+            self._logged_params = set(self._check().data.params)
+            history = self._client.get_metric_history(run_id, LAST_CURVE)
+        self._last_epoch = max((point.step for point in history), default=0)
+
+    def _check(self) -> Run:
+        run = self._client.get_run(self._run_id)
+        if self._attempt is not None:
+            check_tags(run.data.tags, self._attempt, self._run_id)
+        return run
+
+    def log_spec(self, spec: JobSpec) -> None:
+        """Every field of the spec as a parameter.
+
+        Parameters cannot be changed, and a weights file may have moved since an earlier attempt: the first value stays.
+        """
+        from mlflow.entities import Param
+
+        params = flatten(spec.model_dump(mode="json"))
+        fresh = [Param(name, value) for name, value in params.items() if name not in self._logged_params]
+        with self._reaching_store():
+            self._check()
+            if fresh:
+                self._client.log_batch(self._run_id, params=fresh)
+
+    def log_epochs(self, records: Iterable[EpochRecord]) -> None:
+        """The curves' points of those epochs that the store does not have yet."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        fresh = [record for record in records if record.epoch > self._last_epoch]
+        for start in range(0, len(fresh), EPOCHS_AT_ONCE):
+            some = fresh[start : start + EPOCHS_AT_ONCE]
+            points = [
+                Metric(curve, value, now, record.epoch)
+                for record in some
+                for field, curve in CURVES.items()
+                if (value := getattr(record, field)) is not None
+            ]
+            with self._reaching_store():
+                self._check()
+                self._client.log_batch(self._run_id, metrics=points)
+            self._last_epoch = some[-1].epoch
+
+    def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
+        """The summary as metrics, and every file of `folder` as an artifact under its path there.
+
+        What the run has already is not logged again: a worker may have died after this and before the driver knew.
+        """
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        values = {name: getattr(metrics, name) for name in SUMMARY}
+        values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
+        values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
+        with self._reaching_store():
+            known = self._check().data.metrics
+            points = [
+                Metric(name, float(value), now, self._last_epoch)
+                for name, value in values.items()
+                if value is not None and known.get(name) != float(value)
+            ]
+            if points:
+                self._client.log_batch(self._run_id, metrics=points)
+            self._client.log_artifacts(self._run_id, str(folder))
+
+    def log_log(self, path: Path) -> None:
+        """An attempt's log, under `logs/`."""
+        with self._reaching_store():
+            self._check()
+            self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
+
+    def fetch_checkpoint(self, folder: Path) -> Path | None:
+        """The final checkpoint that the run keeps, copied into `folder`; None where it keeps none."""
+        with self._reaching_store():
+            kept = self._client.list_artifacts(self._run_id, Path(CHECKPOINT_FILE).parent.name)
+            if CHECKPOINT_FILE not in [file.path for file in kept]:
+                return None
+            return Path(self._client.download_artifacts(self._run_id, CHECKPOINT_FILE, str(folder)))
+
+    @contextmanager
+    def _reaching_store(self) -> Iterator[None]:
+        try:
+            yield
+        except store_errors() as error:
+            if not is_outage(error):
+                raise
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: Exception) -> StoreUnreachable:
+        return StoreUnreachable(
+            f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
+            "See that it runs and can be written, then run `orch resume`."
+        )
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"//([^:/@]+):[^@]*@", r"//\1:***@", uri)
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested fields under dotted names: `{"train": {"epochs": 5}}` becomes `{"train.epochs": "5"}`."""
+    flat: dict[str, str] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            flat[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
+        else:
+            flat[f"{prefix}{name}"] = str(value)
+    return flat

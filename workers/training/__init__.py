@@ -1,0 +1,1 @@
+"""Trains one network, reproducibly, from its starting weights."""

@@ -1,0 +1,1 @@
+"""Reads published weights files into the layers of our backbones."""

