@@ -106,7 +106,7 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
 
 
 def drive_orch(folder: Path, trials: int, again: bool) -> None:
-    from orchestrator.execution.pool import Pool, Shape
+    from orchestrator.execution.pool import WorkerLayout, WorkerPool
     from orchestrator.execution.progress import open_display
     from orchestrator.execution.ray_pool import RayPool, RaySession
     from orchestrator.ledger.records import StoredPlan
@@ -123,9 +123,9 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
     settings = Settings(home=folder / "orch")
     session = RaySession("local", cpus=SLOTS)
 
-    def open_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
+    def open_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPool:
         session.start()
-        return Slots(no_op_worker(folder), Shape(SLOTS, 1, 0.0))
+        return Slots(no_op_worker(folder), WorkerLayout(SLOTS, 1, 0.0))
 
     display = open_display(time.monotonic)
     if again:

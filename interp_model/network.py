@@ -51,12 +51,6 @@ from 1.0; AlexNet reached the same 0.69 from 1.0 and from 1.05.
 SCRATCH_OUTPUT_STD: Final = 0.05
 """Of the last layer of a network that learns from scratch: outputs start small, but not so small that all stalls."""
 
-TOP_BIAS_RATE: Final = 5.0
-"""Of the biases of the backbone's top convolution beside its weights, in the released code."""
-
-NEW_BIAS_RATE: Final = 2.0
-"""Of the biases of new layers beside their weights, in the released code."""
-
 
 class Output(NamedTuple):
     logits: Tensor
@@ -127,7 +121,7 @@ class Network(nn.Module):
         return receptive_field(self.layers, layer)
 
     def freeze_below(self, layer: str) -> None:
-        """Keep the weights of every layer before `layer`; `forward_lower` then ends there.
+        """Keep the weights of every layer before `layer`; `forward_trunk` then ends there.
 
         Convolutions behave alike in training and evaluation, so the trunk's features may be computed once.
         """
@@ -137,18 +131,18 @@ class Network(nn.Module):
 
     def forward(self, images_N3SS: Tensor) -> Output:
         """Logits and maps of images as `to_input` makes them."""
-        output: Output = self.forward_upper(self.forward_lower(images_N3SS))
+        output: Output = self.forward_head(self.forward_trunk(images_N3SS))
         return output
 
-    def forward_lower(self, images_N3SS: Tensor) -> Tensor:
+    def forward_trunk(self, images_N3SS: Tensor) -> Tensor:
         """The frozen layers; the images themselves where nothing is frozen."""
         x = images_N3SS
         for name in self._lower():
             x = self.blocks[name](x)
         return x
 
-    def forward_upper(self, x: Tensor) -> Output:
-        """The trained layers, from what `forward_lower` gave."""
+    def forward_head(self, x: Tensor) -> Output:
+        """The trained layers, from what `forward_trunk` gave."""
         maps: dict[str, Tensor] = {}
         for name in list(self.blocks)[len(self._lower()) :]:
             x = self.blocks[name](x)
@@ -158,7 +152,7 @@ class Network(nn.Module):
                 x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
         return Output(x, maps)
 
-    def forward_head(self, x_NFHW: Tensor) -> Tensor:
+    def forward_classifier(self, x_NFHW: Tensor) -> Tensor:
         """Logits from what the measured layer hands on: its maps after ReLU and, where it has one, the mask."""
         names = list(self.blocks)
         for name in names[names.index(self.top_layer) + 1 :]:
@@ -218,11 +212,9 @@ def parameter_groups(network: Network, train: TrainSpec) -> list[dict[str, Any]]
 
 
 def _bias_rate(block: str, model: ModelSpec, train: TrainSpec) -> float:
-    if not train.faster_biases:
-        return 1.0
     if block == top_conv(model.backbone).name:
-        return TOP_BIAS_RATE
-    return NEW_BIAS_RATE if block == NEW_LAYER or block in FC_LAYERS else 1.0
+        return train.bias_lr_multiplier
+    return train.new_bias_lr_multiplier if block == NEW_LAYER or block in FC_LAYERS else 1.0
 
 
 def _conv_block(layer: Conv, channels_in: int, width: float) -> tuple[nn.Sequential, int]:

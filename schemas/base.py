@@ -17,7 +17,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
-class Record(BaseModel):
+class Stored(BaseModel):
     """Immutable and lenient: what we wrote ourselves, perhaps with an older version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -47,13 +47,36 @@ def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
     return f"Did you mean {near[0]!r}? Valid: {listed}." if near else f"Valid: {listed}."
 
 
+RENAMED_FIELDS = {
+    "clip_gradient": "max_grad_norm",
+    "mirror": "horizontal_flip",
+    "faster_biases": "bias_lr_multiplier",
+    "reach": "gradient_scope",
+    "sharpness": "logit_scale",
+}
+"""Last parts of field names as orch 0.1 had them, with the names they have now."""
+
+
+def unknown_field(name: str, valid: Iterable[str]) -> str:
+    """Say what to write in place of a field that does not exist: its new name, or the nearest one.
+
+    Args:
+        name: dotted, such as `train.epoch`.
+        valid: the dotted names that exist.
+    """
+    *parents, last = name.split(".")
+    if last in RENAMED_FIELDS:
+        return f"It is now called `{'.'.join((*parents, RENAMED_FIELDS[last]))}`."
+    return did_you_mean(name, valid)
+
+
 def explain(error: ValidationError, where: str, root: type[BaseModel]) -> SpecError:
     """Turn pydantic's report into one message a person can act on."""
     lines = []
     for item in error.errors(include_url=False):
         location = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
         if item["type"] == "extra_forbidden":
-            lines.append(f"unknown field `{location}`. {did_you_mean(location, field_paths(root))}")
+            lines.append(f"unknown field `{location}`. {unknown_field(location, field_paths(root))}")
         elif item["type"] == "literal_error":
             lines.append(f"`{location}` is {item['input']!r}; it must be {item['ctx']['expected']}.")
         elif item["type"] == "missing":

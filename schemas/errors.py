@@ -6,7 +6,7 @@ from typing import ClassVar
 
 
 class OrchError(Exception):
-    """Something a person can mend. The message says what, where and what to do next."""
+    """Something a person can repair. The message says what, where and what to do next."""
 
     exit_code: ClassVar[int] = 1
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from schemas.base import Frozen, did_you_mean
 from schemas.categories import BY_ID, CATEGORIES
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raised when the code changes what an unchanged spec computes, so that old results are not taken for new ones; a
 changed default is such a change."""
 CHECKPOINT_EVERY = 1
@@ -118,9 +118,9 @@ class FilterLossSpec(Frozen):
     """Of the loss summed over filters, beside a task loss averaged over images."""
     schedule: Literal["inverse_epoch", "constant", "activation"] = "inverse_epoch"
     """lambda = weight / t, or weight, or the paper's weight / t * mean_x max_ij x_ij (Sec. 5)."""
-    sharpness: Positive = 1.0
+    logit_scale: Positive = 1.0
     """`labelled` and `exact`: nats by which a lone unit at the filter's mean peak fits its template."""
-    reach: Literal["layer", "network"] = "network"
+    gradient_scope: Literal["layer", "network"] = "network"
     """How deep the gradient flows: into the interpretable layer's own weights, or through all trained layers."""
     assignment: Literal["running", "steady"] = "running"
     """Networks of several categories: how a filter finds the category that activates it most. By a mean that runs over
@@ -137,7 +137,7 @@ class PretrainSpec(Frozen):
     batch_size: Annotated[int, Field(ge=2)] = 64
     learning_rate: Positive = 0.05
     """Falls log-spaced to a hundredth of itself."""
-    clip_gradient: Positive | None = 1.0
+    max_grad_norm: Positive | None = 1.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Narrow layers that learn from scratch in a few epochs have nothing to spare."""
     seed: int = 0
@@ -177,12 +177,13 @@ class TrainSpec(Frozen):
     freeze_below: str | None = None
     """Layers before this one keep their weights: a layer's name such as `conv4`, or `top_conv` for the backbone's
     last; None trains every layer (the paper)."""
-    mirror: bool = True
-    """Augment with mirrored images."""
-    faster_biases: bool = False
-    """The released code's rates: biases of the backbone's top convolution learn five times as fast as weights, those of
-    new layers twice as fast."""
-    clip_gradient: Positive | None = None
+    horizontal_flip: bool = True
+    """Flip half of the training images left to right, anew in each epoch."""
+    bias_lr_multiplier: Positive = 1.0
+    """Learning-rate multiplier for the biases of the backbone's top convolution; 5 in the released code."""
+    new_bias_lr_multiplier: Positive = 1.0
+    """Learning-rate multiplier for the biases of the new layers (conv6, fc6 to fc8); 2 in the released code."""
+    max_grad_norm: Positive | None = None
     """Largest norm of the whole gradient; None does not clip."""
     checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY
     """Epochs between checkpoints. No part of a job's key: the result is the same."""
@@ -277,7 +278,7 @@ class JobSpec(Frozen):
                 batch_size=recipe.batch_size,
                 learning_rate=recipe.learning_rate,
                 final_learning_rate=recipe.learning_rate / 100,
-                clip_gradient=recipe.clip_gradient,
+                max_grad_norm=recipe.max_grad_norm,
             ),
             evaluation=EvaluationSpec(),  # its own, so that measuring otherwise does not train it again
             seed=recipe.seed,

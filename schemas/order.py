@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import Field
@@ -9,6 +10,11 @@ from pydantic import Field
 from schemas.base import Frozen
 from schemas.job import JobSpec
 from schemas.results import CheckpointPointer
+
+ReportPhase = Callable[[str], None]
+"""Called with the phase a job is in, often enough to stop it there: it may raise."""
+ReportProgress = Callable[[str, int, int], None]
+"""Called with what is being worked on, how many items of it are done, and how many there are."""
 
 
 class WorkOrder(Frozen):

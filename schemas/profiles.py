@@ -65,7 +65,7 @@ _LAPTOP = Profile(
             "batch_size": 32,
             "learning_rate": 0.02,
             "final_learning_rate": 0.002,
-            "clip_gradient": 5.0,
+            "max_grad_norm": 5.0,
             "freeze_below": "top_conv",
         },
         # One valid unit an image on a 7 x 7 map, as the paper's 0.005 leaves on VGG-16's 14 x 14.
@@ -101,7 +101,8 @@ _PAPER = Profile(
             "decay_epochs": 10,
             "momentum": 0.9,
             "weight_decay": 5e-4,
-            "faster_biases": True,
+            "bias_lr_multiplier": 5.0,
+            "new_bias_lr_multiplier": 2.0,
         },
         "evaluation": {"split": "all"},
     },

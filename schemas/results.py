@@ -8,14 +8,14 @@ from typing import Literal
 
 from pydantic import Field
 
-from schemas.base import Record
+from schemas.base import Stored
 from schemas.lifecycle import StopReason
 
 TOLD_TO_STOP = frozenset({StopReason.INTERRUPTED, StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED})
 """Reasons of stops that are nobody's failure."""
 
 
-class CheckpointPointer(Record):
+class CheckpointPointer(Stored):
     """Which file holds a job's newest whole checkpoint."""
 
     path: str
@@ -26,7 +26,7 @@ class CheckpointPointer(Record):
     sha256: str
 
 
-class JobMetrics(Record):
+class JobMetrics(Stored):
     """Accuracy as fractions; location instability without unit, lower is steadier (Sec. 5.2.2); part interpretability
     from 0 to 1, higher is clearer (Sec. 5.2.1)."""
 
@@ -65,7 +65,7 @@ class JobMetrics(Record):
     skipped_images: int = 0
 
 
-class Failure(Record):
+class Failure(Stored):
     kind: str
     """Class name of the exception."""
     message: str
@@ -79,7 +79,7 @@ class Failure(Record):
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-class JobResult(Record):
+class JobResult(Stored):
     job_key: str
     attempt: int
     stop_reason: StopReason

@@ -46,7 +46,7 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (DataError, StopReason.BAD_DATA),
     (SpecError, StopReason.BAD_SPEC),
     (WeightsError, StopReason.BAD_SPEC),
-    (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting for the store will not mend it
+    (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting for the store will not repair it
     (StoreError, StopReason.STORE_UNREACHABLE),
     (MemoryError, StopReason.OUT_OF_MEMORY),
     (torch.OutOfMemoryError, StopReason.OUT_OF_MEMORY),
@@ -139,18 +139,18 @@ class _Job:
         )
         network = self._build_network().to(device)
         train, test, measured = (
-            Inputs(network, split, data.mean_SS3, device, thrift=self._order.micro_batches)
+            Inputs(network, split, data.mean_SS3, device, memory_divisor=self._order.micro_batches)
             for split in (data.train, data.test, data.measured)
         )
         if self._order.micro_batches > 1:
             LOGGER.info("short of memory before: batches go in %d parts", self._order.micro_batches)
         trainer = Trainer(self._spec, network, train, test, micro_batches=self._order.micro_batches)
         if self.checkpoint is not None:
-            trainer.restore(load_checkpoint(self.checkpoint, self._spec.key))
+            trainer.load_state_dict(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
             LOGGER.info("goes on after epoch %d%s", self._epoch, f", step {trainer.step}" if trainer.step else "")
-        for inputs, mirror in ((train, self._spec.train.mirror), (test, False)):
-            inputs.keep_features(mirror=mirror, report=self._report)
+        for inputs, flip in ((train, self._spec.train.horizontal_flip), (test, False)):
+            inputs.keep_features(horizontal_flip=flip, report=self._report)
         self._train(trainer)
         return self._measure(trainer, data, train, test, measured)
 
@@ -237,7 +237,7 @@ class _Job:
         return (self.checkpoint.epoch, self.checkpoint.step) if self.checkpoint else (0, 0)
 
     def _save(self, trainer: Trainer) -> None:
-        state = trainer.state(is_final=trainer.epoch == self._spec.train.epochs)
+        state = trainer.state_dict(is_final=trainer.epoch == self._spec.train.epochs)
         self.checkpoint = self._store.save(trainer.epoch, state, trainer.step)
 
     def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 from workers.data.dataset import JobData
 from workers.evaluation.evaluate import Evaluation, FilterRow
 from workers.figures import canvas, compose, plots
 from workers.figures.receptive_fields import QUICK
 from workers.tracking.run_log import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE, SPEC_FILE
-from workers.training.inputs import Inputs, Report
+from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
 
 
@@ -25,7 +26,7 @@ def write_outcome(
     measured: Inputs,
     found: Evaluation,
     checkpoint: CheckpointPointer,
-    report: Report,
+    report: ReportPhase,
 ) -> None:
     """Lay out under `folder` what the run is to hold."""
     (folder / SPEC_FILE).write_text(trainer.spec.model_dump_json(indent=2))

@@ -80,8 +80,8 @@ def paper_loss(
     return loss_F
 
 
-def in_units_of_peak(x_NFHW: Tensor, wanted_NF: Tensor, sharpness: float) -> Tensor:
-    """Maps whose fitness does not depend on how strong a filter is: `sharpness` nats for a lone unit at the mean peak.
+def in_units_of_peak(x_NFHW: Tensor, wanted_NF: Tensor, logit_scale: float) -> Tensor:
+    """Maps whose fitness is independent of how strong a filter is: `logit_scale` nats for a lone unit at the mean peak.
 
     The mean is over the wanted images, or over all where there are none. It is part of the graph, so a filter gains
     nothing by growing. It is kept above a small share of the layer's own mean, because a filter that has nearly
@@ -91,7 +91,7 @@ def in_units_of_peak(x_NFHW: Tensor, wanted_NF: Tensor, sharpness: float) -> Ten
     wanted_NF = wanted_NF | ~wanted_NF.any(dim=0)
     peak_F = _mean_where(peak_NF, wanted_NF)
     floor = (peak_F.detach().mean() * WEAKEST).clamp_min(SILENT)
-    scale_F = sharpness / template_strength(x_NFHW.shape[-1]) / peak_F.clamp_min(floor)
+    scale_F = logit_scale / template_strength(x_NFHW.shape[-1]) / peak_F.clamp_min(floor)
     return x_NFHW * scale_F[:, None, None]
 
 
@@ -169,11 +169,11 @@ class FilterLoss(nn.Module):
         match self.spec.form:
             case "labelled":
                 is_target_NF = self.categories.is_target(label_N)
-                x_NFHW = in_units_of_peak(x_NFHW, is_target_NF, self.spec.sharpness)
+                x_NFHW = in_units_of_peak(x_NFHW, is_target_NF, self.spec.logit_scale)
                 loss_F = labelled_entropy(x_NFHW, self.t_THW, self.prior_T, is_target_NF)
             case "exact":
                 every_NF = x_NFHW.new_ones(x_NFHW.shape[:2], dtype=torch.bool)
-                x_NFHW = in_units_of_peak(x_NFHW, every_NF, self.spec.sharpness)
+                x_NFHW = in_units_of_peak(x_NFHW, every_NF, self.spec.logit_scale)
                 loss_F = -mutual_information(x_NFHW, self.t_THW, self.prior_T)
             case "full":
                 loss_F = paper_loss(x_NFHW, self.t_THW, self.prior_T, self._log_z_FT(len(x_NFHW)))

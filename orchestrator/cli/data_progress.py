@@ -6,11 +6,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.services.data import Advance
+from schemas.order import ReportProgress
 
 
 @contextmanager
-def progress() -> Iterator[Advance]:
+def progress() -> Iterator[ReportProgress]:
     """Gives what is to be told of progress; on a terminal nothing is left of the bar in the end."""
     if sys.stderr.isatty():
         with _bar() as advance:
@@ -25,7 +25,7 @@ def _line(what: str, done: int, total: int) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[Advance]:
+def _bar() -> Iterator[ReportProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -17,6 +17,7 @@ from orchestrator.services import figures as service
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
 from schemas.errors import SpecError
+from schemas.order import ReportPhase
 
 PANEL = "Look inside"
 
@@ -106,7 +107,7 @@ def _figures(word: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def _progress() -> Iterator[service.Report]:
+def _progress() -> Iterator[ReportPhase]:
     """A line that says what is being done, on a terminal; nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _: None

@@ -34,7 +34,7 @@ from orchestrator.cli.options import (
 )
 from orchestrator.cli.text import sweeps as text
 from orchestrator.execution.progress import Display, open_display
-from orchestrator.execution.sweep_run import SweepReport
+from orchestrator.execution.sweep_run import SweepOutcome
 from orchestrator.planning.request import SweepRequest, find_grid
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
 from orchestrator.services import jobs, mlflow_ui, sweeps
@@ -234,7 +234,7 @@ def _display() -> Display:
     return open_display(time.monotonic)
 
 
-def _end(report: SweepReport, json: bool) -> None:
+def _end(report: SweepOutcome, json: bool) -> None:
     """Show what a sweep found; an incomplete one ends with the code that says so."""
     try:
         console.show(text.report_json(report) if json else text.report_text(report))

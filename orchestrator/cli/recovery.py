@@ -101,9 +101,9 @@ def cancel(target: Target, json: Json = False) -> None:
 
 @app.command(rich_help_panel=PANEL)
 def fsck(
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False, json: Json = False
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False, json: Json = False
 ) -> None:
-    """Check that runs, results, checkpoints and claims agree. Exit code 4 where they do not.
+    """Check that runs, results, checkpoints and locks agree. Exit code 4 where they do not.
 
     orch fsck --repair
     """

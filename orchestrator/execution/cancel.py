@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from orchestrator.execution.selection import can_be_cancelled
 from orchestrator.ledger.base import Ledger
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -21,7 +21,7 @@ class Cancelled:
 
 
 def cancel_waiting(
-    ledger: Ledger, claims: Claims, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
+    ledger: Ledger, locks: Locks, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
     driver_is_alive: Callable[[str], bool], *, even_new: bool,
 ) -> Cancelled:  # fmt: skip
     """Cancel what is begun, not ended and run by nobody; with `even_new`, also what was never begun."""
@@ -31,7 +31,7 @@ def cancel_waiting(
         record = records.get(spec.key)
         if (record is None and not even_new) or (record is not None and not _can_yet_be(record, reason)):
             continue
-        if not claims.take_job(spec.key):
+        if not locks.take_job(spec.key):
             elsewhere.append(spec.title)
             continue
         try:
@@ -44,7 +44,7 @@ def cancel_waiting(
             else:
                 elsewhere.append(spec.title)
         finally:
-            claims.release_job(spec.key)
+            locks.release_job(spec.key)
     new = 0 if even_new else sum(spec.key not in records for spec in specs)
     return Cancelled(tuple(cancelled), tuple(elsewhere), new)
 

@@ -15,8 +15,8 @@ from orchestrator.execution.selection import Which, pick
 from orchestrator.ledger.base import Ledger, known_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.liveness import is_driven
-from orchestrator.ledger.locks import Claims, busy
-from orchestrator.ledger.records import JobRecord, SweepRecord, Wish
+from orchestrator.ledger.locks import Locks, busy
+from orchestrator.ledger.records import ControlRequest, JobRecord, SweepRecord
 from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.job import JobSpec
@@ -38,7 +38,7 @@ WALL = Clock(time.time, time.sleep)
 
 @dataclass(frozen=True)
 class Controlled:
-    """What became of a wish."""
+    """What became of a request."""
 
     sweep: str
     kind: Literal["pause", "cancel"]
@@ -65,18 +65,18 @@ def put_back(settings: Settings, ledger: Ledger, name: str, which: Which, clock:
     Raises:
         SweepBusy: a driver runs the sweep.
     """
-    with undriven(settings, ledger, name, clock) as (record, claims):
+    with undriven(settings, ledger, name, clock) as (record, locks):
         if record.plan is None:
             return []
         found = pick(record.plan, ledger.jobs(), which)
-        return [job for job in found if _put_one_back(settings, ledger, claims, job, clock.now(), from_scratch)]
+        return [job for job in found if _put_one_back(settings, ledger, locks, job, clock.now(), from_scratch)]
 
 
 def _put_one_back(
-    settings: Settings, ledger: Ledger, claims: Claims, job: JobRecord, now: float, from_scratch: bool
+    settings: Settings, ledger: Ledger, locks: Locks, job: JobRecord, now: float, from_scratch: bool
 ) -> bool:
     """False where another sweep that shares the job has just done so, and perhaps runs it already."""
-    if not claims.take_job(job.key):
+    if not locks.take_job(job.key):
         return False
     try:
         if ledger.get(job.key).state is not job.state:
@@ -86,7 +86,7 @@ def _put_one_back(
         # The reason stays: it is what `orch status` shows, and what the next attempt may make allowance for.
         ledger.move(job.key, JobState.REQUEUED, now, reason=job.stop_reason)
     finally:
-        claims.release_job(job.key)
+        locks.release_job(job.key)
     return True
 
 
@@ -97,7 +97,7 @@ def _drop_checkpoints(settings: Settings, key: str) -> None:
             shutil.rmtree(folder)
     except OSError as error:
         raise StoreError(
-            f"The checkpoints {folder} cannot be deleted ({error.strerror or error}). Mend its permissions."
+            f"The checkpoints {folder} cannot be deleted ({error.strerror or error}). Repair its permissions."
         ) from error
 
 
@@ -116,11 +116,11 @@ def cancel(
 ) -> Controlled:  # fmt: skip
     """Cancel a sweep, or one job of it."""
     try:
-        with undriven(settings, ledger, name, clock) as (record, claims):
+        with undriven(settings, ledger, name, clock) as (record, locks):
             specs = [job] if job else list(record.plan.specs) if record.plan else []
             reason = StopReason.CANCELLED_BY_USER if job else StopReason.SWEEP_CANCELLED
             before = ledger.jobs([job.key]).get(job.key) if job else None
-            done = cancel_waiting(ledger, claims, specs, name, reason, clock.now(), driver_is_alive,
+            done = cancel_waiting(ledger, locks, specs, name, reason, clock.now(), driver_is_alive,
                                   even_new=job is not None)  # fmt: skip
             return Controlled(
                 name, "cancel", job.title if job else None, None, heard=False, changed=done.cancelled,
@@ -135,19 +135,19 @@ def cancel(
 def _ask(
     settings: Settings, ledger: Ledger, name: str, kind: Literal["pause", "cancel"], job: JobSpec | None, clock: Clock
 ) -> Controlled | None:
-    """Leave a wish and wait until the driver has heard it; None when the driver is gone before it did."""
+    """Leave a request and wait until the driver has heard it; None when the driver is gone before it did."""
     lease = known_sweep(ledger, name).lease
     # Not before the claim it is meant for, even where that was made by a clock that is ahead of this one.
     at = max(clock.now(), lease.since) if lease else clock.now()
-    wish = Wish(id=uuid4().hex[:12], kind=kind, keys=(job.key,) if job else (), at=at)
-    ledger.ask(name, wish)
+    request = ControlRequest(id=uuid4().hex[:12], kind=kind, keys=(job.key,) if job else (), at=at)
+    ledger.ask(name, request)
     until = clock.now() + PATIENCE_SECONDS
     heard = False
     while not heard and clock.now() < until:
         clock.sleep(LOOK_SECONDS)
-        heard = wish not in ledger.wishes(name)
+        heard = request not in ledger.requests(name)
         if not heard and _is_free(settings, ledger, name, clock):
-            ledger.answer(name, wish)
+            ledger.answer(name, request)
             return None
     return Controlled(name, kind, job.title if job else None, lease, heard)
 
@@ -161,19 +161,19 @@ def _is_free(settings: Settings, ledger: Ledger, name: str, clock: Clock) -> boo
 
 
 @contextmanager
-def undriven(settings: Settings, ledger: Ledger, name: str, clock: Clock) -> Iterator[tuple[SweepRecord, Claims]]:
+def undriven(settings: Settings, ledger: Ledger, name: str, clock: Clock) -> Iterator[tuple[SweepRecord, Locks]]:
     """Hold a sweep, so that no driver begins meanwhile.
 
     Raises:
         SweepBusy: one drives it already.
     """
     known_sweep(ledger, name)
-    claims = Claims(settings.lock_dir)
-    with claims.sweep(name, clock.now()):
+    locks = Locks(settings.lock_dir)
+    with locks.sweep(name, clock.now()):
         record = known_sweep(ledger, name)
         if settings.database is None and is_driven(record, clock.now()):
             raise busy(name, record.lease)
-        yield record, claims
+        yield record, locks
 
 
 def _left(ledger: Ledger, sweep: SweepRecord) -> int:

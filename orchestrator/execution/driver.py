@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.execution import scheduler
 from orchestrator.execution.cancel import cancel_waiting
-from orchestrator.execution.pool import Ended, Pool
+from orchestrator.execution.pool import Ended, WorkerPool
 from orchestrator.execution.progress import Display, Now
-from orchestrator.execution.scheduler import Entry, Stop
+from orchestrator.execution.scheduler import QueueEntry, Stop
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease, here
-from orchestrator.ledger.locks import Claims, check_claim, renew
-from orchestrator.ledger.records import JobRecord, Wish
+from orchestrator.ledger.locks import Locks, check_claim, renew
+from orchestrator.ledger.records import ControlRequest, JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from schemas.errors import DiskFull, StoreError, SweepBusy
 from schemas.job import JobSpec
@@ -42,7 +42,7 @@ _TO_RUNNING = {
 
 
 @dataclass(frozen=True)
-class Premises:
+class WorkerPaths:
     """Where jobs read and write."""
 
     tracking_uri: str
@@ -61,9 +61,9 @@ class Driver:
     sweep: str
     planned: list[PlannedJob]
     ledger: Ledger
-    pool: Pool
-    claims: Claims
-    premises: Premises
+    pool: WorkerPool
+    locks: Locks
+    worker_paths: WorkerPaths
     lease: Lease
     display: Display
     clock: Callable[[], float]
@@ -72,7 +72,7 @@ class Driver:
 
     def __post_init__(self) -> None:
         self._specs: dict[str, JobSpec] = {job.spec.key: job.spec for job in self.planned}
-        self._board: dict[str, Entry] = {job.spec.key: _entry(job) for job in self.planned}
+        self._board: dict[str, QueueEntry] = {job.spec.key: _entry(job) for job in self.planned}
         self._running: dict[int, str] = {}
         self._attempts: dict[str, int] = {}
         """Which attempt of a job is, or was last, this driver's."""
@@ -150,17 +150,17 @@ class Driver:
         if now < self._next_look:
             return
         self._next_look = now + WISH_SECONDS
-        for wish in self.ledger.wishes(self.sweep):
-            if wish.at >= self.lease.since:  # an older one was meant for a driver that is gone
-                self._grant(wish, now)
-            self.ledger.answer(self.sweep, wish)
+        for request in self.ledger.requests(self.sweep):
+            if request.at >= self.lease.since:  # an older one was meant for a driver that is gone
+                self._apply(request, now)
+            self.ledger.answer(self.sweep, request)
 
-    def _grant(self, wish: Wish, now: float) -> None:
-        if wish.kind == "pause":
+    def _apply(self, request: ControlRequest, now: float) -> None:
+        if request.kind == "pause":
             self.display.say("Somebody typed `orch pause`.")
             self.stop.asked = True
-        elif wish.keys:
-            self._cancel([key for key in wish.keys if key in self._board], StopReason.CANCELLED_BY_USER, now)
+        elif request.keys:
+            self._cancel([key for key in request.keys if key in self._board], StopReason.CANCELLED_BY_USER, now)
         else:
             self._cancel(list(self._board), StopReason.SWEEP_CANCELLED, now)
             self.stop.asked = True
@@ -172,7 +172,7 @@ class Driver:
             self.pool.interrupt(slot)
         waiting = [key for key in keys if self._board[key].state in (_S.QUEUED, _S.REQUEUED)]
         done = cancel_waiting(
-            self.ledger, self.claims, [self._specs[key] for key in waiting], self.sweep, reason, now,
+            self.ledger, self.locks, [self._specs[key] for key in waiting], self.sweep, reason, now,
             self.driver_is_alive, even_new=reason is StopReason.CANCELLED_BY_USER,
         )  # fmt: skip
         for key in waiting:
@@ -189,11 +189,11 @@ class Driver:
     def _requeue_lost(self) -> None:
         """What a dead driver left as running is put back before anything else, so that the store tells the truth."""
         for job in self.planned:
-            if job.status is PlanStatus.LOST and self.claims.take_job(job.spec.key):
+            if job.status is PlanStatus.LOST and self.locks.take_job(job.spec.key):
                 now = self.ledger.get(job.spec.key)
                 if now.state is _S.RUNNING and job.record is not None and now.attempt == job.record.attempt:
                     self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
-                self.claims.release_job(job.spec.key)
+                self.locks.release_job(job.spec.key)
 
     def _fill_slots(self, now: float) -> None:
         free = [slot for slot in range(self.pool.slots) if slot not in self._running]
@@ -206,16 +206,16 @@ class Driver:
     def _start(self, key: str, slot: int, now: float) -> bool:
         """Begin an attempt, unless another driver has the job or has just ended it."""
         self._stamp(self.clock())  # should this process have slept meanwhile
-        if not self.claims.take_job(key):
+        if not self.locks.take_job(key):
             self._look_again(key, now)
             return False
         record = self.ledger.add(self._specs[key], self.sweep, now)
         self._stamp(self.clock())  # or have waited for the store
         if not self._is_free(record):
-            self.claims.release_job(key)
+            self.locks.release_job(key)
             return False
         threads = record.threads or scheduler.threads_for(
-            self._board, key, self.premises.cpus_per_worker, self.premises.cores
+            self._board, key, self.worker_paths.cpus_per_worker, self.worker_paths.cores
         )
         parts = scheduler.micro_batches_after(record.result, self._specs[key].train.batch_size)
         facts = {"host": here(), "threads": str(threads), "sweep": self.sweep, "micro_batches": str(parts)}
@@ -249,16 +249,16 @@ class Driver:
             spec=spec,
             run_id=record.run_id,
             attempt=record.attempt,
-            tracking_uri=self.premises.tracking_uri,
-            cache_dir=self.premises.cache_dir,
-            checkpoint_dir=self.premises.checkpoint_dir,
-            log_dir=self.premises.log_dir,
-            data_root=self.premises.data_root,
+            tracking_uri=self.worker_paths.tracking_uri,
+            cache_dir=self.worker_paths.cache_dir,
+            checkpoint_dir=self.worker_paths.checkpoint_dir,
+            log_dir=self.worker_paths.log_dir,
+            data_root=self.worker_paths.data_root,
             upstream=upstream.result.checkpoint if upstream and upstream.result else None,
             upstream_run_id=upstream.run_id if upstream else "",
             threads=threads,
             micro_batches=parts,
-            store_patience=self.premises.store_patience,
+            store_patience=self.worker_paths.store_patience,
         )
 
     def _settle(self, ended: Ended) -> None:
@@ -272,7 +272,7 @@ class Driver:
         record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
         del self._running[ended.slot]
         self._board[key] = scheduler.after(self._board[key], move)
-        self.claims.release_job(key)
+        self.locks.release_job(key)
         if move.to is _S.SUCCEEDED:
             self._durations.append(result.seconds)
         self.display.say(f"[{self._done()}/{len(self._board)}] {_line(record, result)}")
@@ -286,7 +286,7 @@ class Driver:
         """Another driver has taken the job over from this one, which then has nothing to say of it."""
         key = current.key
         del self._running[slot]
-        self.claims.release_job(key)
+        self.locks.release_job(key)
         self._board[key] = replace(self._board[key], state=_S.QUEUED, not_before=self.clock() + ELSEWHERE_SECONDS)
         self.display.say(f"{current.title}: no longer this driver's; the store has it as {current.state}.")
 
@@ -324,7 +324,7 @@ class Driver:
             with suppress(StoreError, SweepBusy):
                 check_claim(self.ledger, self.sweep, self.lease)
                 self._abandon(key)
-            self.claims.release_job(key)
+            self.locks.release_job(key)
             del self._running[slot]
 
     def _abandon(self, key: str) -> None:
@@ -354,10 +354,10 @@ class Driver:
         self.display.show(Now(self._done(), len(self._board), running, seconds))
 
 
-def _entry(job: PlannedJob) -> Entry:
+def _entry(job: PlannedJob) -> QueueEntry:
     upstream = job.spec.upstream
     state = {PlanStatus.DONE: _S.SUCCEEDED, PlanStatus.FAILED: _S.FAILED, PlanStatus.CANCELLED: _S.CANCELLED}
-    return Entry(job.spec.key, state.get(job.status, _S.QUEUED), upstream.key if upstream else None)
+    return QueueEntry(job.spec.key, state.get(job.status, _S.QUEUED), upstream.key if upstream else None)
 
 
 def _line(record: JobRecord, result: JobResult) -> str:

@@ -16,7 +16,7 @@ class Ended(NamedTuple):
     result: JobResult
 
 
-class Pool(Protocol):
+class WorkerPool(Protocol):
     @property
     def slots(self) -> int: ...
 
@@ -42,7 +42,7 @@ class Pool(Protocol):
         """End everything that was started, running jobs included."""
 
 
-class Shape(NamedTuple):
+class WorkerLayout(NamedTuple):
     """How many slots, and what each takes."""
 
     slots: int

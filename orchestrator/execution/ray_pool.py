@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.execution.pool import Ended, Shape
+from orchestrator.execution.pool import Ended, WorkerLayout
 from orchestrator.ledger.lease import here
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
@@ -51,7 +51,7 @@ class RayPool:
 
     worker_class: Any
     """A Ray actor class with `run`, `progress` and `stop`, such as `workers.actor.worker_class()`."""
-    shape: Shape
+    shape: WorkerLayout
     cores: int = 1
     revive: Callable[[], bool] = lambda: False
     """Starts Ray anew should it be gone, which only whoever started it can do; true if it did."""
@@ -224,7 +224,7 @@ class RaySession:
             self.stop()
             raise ResourceError(
                 f"Ray ({self.address}) cannot be used: {error}. "
-                "See that memory and /tmp have room, or mend ORCH_RAY_ADDRESS."
+                "See that memory and /tmp have room, or repair ORCH_RAY_ADDRESS."
             ) from error
         except BaseException:  # a second Ctrl-C
             self.stop()

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.execution.pool import Shape
+from orchestrator.execution.pool import WorkerLayout
 from schemas.errors import ResourceError
 from schemas.sweep import Resources
 
@@ -28,7 +28,7 @@ class Share(NamedTuple):
     free_bytes: float
 
 
-def this_machine() -> Machine:
+def local_machine() -> Machine:
     """Cores this process may use, and memory that is free to it, container limits included."""
     import psutil
 
@@ -86,7 +86,7 @@ def _words(file: Path) -> list[str]:
         return []
 
 
-def shape_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> Shape:
+def shape_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> WorkerLayout:
     """Slots for a sweep of `jobs` jobs: as many as asked for, else one per GPU, else as many as cores and memory allow.
 
     Raises:
@@ -103,7 +103,7 @@ def shape_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0
     wanted = resources.workers or max(room, 1)
     if room < wanted:
         raise ResourceError(_too_little(resources, machine, gpus, gpu_share, wanted, scarce, room))
-    return Shape(slots=max(1, min(wanted, jobs)), cpus=resources.cpus_per_worker, gpus=gpu_share)
+    return WorkerLayout(slots=max(1, min(wanted, jobs)), cpus=resources.cpus_per_worker, gpus=gpu_share)
 
 
 def _too_little(

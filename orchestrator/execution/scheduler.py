@@ -68,7 +68,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Entry:
+class QueueEntry:
     """One job on the board."""
 
     key: str
@@ -79,7 +79,7 @@ class Entry:
     not_before: float = 0.0
 
 
-Board = Mapping[str, Entry]
+Board = Mapping[str, QueueEntry]
 """Every job of the sweep, in the order in which they should run."""
 
 
@@ -99,7 +99,7 @@ def ready(board: Board, now: float) -> list[str]:
     ]
 
 
-def _upstream_done(board: Board, entry: Entry) -> bool:
+def _upstream_done(board: Board, entry: QueueEntry) -> bool:
     return entry.upstream is None or board[entry.upstream].state is _S.SUCCEEDED
 
 
@@ -124,7 +124,7 @@ def is_over(board: Board) -> bool:
     )
 
 
-def next_move(entry: Entry, reason: StopReason, now: float) -> Move:
+def next_move(entry: QueueEntry, reason: StopReason, now: float) -> Move:
     """What becomes of a running job whose attempt stopped for `reason`."""
     if reason is _R.FINISHED:
         return Move(_S.SUCCEEDED, reason)
@@ -176,7 +176,7 @@ def common_cause(stops: Sequence[Stop]) -> Stop | None:
     return None
 
 
-def after(entry: Entry, move: Move) -> Entry:
+def after(entry: QueueEntry, move: Move) -> QueueEntry:
     return replace(entry, state=move.to, stops=(*entry.stops, move.reason), not_before=move.not_before)
 
 

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from statistics import fmean
 
-from orchestrator.execution.driver import Driver, Premises
-from orchestrator.execution.pool import Pool, Shape
+from orchestrator.execution.driver import Driver, WorkerPaths
+from orchestrator.execution.pool import WorkerLayout, WorkerPool
 from orchestrator.execution.progress import Display
 from orchestrator.execution.ray_pool import RayPool, RaySession
-from orchestrator.execution.resources import Machine, shape_for, this_machine
+from orchestrator.execution.resources import Machine, local_machine, shape_for
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger import store
-from orchestrator.ledger.base import Ledger, RunStatus, mend_torn_moves, records_of
+from orchestrator.ledger.base import Ledger, RunStatus, records_of, repair_torn_moves
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.liveness import Liveness, is_driven
-from orchestrator.ledger.locks import Claims, busy, check_claim, renew
+from orchestrator.ledger.locks import Locks, busy, check_claim, renew
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.ledger.retrying import Patience, patient
 from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
@@ -29,12 +29,12 @@ from orchestrator.report.summary import VARIANTS, ResultTable, as_markdown, resu
 from orchestrator.settings import Settings
 from schemas.errors import StoreUnreachable, SweepBusy
 
-OpenPool = Callable[[Settings, StoredPlan, int], Pool]
+OpenPool = Callable[[Settings, StoredPlan, int], WorkerPool]
 """Makes the slots for a sweep that has so many jobs to run; the real one starts Ray."""
 
 
 @dataclass(frozen=True)
-class SweepReport:
+class SweepOutcome:
     name: str
     table: ResultTable
     counts: dict[str, int]
@@ -71,7 +71,7 @@ class _SessionPool(RayPool):
                 self.session.stop()
 
 
-def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
+def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPool:
     """Ray with one worker per slot.
 
     Raises:
@@ -79,7 +79,7 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
     """
     from workers.actor import worker_class
 
-    session = RaySession(settings.ray_address, cpus=this_machine().cores)
+    session = RaySession(settings.ray_address, cpus=local_machine().cores)
     session.start()
     try:
         shape = _shape(settings, stored, jobs, session.totals())
@@ -89,8 +89,8 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
         raise
 
 
-def _shape(settings: Settings, stored: StoredPlan, jobs: int, totals: dict[str, float]) -> Shape:
-    machine = this_machine()
+def _shape(settings: Settings, stored: StoredPlan, jobs: int, totals: dict[str, float]) -> WorkerLayout:
+    machine = local_machine()
     if settings.ray_address != "local":
         machine = Machine(cores=int(totals.get("CPU", 0)), free_gb=totals.get("memory", 0.0) / 2**30)
     return shape_for(stored.resources, machine, jobs, totals.get("GPU", 0.0))
@@ -104,7 +104,7 @@ class SweepRun:
     open_pool: OpenPool = open_ray_pool
     stop: StopRequest = field(default_factory=StopRequest)
 
-    def execute(self, prepare: Callable[[], None] = lambda: None) -> SweepReport:
+    def execute(self, prepare: Callable[[], None] = lambda: None) -> SweepOutcome:
         """
         Args:
             prepare: what is to be done first, once nothing of this machine stands against the run.
@@ -112,25 +112,25 @@ class SweepRun:
         started = time.time()
         self._refuse_early()
         prepare()
-        claims = Claims(self.settings.lock_dir)
-        with claims.sweep(self.stored.name, started) as lease, self.stop.listening():
+        locks = Locks(self.settings.lock_dir)
+        with locks.sweep(self.stored.name, started) as lease, self.stop.listening():
             ledger = self._open_ledger()
             self._refuse_foreign(ledger, started)
             ledger.begin_sweep(self.stored, started)
             lease = lease.model_copy(update={"sign_at": time.time()})
             ledger.stamp(self.stored.name, lease)  # whoever signed before is dead, or was refused above
             try:
-                return self._drive(patient(ledger, self._patience()), claims, lease, started)
+                return self._drive(patient(ledger, self._patience()), locks, lease, started)
             except StoreUnreachable as error:
                 raise StoreUnreachable(
                     f"{error} Jobs that ran were stopped and saved; when the store is back, go on with: "
                     f"orch resume {self.stored.name}"
                 ) from error
 
-    def _drive(self, ledger: Ledger, claims: Claims, lease: Lease, started: float) -> SweepReport:
+    def _drive(self, ledger: Ledger, locks: Locks, lease: Lease, started: float) -> SweepOutcome:
         ran, paused_by = 0, ""
         try:
-            ran, paused_by = self._run_jobs(ledger, claims, lease)
+            ran, paused_by = self._run_jobs(ledger, locks, lease)
         except KeyboardInterrupt:
             self.stop.asked = True
         finally:
@@ -151,7 +151,7 @@ class SweepRun:
         check_all_weights(self.stored.specs)
         check_all_data(self.stored.specs, self.stored.data_root, self.settings.cache_dir)
         if self.settings.ray_address == "local" and not self.stored.resources.gpus_per_worker:
-            shape_for(self.stored.resources, this_machine(), len(self.stored.jobs))
+            shape_for(self.stored.resources, local_machine(), len(self.stored.jobs))
 
     def _open_ledger(self) -> Ledger:
         from orchestrator.ledger.mlflow_ledger import MlflowLedger
@@ -169,12 +169,12 @@ class SweepRun:
         if existing.plan is not None:
             check_same_sweep(existing.plan, self.stored.specs)
 
-    def _run_jobs(self, ledger: Ledger, claims: Claims, lease: Lease) -> tuple[int, str]:
+    def _run_jobs(self, ledger: Ledger, locks: Locks, lease: Lease) -> tuple[int, str]:
         """How many jobs were begun, and what paused the sweep, if anything did."""
         elsewhere = partial(self._is_elsewhere, Liveness(ledger))
         runs = ledger.job_runs()
         keys = {spec.key for spec in self.stored.specs}
-        mend_torn_moves(ledger, runs, lambda record: record.key in keys and not elsewhere(record.driven_by))
+        repair_torn_moves(ledger, runs, lambda record: record.key in keys and not elsewhere(record.driven_by))
         jobs = compare(self.stored.specs, records_of(runs), elsewhere)
         left = [job for job in jobs if job.will_run or job.status is PlanStatus.RUNNING]
         self.display.say(_opening(self.stored, jobs, len(left)))
@@ -187,8 +187,8 @@ class SweepRun:
             planned=jobs,
             ledger=ledger,
             pool=pool,
-            claims=claims,
-            premises=self._premises(pool.cores),
+            locks=locks,
+            worker_paths=self._worker_paths(pool.cores),
             lease=lease,
             display=self.display,
             clock=time.time,
@@ -201,8 +201,8 @@ class SweepRun:
     def _is_elsewhere(self, alive: Liveness, name: str) -> bool:
         return name != self.stored.name and alive(name)
 
-    def _premises(self, cores: int) -> Premises:
-        return Premises(
+    def _worker_paths(self, cores: int) -> WorkerPaths:
+        return WorkerPaths(
             tracking_uri=self.settings.store_uri,
             cache_dir=str(self.settings.cache_dir),
             checkpoint_dir=str(self.settings.checkpoint_dir),
@@ -213,10 +213,10 @@ class SweepRun:
             store_patience=self.settings.store_patience_minutes * 60,
         )
 
-    def _report(self, ledger: Ledger, ran: int, paused_by: str, seconds: float) -> SweepReport:
+    def _report(self, ledger: Ledger, ran: int, paused_by: str, seconds: float) -> SweepOutcome:
         records = ledger.jobs([spec.key for spec in self.stored.specs])
         jobs = compare(self.stored.specs, records, partial(self._is_elsewhere, Liveness(ledger)))
-        return SweepReport(
+        return SweepOutcome(
             name=self.stored.name,
             table=result_table([job.record for job in jobs if job.record], self.stored.upstream_keys),
             counts=dict(Counter(job.status.value for job in jobs)),
@@ -238,7 +238,7 @@ def _opening(stored: StoredPlan, jobs: list[PlannedJob], left: int) -> str:
     return f"Sweep {stored.name}: {what}; {done} done, {left} to run{others}. Starting the workers."
 
 
-def _metrics(report: SweepReport) -> dict[str, float]:
+def _metrics(report: SweepOutcome) -> dict[str, float]:
     """The key numbers of a sweep, as columns beside its name."""
     values = {"jobs_done": float(report.counts.get(PlanStatus.DONE.value, 0)),
               "jobs_failed": float(report.counts.get(PlanStatus.FAILED.value, 0))}  # fmt: skip

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Wish
+from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
 from schemas.base import did_you_mean
 from schemas.errors import StoreError
 from schemas.job import JobSpec
@@ -29,7 +29,7 @@ RUN_STATUS = {
 """What MLflow's own UI shows of a job in each state."""
 
 
-class Reader(Protocol):
+class LedgerReader(Protocol):
     """What those need who only look."""
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
@@ -41,7 +41,7 @@ class Reader(Protocol):
         """All sweeps, newest first."""
 
 
-class Ledger(Reader, Protocol):
+class Ledger(LedgerReader, Protocol):
     def get(self, key: str) -> JobRecord:
         """
         Raises:
@@ -70,7 +70,7 @@ class Ledger(Reader, Protocol):
         """
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        """Record a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
+        """Stored a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
 
     def stamp(self, sweep: str, lease: Lease | None) -> None:
         """Say who drives a sweep, or that nobody does any more."""
@@ -78,14 +78,14 @@ class Ledger(Reader, Protocol):
     def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """Leave a sweep's results where people look for them."""
 
-    def ask(self, sweep: str, wish: Wish) -> None:
-        """Leave a wish for the sweep's driver."""
+    def ask(self, sweep: str, request: ControlRequest) -> None:
+        """Leave a request for the sweep's driver."""
 
-    def wishes(self, sweep: str) -> list[Wish]:
+    def requests(self, sweep: str) -> list[ControlRequest]:
         """What was asked and not yet answered, oldest first; read often, so cheap."""
 
-    def answer(self, sweep: str, wish: Wish) -> None:
-        """The wish is heeded, or void. Safe to call twice."""
+    def answer(self, sweep: str, request: ControlRequest) -> None:
+        """The request is heeded, or void. Safe to call twice."""
 
     def job_runs(self) -> list[JobRun]:
         """Every run that says it is a job's, those that cannot be read included; the first of a key counts."""
@@ -99,7 +99,7 @@ class Ledger(Reader, Protocol):
     def lift(self, sweep: str) -> None:
         """A sweep's driver is dead: it holds the sweep no longer, and MLflow shows the sweep as killed."""
 
-    def mend_status(self, run: JobRun) -> None:
+    def repair_status(self, run: JobRun) -> None:
         """Make MLflow's status of a run say what the job's state says."""
 
 
@@ -167,7 +167,7 @@ def newest_first(sweeps: Iterable[SweepRecord]) -> list[SweepRecord]:
     return sorted(by_name.values(), key=lambda sweep: -sweep.started_at)
 
 
-def mend_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable[[JobRecord], bool]) -> None:
+def repair_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable[[JobRecord], bool]) -> None:
     """MLflow's status is written after a job's state; a driver that was killed in between left it untrue for ever.
 
     Args:
@@ -175,14 +175,14 @@ def mend_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable
     """
     for run in runs:
         if run.record is not None and run.status != RUN_STATUS[run.record.state] and is_settled(run.record):
-            ledger.mend_status(run)
+            ledger.repair_status(run)
 
 
 def unknown_job(key: str) -> StoreError:
     return StoreError(f"No job {key} in the store. `orch status` lists the sweeps, `orch status SWEEP` their jobs.")
 
 
-def known_sweep(ledger: Reader, name: str) -> SweepRecord:
+def known_sweep(ledger: LedgerReader, name: str) -> SweepRecord:
     """
     Raises:
         StoreError: no sweep has that name; the message lists those there are.

@@ -6,7 +6,7 @@ import os
 import socket
 from collections.abc import Callable
 
-from schemas.base import Record
+from schemas.base import Stored
 
 LEASE_SECONDS = 90.0
 """Three missed stamps of a driver that stamps every 30 s."""
@@ -15,7 +15,7 @@ SKEW_SECONDS = 600.0
 """How far another machine's clock may be ahead; a stamp from further in the future would never grow old."""
 
 
-class Lease(Record):
+class Lease(Stored):
     """Who drives a sweep. Stamped again and again; a stale one means that its driver died."""
 
     host: str
@@ -24,7 +24,7 @@ class Lease(Record):
     sign_at: float
 
     def is_of(self, other: Lease) -> bool:
-        """Whether both are claims of one and the same driver."""
+        """Whether both are locks of one and the same driver."""
         return (self.host, self.pid, self.since) == (other.host, other.pid, other.since)
 
     def is_alive(self, now: float, here: str, pid_exists: Callable[[int], bool]) -> bool:

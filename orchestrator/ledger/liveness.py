@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
-from orchestrator.ledger.base import Reader
+from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.lease import here, pid_exists
 from orchestrator.ledger.records import SweepRecord
 
@@ -13,7 +13,7 @@ from orchestrator.ledger.records import SweepRecord
 class Liveness:
     """Whether a sweep has a driver now; asked once per sweep."""
 
-    def __init__(self, ledger: Reader, before: Iterable[SweepRecord] = ()) -> None:
+    def __init__(self, ledger: LedgerReader, before: Iterable[SweepRecord] = ()) -> None:
         """
         Args:
             before: sweeps as they were before their jobs were read. A driver that ended since has left none of them

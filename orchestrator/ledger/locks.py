@@ -12,7 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestrator.ledger.base import Ledger, Reader
+from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.lease import Lease, here
 from schemas.errors import StoreError, SweepBusy
 
@@ -21,7 +21,7 @@ GLIMPSE_SECONDS = 0.5
 
 
 @dataclass
-class Claims:
+class Locks:
     folder: Path
     _jobs: dict[str, FileLock] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Claims:
             lock.release()
             raise StoreError(
                 f"Sweep {name!r} cannot be claimed in {self.folder} ({error.strerror or error}). "
-                "Make room or mend the permissions there."
+                "Make room or repair the permissions there."
             ) from error
         try:
             yield lease
@@ -70,7 +70,7 @@ class Claims:
         except OSError as error:
             raise StoreError(
                 f"Job {key} cannot be claimed in {folder} ({error.strerror or error}). "
-                "Make room or mend the permissions there."
+                "Make room or repair the permissions there."
             ) from error
         self._jobs[key] = lock
         return True
@@ -84,7 +84,7 @@ class Claims:
             self.release_job(key)
 
 
-def check_claim(ledger: Reader, name: str, lease: Lease) -> None:
+def check_claim(ledger: LedgerReader, name: str, lease: Lease) -> None:
     """
     Raises:
         SweepBusy: another driver took the sweep over while this one did not sign, as on a laptop that slept.

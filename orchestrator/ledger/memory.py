@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from orchestrator.ledger.base import RUN_STATUS, RunStatus, first_record, is_repeated, known_sweep, moved, unknown_job
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Wish
+from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -19,7 +19,7 @@ class InMemoryLedger:
 
     _jobs: dict[str, JobRecord] = field(default_factory=dict)
     _sweeps: dict[str, SweepRecord] = field(default_factory=dict)
-    _wishes: dict[str, dict[str, Wish]] = field(default_factory=dict)
+    _requests: dict[str, dict[str, ControlRequest]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
@@ -65,14 +65,14 @@ class InMemoryLedger:
     def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         self.notes[known_sweep(self, sweep).name] = note
 
-    def ask(self, sweep: str, wish: Wish) -> None:
-        self._wishes.setdefault(known_sweep(self, sweep).name, {})[wish.id] = wish
+    def ask(self, sweep: str, request: ControlRequest) -> None:
+        self._requests.setdefault(known_sweep(self, sweep).name, {})[request.id] = request
 
-    def wishes(self, sweep: str) -> list[Wish]:
-        return sorted(self._wishes.get(sweep, {}).values(), key=lambda wish: wish.at)
+    def requests(self, sweep: str) -> list[ControlRequest]:
+        return sorted(self._requests.get(sweep, {}).values(), key=lambda request: request.at)
 
-    def answer(self, sweep: str, wish: Wish) -> None:
-        self._wishes.get(sweep, {}).pop(wish.id, None)
+    def answer(self, sweep: str, request: ControlRequest) -> None:
+        self._requests.get(sweep, {}).pop(request.id, None)
 
     def job_runs(self) -> list[JobRun]:
         return [JobRun(r.run_id, r.key, r.title, RUN_STATUS[r.state], r) for r in self._jobs.values()]
@@ -86,5 +86,5 @@ class InMemoryLedger:
     def lift(self, sweep: str) -> None:
         self.stamp(sweep, None)
 
-    def mend_status(self, run: JobRun) -> None:
+    def repair_status(self, run: JobRun) -> None:
         """Nothing to do: here a run has no status of its own."""

@@ -26,7 +26,7 @@ from orchestrator.ledger.base import (
     unknown_job,
 )
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Wish
+from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
 from orchestrator.ledger.store import EXPERIMENT, reaching
 from orchestrator.ledger.tags import (
     PLAN_FILE,
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 PAGE = 1000
 CALL_TAG = "orch.call"
 """Which call created a run."""
-WISH = "orch.wish."
+REQUEST_TAG = "orch.request."
 NOTE = "mlflow.note.content"
 
 
@@ -188,20 +188,22 @@ class MlflowLedger:
 
     # -- what people ask of a driver ----------------------------------------------------------------------------
 
-    def ask(self, sweep: str, wish: Wish) -> None:
+    def ask(self, sweep: str, request: ControlRequest) -> None:
         with reaching(self.uri):
-            self.client.set_tag(self._sweep_run_id(sweep), f"{WISH}{wish.id}", wish.model_dump_json())
+            self.client.set_tag(self._sweep_run_id(sweep), f"{REQUEST_TAG}{request.id}", request.model_dump_json())
 
-    def wishes(self, sweep: str) -> list[Wish]:
+    def requests(self, sweep: str) -> list[ControlRequest]:
         with reaching(self.uri):
             tags = self.client.get_run(self._sweep_run_id(sweep)).data.tags
-        found = [Wish.model_validate_json(value) for name, value in tags.items() if name.startswith(WISH)]
-        return sorted(found, key=lambda wish: wish.at)
+        found = [
+            ControlRequest.model_validate_json(value) for name, value in tags.items() if name.startswith(REQUEST_TAG)
+        ]
+        return sorted(found, key=lambda request: request.at)
 
-    def answer(self, sweep: str, wish: Wish) -> None:
-        if wish in self.wishes(sweep):
+    def answer(self, sweep: str, request: ControlRequest) -> None:
+        if request in self.requests(sweep):
             with reaching(self.uri):
-                self.client.delete_tag(self._sweep_run_id(sweep), f"{WISH}{wish.id}")
+                self.client.delete_tag(self._sweep_run_id(sweep), f"{REQUEST_TAG}{request.id}")
 
     def _sweep_run_id(self, sweep: str) -> str:
         if sweep not in self._sweep_ids:
@@ -238,7 +240,7 @@ class MlflowLedger:
         with reaching(self.uri):
             self.client.set_terminated(self._sweep_run_id(sweep), "KILLED")
 
-    def mend_status(self, run: JobRun) -> None:
+    def repair_status(self, run: JobRun) -> None:
         if run.record is None:
             return
         status = RUN_STATUS[run.record.state]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.ledger import store
-from orchestrator.ledger.base import Ledger, Reader
+from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.sqlite_reader import glance
 from orchestrator.settings import Settings
@@ -18,6 +18,6 @@ def open_ledger(settings: Settings) -> Ledger:
     return MlflowLedger(store.open_client(settings), settings.store_uri)
 
 
-def open_reader(settings: Settings) -> Reader:
+def open_reader(settings: Settings) -> LedgerReader:
     """The ledger of those who only look: of the embedded store without MLflow, which takes seconds to load."""
     return glance(settings) or open_ledger(settings)

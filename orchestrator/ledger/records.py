@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 from pydantic import ValidationError
 
 from orchestrator.ledger.lease import Lease
-from schemas.base import Record
+from schemas.base import Stored
 from schemas.errors import StoreError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -53,7 +53,7 @@ class JobRecord:
         return f"{self.result.failure.kind}: {message[0] if message else ''}"
 
 
-class Wish(Record):
+class ControlRequest(Stored):
     """What a person asks of a sweep's driver, left on the sweep's run, where the driver looks every second."""
 
     id: str
@@ -85,7 +85,7 @@ class JobOutline:
         return self.fields
 
 
-class StoredPlan(Record):
+class StoredPlan(Stored):
     """A sweep as it was planned: what `orch resume` runs, whatever became of grids and files since."""
 
     name: str

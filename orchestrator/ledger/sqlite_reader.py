@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.ledger.base import Reader, newest_first, records_of
+from orchestrator.ledger.base import LedgerReader, newest_first, records_of
 from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord
 from orchestrator.ledger.store import BUSY_SECONDS, EXPERIMENT
 from orchestrator.ledger.store_version import check_database
@@ -50,7 +50,7 @@ class _Row(NamedTuple):
     tags: dict[str, str]
 
 
-def glance(settings: Settings) -> Reader | None:
+def glance(settings: Settings) -> LedgerReader | None:
     """A reader of the embedded store; None where there is none, or where only MLflow can say what it holds."""
     database = settings.database
     if database is None or not database.is_file():

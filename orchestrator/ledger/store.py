@@ -71,7 +71,7 @@ def prepare_home(settings: Settings) -> None:
     except OSError as error:
         raise StoreError(
             f"ORCH_HOME {home} cannot be written ({error.strerror or error}). "
-            "Mend its permissions, make room, or set ORCH_HOME to a folder that you may write."
+            "Repair its permissions, make room, or set ORCH_HOME to a folder that you may write."
         ) from error
 
 
@@ -101,7 +101,7 @@ def open_client(settings: Settings) -> MlflowClient:
         ) from error
     except OSError as error:
         raise StoreError(
-            f"The store {database} cannot be made ({error.strerror or error}). Mend the permissions of its folder."
+            f"The store {database} cannot be made ({error.strerror or error}). Repair the permissions of its folder."
         ) from error
     return client
 
@@ -160,7 +160,7 @@ def check_writable(settings: Settings) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         raise StoreError(
-            f"The store {database} cannot be written ({error}). Mend its permissions, make room on the disk, or end "
+            f"The store {database} cannot be written ({error}). Repair its permissions, make room on the disk, or end "
             "the program that holds it."
         ) from error
 
@@ -177,7 +177,7 @@ def _check_database(database: Path) -> None:
     except sqlite3.Error as error:
         raise StoreError(
             f"The store {database} cannot be read as a SQLite database ({error}). "
-            "Mend its permissions, restore it from a copy, or move it away to begin a new one."
+            "Repair its permissions, restore it from a copy, or move it away to begin a new one."
         ) from error
 
 
@@ -190,7 +190,7 @@ def _check_server(uri: str) -> None:
             return
     except (urllib.error.URLError, OSError) as error:
         raise StoreError(
-            f"No MLflow server answers at {without_password(uri)} ({error}). Start it, or mend ORCH_TRACKING_URI."
+            f"No MLflow server answers at {without_password(uri)} ({error}). Start it, or repair ORCH_TRACKING_URI."
         ) from error
 
 

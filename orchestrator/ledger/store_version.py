@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from schemas.errors import StoreError
 
-LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "1"
+LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "2"
 """A tag of the experiment, and what it says of the tags of runs as they are now. Raised when their meaning changes;
 stores from before there was the tag are of version 1."""
 
@@ -73,7 +73,7 @@ def check_ledger_version(tags: Mapping[str, str], where: str) -> None:
     Raises:
         StoreError: another version of orch wrote them.
     """
-    found = tags.get(LEDGER_TAG, LEDGER_VERSION)
+    found = tags.get(LEDGER_TAG, "1")
     if found != LEDGER_VERSION:
         raise StoreError(
             f"The store {where} holds sweeps of version {found}; this orch reads version {LEDGER_VERSION}. "

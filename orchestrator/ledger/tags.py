@@ -84,7 +84,7 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
 def _unreadable(run_id: str, error: Exception) -> StoreError:
     return StoreError(
         f"Run {run_id} of the store was not written by this version of orch ({error!r}). "
-        "Mend its tags or delete it in `orch ui`, or set ORCH_HOME to another store."
+        "Repair its tags or delete it in `orch ui`, or set ORCH_HOME to another store."
     )
 
 

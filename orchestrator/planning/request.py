@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any, get_args
 
 from orchestrator.planning.layers import Tree, field_of, flatten, has, lookup, nest, overlay, without
-from schemas.base import did_you_mean, field_paths
+from schemas.base import did_you_mean, field_paths, unknown_field
 from schemas.categories import BY_ID, DATASETS, DatasetName, find_categories
 from schemas.errors import SpecError
 from schemas.grids import BACKBONES, GRIDS
@@ -136,7 +136,7 @@ def check_field(name: str, where: str) -> str:
     """
     field = field_of(name)
     if field not in FIELDS and field not in SECTIONS:
-        raise SpecError(f"{where} names `{name}`, which is no field. {did_you_mean(name, (*AXIS_ALIASES, *FIELDS))}")
+        raise SpecError(f"{where} names `{name}`, which is no field. {unknown_field(name, (*AXIS_ALIASES, *FIELDS))}")
     return field
 
 

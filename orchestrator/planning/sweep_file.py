@@ -76,7 +76,7 @@ def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise SpecError(f"{where}{_position(error)}: {_problem(error)}. Mend the YAML there.") from error
+        raise SpecError(f"{where}{_position(error)}: {_problem(error)}. Repair the YAML there.") from error
 
 
 def _position(error: yaml.YAMLError) -> str:

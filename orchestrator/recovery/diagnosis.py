@@ -27,11 +27,11 @@ AFTER_FAILURE: Mapping[StopReason, str] = MappingProxyType(
         "`orch requeue {sweep} --failed --reason out_of_memory`, then `orch resume {sweep} --workers 1`.",
         _R.DIVERGED: "The same job would diverge again. Start one with a smaller step under another name: "
         "`orch sweep ... --name NEW --set train.learning_rate=...`.",
-        _R.BAD_DATA: "Mend the images, then `orch requeue {sweep} --failed --reason bad_data` and "
+        _R.BAD_DATA: "Repair the images, then `orch requeue {sweep} --failed --reason bad_data` and "
         "`orch resume {sweep}`.",
-        _R.BAD_SPEC: "Mend what the message names; a changed spec is another job: `orch sweep ... --name NEW`. "
+        _R.BAD_SPEC: "Repair what the message names; a changed spec is another job: `orch sweep ... --name NEW`. "
         "Where a file was missing, `orch requeue {sweep} --failed --reason bad_spec` and `orch resume {sweep}`.",
-        _R.CODE_RAISED: "`orch logs {key}` has the traceback. Once that is mended: `orch requeue {sweep} --failed "
+        _R.CODE_RAISED: "`orch logs {key}` has the traceback. Once that is repaired: `orch requeue {sweep} --failed "
         "--reason code_raised`, then `orch resume {sweep}`.",
     }
 )
@@ -40,7 +40,7 @@ OTHERWISE: Mapping[PlanStatus, str] = MappingProxyType(
         _P.LOST: "`orch resume {sweep}` goes on, from the last checkpoint where there is one.",
         _P.INTERRUPTED: "`orch resume {sweep}` goes on, from the last checkpoint where there is one.",
         _P.CANCELLED: "`orch requeue {sweep} --cancelled` puts cancelled jobs back, `orch resume {sweep}` runs them.",
-        _P.BLOCKED: "It starts from a job that did not succeed: mend that one first.",
+        _P.BLOCKED: "It starts from a job that did not succeed: repair that one first.",
     }
 )
 

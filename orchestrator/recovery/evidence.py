@@ -1,4 +1,4 @@
-"""Gathers what `orch fsck` judges, from the store and the disk, and mends what it is told to mend."""
+"""Gathers what `orch fsck` judges, from the store and the disk, and repairs what it is told to repair."""
 
 from __future__ import annotations
 
@@ -133,5 +133,5 @@ def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
     except OSError as error:
         raise StoreError(
             f"What lies under {settings.root} cannot be looked at ({error.strerror or error}). "
-            "Make room or mend the permissions there."
+            "Make room or repair the permissions there."
         ) from error

@@ -84,6 +84,6 @@ def delete(waste: Collection[Waste]) -> None:
             shutil.rmtree(one.path)
         except OSError as error:
             raise StoreError(
-                f"{one.path} cannot be deleted ({error.strerror or error}). Mend its permissions, then run `orch gc` "
+                f"{one.path} cannot be deleted ({error.strerror or error}). Repair its permissions, then run `orch gc` "
                 "again."
             ) from error

@@ -82,7 +82,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise StoreError(f"The log {path} cannot be read ({error.strerror or error}). Mend its permissions.") from error
+        raise StoreError(
+            f"The log {path} cannot be read ({error.strerror or error}). Repair its permissions."
+        ) from error
 
 
 def follow(

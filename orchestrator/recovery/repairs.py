@@ -11,10 +11,10 @@ from pathlib import Path
 from orchestrator.execution.control import Clock, undriven
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.liveness import Liveness
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord, JobRun
 from orchestrator.recovery.evidence import whole_copy
-from orchestrator.recovery.rules import Finding, Mend
+from orchestrator.recovery.rules import Finding, Repair
 from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
@@ -24,7 +24,7 @@ REQUEUED = "requeued"
 
 
 @dataclass(frozen=True)
-class Mended:
+class Repaired:
     finding: Finding
     done: str
     """What was done; empty where nothing could be."""
@@ -38,34 +38,34 @@ class Mended:
 class _Workshop:
     settings: Settings
     ledger: Ledger
-    claims: Claims
+    locks: Locks
     clock: Clock
 
 
-def mend(settings: Settings, ledger: Ledger, findings: Iterable[Finding], clock: Clock) -> list[Mended]:
+def repair(settings: Settings, ledger: Ledger, findings: Iterable[Finding], clock: Clock) -> list[Repaired]:
     """What was found, each with what was done about it: nothing where a driver has taken it in hand since.
 
     Raises:
         StoreError: a file cannot be written or deleted.
     """
-    shop = _Workshop(settings, ledger, Claims(settings.lock_dir), clock)
-    return [Mended(finding, _mend_one(shop, finding)) for finding in findings]
+    shop = _Workshop(settings, ledger, Locks(settings.lock_dir), clock)
+    return [Repaired(finding, _repair_one(shop, finding)) for finding in findings]
 
 
-def _mend_one(shop: _Workshop, finding: Finding) -> str:
+def _repair_one(shop: _Workshop, finding: Finding) -> str:
     try:
-        if finding.mend is Mend.LIFT:
+        if finding.repair is Repair.LIFT:
             return _lift(shop, finding.sweep)
-        if finding.mend is Mend.DELETE and finding.path is not None:
+        if finding.repair is Repair.DELETE and finding.path is not None:
             return _delete(shop, finding.path, finding.key)
-        if finding.mend is Mend.DROP and finding.run is not None:
+        if finding.repair is Repair.DROP and finding.run is not None:
             return _drop(shop, finding.run.key)
-        if finding.run is not None and finding.run.record is not None and finding.mend is not Mend.NOTHING:
-            return _mend_job(shop, finding.mend, finding.run, finding.run.record)
+        if finding.run is not None and finding.run.record is not None and finding.repair is not Repair.NOTHING:
+            return _repair_job(shop, finding.repair, finding.run, finding.run.record)
     except OSError as error:
         raise StoreError(
-            f"What `orch fsck` found at {finding.where} cannot be mended ({error.strerror or error}). "
-            "Make room or mend the permissions there, then run it again."
+            f"What `orch fsck` found at {finding.where} cannot be repaired ({error.strerror or error}). "
+            "Make room or repair the permissions there, then run it again."
         ) from error
     return ""
 
@@ -80,43 +80,43 @@ def _lift(shop: _Workshop, sweep: str) -> str:
 
 
 def _delete(shop: _Workshop, path: Path, key: str) -> str:
-    if key and not shop.claims.take_job(key):
+    if key and not shop.locks.take_job(key):
         return ""
     try:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     finally:
-        shop.claims.release_job(key)
+        shop.locks.release_job(key)
     return "deleted"
 
 
 def _drop(shop: _Workshop, key: str) -> str:
-    if not shop.claims.take_job(key):
+    if not shop.locks.take_job(key):
         return ""
     try:
         return "deleted" if shop.ledger.drop_doubles(key) else ""
     finally:
-        shop.claims.release_job(key)
+        shop.locks.release_job(key)
 
 
-def _mend_job(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> str:
-    if not shop.claims.take_job(run.key):
+def _repair_job(shop: _Workshop, how: Repair, run: JobRun, record: JobRecord) -> str:
+    if not shop.locks.take_job(run.key):
         return ""
     try:
         now = shop.ledger.get(run.key)
         is_as_found = (now.state, now.attempt, now.last_sign_at) == (record.state, record.attempt, record.last_sign_at)
         is_held = not record.state.has_ended and Liveness(shop.ledger)(now.driven_by)
-        return _mend_state(shop, how, run, record) if is_as_found and not is_held else ""
+        return _repair_state(shop, how, run, record) if is_as_found and not is_held else ""
     finally:
-        shop.claims.release_job(run.key)
+        shop.locks.release_job(run.key)
 
 
-def _mend_state(shop: _Workshop, how: Mend, run: JobRun, record: JobRecord) -> str:
+def _repair_state(shop: _Workshop, how: Repair, run: JobRun, record: JobRecord) -> str:
     settings, ledger = shop.settings, shop.ledger
-    if how is Mend.STATUS:
-        ledger.mend_status(run)
+    if how is Repair.STATUS:
+        ledger.repair_status(run)
         return "MLflow's status is set"
     pointer = record.result.checkpoint if record.result else None
-    if how is Mend.FETCH and pointer is not None and _fetch(settings, run, pointer):
+    if how is Repair.FETCH and pointer is not None and _fetch(settings, run, pointer):
         return "brought back from its run"
     reason = StopReason.WORKER_LOST if record.state is JobState.RUNNING else StopReason.RESULTS_LOST
     ledger.move(run.key, JobState.REQUEUED, shop.clock.now(), reason=reason)

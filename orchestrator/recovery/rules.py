@@ -16,7 +16,7 @@ Alive = Callable[[str], bool]
 """Whether a sweep has a driver."""
 
 
-class Mend(StrEnum):
+class Repair(StrEnum):
     """What `orch fsck --repair` can do."""
 
     NOTHING = "nothing"
@@ -43,7 +43,7 @@ class Finding:
     rule: str
     what: str
     where: str
-    mend: Mend
+    repair: Repair
     advice: str = ""
     """What a person can do, where `--repair` can do nothing."""
     run: JobRun | None = None
@@ -100,8 +100,8 @@ def known_keys(runs: Iterable[JobRun], sweeps: Iterable[SweepEntry]) -> frozense
 def _unreadable(runs: Iterable[JobRun]) -> Iterator[Finding]:
     for run in runs:
         if run.record is None:
-            advice = "Mend its tags or delete it in `orch ui`; its job then runs again."
-            yield Finding("every run can be read", run.problem, f"run {run.run_id}", Mend.NOTHING, advice, run)
+            advice = "Repair its tags or delete it in `orch ui`; its job then runs again."
+            yield Finding("every run can be read", run.problem, f"run {run.run_id}", Repair.NOTHING, advice, run)
 
 
 def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
@@ -111,7 +111,7 @@ def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
     for run in keyed:
         if run.key in seen:
             what = f"{run.title} has {count[run.key]} runs; this one does not count"
-            how, advice = (Mend.DROP, "") if run.never_began else (Mend.NOTHING, "Delete it in `orch ui`.")
+            how, advice = (Repair.DROP, "") if run.never_began else (Repair.NOTHING, "Delete it in `orch ui`.")
             yield Finding("one run per job", what, f"run {run.run_id}", how, advice, run)
         seen.add(run.key)
 
@@ -119,7 +119,7 @@ def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
 def _plans(sweeps: Iterable[SweepEntry]) -> Iterator[Finding]:
     for sweep in sweeps:
         if sweep.problem:
-            yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Mend.NOTHING,
+            yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Repair.NOTHING,
                           "Put the file back.")  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def _claims(sweeps: Iterable[SweepEntry], alive: Alive) -> Iterator[Finding]:
     for sweep in sweeps:
         name, is_open = sweep.record.name, sweep.status == "RUNNING" or sweep.record.lease is not None
         if is_open and not alive(name):
-            yield Finding("a running sweep has a driver", "its driver died", f"sweep {name}", Mend.LIFT, sweep=name)
+            yield Finding("a running sweep has a driver", "its driver died", f"sweep {name}", Repair.LIFT, sweep=name)
 
 
 def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
@@ -138,10 +138,10 @@ def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
         where = f"{record.title} ({record.key})"
         if run.status != RUN_STATUS[record.state]:
             what = f"MLflow says {run.status}, the job is {record.state}"
-            yield Finding("MLflow's status is the job's state", what, where, Mend.STATUS, run=run)
+            yield Finding("MLflow's status is the job's state", what, where, Repair.STATUS, run=run)
         if record.state is JobState.RUNNING:
             what = f"attempt {record.attempt} runs, and nobody drives it"
-            yield Finding("a running job has a driver", what, where, Mend.REQUEUE, run=run)
+            yield Finding("a running job has a driver", what, where, Repair.REQUEUE, run=run)
         if record.state is JobState.SUCCEEDED:
             yield from _results(evidence, run, record, where)
 
@@ -162,7 +162,7 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
     if record.result is None or record.result.checkpoint is None:
         missing.append("its checkpoint's address")
     if missing:
-        yield Finding(rule, f"missing: {', '.join(missing)}", where, Mend.REQUEUE, run=run)
+        yield Finding(rule, f"missing: {', '.join(missing)}", where, Repair.REQUEUE, run=run)
         return
     state = evidence.checkpoints.get(run.run_id, CheckpointIs.MISSING)
     has_copy = run.run_id in evidence.has_copy
@@ -170,14 +170,14 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
         return
     tail = ", but its run keeps a whole copy" if has_copy else ", and its run keeps no whole copy: it must run again"
     what = f"the final checkpoint is {state}{tail}"
-    yield Finding(rule, what, where, Mend.FETCH if has_copy else Mend.REQUEUE, run=run)
+    yield Finding(rule, what, where, Repair.FETCH if has_copy else Repair.REQUEUE, run=run)
 
 
 def _orphans(evidence: Evidence) -> Iterator[Finding]:
     known = known_keys(evidence.runs, evidence.sweeps)
     for key, path in evidence.folders.items():
         if key not in known:
-            yield Finding("every checkpoint has a job", f"no job has the key {key}", str(path), Mend.NOTHING,
+            yield Finding("every checkpoint has a job", f"no job has the key {key}", str(path), Repair.NOTHING,
                           "`orch gc` deletes it.", path=path)  # fmt: skip
 
 
@@ -187,5 +187,5 @@ def _half_written(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
     for leftover in evidence.partial:
         in_use = alive(driver_of[leftover.key]) if leftover.key in driver_of else anybody
         if not in_use:
-            yield Finding("nothing is half-written", "left by a process that died", str(leftover.path), Mend.DELETE,
+            yield Finding("nothing is half-written", "left by a process that died", str(leftover.path), Repair.DELETE,
                           path=leftover.path, key=leftover.key)  # fmt: skip

@@ -17,7 +17,6 @@ from orchestrator.report.model import (
     NOT_MEASURED,
     TITLES,
     Block,
-    Entry,
     Line,
     Metric,
     Missing,
@@ -25,6 +24,7 @@ from orchestrator.report.model import (
     Place,
     Report,
     ReportTable,
+    TableEntry,
 )
 from orchestrator.report.significance import Pair, compare_families
 from orchestrator.report.summary import VARIANTS, by_setting
@@ -195,7 +195,7 @@ class _Builder:
     def _published(self, place: Place, variant: str) -> float | None:
         return self.printed.get((place, PRINTED_AS.get(self.backbone, self.backbone), variant))
 
-    def _single(self, place: Place, variant: str) -> Entry:
+    def _single(self, place: Place, variant: str) -> TableEntry:
         """One category, or one network for all."""
         total = len(_names(place.dataset)) if place.category == ALL else 1
         jobs = self.results.at(place, self.backbone, self.setting).get((place.category, variant), [])
@@ -203,7 +203,7 @@ class _Builder:
         whole = [job for job in jobs if job.metrics and job.covered == covered]
         found = [m for job in whole if (m := job.metrics)]
         ours = [value for m in found if (value := self.metric.of(m)) is not None]
-        return Entry(
+        return TableEntry(
             ours=fmean(ours) if ours else None,
             published=self._published(place, variant),
             jobs=len(ours),
@@ -215,7 +215,7 @@ class _Builder:
             images=tuple(dict.fromkeys(_images(job.fields, self.metric) for job in whole)),
         )
 
-    def _average(self, place: Place, variant: str) -> Entry:
+    def _average(self, place: Place, variant: str) -> TableEntry:
         """Over the categories that have every variant the sweep has, so that the two means are of the same ones."""
         names = _names(place.dataset)
         entries = {(n, v): self._single(place._replace(category=n), v) for n in names for v in VARIANTS}
@@ -225,7 +225,7 @@ class _Builder:
         ours = [entry.ours for entry in mine if entry.ours is not None]
         theirs = [entry.published for entry in mine if entry.published is not None]
         recomputed = bool(ours) and len(shared) < len(names) and len(theirs) == len(shared)
-        return Entry(
+        return TableEntry(
             ours=fmean(ours) if ours else None,
             published=fmean(theirs) if recomputed else self._published(place, variant),
             jobs=sum(entry.jobs for entry in mine),

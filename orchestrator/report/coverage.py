@@ -10,7 +10,7 @@ from schemas.job import JobSpec
 from schemas.paper import ALL, AVERAGE, Published, published_values
 
 
-class Network(NamedTuple):
+class PaperNetwork(NamedTuple):
     categories: frozenset[str]
     """Ids."""
     loss: str
@@ -25,11 +25,11 @@ class Filled(NamedTuple):
     """Values that the paper printed in this table."""
 
 
-def network_of(spec: JobSpec) -> Network:
-    return Network(frozenset(spec.data.categories), spec.loss, spec.model.backbone, spec.model.variant)
+def network_of(spec: JobSpec) -> PaperNetwork:
+    return PaperNetwork(frozenset(spec.data.categories), spec.loss, spec.model.backbone, spec.model.variant)
 
 
-def networks_behind(value: Published) -> Iterator[Network]:
+def networks_behind(value: Published) -> Iterator[PaperNetwork]:
     """One; behind an average, one per category of the data set."""
     members = [c for c in CATEGORIES if c.dataset == value.dataset]
     if value.category == ALL:
@@ -37,7 +37,7 @@ def networks_behind(value: Published) -> Iterator[Network]:
     else:
         groups = [frozenset({c.id}) for c in members if value.category in (AVERAGE, c.name)]
     for group in groups:
-        yield Network(group, value.loss, value.backbone, value.variant)
+        yield PaperNetwork(group, value.loss, value.backbone, value.variant)
 
 
 def filled_tables(jobs: Collection[JobSpec]) -> tuple[Filled, ...]:

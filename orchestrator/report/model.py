@@ -59,7 +59,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     ours: float | None = None
     published: float | None = None
     jobs: int = 0
@@ -83,7 +83,7 @@ class Entry:
 @dataclass(frozen=True)
 class Line:
     place: Place
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TableEntry]
     change_is_relative: bool
 
     @property

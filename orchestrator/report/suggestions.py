@@ -12,7 +12,7 @@ from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.layers import Tree, differences, flatten
 from orchestrator.planning.planner import NoDisk, plan
 from orchestrator.planning.request import SweepRequest, define
-from orchestrator.report.coverage import Network, network_of
+from orchestrator.report.coverage import PaperNetwork, network_of
 from orchestrator.report.model import NOT_MEASURED, Missing
 from orchestrator.report.summary import VARIANTS
 from schemas.categories import CATEGORIES
@@ -72,13 +72,13 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= NAMED else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
-def _network(missing: Missing) -> Network:
+def _network(missing: Missing) -> PaperNetwork:
     place = missing.place
     members = (c.id for c in CATEGORIES if c.dataset == place.dataset and place.category in (ALL, c.name))
-    return Network(frozenset(members), place.loss, missing.backbone, missing.variant)
+    return PaperNetwork(frozenset(members), place.loss, missing.backbone, missing.variant)
 
 
-def _sweep_advice(stored: StoredPlan, absent: set[Network]) -> list[str]:
+def _sweep_advice(stored: StoredPlan, absent: set[PaperNetwork]) -> list[str]:
     """The smallest built-in grid that has the cells, with the fields in which this sweep departs from it."""
     grids = {name: _jobs(stored, name) for name in GRIDS}
     had = {name: {network_of(job) for job in jobs} for name, jobs in grids.items()}

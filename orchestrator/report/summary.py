@@ -39,7 +39,7 @@ Job = TypeVar("Job", bound=Described)
 
 
 @dataclass(frozen=True)
-class Cell:
+class ResultCell:
     """Means over the jobs of one category, backbone and variant (several where seeds differ)."""
 
     accuracy: float
@@ -53,7 +53,7 @@ class Row:
     backbone: str
     settings: str
     """Further fields in which the jobs of the sweep differ."""
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, ResultCell]
 
     @property
     def change(self) -> float | None:
@@ -176,10 +176,10 @@ def _join(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _cell(records: list[JobRecord]) -> Cell:
+def _cell(records: list[JobRecord]) -> ResultCell:
     metrics = [_metrics(record) for record in records]
     measured = [m.location_instability for m in metrics if m.location_instability is not None]
-    return Cell(
+    return ResultCell(
         accuracy=fmean(m.test_accuracy for m in metrics),
         instability=fmean(measured) if measured else None,
         jobs=len(records),
@@ -205,9 +205,9 @@ def _averages(rows: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
-def _mean_cell(cells: list[Cell]) -> Cell:
+def _mean_cell(cells: list[ResultCell]) -> ResultCell:
     measured = [cell.instability for cell in cells if cell.instability is not None]
-    return Cell(
+    return ResultCell(
         accuracy=fmean(cell.accuracy for cell in cells),
         instability=fmean(measured) if measured else None,
         jobs=sum(cell.jobs for cell in cells),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,17 +12,15 @@ from orchestrator.planning.request import find_profile
 from orchestrator.settings import Settings
 from schemas.categories import CATEGORIES, find_categories
 from schemas.errors import DataError, Interrupted
+from schemas.order import ReportProgress
 
 if TYPE_CHECKING:
     from workers.data.inventory import Inventory
     from workers.data.verify import Verified
 
-Advance = Callable[[str, int, int], None]
-"""Told what is being looked at, how much of it is done, and how much there is."""
-
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCategory:
     """The pictures of one category at one size."""
 
     category: str
@@ -52,7 +50,7 @@ def list_data(settings: Settings, data_root: Path) -> Inventory:
 
 
 def verify_data(
-    settings: Settings, data_root: Path | None, categories: Sequence[str], advance: Advance
+    settings: Settings, data_root: Path | None, categories: Sequence[str], advance: ReportProgress
 ) -> list[Verified]:
     """
     Raises:
@@ -86,8 +84,8 @@ def sizes_of(profile: str) -> tuple[int, ...]:
 
 
 def prepare_data(
-    settings: Settings, data_root: Path | None, categories: Sequence[str], sizes: Sequence[int], advance: Advance
-) -> list[Prepared]:
+    settings: Settings, data_root: Path | None, categories: Sequence[str], sizes: Sequence[int], advance: ReportProgress
+) -> list[PreparedCategory]:
     """Decode and crop what jobs would, into the cache that they share; what is there already is kept.
 
     Args:
@@ -112,7 +110,7 @@ def prepare_data(
         raise Interrupted("Stopped. What is prepared stays: the same command goes on from there.") from None
 
 
-def _prepare(settings: Settings, root: Path, category: str, size: int, advance: Advance) -> Prepared:
+def _prepare(settings: Settings, root: Path, category: str, size: int, advance: ReportProgress) -> PreparedCategory:
     from workers.data.prepared.photographs import have_masks, part_set, photograph_set
     from workers.data.readers.sources import NEGATIVES, negative_folder, records_of
 
@@ -127,7 +125,7 @@ def _prepare(settings: Settings, root: Path, category: str, size: int, advance: 
         what = f"{category} {size} px, part masks"
         parts = part_set(category, records, found, cache, _quiet, lambda done: advance(what, done, len(found.items)))
         maps = len(parts.items)
-    return Prepared(category, size, len(found.items), maps, found.skipped, time.monotonic() - start)
+    return PreparedCategory(category, size, len(found.items), maps, found.skipped, time.monotonic() - start)
 
 
 def _quiet(said: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.ledger import opening, store
 from orchestrator.ledger.artifacts import read_artifact
-from orchestrator.ledger.base import Reader
+from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.resolver import check_all_data
 from orchestrator.services import jobs
@@ -22,6 +22,7 @@ from schemas.categories import find_categories
 from schemas.errors import SpecError, StoreError
 from schemas.job import FilterLossSpec, JobSpec
 from schemas.lifecycle import JobState
+from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
 FIGURES = (4, 5, 6)
 """Of the paper."""
-
-Report = Callable[[str], None]
-"""Told what is being done."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Explained:
 
 def draw_figures(
     settings: Settings, wanted: str, figures: Sequence[int], out: Path | None, how: Wanted, *,
-    data_root: Path | None, report: Report,
+    data_root: Path | None, report: ReportPhase,
 ) -> list[Drawn]:  # fmt: skip
     """Write some of the paper's figures of a finished job as PNG.
 
@@ -97,7 +95,7 @@ def draw_figures(
 
 def explain(
     settings: Settings, wanted: str, image: Path, out: Path | None, *, box: str | None, category: str | None,
-    data_root: Path | None, report: Report,
+    data_root: Path | None, report: ReportPhase,
 ) -> Explained:  # fmt: skip
     """What the filters of a job's network see on a photograph, and what each adds to its answer.
 
@@ -188,7 +186,13 @@ class _Desk:
     """One job's figures: taken from its run, or drawn from its network, which is looked at once."""
 
     def __init__(
-        self, settings: Settings, ledger: Reader, record: JobRecord, how: Wanted, data_root: Path | None, report: Report
+        self,
+        settings: Settings,
+        ledger: LedgerReader,
+        record: JobRecord,
+        how: Wanted,
+        data_root: Path | None,
+        report: ReportPhase,
     ) -> None:
         self._settings, self._ledger, self._record = settings, ledger, record
         self._how, self._data_root, self._report = how, data_root, report

@@ -18,8 +18,8 @@ from orchestrator.recovery import evidence, repairs
 from orchestrator.recovery.diagnosis import Cause, causes
 from orchestrator.recovery.garbage import Waste, delete, find_waste
 from orchestrator.recovery.logs import LAST_LINES, LogText, attempts_on_disk, follow, read_log
-from orchestrator.recovery.repairs import Mended
-from orchestrator.recovery.rules import Mend, known_keys
+from orchestrator.recovery.repairs import Repaired
+from orchestrator.recovery.rules import Repair, known_keys
 from orchestrator.services.jobs import find_job
 from orchestrator.services.sweeps import status_of
 from orchestrator.settings import Settings
@@ -46,13 +46,13 @@ class Why:
 
 
 @dataclass(frozen=True)
-class FsckReport:
-    found: tuple[Mended, ...]
+class FsckResult:
+    found: tuple[Repaired, ...]
     repaired: bool
     """Mending was asked for."""
 
     @property
-    def left(self) -> tuple[Mended, ...]:
+    def left(self) -> tuple[Repaired, ...]:
         return tuple(one for one in self.found if not one.done)
 
 
@@ -177,8 +177,8 @@ def follow_log(
     yield from follow(settings, record.key, attempt, is_over, clock.sleep)
 
 
-def fsck(settings: Settings, *, repair: bool = False) -> FsckReport:
-    """What does not hold of the store and the files beside it; with `repair`, mended where it can be.
+def fsck(settings: Settings, *, repair: bool = False) -> FsckResult:
+    """What does not hold of the store and the files beside it; with `repair`, repaired where it can be.
 
     Raises:
         StoreError: there is no store.
@@ -188,21 +188,21 @@ def fsck(settings: Settings, *, repair: bool = False) -> FsckReport:
     ledger = opening.open_ledger(settings)
     findings = evidence.inspect(settings, ledger)
     if not repair:
-        return FsckReport(tuple(Mended(finding, "") for finding in findings), repaired=False)
-    return FsckReport(tuple(repairs.mend(settings, ledger, findings, WALL)), repaired=True)
+        return FsckResult(tuple(Repaired(finding, "") for finding in findings), repaired=False)
+    return FsckResult(tuple(repairs.repair(settings, ledger, findings, WALL)), repaired=True)
 
 
-def raise_if_unsound(report: FsckReport) -> None:
+def raise_if_unsound(report: FsckResult) -> None:
     """
     Raises:
-        StoreError: something does not hold, and was not mended.
+        StoreError: something does not hold, and was not repaired.
     """
     if not report.left:
         return
     left = len(report.left)
-    can = sum(one.finding.mend is not Mend.NOTHING for one in report.left)
-    mends = f"`orch fsck --repair` mends {'that' if left == 1 else 'them' if can == left else f'{can} of them'}."
-    advice = "The table says what to do." if report.repaired or not can else mends
+    can = sum(one.finding.repair is not Repair.NOTHING for one in report.left)
+    repairs = f"`orch fsck --repair` repairs {'that' if left == 1 else 'them' if can == left else f'{can} of them'}."
+    advice = "The table says what to do." if report.repaired or not can else repairs
     what = "One thing is not as it should be." if left == 1 else f"{left} things are not as they should be."
     raise StoreError(f"{what} {advice}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from orchestrator.execution.control import WALL, put_back
 from orchestrator.execution.progress import Display
 from orchestrator.execution.selection import Which
-from orchestrator.execution.sweep_run import OpenPool, SweepReport, SweepRun, open_ray_pool
+from orchestrator.execution.sweep_run import OpenPool, SweepOutcome, SweepRun, open_ray_pool
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import Ledger, known_sweep
 from orchestrator.ledger.liveness import Liveness
@@ -79,7 +79,7 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
 def run_sweep(
     settings: Settings, request: SweepRequest, display: Display, *, workers: int | None = None,
     open_pool: OpenPool = open_ray_pool,
-) -> SweepReport:  # fmt: skip
+) -> SweepOutcome:  # fmt: skip
     """Run what is not yet done of a sweep, what was cancelled with it included, and report all of it."""
     planned = _plan(settings, request)
     stored = StoredPlan.of(
@@ -95,7 +95,7 @@ def run_sweep(
 def resume_sweep(
     settings: Settings, name: str, display: Display, *, workers: int | None = None, failed: bool = False,
     open_pool: OpenPool = open_ray_pool,
-) -> SweepReport:  # fmt: skip
+) -> SweepOutcome:  # fmt: skip
     """Run what is left of a sweep as it was planned, and what was cancelled with it; with `failed`, what failed too."""
     ledger = opening.open_ledger(settings)
     record = known_sweep(ledger, name)
@@ -107,7 +107,7 @@ def resume_sweep(
 
 def _run(
     settings: Settings, ledger: Ledger, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
-) -> SweepReport:
+) -> SweepOutcome:
     """Put ended jobs back and run the sweep; a sweep that is refused has none put back."""
 
     def prepare() -> None:
@@ -136,7 +136,7 @@ def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *
     return read_tables(settings, opening.open_ledger(settings), name, numbers, partial=partial)
 
 
-def raise_if_incomplete(report: SweepReport) -> None:
+def raise_if_incomplete(report: SweepOutcome) -> None:
     """
     Raises:
         Interrupted: the user stopped the sweep.
@@ -148,7 +148,7 @@ def raise_if_incomplete(report: SweepReport) -> None:
     if report.paused_by:
         raise SweepIncomplete(
             f"sweep {report.name} was paused, because its first jobs all fail alike: {report.paused_by} ({left}). "
-            f"`orch why {report.name}` shows where. Once that is mended: orch resume {report.name} --failed"
+            f"`orch why {report.name}` shows where. Once that is repaired: orch resume {report.name} --failed"
         )
     if report.interrupted:
         raise Interrupted(f"sweep {report.name} was stopped ({left}). Go on with: orch resume {report.name}")

@@ -135,9 +135,9 @@ def test_lower_then_upper_is_the_whole_network(backbone: BackboneName, layer: st
     network = build_network(small(backbone, variant), 1)
     whole = network(images_ := images())
     network.freeze_below(layer)
-    features = network.forward_lower(images_)
+    features = network.forward_trunk(images_)
     assert not features.requires_grad
-    split = network.forward_upper(features)
+    split = network.forward_head(features)
     torch.testing.assert_close(split.logits, whole.logits)
     assert list(split.maps) == list(whole.maps)
 
@@ -165,7 +165,7 @@ def test_biases_do_not_decay_and_every_trained_parameter_is_in_one_group() -> No
 @pytest.mark.parametrize(("backbone", "top"), [("alexnet", "conv5"), ("vgg16", "conv5_3")])
 def test_biases_may_learn_at_the_released_codes_rates(backbone: BackboneName, top: str) -> None:
     network = build_network(small(backbone), 1)
-    groups = parameter_groups(network, TrainSpec(faster_biases=True))
+    groups = parameter_groups(network, TrainSpec(bias_lr_multiplier=5, new_bias_lr_multiplier=2))
     rate = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
     found = {name.split(".", 1)[1]: rate[id(parameter)] for name, parameter in network.named_parameters()}
     not_one = {name: factor for name, factor in found.items() if factor != 1}

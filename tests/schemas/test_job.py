@@ -1,4 +1,4 @@
-"""A job is its spec: equal specs have equal keys, and a spec that contradicts itself says how to mend it."""
+"""A job is its spec: equal specs have equal keys, and a spec that contradicts itself says how to repair it."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_key_is_the_same_in_every_process_and_for_every_order_of_fields() -> N
         {"model__backbone": "vgg16"}, {"model__width": 0.5}, {"model__input_size": 128}, {"model__fc_width": 8},
         {"model__dropout": 0.1}, {"model__mask": False}, {"weights": {"source": "torchvision"}}, {"weights": PRETRAIN},
         {"filter_loss": None}, {"filter_loss__weight": 2.0}, {"filter_loss__schedule": "constant"},
-        {"filter_loss__form": "exact"}, {"filter_loss__reach": "layer"},
+        {"filter_loss__form": "exact"}, {"filter_loss__gradient_scope": "layer"},
         {"train": {"epochs": 3}}, {"train": {"batch_size": 3}}, {"train": {"learning_rate": 1.0}},
         {"train": {"momentum": 0.1}}, {"train": {"weight_decay": 0.1}}, {"train": {"freeze_below": "conv4"}},
-        {"train": {"mirror": False}}, {"train": {"clip_gradient": 1.0}}, {"train": {"decay_epochs": 2}},
-        {"train": {"faster_biases": True}},
+        {"train": {"horizontal_flip": False}}, {"train": {"max_grad_norm": 1.0}}, {"train": {"decay_epochs": 2}},
+        {"train": {"bias_lr_multiplier": 5}}, {"train": {"new_bias_lr_multiplier": 2}},
         {"evaluation": {"split": "all"}}, {"evaluation": {"top_images": 3}}, {"seed": 1}, {"recipe": 99},
         {"evaluation": {"part_regions": "bilinear"}}, {"evaluation": {"round_radius": 0.2}},
         {"evaluation": {"valid_share": 0.02}},
@@ -157,7 +157,7 @@ def test_the_title_is_what_a_person_calls_it() -> None:
         ({"filter_loss": None, "model__mask": False}, "neither mask nor loss"),
         ({"model__mask": False}, "loss alone"),
         ({"filter_loss__weight": 0.5, "filter_loss__form": "exact"}, "form exact, weight 0.5"),
-        ({"model__mask": False, "filter_loss__reach": "layer"}, "loss alone, reach layer"),
+        ({"model__mask": False, "filter_loss__gradient_scope": "layer"}, "loss alone, gradient_scope layer"),
     ],
 )
 def test_the_title_tells_the_rows_of_an_ablation_apart(changes: dict[str, Any], departs: str) -> None:
@@ -217,3 +217,21 @@ def test_explain_names_the_place() -> None:
     explained = explain(error.value, "my.yaml", JobSpec)
     assert isinstance(explained, SpecError)
     assert str(explained).startswith("my.yaml: `data` is required")
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("train", "clip_gradient", "max_grad_norm"),
+        ("train", "mirror", "horizontal_flip"),
+        ("train", "faster_biases", "bias_lr_multiplier"),
+        ("filter_loss", "reach", "gradient_scope"),
+        ("filter_loss", "sharpness", "logit_scale"),
+    ],
+)
+def test_a_field_under_its_old_name_is_refused_with_its_new_one(section: str, old: str, new: str) -> None:
+    assert f"{section}.{new}" in field_paths(JobSpec)
+    assert (
+        message(**{f"{section}__{old}": 1})
+        == f"here: unknown field `{section}.{old}`. It is now called `{section}.{new}`."
+    )

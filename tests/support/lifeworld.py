@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.execution.cancel import cancel_waiting
-from orchestrator.execution.driver import Driver, Premises
+from orchestrator.execution.driver import Driver, WorkerPaths
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.scheduler import MAX_BACKOFF_SECONDS, RETRY
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import StoredPlan, Wish
+from orchestrator.ledger.records import ControlRequest, StoredPlan
 from orchestrator.planning.diff import compare
 from schemas.errors import DiskFull, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
@@ -102,21 +102,21 @@ class World:
 
     def drive(
         self, sweep: str = "s", *, fate: Fate | None = None, script: dict[str, list[StopReason]] | None = None,
-        slots: int = 2, mend: Callable[[], None] = lambda: None, stopped: bool = False,
+        slots: int = 2, repair: Callable[[], None] = lambda: None, stopped: bool = False,
     ) -> Fate:  # fmt: skip
         """One life of a driver: until its sweep is over, it is stopped, its store stays away, or it dies."""
         fate = fate or Fate()
         ledger = cast(Ledger, Mortal(self.ledger, fate, store=True))
-        claims = Claims(self.folder / "locks")
+        locks = Locks(self.folder / "locks")
         pool = _WatchedPool(self, slots, script)
         self.pid += 1
         try:
-            with claims.sweep(sweep, self.clock()) as lease:
+            with locks.sweep(sweep, self.clock()) as lease:
                 lease = lease.model_copy(update={"pid": self.pid})
                 ledger.begin_sweep(StoredPlan(name=sweep, profile="laptop", jobs=()), self.time)
                 ledger.stamp(sweep, lease)
-                mend()
-                driver = self._driver(sweep, ledger, claims, pool, lease, fate)
+                repair()
+                driver = self._driver(sweep, ledger, locks, pool, lease, fate)
                 driver.stop.asked = stopped
                 with suppress(DiskFull):
                     driver.run()
@@ -125,20 +125,18 @@ class World:
         except (Killed, StoreUnreachable, SweepBusy):
             pass
         finally:
-            claims.release_all()  # the system does that for a process that is gone
+            locks.release_all()  # the system does that for a process that is gone
         self.look()
         return fate
 
-    def _driver(
-        self, sweep: str, ledger: Ledger, claims: Claims, pool: _WatchedPool, lease: Lease, fate: Fate
-    ) -> Driver:
+    def _driver(self, sweep: str, ledger: Ledger, locks: Locks, pool: _WatchedPool, lease: Lease, fate: Fate) -> Driver:
         return Driver(
             sweep=sweep,
             planned=compare(self.jobs, ledger.jobs(), lambda name: False),
             ledger=ledger,
             pool=cast(Any, Mortal(pool, fate, store=False)),
-            claims=cast(Claims, Mortal(claims, fate, store=False)),
-            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            locks=cast(Locks, Mortal(locks, fate, store=False)),
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
             lease=lease,
             display=Listener(),
             clock=self.clock,
@@ -157,15 +155,15 @@ class World:
         specs = self.jobs if job is None else (self.jobs[job],)
         reason = R.SWEEP_CANCELLED if job is None else R.CANCELLED_BY_USER
         if self.ledger.sweep("s") is not None:
-            cancel_waiting(self.ledger, Claims(self.folder / "locks"), specs, "s", reason, self.clock(),
+            cancel_waiting(self.ledger, Locks(self.folder / "locks"), specs, "s", reason, self.clock(),
                            lambda name: False, even_new=job is not None)  # fmt: skip
 
     def ask(self, kind: str, job: int | None) -> None:
         """What `orch pause` and `orch cancel` do while somebody drives."""
         keys = () if job is None else (self.jobs[job].key,)
-        wish = Wish(id=f"w{self.time}", kind=cast(Any, kind), keys=keys, at=self.clock())
+        request = ControlRequest(id=f"w{self.time}", kind=cast(Any, kind), keys=keys, at=self.clock())
         with suppress(StoreUnreachable):
-            self.ledger.ask("s", wish)
+            self.ledger.ask("s", request)
 
     def begun(self, order: WorkOrder) -> None:
         """Held at every start of a job."""

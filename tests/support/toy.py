@@ -83,7 +83,7 @@ def toy_trainer(spec: JobSpec, *, keep: bool = False) -> Trainer:
     data, network = toy_data(spec), toy_network(spec)
     train, test = (Inputs(network, split, data.mean_SS3, CPU) for split in (data.train, data.test))
     if keep:
-        train.keep_features(mirror=spec.train.mirror, report=lambda _: None)
+        train.keep_features(horizontal_flip=spec.train.horizontal_flip, report=lambda _: None)
     return Trainer(spec, network, train, test)
 
 

@@ -16,7 +16,7 @@ PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, 
 PRETRAINED = PretrainSpec(data=toy_spec().data)
 
 
-def row(index: int, instability: float | None, share_firing: float = 1.0) -> FilterRow:
+def row(index: int, instability: float | None, firing_rate: float = 1.0) -> FilterRow:
     return FilterRow(
         index,
         "voc_part/cat",
@@ -25,7 +25,7 @@ def row(index: int, instability: float | None, share_firing: float = 1.0) -> Fil
         {"head": instability},
         {"head": 9},
         True,
-        share_firing,
+        firing_rate,
         0.1,
         1.0,
         0.5,
@@ -42,7 +42,7 @@ def test_figures_say_what_is_generated_and_what_is_random() -> None:
 
 
 def test_filters_that_hardly_fire_are_not_the_steadiest() -> None:
-    rows = [row(0, 0.10), row(1, 0.02, share_firing=0.1), row(2, 0.05)]
+    rows = [row(0, 0.10), row(1, 0.02, firing_rate=0.1), row(2, 0.05)]
     assert [best.filter for best in steadiest_filters(rows)] == [2, 0, 1]
 
 

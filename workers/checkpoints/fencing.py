@@ -20,7 +20,7 @@ from typing import NoReturn
 import psutil
 from pydantic import ValidationError
 
-from schemas.base import Record
+from schemas.base import Stored
 from schemas.errors import Superseded
 
 STATE_TAG, ATTEMPT_TAG = "orch.state", "orch.attempt"
@@ -31,7 +31,7 @@ DEATH_SECONDS = 10.0
 """How long a killed process may take to be gone: one that waits for its disk takes a while."""
 
 
-class Holder(Record):
+class Holder(Stored):
     """Which process works on an attempt."""
 
     machine: str
@@ -41,10 +41,10 @@ class Holder(Record):
 
     @classmethod
     def of_this_process(cls) -> Holder:
-        return cls(machine=this_machine(), pid=os.getpid(), born=psutil.Process().create_time())
+        return cls(machine=machine_name(), pid=os.getpid(), born=psutil.Process().create_time())
 
 
-def this_machine() -> str:
+def machine_name() -> str:
     """Process numbers mean something within it: the host, and the container where it is one."""
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
@@ -67,7 +67,7 @@ def end_holder(path: Path) -> int | None:
         holder = Holder.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, ValidationError):
         return None
-    if holder.machine != this_machine() or holder.pid == os.getpid():
+    if holder.machine != machine_name() or holder.pid == os.getpid():
         return None
     with suppress(psutil.Error):
         process = psutil.Process(holder.pid)

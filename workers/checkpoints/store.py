@@ -177,7 +177,7 @@ class CheckpointStore:
     def _unwritable(self, error: OSError) -> StoreError:
         return StoreError(
             f"A checkpoint cannot be written in {self.folder} ({error.strerror or error}). "
-            "Make room or mend the permissions there."
+            "Make room or repair the permissions there."
         )
 
     def _write(self, state: dict[str, Any], epoch: int, step: int) -> CheckpointPointer:
@@ -237,7 +237,7 @@ def _rows_of(pointer: Path) -> list[CheckpointPointer] | None:
     except OSError as error:
         raise StoreError(
             f"{pointer}, which names the job's checkpoints, cannot be read ({error.strerror or error}). "
-            "Mend its permissions, then run `orch resume`."
+            "Repair its permissions, then run `orch resume`."
         ) from error
     except ValueError:
         return None
@@ -339,7 +339,7 @@ def _sha256(path: Path) -> str:
 
 
 def _sha256_if_readable(path: Path) -> str:
-    """Empty where the disk cannot read the file any more; what may be mended (permissions, a network) is an error."""
+    """Empty where the disk cannot read the file any more; what may be repaired (permissions, a network) is an error."""
     try:
         return _sha256(path)
     except OSError as error:

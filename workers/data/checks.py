@@ -10,7 +10,7 @@ from schemas.job import DataSpec
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.prepared.digests import file_digest, records_digest, skip_limit, too_many_unreadable
 from workers.data.prepared.file_facts import FileMemo, ImageFacts, combine
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 from workers.data.readers.sources import (
     annotation_files,
     data_root_or_error,
@@ -50,7 +50,7 @@ def check_data(data: DataSpec, data_root: Path | None, *, cache_dir: Path | None
     memo.save()
 
 
-def _check_negative_folder(records: Sequence[Record], memo: FileMemo) -> None:
+def _check_negative_folder(records: Sequence[AnnotatedObject], memo: FileMemo) -> None:
     _check_records("the negatives' folder", records, memo)
     usable = _usable(records, memo)
     if usable < MIN_NEGATIVES:
@@ -84,7 +84,7 @@ def _check_others(category_id: str, root: Path, memo: FileMemo) -> None:
         )
 
 
-def _check_records(what: str, records: Sequence[Record], memo: FileMemo) -> None:
+def _check_records(what: str, records: Sequence[AnnotatedObject], memo: FileMemo) -> None:
     unreadable = []
     for record in records:
         facts = memo.facts(record.image)
@@ -99,7 +99,7 @@ def _check_records(what: str, records: Sequence[Record], memo: FileMemo) -> None
         raise too_many_unreadable(what, unreadable, len(records))
 
 
-def misfit(record: Record, facts: ImageFacts) -> str | None:
+def misfit(record: AnnotatedObject, facts: ImageFacts) -> str | None:
     """How an annotation contradicts its image; None where it fits."""
     said, has = record.size, (facts.width, facts.height)
     if said is not None and said != has:
@@ -109,7 +109,7 @@ def misfit(record: Record, facts: ImageFacts) -> str | None:
     return None
 
 
-def _outside(record: Record, width: int, height: int) -> str | None:
+def _outside(record: AnnotatedObject, width: int, height: int) -> str | None:
     box = record.box
     if box is not None and (
         min(box.left, box.top) < -_TOLERANCE or box.right > width + _TOLERANCE or box.bottom > height + _TOLERANCE
@@ -140,7 +140,7 @@ def usable_count(category_id: str, root: Path, memo: FileMemo) -> int:
     return _usable(records_of(category_id, root, memo.folder), memo)
 
 
-def _usable(records: Iterable[Record], memo: FileMemo) -> int:
+def _usable(records: Iterable[AnnotatedObject], memo: FileMemo) -> int:
     return sum(memo.facts(record.image).is_readable for record in records)
 
 

@@ -15,7 +15,7 @@ from schemas.categories import BY_ID, Category
 from schemas.errors import DataError, StoreError
 from workers.data.generated.generate import generate, merge_parts
 from workers.data.prepared.crops import crop, crop_parts, decode
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 from workers.data.readers.sources import data_root_or_error, records_of
 from workers.data.split import take_evenly
 
@@ -34,7 +34,7 @@ _MIN_WIDTH = 900
 _INK, _PAPER = (30, 30, 30), 250
 
 
-class Cell(NamedTuple):
+class Tile(NamedTuple):
     """One picture of a sheet."""
 
     picture_SS3: Pixels
@@ -52,7 +52,7 @@ def generated_sheet(category_ids: Sequence[str], *, per_category: int = 8, size:
         pictures = [generate(category, index, size) for index in range(per_category)]
         names = BY_ID[category].landmarks
         rows[BY_ID[category].label] = [
-            Cell(
+            Tile(
                 picture.image_SS3,
                 {name: picture.landmarks[name] for name in names},
                 merge_parts(picture.parts_SS, BY_ID[category].parts),
@@ -79,7 +79,7 @@ def photograph_sheet(
         DataError: no data root, or none of the categories has photographs under it.
     """
     root = data_root_or_error(data_root)
-    rows: dict[str, list[Cell]] = {}
+    rows: dict[str, list[Tile]] = {}
     for category in category_ids:
         records = records_of(category, root, cache_dir)
         masked = [record for record in records if record.masks is not None]
@@ -96,21 +96,21 @@ def photograph_sheet(
     return contact_sheet("photographs, cropped by object box: annotated landmarks and part masks", rows)
 
 
-def _cell(record: Record, category: Category, size: int) -> Cell | None:
+def _cell(record: AnnotatedObject, category: Category, size: int) -> Tile | None:
     picture = decode(record.image)
     if picture is None:
         return None
     picture_SS3, landmarks_K2 = crop(picture, record, size, category.landmarks)
     marks = {name: (float(r), float(c)) for name, (r, c) in zip(category.landmarks, landmarks_K2, strict=True)}
     if record.masks is None:
-        return Cell(picture_SS3, marks)
+        return Tile(picture_SS3, marks)
     from workers.data.readers.voc_masks import part_map
 
     parts_HW = part_map(record, category, (picture.height, picture.width))
-    return Cell(picture_SS3, marks, crop_parts(parts_HW, record, size), category.parts)
+    return Tile(picture_SS3, marks, crop_parts(parts_HW, record, size), category.parts)
 
 
-def contact_sheet(title: str, rows: Mapping[str, Sequence[Cell]]) -> Pixels:
+def contact_sheet(title: str, rows: Mapping[str, Sequence[Tile]]) -> Pixels:
     """One labelled row of pictures per entry, under a title and a legend of the landmarks that occur."""
     strips = [_strip(label, cells) for label, cells in rows.items()]
     width = max(_MIN_WIDTH, *(strip.shape[1] for strip in strips))
@@ -134,7 +134,7 @@ def write_contact_sheet(path: Path, sheet: Pixels) -> None:
         ) from error
 
 
-def _strip(label: str, cells: Sequence[Cell]) -> Pixels:
+def _strip(label: str, cells: Sequence[Tile]) -> Pixels:
     gap = np.full((cells[0].picture_SS3.shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
     pictures = np.concatenate([part for cell in cells for part in (_annotated(cell), gap)], axis=1)
     caption = np.full((_LABEL_HEIGHT, pictures.shape[1], 3), _PAPER, dtype=np.uint8)
@@ -142,7 +142,7 @@ def _strip(label: str, cells: Sequence[Cell]) -> Pixels:
     return np.concatenate([caption, pictures])
 
 
-def _annotated(cell: Cell) -> Pixels:
+def _annotated(cell: Tile) -> Pixels:
     drawn = np.ascontiguousarray(cell.picture_SS3).copy()
     parts_SS = np.zeros(drawn.shape[:2], np.uint8) if cell.parts_SS is None else cell.parts_SS
     for k, part in enumerate(cell.part_names):

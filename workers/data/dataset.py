@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
+from schemas.order import ReportPhase
 from workers.data.checks import check_data, data_digest
 from workers.data.generated.animals import GENERATOR_VERSION
-from workers.data.prepared.image_sets import ImageSet, Prepared, Report, open_set
+from workers.data.prepared.image_sets import ImageSet, PreparedImage, open_set
 from workers.data.prepared.photographs import have_masks, part_set, photograph_set
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 from workers.data.readers.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
 from workers.data.readers.species import label_names, species_label
 from workers.data.split import even_split, pick, seeded_split, share_out, take_evenly
@@ -122,7 +123,7 @@ def load_job_data(
     seed: int,
     cache_dir: Path,
     data_root: Path | None,
-    on_progress: Report | None = None,
+    on_progress: ReportPhase | None = None,
 ) -> JobData:
     """Prepare what is not prepared yet, and lay out the job's splits. The seed chooses the negatives.
 
@@ -224,7 +225,7 @@ def _labels(pictures: list[_Picture], data: DataSpec, category_N: NDArray[np.int
 
 
 def _part_maps(pictures: list[_Picture]) -> Rows | None:
-    """Prepared for these pictures alone: nobody looks at the parts of the others."""
+    """PreparedImage for these pictures alone: nobody looks at the parts of the others."""
     sets: dict[str, ImageSet] = {}
     for picture in pictures:
         if picture.open_parts is None:
@@ -260,7 +261,7 @@ class _Animals:
     size: int
     seed: int
     cache_dir: Path
-    report: Report
+    report: ReportPhase
 
     def positives(self, category: str) -> _Sides:
         # DataSpec refuses generated data without counts.
@@ -297,10 +298,10 @@ class _Animals:
         return pictures
 
     def _chunk(self, category: str, split: str, chunk: int) -> ImageSet:
-        def build(done: int) -> Iterator[Prepared]:
+        def build(done: int) -> Iterator[PreparedImage]:
             for index, name, picture in self._draw_chunk(category, split, chunk, done):
                 seen = {name: at for name, at in picture.landmarks.items() if at[0] == at[0]}
-                yield Prepared(index, name, picture.image_SS3, seen)
+                yield PreparedImage(index, name, picture.image_SS3, seen)
 
         shape = (CHUNK, self.size, self.size, 3)
         return open_set(self.cache_dir, self._key(category, split, chunk), shape, build, self.report)
@@ -308,11 +309,11 @@ class _Animals:
     def _chunk_parts(self, category: str, split: str, chunk: int) -> ImageSet:
         """A set of its own: drawn once more for the few pictures that are measured, instead of kept for all."""
 
-        def build(done: int) -> Iterator[Prepared]:
+        def build(done: int) -> Iterator[PreparedImage]:
             from workers.data.generated.generate import merge_parts
 
             for index, name, picture in self._draw_chunk(category, split, chunk, done):
-                yield Prepared(index, name, merge_parts(picture.parts_SS, BY_ID[category].parts), {})
+                yield PreparedImage(index, name, merge_parts(picture.parts_SS, BY_ID[category].parts), {})
 
         key = f"{self._key(category, split, chunk)}-parts-r{RECIPE_VERSION}"
         return open_set(self.cache_dir, key, (CHUNK, self.size, self.size), build, self.report)
@@ -338,7 +339,7 @@ class _Photographs:
     seed: int
     cache_dir: Path
     root: Path
-    report: Report
+    report: ReportPhase
 
     def positives(self, category: str) -> _Sides:
         sides = self._sides(category, records_of(category, self.root, self.cache_dir), is_positive=True)
@@ -368,7 +369,7 @@ class _Photographs:
             stock[i] for stock, share in zip(stocks, shares, strict=True) for i in pick(len(stock), share, self.seed)
         ]
 
-    def _sides(self, category: str, records: list[Record], *, is_positive: bool) -> _Sides:
+    def _sides(self, category: str, records: list[AnnotatedObject], *, is_positive: bool) -> _Sides:
         prepared = photograph_set(category, records, self.size, self.cache_dir, self.report)
         row_of = {item: row for row, item in enumerate(prepared.items)}
         has_masks = is_positive and have_masks(records)
@@ -394,7 +395,7 @@ class _Photographs:
             )
         )
 
-    def _split(self, records: list[Record]) -> tuple[list[int], list[int]]:
+    def _split(self, records: list[AnnotatedObject]) -> tuple[list[int], list[int]]:
         if self.data.split == "official" and all(record.official for record in records):
             train = [i for i, record in enumerate(records) if record.official == "train"]
             return train, [i for i, record in enumerate(records) if record.official == "test"]

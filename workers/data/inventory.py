@@ -10,7 +10,7 @@ from typing import NamedTuple
 from schemas.categories import BY_ID, CATEGORIES, Category, DatasetName
 from schemas.errors import DataError
 from workers.data.checks import MIN_IMAGES
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 from workers.data.readers.sources import READERS, negative_images, records_of
 
 
@@ -77,7 +77,7 @@ def _count(category: Category, root: Path, cache_dir: Path | None) -> CategoryCo
     )
 
 
-def landmark_counts(category: str, records: list[Record]) -> dict[str, int]:
+def landmark_counts(category: str, records: list[AnnotatedObject]) -> dict[str, int]:
     seen = Counter(name for record in records for name in record.landmarks)
     return {name: seen[name] for name in BY_ID[category].landmarks}
 

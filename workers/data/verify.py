@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import UnidentifiedImageError
 
 from schemas.errors import DataError
+from schemas.order import ReportProgress
 from workers.data.checks import misfit
 from workers.data.inventory import shortage
 from workers.data.prepared.crops import UNREADABLE, load
 from workers.data.prepared.file_facts import ImageFacts
-from workers.data.readers.records import Flaw, Record
+from workers.data.readers.records import AnnotatedObject, Flaw
 from workers.data.readers.sources import NEGATIVES, flaws_of, negative_images, present_categories, records_of
 
 
@@ -29,12 +30,8 @@ class Verified(NamedTuple):
     """Why no job could use it although its files are good; else empty."""
 
 
-Advance = Callable[[str, int, int], None]
-"""Told which category is looked at, how many of its photographs have been, and how many it has."""
-
-
 def verify(
-    root: Path, categories: Sequence[str], cache_dir: Path | None, advance: Advance = lambda *_: None
+    root: Path, categories: Sequence[str], cache_dir: Path | None, advance: ReportProgress = lambda *_: None
 ) -> list[Verified]:
     """Every given category that is there, and the negatives.
 
@@ -50,7 +47,7 @@ def verify(
             # A file that cannot be read belongs to every category of its data set.
             found.append(one._replace(flaws=tuple(flaw for flaw in one.flaws if flaw not in named)))
             named.update(one.flaws)
-    negatives = [Record(path, "", None, {}) for path in negative_images(root)]
+    negatives = [AnnotatedObject(path, "", None, {}) for path in negative_images(root)]
     if negatives:
         found.append(_verified(NEGATIVES, negatives, [], advance, note=""))
     return [*found, *_absent(categories, present)]
@@ -62,7 +59,7 @@ def _absent(categories: Sequence[str], present: Sequence[str]) -> Iterator[Verif
             yield Verified(name, 0, 0, (), "not under this data root")
 
 
-def _category(category: str, root: Path, cache_dir: Path | None, advance: Advance) -> Verified:
+def _category(category: str, root: Path, cache_dir: Path | None, advance: ReportProgress) -> Verified:
     flaws: list[Flaw] = []
     try:
         flaws = flaws_of(category, root, cache_dir)
@@ -73,8 +70,10 @@ def _category(category: str, root: Path, cache_dir: Path | None, advance: Advanc
     return _verified(category, records, flaws, advance, shortage(len(records)))
 
 
-def _verified(category: str, records: Sequence[Record], flaws: Iterable[Flaw], advance: Advance, note: str) -> Verified:
-    of_image: dict[Path, list[Record]] = {}
+def _verified(
+    category: str, records: Sequence[AnnotatedObject], flaws: Iterable[Flaw], advance: ReportProgress, note: str
+) -> Verified:
+    of_image: dict[Path, list[AnnotatedObject]] = {}
     for record in records:
         of_image.setdefault(record.image, []).append(record)
     found = list(flaws)
@@ -84,7 +83,7 @@ def _verified(category: str, records: Sequence[Record], flaws: Iterable[Flaw], a
     return Verified(category, len(records), len(of_image), tuple(found), note)
 
 
-def _of_image(image: Path, records: Sequence[Record]) -> Iterator[Flaw]:
+def _of_image(image: Path, records: Sequence[AnnotatedObject]) -> Iterator[Flaw]:
     try:
         width, height = load(image).size
     except UNREADABLE as error:

@@ -21,13 +21,14 @@ from interp_model.metrics.accuracy import accuracy
 from interp_model.metrics.location_instability import LocationInstability, location_instability, steadiest_category
 from interp_model.network import Network
 from schemas.job import FileWeights, JobSpec, PretrainSpec
+from schemas.order import ReportPhase
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
 from workers.evaluation.parts import Parts, measure_parts
 from workers.evaluation.peak_places import Places, find_places
 from workers.tracking.job_log import LOGGER
 from workers.training.filter_information import look
-from workers.training.inputs import Inputs, Report
+from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer, predict
 
 IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
@@ -60,7 +61,7 @@ class FilterRow:
     images_used: dict[str, int]
     fires: bool
     """On any measured image."""
-    share_firing: float
+    firing_rate: float
     peak_spread: float | None
     """How far its peaks scatter over the image, as a share of the diagonal (standard deviation from their mean place).
     Near 0 the filter stands still whatever the image shows, and a low instability says nothing for it."""
@@ -95,7 +96,7 @@ class Evaluation:
 
 
 def evaluate(
-    trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, report: Report
+    trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, report: ReportPhase
 ) -> Evaluation:
     """Both accuracies, and every filter of the top layer; no image is mirrored."""
     spec, network = trainer.spec, trainer.network
@@ -120,13 +121,13 @@ def evaluate(
 
 
 @torch.no_grad()
-def find_peaks(network: Network, inputs: Inputs, report: Report) -> Peaks:
+def find_peaks(network: Network, inputs: Inputs, report: ReportPhase) -> Peaks:
     """Peaks of the measured layer's filters on every image, none mirrored."""
     network.eval()
     units, scores = [], []
     for index_B in inputs.batches():
         report("measuring filters")
-        x_BFHW = network.forward_upper(inputs.as_they_are(index_B)).maps[network.top_layer]
+        x_BFHW = network.forward_head(inputs.as_they_are(index_B)).maps[network.top_layer]
         units.append(peak_index(x_BFHW).cpu())
         scores.append(x_BFHW.flatten(2).amax(dim=2).cpu())
     unit_NF = torch.cat(units)
@@ -190,7 +191,7 @@ def filter_rows(
                 per_landmark={name: _or_none(found.per_landmark_FK[index, k]) for k, name in enumerate(names)},
                 images_used={name: int(found.images_used_FK[index, k]) for k, name in enumerate(names)},
                 fires=bool((score_N > 0).any()),
-                share_firing=(score_N > 0).double().mean().item(),
+                firing_rate=(score_N > 0).double().mean().item(),
                 peak_spread=_spread(peaks.pixel_NF2[score_N > 0, index], spec.model.input_size),
                 peak_mean=score_N.mean().item(),
                 peak_std=score_N.std().item(),

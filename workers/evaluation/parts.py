@@ -26,8 +26,9 @@ from interp_model.metrics.part_interpretability import (
 from interp_model.network import Network
 from schemas.categories import BY_ID
 from schemas.job import JobSpec
+from schemas.order import ReportPhase
 from workers.data.dataset import JobData
-from workers.training.inputs import Indices, Inputs, Report
+from workers.training.inputs import Indices, Inputs
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Parts:
 
 
 @torch.no_grad()
-def measure_parts(spec: JobSpec, network: Network, data: JobData, inputs: Inputs, report: Report) -> Parts | None:
+def measure_parts(spec: JobSpec, network: Network, data: JobData, inputs: Inputs, report: ReportPhase) -> Parts | None:
     """None where the measured images have no part masks.
 
     Two passes over the images, so that no more than a batch of maps is ever held: T_f is known after the first.
@@ -81,7 +82,7 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
 
 def maps_after_mask(network: Network, features: Tensor) -> Tensor:
     """What the measured layer hands on (Sec. 5.2.1): after ReLU and, where the layer has one, the mask."""
-    x_BFHW = network.forward_upper(features).maps[network.top_layer]
+    x_BFHW = network.forward_head(features).maps[network.top_layer]
     if network.top_layer in network.interpretable_layers and network.model.mask:
         return apply_mask(x_BFHW, network.bank_PHW, peak_index(x_BFHW))
     return x_BFHW
@@ -95,7 +96,7 @@ class _Look:
     data: JobData
     inputs: Inputs
     names_K: tuple[str, ...]
-    report: Report
+    report: ReportPhase
 
     def maps(self, index_B: Indices) -> Tensor:
         """(B, F, H, W)."""

@@ -17,12 +17,13 @@ from interp_model.explain.part_distribution import peak_density, relative_scores
 from interp_model.network import Network
 from schemas.categories import BY_ID
 from schemas.job import FileWeights, JobSpec, PretrainSpec, RandomWeights
+from schemas.order import ReportPhase
 from workers.data.dataset import JobData
 from workers.evaluation.evaluate import IMAGES_ARE, FilterRow, Peaks
 from workers.figures import montages, plots
 from workers.figures.canvas import Bytes, Title
 from workers.figures.receptive_fields import Care, filter_fields, image_fields, top_images
-from workers.training.inputs import Indices, Inputs, Report
+from workers.training.inputs import Indices, Inputs
 
 SHOWN_FILTERS = 4
 """In a picture with a row per filter."""
@@ -71,7 +72,7 @@ def subject(spec: JobSpec, verb: str = "") -> str:
 
 def steadiest_filters(rows: Sequence[FilterRow]) -> list[FilterRow]:
     """Lowest instability first; those that fire on fewer than half the images last, since little speaks for them."""
-    return sorted(rows, key=lambda row: (row.share_firing < 0.5, row.location_instability or 0.0))
+    return sorted(rows, key=lambda row: (row.firing_rate < 0.5, row.location_instability or 0.0))
 
 
 def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]) -> str:
@@ -95,7 +96,7 @@ def label_of(row: FilterRow, spec: JobSpec) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def draw_gallery(studied: Studied, filters: int, care: Care, report: Report) -> Figure | None:
+def draw_gallery(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
     """Fig. 4, of the steadiest filters on the images that excite each most; None where no filter could be measured."""
     rows = studied.steadiest[:filters]
     if not rows:
@@ -115,7 +116,7 @@ def draw_peaks(studied: Studied) -> Figure | None:
     return plots.draw_peaks(marked_images(studied.data, studied.peaks, rows), names, studied.title(what))
 
 
-def draw_fields(studied: Studied, filters: int, care: Care, report: Report) -> Figure | None:
+def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
     """Fig. 5, of the steadiest filters on the images that excite each most."""
     rows = studied.steadiest[:filters]
     if not rows:
@@ -174,7 +175,7 @@ def marked_images(data: JobData, peaks: Peaks, rows: Sequence[FilterRow]) -> lis
     ]
 
 
-def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: Report) -> dict[int, torch.Tensor]:
+def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: ReportPhase) -> dict[int, torch.Tensor]:
     return filter_fields(studied.network, studied.measured, studied.peaks, [row.filter for row in rows], care, report)
 
 
@@ -183,7 +184,7 @@ def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor) -> plots.Fi
     network, measured = studied.network, studied.measured
     has_masks = bool(network.interpretable_layers) and network.model.mask
     index_B = top_images(studied.peaks, row.filter, GALLERY_IMAGES if has_masks else GALLERY_IMAGES_UNMASKED)
-    map_BHW = network.forward_upper(measured.as_they_are(index_B)).maps[network.top_layer][:, row.filter].cpu()
+    map_BHW = network.forward_head(measured.as_they_are(index_B)).maps[network.top_layer][:, row.filter].cpu()
     mask_BHW = network.bank_PHW.cpu()[studied.peaks.unit_NF[index_B, row.filter]] if has_masks else None
     field_BSS = image_fields(network, measured, index_B, row.filter, field_PP)
     shown = [

@@ -18,11 +18,11 @@ from interp_model.mask import peak_index
 from interp_model.network import Network, to_input
 from schemas.errors import DataError, SpecError
 from schemas.job import JobSpec
+from schemas.order import ReportPhase
 from workers.data.readers.records import Box
 from workers.evaluation.parts import maps_after_mask
 from workers.figures.canvas import Floats
 from workers.figures.photograph import cut
-from workers.training.inputs import Report
 
 STRIDE = 16 / 224
 """Of the occluder, as a share of the image's side: some two hundred places."""
@@ -76,7 +76,7 @@ def explain(
     *,
     places: Mapping[int, str],
     category: str | None,
-    report: Report,
+    report: ReportPhase,
 ) -> Explanation:
     """
     Args:
@@ -93,13 +93,13 @@ def explain(
     report("asking the network")
     with torch.no_grad():
         output = network(image_13SS)
-        handed_on_FHW = maps_after_mask(network, network.forward_lower(image_13SS))[0]
+        handed_on_FHW = maps_after_mask(network, network.forward_trunk(image_13SS))[0]
     if not bool(output.logits.isfinite().all()):
         raise DataError(f"{spec.title} answers with numbers that are not finite. Look at its curves in `orch ui`.")
     probability_O = _probabilities(output.logits[0], spec)
     chosen = _chosen(spec, category, probability_O)
     report("sharing the decision out among the filters")
-    found = contributions(network.forward_head, handed_on_FHW, chosen)
+    found = contributions(network.forward_classifier, handed_on_FHW, chosen)
     order = found.per_filter_F.abs().argsort(descending=True, stable=True).tolist()
     report("looking where the filters look")
     fields = _fields(network, image_13SS[0], order[:SHOWN])
@@ -150,7 +150,7 @@ def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int
     occluder = occluder_for(side, stride_share=STRIDE)
 
     def maps(images_B3SS: Tensor) -> Tensor:
-        return maps_after_mask(network, network.forward_lower(images_B3SS))[:, filters]
+        return maps_after_mask(network, network.forward_trunk(images_B3SS))[:, filters]
 
     drop_FGG = occlusion_drop(maps, image_3SS, occluder).cpu()
     return {f: lost_where(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from interp_model.explain.occlusion import aligned_field, image_field, occluder_for, occlusion_drop
 from interp_model.network import Network
+from schemas.order import ReportPhase
 from workers.evaluation.evaluate import Peaks
 from workers.evaluation.parts import maps_after_mask
 from workers.figures.canvas import Floats
-from workers.training.inputs import Indices, Inputs, Report
+from workers.training.inputs import Indices, Inputs
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ QUICK = Care(images=2, stride=33 / 224)
 
 
 def filter_fields(
-    network: Network, measured: Inputs, peaks: Peaks, filters: Sequence[int], care: Care, report: Report
+    network: Network, measured: Inputs, peaks: Peaks, filters: Sequence[int], care: Care, report: ReportPhase
 ) -> dict[int, Tensor]:
     """(P, P) of some filters of the measured layer, by number. An image that several share is looked at once."""
     network.eval()
@@ -46,7 +47,7 @@ def filter_fields(
     def maps(images_B3SS: Tensor) -> Tensor:
         size = measured.evaluation_batch
         parts = (images_B3SS[start : start + size] for start in range(0, len(images_B3SS), size))
-        return torch.cat([maps_after_mask(network, network.forward_lower(part))[:, chosen] for part in parts])
+        return torch.cat([maps_after_mask(network, network.forward_trunk(part))[:, chosen] for part in parts])
 
     side = network.model.input_size
     occluder = occluder_for(side, stride_share=care.stride)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from interp_model.network import Network, build_network
 from schemas.job import JobSpec
+from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 from workers.checkpoints.store import load_checkpoint
 from workers.data.dataset import JobData, load_job_data
@@ -19,7 +20,7 @@ from workers.evaluation.peak_places import find_places
 from workers.figures import canvas, compose
 from workers.figures.receptive_fields import Care
 from workers.training.determinism import choose_device
-from workers.training.inputs import Inputs, Report
+from workers.training.inputs import Inputs
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
 
 
@@ -46,7 +47,7 @@ def restore_with_mean(
     checkpoint: CheckpointPointer,
     cache_dir: Path,
     find_data: Callable[[], Path | None],
-    report: Report,
+    report: ReportPhase,
 ) -> tuple[Network, Tensor]:
     """The trained network and the mean image that it wants taken from every image: (S, S, 3).
 
@@ -62,7 +63,7 @@ def restore_with_mean(
     return network, mean_SS3.to(device)
 
 
-def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: Report) -> JobData:
+def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: ReportPhase) -> JobData:
     """
     Raises:
         DataError: the job's images are not there, or not the ones that it was trained on.
@@ -79,7 +80,7 @@ def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: Re
 
 
 def study(
-    spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None, report: Report
+    spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None, report: ReportPhase
 ) -> compose.Studied:
     """Look at the measured images again, as far as the figures need it."""
     device = choose_device()
@@ -93,7 +94,9 @@ def study(
     return compose.Studied(spec, network, data, measured, peaks, rows)
 
 
-def draw_figure(studied: compose.Studied, number: int, filters: int, care: Care, report: Report, path: Path) -> bool:
+def draw_figure(
+    studied: compose.Studied, number: int, filters: int, care: Care, report: ReportPhase, path: Path
+) -> bool:
     """Draw one of the paper's Figs. 4, 5 and 6; False where the network has nothing to show."""
     if number == 4:
         figure = compose.draw_gallery(studied, filters, care, report)

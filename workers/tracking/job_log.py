@@ -65,7 +65,7 @@ def _open(path: Path) -> logging.Handler:
         handler = logging.FileHandler(path, encoding="utf-8")
     except OSError as error:
         raise StoreError(
-            f"The log {path} cannot be written ({error.strerror or error}). Make room or mend the permissions there."
+            f"The log {path} cannot be written ({error.strerror or error}). Make room or repair the permissions there."
         ) from error
     handler.setFormatter(logging.Formatter(FORMAT))
     return handler

@@ -44,7 +44,7 @@ def look(network: Network, inputs: Inputs) -> Look:
     watched_N[np.linspace(0, len(inputs) - 1, min(WATCHED, len(inputs))).round().astype(np.int64)] = True
     logits, maps = [], []
     for index_B in inputs.batches():
-        output = network.forward_upper(inputs.as_they_are(index_B))
+        output = network.forward_head(inputs.as_they_are(index_B))
         logits.append(output.logits)
         maps.append(output.maps[network.top_layer][torch.from_numpy(watched_N[index_B])])
     logits_NO = torch.cat(logits)

@@ -5,7 +5,7 @@ Shape legend: N images   B images of a batch   V views (as it is, mirrored)   S 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp_model.network import Network, to_input
+from schemas.order import ReportPhase
 from workers.data.dataset import Split
 
 Indices = NDArray[np.int64]
-Report = Callable[[str], None]
-"""Told what is being done, often enough to stop there: it may raise."""
 
 MEMORY_LIMIT = 2 * 1024**3
 """Features beyond this many bytes are not kept; they are computed anew for every batch."""
@@ -26,16 +25,22 @@ EVALUATION_BATCH = 64
 
 
 class Inputs:
-    """One split, as one network's `forward_upper` takes it."""
+    """One split, as one network's `forward_head` takes it."""
 
     def __init__(
-        self, network: Network, split: Split, mean_SS3: NDArray[np.float32], device: torch.device, *, thrift: int = 1
+        self,
+        network: Network,
+        split: Split,
+        mean_SS3: NDArray[np.float32],
+        device: torch.device,
+        *,
+        memory_divisor: int = 1,
     ) -> None:
         """
         Args:
-            thrift: by what to divide the memory that batches and kept features may take.
+            memory_divisor: by what to divide the memory that batches and kept features may take.
         """
-        self._thrift = thrift
+        self._memory_divisor = memory_divisor
         self._network = network
         self._split = split
         self.mean_SS3 = torch.from_numpy(mean_SS3).to(device)
@@ -49,19 +54,19 @@ class Inputs:
     @property
     def evaluation_batch(self) -> int:
         """How many images to put through the network at a time where nothing is trained."""
-        return max(1, EVALUATION_BATCH // self._thrift)
+        return max(1, EVALUATION_BATCH // self._memory_divisor)
 
-    def keep_features(self, *, mirror: bool, report: Report) -> None:
+    def keep_features(self, *, horizontal_flip: bool, report: ReportPhase) -> None:
         """Compute what the frozen layers make of every image, once, where that fits into memory."""
         if self._network.trunk_end is None:
             return
         first = self.as_they_are(np.zeros(1, dtype=np.int64))
-        rows = len(self) * (1 + mirror)
-        if first.numel() * first.element_size() * rows > MEMORY_LIMIT // self._thrift:
+        rows = len(self) * (1 + horizontal_flip)
+        if first.numel() * first.element_size() * rows > MEMORY_LIMIT // self._memory_divisor:
             return
         # Filled in place: batches that are joined afterwards would take the memory twice.
         kept = first.new_empty((rows, *first.shape[1:]))
-        for mirrored in (False, True)[: 1 + mirror]:
+        for mirrored in (False, True)[: 1 + horizontal_flip]:
             for index_B in self.batches():
                 report("computing features of the frozen layers")
                 start = int(index_B[0]) + len(self) * mirrored
@@ -69,7 +74,7 @@ class Inputs:
         self._kept = kept
 
     def take(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
-        """Input of `forward_upper` for some images, some of them mirrored left to right."""
+        """Input of `forward_head` for some images, some of them mirrored left to right."""
         if self._kept is None:
             return self._compute(index_B, mirrored_B)
         row_B = torch.from_numpy(index_B + len(self) * mirrored_B.astype(np.int64)).to(self._device)
@@ -82,7 +87,7 @@ class Inputs:
             yield np.arange(start, min(start + size, len(self)), dtype=np.int64)
 
     def as_they_are(self, index_B: Indices) -> Tensor:
-        """Input of `forward_upper` for some images, none mirrored."""
+        """Input of `forward_head` for some images, none mirrored."""
         return self.take(index_B, np.zeros(len(index_B), dtype=np.bool_))
 
     def images(self, index_B: Indices) -> Tensor:
@@ -91,7 +96,7 @@ class Inputs:
 
     @torch.no_grad()
     def _compute(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
-        return self._network.forward_lower(self._images(index_B, mirrored_B))
+        return self._network.forward_trunk(self._images(index_B, mirrored_B))
 
     def _images(self, index_B: Indices, mirrored_B: NDArray[np.bool_]) -> Tensor:
         pixels_BSS3 = torch.from_numpy(self._split.take(index_B)).to(self._device)

@@ -23,7 +23,7 @@ from torch.nn import functional
 from interp_model.network import Network, Output
 
 Take = Callable[[slice], Tensor]
-"""The input of `forward_upper` for some images of the batch."""
+"""The input of `forward_head` for some images of the batch."""
 
 
 def parts_of(images: int, count: int) -> list[slice]:
@@ -57,7 +57,7 @@ class PartialBatch:
         Args:
             task_loss: the mean over a part's images, of its logits.
             pull_of: by layer, the gradient of the weighted filter loss of the whole batch by that layer's maps.
-            own_layer_only: a pull reaches the layer's own weights and nothing below (`filter_loss.reach: layer`).
+            own_layer_only: stop the pull below the layer's own weights (`filter_loss.gradient_scope: layer`).
         """
         whole = self._parts[-1].stop
         for part in self._parts:
@@ -79,7 +79,7 @@ class PartialBatch:
 
     def _forward(self, part: slice) -> Output:
         with _dropping(self._masks, part):
-            return self._network.forward_upper(self._take(part))
+            return self._network.forward_head(self._take(part))
 
 
 def _dropout_masks(network: Network, images: int) -> dict[nn.Dropout, Tensor]:

@@ -95,7 +95,7 @@ def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
             "`orch weights import` makes one from files of other kinds."
         )
     if not path.is_file():
-        raise WeightsError(f"This machine has no file {path}. Put the weights there, or mend `weights.path`.")
+        raise WeightsError(f"This machine has no file {path}. Put the weights there, or repair `weights.path`.")
     if sha256 and (found := _sha256(path)) != sha256:
         raise WeightsError(
             f"{path} has SHA-256 {found[:12]}..., but {sha256[:12]}... was planned. "

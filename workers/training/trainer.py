@@ -128,7 +128,7 @@ class Trainer:
             group["lr"] = rate * group["rate"]
         batches = batches_of_epoch(len(self._train), train.batch_size, seed, epoch)
         mirror = generator(seed, epoch, "mirror")
-        mirrored = [mirror.random(len(index_B)) < (0.5 if train.mirror else 0.0) for index_B in batches]
+        mirrored = [mirror.random(len(index_B)) < (0.5 if train.horizontal_flip else 0.0) for index_B in batches]
         if self._begun.random is None:
             seed_torch(seed, epoch, "dropout")
         else:
@@ -162,7 +162,7 @@ class Trainer:
         layer = self.filter_losses.get(self.network.top_layer)
         return layer.categories.category_F().cpu() if layer else None
 
-    def state(self, *, is_final: bool = False) -> dict[str, Any]:
+    def state_dict(self, *, is_final: bool = False) -> dict[str, Any]:
         """Everything that the rest of the way depends on; a final state leaves out what only training needs, and has
         what the network wants done to an image.
 
@@ -181,7 +181,7 @@ class Trainer:
             state[MEAN_IMAGE] = self._train.mean_SS3
         return state
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state of this job, as if never interrupted."""
         self.network.load_state_dict(state[NETWORK])
         for name, layer in self.filter_losses.items():
@@ -194,7 +194,7 @@ class Trainer:
     def _step(self, index_B: Indices, mirrored_B: np.ndarray[Any, np.dtype[np.bool_]], epoch: int, step: int) -> _Step:
         label_B = self._train.label_N[torch.from_numpy(index_B).to(self._train.label_N.device)]
         parts = self._in_parts(index_B, mirrored_B) if self._micro_batches > 1 else None
-        output = parts.look() if parts else self.network.forward_upper(self._train.take(index_B, mirrored_B))
+        output = parts.look() if parts else self.network.forward_head(self._train.take(index_B, mirrored_B))
         task = task_loss(output.logits, label_B, self.spec.loss)
         terms = self._filter_terms(output, label_B, epoch)
         values = {"task": task.item()} | {f"{name} filter": term.loss.item() for name, term in terms.items()}
@@ -204,8 +204,8 @@ class Trainer:
             self._backward_in_parts(parts, output, label_B, terms)
         else:
             self._backward(task, terms)
-        if self.spec.train.clip_gradient is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.clip_gradient)
+        if self.spec.train.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.max_grad_norm)
         self._optimiser.step()
         return _Step(
             task_loss=values["task"],
@@ -226,7 +226,7 @@ class Trainer:
 
     @property
     def _own_layer_only(self) -> bool:
-        return self.spec.filter_loss is not None and self.spec.filter_loss.reach == "layer"
+        return self.spec.filter_loss is not None and self.spec.filter_loss.gradient_scope == "layer"
 
     def _in_parts(self, index_B: Indices, mirrored_B: np.ndarray[Any, np.dtype[np.bool_]]) -> PartialBatch:
         def take(part: slice) -> Tensor:
@@ -267,7 +267,7 @@ class Trainer:
                 raise Diverged(
                     f"The {name} loss of {self.spec.title} is {value} in epoch {epoch}, step {step}. "
                     f"Lower `train.learning_rate` ({self.spec.train.learning_rate})"
-                    f"{_or_lower_weight(self.spec)}, or set `train.clip_gradient`."
+                    f"{_or_lower_weight(self.spec)}, or set `train.max_grad_norm`."
                 )
 
     def _check_weights(self, epoch: int) -> None:
@@ -276,7 +276,7 @@ class Trainer:
                 raise Diverged(
                     f"The weights {name} of {self.spec.title} are not finite after epoch {epoch}. "
                     f"Lower `train.learning_rate` ({self.spec.train.learning_rate})"
-                    f"{_or_lower_weight(self.spec)}, or set `train.clip_gradient`."
+                    f"{_or_lower_weight(self.spec)}, or set `train.max_grad_norm`."
                 )
 
 
@@ -284,7 +284,7 @@ class Trainer:
 def predict(network: Network, inputs: Inputs) -> Tensor:
     """Logits of all images, none mirrored: (N, O)."""
     network.eval()
-    return torch.cat([network.forward_upper(inputs.as_they_are(index_B)).logits for index_B in inputs.batches()])
+    return torch.cat([network.forward_head(inputs.as_they_are(index_B)).logits for index_B in inputs.batches()])
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.cli.console import plain_table
-from orchestrator.services.data import Prepared
+from orchestrator.services.data import PreparedCategory
 from orchestrator.wording import in_words
 from schemas.categories import BY_ID, CATEGORIES
 
@@ -121,7 +121,7 @@ def verify_json(found: Sequence[Verified]) -> dict[str, Any]:
 # -- prepare ------------------------------------------------------------------------------------------------------
 
 
-def prepare_text(done: Sequence[Prepared]) -> RenderableType:
+def prepare_text(done: Sequence[PreparedCategory]) -> RenderableType:
     table = plain_table("category", "pixels", "pictures", "part maps", "skipped", "time")
     for one in done:
         skipped = Text(", ".join(one.skipped[:3]) + (", ..." if len(one.skipped) > 3 else ""), style="yellow")
@@ -131,7 +131,7 @@ def prepare_text(done: Sequence[Prepared]) -> RenderableType:
     return table
 
 
-def prepare_json(done: Sequence[Prepared]) -> list[dict[str, Any]]:
+def prepare_json(done: Sequence[PreparedCategory]) -> list[dict[str, Any]]:
     return [
         {
             "category": one.category,

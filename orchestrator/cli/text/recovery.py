@@ -15,8 +15,8 @@ from orchestrator.planning.diff import PlanStatus
 from orchestrator.recovery.diagnosis import Cause
 from orchestrator.recovery.garbage import Waste
 from orchestrator.recovery.logs import LogText
-from orchestrator.recovery.rules import Mend
-from orchestrator.services.recovery import FsckReport, Requeued, Why
+from orchestrator.recovery.rules import Repair
+from orchestrator.services.recovery import FsckResult, Requeued, Why
 from schemas.lifecycle import JobState
 
 
@@ -193,20 +193,20 @@ def log_json(record: JobRecord, log: LogText) -> dict[str, Any]:
     }
 
 
-def fsck_text(report: FsckReport) -> RenderableType:
+def fsck_text(report: FsckResult) -> RenderableType:
     if not report.found:
         return Text("Everything is as it should be.")
-    rows = plain_table("what must hold", "where", "what was found", "mended" if report.repaired else "to do")
+    rows = plain_table("what must hold", "where", "what was found", "repaired" if report.repaired else "to do")
     for one in report.found:
         finding = one.finding
-        can = finding.advice or ("`orch fsck --repair`" if finding.mend is not Mend.NOTHING else "")
+        can = finding.advice or ("`orch fsck --repair`" if finding.repair is not Repair.NOTHING else "")
         rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
     again = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
                     and one.finding.run and one.finding.run.record})  # fmt: skip
     return Group(rows, *(Text(f"What was requeued runs with: orch resume {sweep}") for sweep in again))
 
 
-def fsck_json(report: FsckReport) -> dict[str, Any]:
+def fsck_json(report: FsckResult) -> dict[str, Any]:
     return {
         "clean": not report.left,
         "findings": [
@@ -214,8 +214,8 @@ def fsck_json(report: FsckReport) -> dict[str, Any]:
                 "rule": one.finding.rule,
                 "where": one.finding.where,
                 "what": one.finding.what,
-                "can_be_mended": one.finding.mend is not Mend.NOTHING,
-                "mended": one.done or None,
+                "can_be_repaired": one.finding.repair is not Repair.NOTHING,
+                "repaired": one.done or None,
             }
             for one in report.found
         ],

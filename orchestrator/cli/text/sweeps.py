@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.console import LISTED, plain_table
-from orchestrator.execution.sweep_run import SweepReport
+from orchestrator.execution.sweep_run import SweepOutcome
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import Named, PlannedJob
 from orchestrator.planning.layers import flatten
@@ -251,7 +251,7 @@ def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tup
 # -- the end of a sweep -------------------------------------------------------------------------------------------
 
 
-def report_text(report: SweepReport) -> RenderableType:
+def report_text(report: SweepOutcome) -> RenderableType:
     parts: list[RenderableType] = [Text("")]
     if report.table.rows:
         parts.append(_result_table(report.table))
@@ -279,7 +279,7 @@ def _result_table(results: ResultTable) -> Table:
     return table
 
 
-def report_json(report: SweepReport) -> dict[str, Any]:
+def report_json(report: SweepOutcome) -> dict[str, Any]:
     return {
         "sweep": report.name,
         "counts": report.counts,

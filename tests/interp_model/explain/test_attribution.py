@@ -45,10 +45,10 @@ def test_the_contributions_of_a_network_sum_to_its_logit(backbone: BackboneName,
     if variant == "interpretable":
         x_FHW = apply_mask(x_FHW, network.bank_PHW, peak_index(x_FHW))
     for category in range(3):
-        found = contributions(network.forward_head, x_FHW[0], category)
+        found = contributions(network.forward_classifier, x_FHW[0], category)
         assert found.logit == pytest.approx(output.logits[0, category].item(), rel=1e-4, abs=1e-6)
         assert abs(found.residual) < 0.01 * float(found.per_filter_F.abs().sum())
-        finer = contributions(network.forward_head, x_FHW[0], category, steps=1024)
+        finer = contributions(network.forward_classifier, x_FHW[0], category, steps=1024)
         assert abs(finer.residual) < 0.002 * float(finer.per_filter_F.abs().sum())
     assert [float(found.per_filter_F[f]) for f in range(len(x_FHW[0])) if x_FHW[0, f].max() == 0] == pytest.approx(
         [0.0] * int((x_FHW[0].amax(dim=(1, 2)) == 0).sum())

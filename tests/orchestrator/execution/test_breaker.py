@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import Driver, Premises
+from orchestrator.execution.driver import Driver, WorkerPaths
 from orchestrator.execution.scheduler import ALIKE, FIRST_ATTEMPTS, SAYS_NOTHING, Stop, common_cause
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.diff import compare
@@ -71,8 +71,8 @@ def drive(
         planned=compare(JOBS, {}, lambda sweep: False),
         ledger=ledger,
         pool=pool,
-        claims=Claims(folder),
-        premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+        locks=Locks(folder),
+        worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
         lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
         display=display,
         clock=lambda: float(next(ticks)),

@@ -9,10 +9,10 @@ import pytest
 
 from orchestrator.execution import control
 from orchestrator.execution.control import PATIENCE_SECONDS, Clock, Controlled
-from orchestrator.execution.driver import Driver, Premises
+from orchestrator.execution.driver import Driver, WorkerPaths
 from orchestrator.execution.selection import Which
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.diff import compare
@@ -38,7 +38,7 @@ class Bench:
         self.time = 100.0
         self.on_sleep: Callable[[], None] = lambda: None
         self.alive: set[str] = set()
-        self.claims = Claims(self.settings.lock_dir)
+        self.locks = Locks(self.settings.lock_dir)
 
     def sleep(self, seconds: float) -> None:
         self.time += seconds
@@ -74,8 +74,8 @@ class Bench:
             planned=compare(SWEEP.jobs, self.ledger.jobs(), self.alive.__contains__),
             ledger=self.ledger,
             pool=pool,
-            claims=self.claims,
-            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            locks=self.locks,
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
             lease=lease,
             display=Listener(),
             clock=self.tick,
@@ -112,14 +112,14 @@ def test_a_failed_job_is_put_back_with_the_reason_it_failed_for(bench: Bench) ->
 
 def test_a_driven_sweep_is_not_meddled_with(bench: Bench) -> None:
     bench.walk(1, S.RUNNING, S.FAILED, reason=R.BAD_DATA)
-    with Claims(bench.settings.lock_dir).sweep("s", 0.0), pytest.raises(SweepBusy, match="orch pause s"):
+    with Locks(bench.settings.lock_dir).sweep("s", 0.0), pytest.raises(SweepBusy, match="orch pause s"):
         bench.put_back(Which(failed=True))
     assert bench.states[1] == (S.FAILED, R.BAD_DATA)
 
 
 def test_a_job_that_another_sweep_has_in_hand_is_left_to_it(bench: Bench) -> None:
     bench.walk(1, S.RUNNING, S.FAILED, reason=R.BAD_DATA)
-    other = Claims(bench.settings.lock_dir)
+    other = Locks(bench.settings.lock_dir)
     assert other.take_job(ORDINARY.key)
     assert bench.put_back(Which(failed=True)) == []
     other.release_all()
@@ -150,7 +150,7 @@ def test_checkpoints_that_cannot_be_dropped_leave_the_job_as_it_was(
     with pytest.raises(StoreError, match=r"cannot be deleted \(Permission denied\)"):
         bench.put_back(Which(failed=True), from_scratch=True)
     assert bench.states[1] == (S.FAILED, R.CODE_RAISED)
-    assert Claims(bench.settings.lock_dir).take_job(ORDINARY.key)
+    assert Locks(bench.settings.lock_dir).take_job(ORDINARY.key)
 
 
 # -- nobody drives the sweep ----------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_there_is_nothing_to_pause_where_nobody_drives(bench: Bench) -> None:
     bench.walk(0, S.RUNNING, S.SUCCEEDED)
     done = bench.pause()
     assert (done.driver, done.heard, done.left) == (None, False, 2)
-    assert bench.ledger.wishes("s") == []
+    assert bench.ledger.requests("s") == []
 
 
 def test_cancelling_a_sweep_ends_what_was_begun_and_records_nothing_else(bench: Bench) -> None:
@@ -192,11 +192,11 @@ def test_a_job_that_another_sweeps_driver_runs_is_not_cancelled(bench: Bench) ->
 
 def test_a_driver_that_answers_has_heard(bench: Bench) -> None:
     def answer() -> None:
-        for wish in bench.ledger.wishes("s"):
-            bench.ledger.answer("s", wish)
+        for request in bench.ledger.requests("s"):
+            bench.ledger.answer("s", request)
 
     bench.on_sleep = answer
-    with Claims(bench.settings.lock_dir).sweep("s", 0.0) as lease:
+    with Locks(bench.settings.lock_dir).sweep("s", 0.0) as lease:
         bench.ledger.stamp("s", lease)
         done = bench.pause()
     assert (done.heard, done.driver) == (True, lease)
@@ -204,40 +204,42 @@ def test_a_driver_that_answers_has_heard(bench: Bench) -> None:
 
 def test_a_driver_that_does_not_answer_is_not_waited_for_for_ever(bench: Bench) -> None:
     began = bench.time
-    with Claims(bench.settings.lock_dir).sweep("s", 0.0) as lease:
+    with Locks(bench.settings.lock_dir).sweep("s", 0.0) as lease:
         bench.ledger.stamp("s", lease)
         done = bench.cancel()
     assert (done.heard, done.driver) == (False, lease)
     assert PATIENCE_SECONDS <= bench.time - began < PATIENCE_SECONDS + 1
-    assert [wish.kind for wish in bench.ledger.wishes("s")] == ["cancel"]  # it may yet look
+    assert [request.kind for request in bench.ledger.requests("s")] == ["cancel"]  # it may yet look
 
 
 def test_what_a_driver_left_unheard_when_it_ended_is_done_here(bench: Bench) -> None:
     bench.walk(1, S.RUNNING)
-    held = Claims(bench.settings.lock_dir).sweep("s", 0.0)
+    held = Locks(bench.settings.lock_dir).sweep("s", 0.0)
     held.__enter__()
     bench.on_sleep = lambda: held.__exit__(None, None, None)
     done = bench.cancel()
     assert (done.driver, done.changed) == (None, (ORDINARY.title,))
-    assert bench.ledger.wishes("s") == []
+    assert bench.ledger.requests("s") == []
 
 
 def test_a_wish_reaches_a_driver_whose_clock_is_ahead(bench: Bench) -> None:
     ahead = Lease(host="elsewhere", pid=1, since=bench.time + 60, sign_at=bench.time + 60)
-    with Claims(bench.settings.lock_dir).sweep("s", 0.0):
+    with Locks(bench.settings.lock_dir).sweep("s", 0.0):
         bench.ledger.stamp("s", ahead)
         bench.pause()
-    (wish,) = bench.ledger.wishes("s")
-    assert wish.at >= ahead.since
+    (request,) = bench.ledger.requests("s")
+    assert request.at >= ahead.since
 
 
 def asks(bench: Bench, kind: str, *keys: str) -> Callable[[WorkOrder], None]:
     """Someone types it as soon as a job starts."""
-    from orchestrator.ledger.records import Wish
+    from orchestrator.ledger.records import ControlRequest
 
     def ask(order: WorkOrder) -> None:
         if order.spec.key == ORDINARY.key:
-            bench.ledger.ask("s", Wish.model_validate({"id": kind, "kind": kind, "keys": keys, "at": bench.time}))
+            bench.ledger.ask(
+                "s", ControlRequest.model_validate({"id": kind, "kind": kind, "keys": keys, "at": bench.time})
+            )
 
     return ask
 
@@ -265,7 +267,7 @@ def test_a_job_cancelled_while_it_runs_ends_alone(bench: Bench) -> None:
 def test_a_job_that_another_driver_runs_is_not_cancelled_and_its_end_is_waited_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, tick = Claims(bench.settings.lock_dir), bench.tick
+    other, tick = Locks(bench.settings.lock_dir), bench.tick
     assert other.take_job(INTERPRETABLE.key)
 
     def until_the_other_lets_go() -> float:
@@ -286,17 +288,17 @@ def test_a_cancelled_sweep_comes_back_by_resume_and_a_cancelled_job_does_not(ben
     pool.held, pool.on_start = ORDINARY.title, asks(bench, "cancel")
     bench.driver(pool).run()
     assert bench.states[1:] == [(S.CANCELLED, R.SWEEP_CANCELLED), None]
-    bench.claims.release_all()
+    bench.locks.release_all()
     assert bench.put_back(Which(cancelled_with_sweep=True)) == [ORDINARY.title]
     bench.cancel(1)
     assert bench.put_back(Which(cancelled_with_sweep=True)) == []
 
 
 def test_a_wish_for_a_driver_that_is_gone_means_nothing_to_the_next(bench: Bench) -> None:
-    from orchestrator.ledger.records import Wish
+    from orchestrator.ledger.records import ControlRequest
 
-    bench.ledger.ask("s", Wish(id="old", kind="pause", at=bench.time - 1))
+    bench.ledger.ask("s", ControlRequest(id="old", kind="pause", at=bench.time - 1))
     pool = ScriptedPool()
     bench.driver(pool).run()
     assert len(pool.started) == 3
-    assert bench.ledger.wishes("s") == []
+    assert bench.ledger.requests("s") == []

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import STAMP_SECONDS, Driver, Premises
+from orchestrator.execution.driver import STAMP_SECONDS, Driver, WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.diff import compare
@@ -32,7 +32,7 @@ class Bench:
 
     def __init__(self, folder: Path, jobs: tuple[JobSpec, ...] = JOBS) -> None:
         self.ledger = InMemoryLedger()
-        self.claims = Claims(folder / "locks")
+        self.locks = Locks(folder / "locks")
         self.display = Listener()
         self.stop = StopRequest()
         self.time = 0.0
@@ -50,8 +50,8 @@ class Bench:
             planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__),
             ledger=self.ledger,
             pool=pool,
-            claims=self.claims,
-            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            locks=self.locks,
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
             lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
             display=self.display,
             clock=self.clock,
@@ -224,14 +224,14 @@ def test_a_job_that_cannot_be_claimed_lets_the_others_save_what_they_have(
 ) -> None:
     pool = ScriptedPool(2)
     pool.held = ORDINARY
-    take_job = bench.claims.take_job
+    take_job = bench.locks.take_job
 
     def no_room(key: str) -> bool:
         if key == JOBS[2].key:
             raise StoreError("no room for a lock")
         return take_job(key)
 
-    monkeypatch.setattr(bench.claims, "take_job", no_room)
+    monkeypatch.setattr(bench.locks, "take_job", no_room)
     with pytest.raises(StoreError, match="no room for a lock"):
         bench.driver(pool).run()
     assert (pool.stopped, pool.closed) == (True, True)
@@ -363,7 +363,7 @@ def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Be
 
 
 def test_a_job_whose_lock_another_process_holds_is_waited_for(bench: Bench, tmp_path: Path) -> None:
-    other = Claims(tmp_path / "locks")
+    other = Locks(tmp_path / "locks")
     assert other.take_job(JOBS[1].key)
     pool = ScriptedPool()
     pool.on_start = lambda order: other.release_all() if order.spec.title == INTERPRETABLE else None

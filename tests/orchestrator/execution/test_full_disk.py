@@ -14,7 +14,7 @@ import torch
 
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import Ledger
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.request import SweepRequest
 from orchestrator.recovery.diagnosis import causes
@@ -54,14 +54,14 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before_it_and_nothing_hal
 
 
 def test_a_sweep_that_cannot_be_claimed_is_not_claimed(tmp_path: Path) -> None:
-    claims = Claims(tmp_path)
+    locks = Locks(tmp_path)
     with (
         no_file_grows_beyond(10),
         pytest.raises(StoreError, match=r"cannot be claimed .*Make room"),
-        claims.sweep("s", 0.0),
+        locks.sweep("s", 0.0),
     ):
         pass
-    with Claims(tmp_path).sweep("s", 0.0) as lease:
+    with Locks(tmp_path).sweep("s", 0.0) as lease:
         assert lease.since == 0.0
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from orchestrator.execution.scheduler import WITH_SWEEP
-from orchestrator.ledger.base import mend_torn_moves
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.base import repair_torn_moves
+from orchestrator.ledger.locks import Locks
 from schemas.errors import SweepBusy
 from schemas.lifecycle import StopReason
 from tests.support.lifeworld import JOBS, MOST_TRIES, Fate, Killed, R, S, World
@@ -94,7 +94,7 @@ def test_another_sweep_of_the_same_jobs_may_come_and_die_at_any_time(tmp_path: P
 
 
 def test_two_deaths_in_a_row_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    """The second driver may die while it mends what the first one left."""
+    """The second driver may die while it repairs what the first one left."""
     effects = effects_of(tmp_path / "first", {})
     for n in range(1, effects + 1, 2):
         for m in range(1, effects + 1, 2):
@@ -192,7 +192,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     def visit(self, kind: str, number: int) -> None:
         if kind == "second driver":
-            with pytest.raises(SweepBusy), Claims(self.world.folder / "locks").sweep("s", self.world.time):
+            with pytest.raises(SweepBusy), Locks(self.world.folder / "locks").sweep("s", self.world.time):
                 pass
         elif kind == "another sweep":  # it shares the jobs; waiting for ours it comes to its end before we do
             self.world.drive("t", fate=Fate(dies_before=5 + 3 * number))
@@ -274,7 +274,7 @@ def test_mlflow_has_one_true_run_per_job_wherever_its_driver_dies(store: Store, 
     def live(world: World, ledger: MlflowLedger) -> None:
         world.ledger = ledger
         with suppress(Killed):  # where the world looks at what there is
-            world.drive(mend=lambda: mend_torn_moves(ledger, ledger.job_runs(), lambda record: True))
+            world.drive(repair=lambda: repair_torn_moves(ledger, ledger.job_runs(), lambda record: True))
 
     def new_world(name: str) -> tuple[World, str]:
         experiment = f"model-{uuid4().hex}"

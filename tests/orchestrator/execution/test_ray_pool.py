@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.pool import Shape
+from orchestrator.execution.pool import WorkerLayout
 from orchestrator.execution.ray_pool import RayPool, RaySession
 from schemas.order import WorkOrder
 from schemas.results import Failure
@@ -56,7 +56,7 @@ def worker_class() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "0")])
 def test_a_slot_sees_a_gpu_only_where_it_has_a_share_of_one(worker_class: Any, gpus: float, seen: str) -> None:
-    pool = RayPool(worker_class, Shape(slots=1, cpus=1, gpus=gpus))
+    pool = RayPool(worker_class, WorkerLayout(slots=1, cpus=1, gpus=gpus))
     try:
         spec = plan_of("smoke").jobs[0]
         pool.start(0, WorkOrder(spec=spec, run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""))

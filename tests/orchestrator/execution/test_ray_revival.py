@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.execution.pool import Shape
+from orchestrator.execution.pool import WorkerLayout
 from orchestrator.execution.ray_pool import RayPool, RaySession
 from schemas.lifecycle import StopReason
 from schemas.order import WorkOrder
@@ -40,7 +40,7 @@ def sleeper() -> Any:
 def test_a_ray_whose_node_dies_is_started_again_and_takes_jobs() -> None:
     session = RaySession("local", cpus=1)
     session.start()
-    pool = RayPool(sleeper(), Shape(slots=1, cpus=1, gpus=0.0), revive=session.revive)
+    pool = RayPool(sleeper(), WorkerLayout(slots=1, cpus=1, gpus=0.0), revive=session.revive)
     order = WorkOrder(
         spec=plan_of("smoke").jobs[0], run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.pool import Shape
+from orchestrator.execution.pool import WorkerLayout
 from orchestrator.execution.ray_pool import RayPool, RaySession
 from schemas.errors import ResourceError
 
@@ -61,8 +61,8 @@ def test_slots_whose_ray_is_gone_are_closed_without_asking_for_another(monkeypat
     killed: list[object] = []
     monkeypatch.setattr(ray, "kill", killed.append)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    RayPool(Slot, WorkerLayout(slots=2, cpus=1, gpus=0.0)).close()
     assert killed == []
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
-    RayPool(Slot, Shape(slots=2, cpus=1, gpus=0.0)).close()
+    RayPool(Slot, WorkerLayout(slots=2, cpus=1, gpus=0.0)).close()
     assert len(killed) == 2

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.execution.pool import Shape
-from orchestrator.execution.resources import Machine, shape_for, this_machine
+from orchestrator.execution.pool import WorkerLayout
+from orchestrator.execution.resources import Machine, local_machine, shape_for
 from schemas.errors import ResourceError
 from schemas.sweep import Resources
 
@@ -15,17 +15,17 @@ SMALL = Machine(cores=4, free_gb=8.0)
 @pytest.mark.parametrize(
     ("resources", "jobs", "gpus", "shape"),
     [
-        (Resources(), 100, 0, Shape(4, 1, 0.0)),
-        (Resources(), 3, 0, Shape(3, 1, 0.0)),  # no slot without a job
-        (Resources(workers=2), 100, 0, Shape(2, 1, 0.0)),
-        (Resources(cpus_per_worker=2), 100, 0, Shape(2, 2, 0.0)),
-        (Resources(memory_gb_per_worker=3.0), 100, 0, Shape(2, 1, 0.0)),
-        (Resources(), 100, 2, Shape(2, 1, 1.0)),  # one slot per GPU
-        (Resources(gpus_per_worker=0.5), 100, 2, Shape(4, 1, 0.5)),
-        (Resources(gpus_per_worker=0.0), 100, 2, Shape(4, 1, 0.0)),
+        (Resources(), 100, 0, WorkerLayout(4, 1, 0.0)),
+        (Resources(), 3, 0, WorkerLayout(3, 1, 0.0)),  # no slot without a job
+        (Resources(workers=2), 100, 0, WorkerLayout(2, 1, 0.0)),
+        (Resources(cpus_per_worker=2), 100, 0, WorkerLayout(2, 2, 0.0)),
+        (Resources(memory_gb_per_worker=3.0), 100, 0, WorkerLayout(2, 1, 0.0)),
+        (Resources(), 100, 2, WorkerLayout(2, 1, 1.0)),  # one slot per GPU
+        (Resources(gpus_per_worker=0.5), 100, 2, WorkerLayout(4, 1, 0.5)),
+        (Resources(gpus_per_worker=0.0), 100, 2, WorkerLayout(4, 1, 0.0)),
     ],
 )
-def test_slots_fill_the_machine_or_the_wish(resources: Resources, jobs: int, gpus: float, shape: Shape) -> None:
+def test_slots_fill_the_machine_or_the_wish(resources: Resources, jobs: int, gpus: float, shape: WorkerLayout) -> None:
     assert shape_for(resources, SMALL, jobs, gpus) == shape
 
 
@@ -46,6 +46,6 @@ def test_what_does_not_fit_is_refused_with_what_would(resources: Resources, mess
 
 
 def test_this_machine_has_cores_and_memory() -> None:
-    machine = this_machine()
+    machine = local_machine()
     assert machine.cores >= 1
     assert machine.free_gb > 0

@@ -9,7 +9,7 @@ from orchestrator.execution.scheduler import (
     MAX_BACKOFF_SECONDS,
     RETRY,
     WITH_SWEEP,
-    Entry,
+    QueueEntry,
     Stop,
     after,
     blocked,
@@ -27,19 +27,19 @@ from schemas.results import JobResult
 S, R = JobState, StopReason
 
 
-def board(*entries: Entry) -> dict[str, Entry]:
+def board(*entries: QueueEntry) -> dict[str, QueueEntry]:
     return {entry.key: entry for entry in entries}
 
 
 def test_jobs_wait_for_the_job_they_start_from() -> None:
-    jobs = board(Entry("up", S.RUNNING), Entry("down", S.QUEUED, upstream="up"), Entry("free", S.QUEUED))
+    jobs = board(QueueEntry("up", S.RUNNING), QueueEntry("down", S.QUEUED, upstream="up"), QueueEntry("free", S.QUEUED))
     assert ready(jobs, now=0) == ["free"]
-    jobs["up"] = Entry("up", S.SUCCEEDED)
+    jobs["up"] = QueueEntry("up", S.SUCCEEDED)
     assert ready(jobs, now=0) == ["down", "free"]
 
 
 def test_a_requeued_job_waits_out_its_backoff() -> None:
-    jobs = board(Entry("a", S.REQUEUED, not_before=10.0))
+    jobs = board(QueueEntry("a", S.REQUEUED, not_before=10.0))
     assert ready(jobs, now=9.9) == []
     assert ready(jobs, now=10.0) == ["a"]
     assert not is_over(jobs)
@@ -48,21 +48,21 @@ def test_a_requeued_job_waits_out_its_backoff() -> None:
 @pytest.mark.parametrize("end", [S.FAILED, S.CANCELLED])
 def test_what_starts_from_a_failed_job_is_blocked_all_the_way_down(end: JobState) -> None:
     jobs = board(
-        Entry("up", end),
-        Entry("mid", S.QUEUED, upstream="up"),
-        Entry("low", S.QUEUED, upstream="mid"),
-        Entry("x", S.QUEUED),
+        QueueEntry("up", end),
+        QueueEntry("mid", S.QUEUED, upstream="up"),
+        QueueEntry("low", S.QUEUED, upstream="mid"),
+        QueueEntry("x", S.QUEUED),
     )
     assert blocked(jobs) == ["mid", "low"]
     assert ready(jobs, now=0) == ["x"]
     assert not is_over(jobs)
-    jobs["x"] = Entry("x", S.SUCCEEDED)
+    jobs["x"] = QueueEntry("x", S.SUCCEEDED)
     assert is_over(jobs)
 
 
 @pytest.mark.parametrize("reason", StopReason)
 def test_every_stop_leads_along_a_legal_edge_and_never_for_ever(reason: StopReason) -> None:
-    entry = Entry("a", S.RUNNING)
+    entry = QueueEntry("a", S.RUNNING)
     ends = []
     for _ in range(20):
         move = next_move(entry, reason, now=0)
@@ -80,7 +80,7 @@ def test_every_stop_leads_along_a_legal_edge_and_never_for_ever(reason: StopReas
     ],
 )  # fmt: skip
 def test_each_reason_has_its_own_budget(reason: StopReason, retries: int) -> None:
-    entry = Entry("a", S.RUNNING)
+    entry = QueueEntry("a", S.RUNNING)
     for _ in range(retries):
         move = next_move(entry, reason, now=0)
         assert move.to is S.REQUEUED
@@ -89,12 +89,12 @@ def test_each_reason_has_its_own_budget(reason: StopReason, retries: int) -> Non
 
 
 def test_one_reason_does_not_use_up_anothers_budget() -> None:
-    entry = Entry("a", S.RUNNING, stops=(R.WORKER_LOST,) * 5)
+    entry = QueueEntry("a", S.RUNNING, stops=(R.WORKER_LOST,) * 5)
     assert next_move(entry, R.OUT_OF_MEMORY, now=0).to is S.REQUEUED
 
 
 def waits_of(key: str) -> list[float]:
-    entries = [Entry(key, S.RUNNING, stops=(R.STORE_UNREACHABLE,) * n) for n in range(5)]
+    entries = [QueueEntry(key, S.RUNNING, stops=(R.STORE_UNREACHABLE,) * n) for n in range(5)]
     return [next_move(entry, R.STORE_UNREACHABLE, 100.0).not_before - 100.0 for entry in entries]
 
 
@@ -139,21 +139,25 @@ def test_only_what_is_the_jobs_own_doing_can_pause_a_sweep() -> None:
 
 
 def test_success_and_the_users_word_are_final() -> None:
-    assert next_move(Entry("a", S.RUNNING), R.FINISHED, 0).to is S.SUCCEEDED
-    assert next_move(Entry("a", S.RUNNING), R.CANCELLED_BY_USER, 0).to is S.CANCELLED
+    assert next_move(QueueEntry("a", S.RUNNING), R.FINISHED, 0).to is S.SUCCEEDED
+    assert next_move(QueueEntry("a", S.RUNNING), R.CANCELLED_BY_USER, 0).to is S.CANCELLED
 
 
 def test_a_job_beside_which_no_other_can_run_takes_the_whole_machine() -> None:
-    board = {e.key: e for e in (Entry("up", S.QUEUED), Entry("a", S.QUEUED, "up"), Entry("b", S.QUEUED, "up"))}
+    board = {
+        e.key: e for e in (QueueEntry("up", S.QUEUED), QueueEntry("a", S.QUEUED, "up"), QueueEntry("b", S.QUEUED, "up"))
+    }
     assert [threads_for(board, key, cpus_per_worker=2, cores=8) for key in board] == [8, 2, 2]
-    chain = {e.key: e for e in (Entry("up", S.QUEUED), Entry("a", S.QUEUED, "up"), Entry("a2", S.QUEUED, "a"))}
+    chain = {
+        e.key: e for e in (QueueEntry("up", S.QUEUED), QueueEntry("a", S.QUEUED, "up"), QueueEntry("a2", S.QUEUED, "a"))
+    }
     assert [threads_for(chain, key, cpus_per_worker=1, cores=8) for key in chain] == [8, 8, 8]
-    lone = {"up": Entry("up", S.QUEUED), "other": Entry("other", S.QUEUED)}
+    lone = {"up": QueueEntry("up", S.QUEUED), "other": QueueEntry("other", S.QUEUED)}
     assert [threads_for(lone, key, cpus_per_worker=1, cores=8) for key in lone] == [1, 1]
 
 
 def test_the_last_job_left_computes_as_it_would_have_beside_the_others() -> None:
-    board = {e.key: e for e in (Entry("a", S.SUCCEEDED), Entry("b", S.QUEUED))}
+    board = {e.key: e for e in (QueueEntry("a", S.SUCCEEDED), QueueEntry("b", S.QUEUED))}
     assert threads_for(board, "b", cpus_per_worker=1, cores=8) == 1
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.pool import Pool
-from orchestrator.execution.sweep_run import SweepReport
+from orchestrator.execution.pool import WorkerPool
+from orchestrator.execution.sweep_run import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.request import SweepRequest
@@ -68,18 +68,18 @@ class Bench:
             sweep=SweepSpec(grid="smoke"), name=name, categories=("cat",), backbones=("alexnet",), sets=sets
         )
 
-    def open_pool(self, settings: Settings, stored: StoredPlan, jobs: int) -> Pool:
+    def open_pool(self, settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPool:
         return self.pool
 
     def sweep(
         self, name: str, seed: int, script: Mapping[str, list[StopReason]] | None = None, *, epochs: int = 2
-    ) -> SweepReport:
+    ) -> SweepOutcome:
         self.pool = ScriptedPool(script={f"{title} seed {seed}": reasons for title, reasons in (script or {}).items()})
         return sweeps.run_sweep(
             self.settings, self.request(name, seed, epochs), self.display, workers=1, open_pool=self.open_pool
         )
 
-    def resume(self, name: str, *, failed: bool = False) -> SweepReport:
+    def resume(self, name: str, *, failed: bool = False) -> SweepOutcome:
         self.pool = ScriptedPool()
         return sweeps.resume_sweep(self.settings, name, self.display, failed=failed, open_pool=self.open_pool)
 
@@ -153,7 +153,7 @@ def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Be
     def take_over() -> None:
         opening.open_ledger(bench.settings).stamp("overtaken", other)
 
-    def open_slots(*_: object) -> Pool:
+    def open_slots(*_: object) -> WorkerPool:
         take_over()
         return bench.pool
 
@@ -172,7 +172,7 @@ def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Be
 
 
 def test_slots_that_do_not_open_leave_no_claim_behind(bench: Bench) -> None:
-    def refuse(*_: object) -> Pool:
+    def refuse(*_: object) -> WorkerPool:
         raise ResourceError("no room")
 
     with pytest.raises(ResourceError, match="no room"):
@@ -189,7 +189,7 @@ def test_a_name_that_means_other_jobs_is_refused_with_the_difference(bench: Benc
 
 
 def test_a_sweep_that_is_driven_is_refused(bench: Bench) -> None:
-    with Claims(bench.settings.lock_dir).sweep("held", now=0.0), pytest.raises(SweepBusy, match="already driven"):
+    with Locks(bench.settings.lock_dir).sweep("held", now=0.0), pytest.raises(SweepBusy, match="already driven"):
         bench.sweep("held", seed=7)
 
 

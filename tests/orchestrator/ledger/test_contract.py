@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.ledger.base import RUN_STATUS, Ledger, known_sweep, mend_torn_moves
+from orchestrator.ledger.base import RUN_STATUS, Ledger, known_sweep, repair_torn_moves
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import PLAN_FILE, MlflowLedger
@@ -258,9 +258,9 @@ def test_a_move_torn_between_state_and_status_is_made_good(
     after = MlflowLedger(store.client, store.uri, experiment=ledger.experiment)
     assert after.get(SPEC.key).state is to
     assert store.client.get_run(run_id).info.status != RUN_STATUS[to]
-    mend_torn_moves(after, after.job_runs(), is_settled=lambda record: False)
+    repair_torn_moves(after, after.job_runs(), is_settled=lambda record: False)
     assert store.client.get_run(run_id).info.status != RUN_STATUS[to]
-    mend_torn_moves(after, after.job_runs(), is_settled=lambda record: True)
+    repair_torn_moves(after, after.job_runs(), is_settled=lambda record: True)
     info = store.client.get_run(run_id).info
     assert info.status == RUN_STATUS[to]
     assert info.end_time == (3000 if to.has_ended else None)

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from orchestrator.ledger.lease import LEASE_SECONDS, Lease
-from orchestrator.ledger.locks import GLIMPSE_SECONDS, Claims, renew
+from orchestrator.ledger.locks import GLIMPSE_SECONDS, Locks, renew
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
 from schemas.errors import StoreError, SweepBusy
@@ -20,19 +20,19 @@ LEASE = Lease(host="here", pid=7, since=0.0, sign_at=100.0)
 
 def test_a_driven_sweep_is_refused_with_who_and_since_when(tmp_path: Path) -> None:
     refused = pytest.raises(SweepBusy, match=rf"process {os.getpid()} on .*since 19")
-    with Claims(tmp_path).sweep("s", now=0.0), refused, Claims(tmp_path).sweep("s", now=1.0):
+    with Locks(tmp_path).sweep("s", now=0.0), refused, Locks(tmp_path).sweep("s", now=1.0):
         pass
 
 
 def test_a_sweep_can_be_taken_again_once_let_go_and_another_one_at_any_time(tmp_path: Path) -> None:
-    with Claims(tmp_path).sweep("s", now=0.0), Claims(tmp_path).sweep("t", now=0.0):
+    with Locks(tmp_path).sweep("s", now=0.0), Locks(tmp_path).sweep("t", now=0.0):
         pass
-    with Claims(tmp_path).sweep("s", now=2.0) as lease:
+    with Locks(tmp_path).sweep("s", now=2.0) as lease:
         assert (lease.pid, lease.since) == (os.getpid(), 2.0)
 
 
 def test_a_job_belongs_to_one_driver_until_released(tmp_path: Path) -> None:
-    mine, theirs = Claims(tmp_path), Claims(tmp_path)
+    mine, theirs = Locks(tmp_path), Locks(tmp_path)
     assert mine.take_job("k")
     assert not theirs.take_job("k")
     mine.release_job("k")
@@ -46,7 +46,7 @@ def test_who_only_looks_for_an_instant_whether_a_sweep_is_driven_refuses_nobody(
     looker = FileLock(tmp_path / "s.lock", thread_local=False)
     looker.acquire()
     Timer(GLIMPSE_SECONDS / 10, looker.release).start()
-    with Claims(tmp_path).sweep("s", now=1.0) as lease:
+    with Locks(tmp_path).sweep("s", now=1.0) as lease:
         assert lease.since == 1.0
 
 
@@ -58,7 +58,7 @@ def test_a_job_that_cannot_be_claimed_for_want_of_room_is_a_store_error(
 
     monkeypatch.setattr(FileLock, "acquire", no_room)
     with pytest.raises(StoreError, match=r"Job k cannot be claimed .*No space left on device.*Make room"):
-        Claims(tmp_path).take_job("k")
+        Locks(tmp_path).take_job("k")
 
 
 def test_a_claim_is_renewed_only_while_it_is_ones_own() -> None:

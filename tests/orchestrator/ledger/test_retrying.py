@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import DRAIN_SECONDS, Driver, Premises
+from orchestrator.execution.driver import DRAIN_SECONDS, Driver, WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.ledger.retrying import HURRY_SECONDS, LONGEST_WAIT, Patience, patient
@@ -71,7 +71,7 @@ class Bench:
         self.stop = StopRequest()
         self.pool = ScriptedPool()
         self.pool.on_wait = lambda: self.time.sleep(1.0)
-        self.claims = Claims(folder / "locks")
+        self.locks = Locks(folder / "locks")
         self.patience = Patience(
             patience, self.time.clock, self.time.sleep, self.display.say, lambda: self.stop.asked
         )  # fmt: skip
@@ -83,8 +83,8 @@ class Bench:
             planned=compare(JOBS, self.ledger.kept.jobs(), lambda name: False),
             ledger=patient(ledger, self.patience),
             pool=self.pool,
-            claims=self.claims,
-            premises=Premises("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            locks=self.locks,
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
             lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
             display=self.display,
             clock=self.time.clock,
@@ -116,7 +116,7 @@ def test_an_outage_shorter_than_patience_delays_and_loses_nothing(tmp_path: Path
     assert told == ["The store is away. Running jobs go on; trying again for 10 min."]
 
 
-@pytest.mark.parametrize("call", ["add", "move", "stamp", "wishes", "get"])
+@pytest.mark.parametrize("call", ["add", "move", "stamp", "requests", "get"])
 def test_what_arrived_without_an_answer_is_not_done_twice(tmp_path: Path, call: str) -> None:
     bench = Bench(tmp_path, patience=600)
     bench.ledger.breaks_after = call

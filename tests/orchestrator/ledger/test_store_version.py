@@ -54,11 +54,11 @@ def test_a_store_that_does_not_say_its_schema_is_damaged_and_not_of_another_vers
             check_database(Path("/h/mlflow.db"), connection)
 
 
-def test_sweeps_of_another_version_are_refused_and_those_of_before_the_tag_are_not() -> None:
-    check_ledger_version({}, "here")
+@pytest.mark.parametrize(("tags", "found"), [({LEDGER_TAG: "9"}, "9"), ({LEDGER_TAG: "1"}, "1"), ({}, "1")])
+def test_sweeps_of_another_version_are_refused(tags: dict[str, str], found: str) -> None:
     check_ledger_version({LEDGER_TAG: LEDGER_VERSION}, "here")
-    with pytest.raises(StoreError, match="here holds sweeps of version 9; this orch reads version 1"):
-        check_ledger_version({LEDGER_TAG: "9"}, "here")
+    with pytest.raises(StoreError, match=f"here holds sweeps of version {found}; this orch reads version 2"):
+        check_ledger_version(tags, "here")
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +86,9 @@ def test_every_way_into_the_store_looks_at_its_schema_first(made: Settings) -> N
 
 def test_every_way_into_the_store_looks_at_the_version_of_its_sweeps(made: Settings) -> None:
     set_version = "UPDATE experiment_tags SET value = ? WHERE key = 'orch.ledger_version'"
-    change(made, set_version, "2")
+    change(made, set_version, "3")
     for way_in in (store_module.open_client, sweeps.list_sweeps, opening.open_ledger):
-        with pytest.raises(StoreError, match="sweeps of version 2"):
+        with pytest.raises(StoreError, match="sweeps of version 3"):
             way_in(made)
     change(made, set_version, LEDGER_VERSION)
     sweeps.list_sweeps(made)
@@ -99,9 +99,9 @@ def test_a_store_behind_a_server_is_asked_too(store: Store) -> None:
     client = store_module.open_client(settings)
     experiment = client.get_experiment_by_name(store_module.EXPERIMENT)
     assert experiment is not None
-    client.set_experiment_tag(experiment.experiment_id, LEDGER_TAG, "2")
+    client.set_experiment_tag(experiment.experiment_id, LEDGER_TAG, "3")
     try:
-        with pytest.raises(StoreError, match="sweeps of version 2"):
+        with pytest.raises(StoreError, match="sweeps of version 3"):
             store_module.open_client(settings)
     finally:
         client.set_experiment_tag(experiment.experiment_id, LEDGER_TAG, LEDGER_VERSION)

@@ -95,7 +95,7 @@ def test_every_layer_of_a_single_category_network_learns_at_the_released_codes_r
         if job.model.variant == "ordinary":
             del layers["conv6"]
         assert effective(job) == layers
-        assert (job.train.momentum, job.model.dropout, job.train.clip_gradient) == (0.9, 0.8, None)
+        assert (job.train.momentum, job.model.dropout, job.train.max_grad_norm) == (0.9, 0.8, None)
         assert job.data.negatives_per_positive == pytest.approx(1 / 3)
         assert job.data.negatives == "folder"
         assert (job.model.width, job.model.input_size, job.model.fc_width) == (1, 224, 4096)

@@ -57,7 +57,7 @@ def test_a_job_whose_upstream_failed_is_told_apart_from_it() -> None:
     upstream = record_of(jobs[0], S.FAILED, R.BAD_DATA)
     found = causes(compare(jobs, {upstream.key: upstream}, lambda sweep: False))
     assert [(cause.status, len(cause.jobs)) for cause in found] == [(P.FAILED, 1), (P.BLOCKED, 2)]
-    assert "mend that one first" in found[1].advice("s")
+    assert "repair that one first" in found[1].advice("s")
 
 
 def test_every_reason_for_which_a_job_can_fail_has_its_own_advice() -> None:

@@ -1,4 +1,4 @@
-"""`orch fsck` on a real store: what it finds, what it mends, and what it leaves to a driver that came meanwhile."""
+"""`orch fsck` on a real store: what it finds, what it repairs, and what it leaves to a driver that came meanwhile."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from orchestrator.execution.control import WALL
 from orchestrator.ledger import store
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.recovery import evidence, repairs
 from orchestrator.recovery.evidence import inspect
-from orchestrator.recovery.repairs import mend
+from orchestrator.recovery.repairs import repair
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.job import JobSpec
@@ -84,7 +84,7 @@ class Bench:
         return [f"{finding.rule}: {finding.what}" for finding in inspect(self.settings, self.ledger)]
 
     def repaired(self) -> list[str]:
-        done = mend(self.settings, self.ledger, inspect(self.settings, self.ledger), WALL)
+        done = repair(self.settings, self.ledger, inspect(self.settings, self.ledger), WALL)
         return [one.done for one in done]
 
 
@@ -198,20 +198,20 @@ def test_a_job_that_finished_since_it_was_found_is_not_run_again(bench: Bench) -
     findings = inspect(bench.settings, bench.ledger)
     assert [finding.rule for finding in findings] == ["a running job has a driver"]
     bench.ledger.move(bench.jobs[0].key, S.SUCCEEDED, 9.0, reason=StopReason.FINISHED)
-    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED
 
 
 def test_a_job_that_a_driver_took_in_hand_since_is_left_to_it(bench: Bench) -> None:
     bench.run()
     findings = inspect(bench.settings, bench.ledger)
-    driver = Claims(bench.settings.lock_dir)
+    driver = Locks(bench.settings.lock_dir)
     assert driver.take_job(bench.jobs[0].key)
-    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     driver.release_all()
     now = WALL.now()
     bench.ledger.stamp("s", Lease(host="another machine", pid=1, since=now, sign_at=now))
-    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     assert bench.ledger.get(bench.jobs[0].key).state is S.RUNNING
 
 
@@ -222,7 +222,7 @@ def test_a_claim_that_was_made_anew_since_is_not_lifted(bench: Bench) -> None:
     now = WALL.now()
     anew = dead.model_copy(update={"since": now, "sign_at": now})
     bench.ledger.stamp("s", anew)
-    assert [one.done for one in mend(bench.settings, bench.ledger, findings, WALL)] == [""]
+    assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     sweep = bench.ledger.sweep("s")
     assert sweep is not None
     assert sweep.lease == anew
@@ -256,5 +256,5 @@ def test_a_disk_that_cannot_be_written_is_said(bench: Bench, monkeypatch: pytest
     findings = inspect(bench.settings, bench.ledger)
     monkeypatch.setattr(repairs.os, "replace", full)
     with pytest.raises(StoreError, match=r"No space left on device.*Make room"):
-        mend(bench.settings, bench.ledger, findings, WALL)
+        repair(bench.settings, bench.ledger, findings, WALL)
     assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED

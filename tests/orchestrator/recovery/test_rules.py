@@ -11,7 +11,7 @@ import pytest
 from orchestrator.ledger.base import RUN_STATUS
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
-from orchestrator.recovery.rules import CheckpointIs, Evidence, Leftover, Mend, check, known_keys
+from orchestrator.recovery.rules import CheckpointIs, Evidence, Leftover, Repair, check, known_keys
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer
 from tests.support.doubles import metrics, plan_of, record_of
@@ -55,8 +55,8 @@ def evidence(*runs: JobRun, **more: Any) -> Evidence:
     return Evidence(**(fields | more))
 
 
-def found(of: Evidence, alive: bool = False) -> list[tuple[str, Mend]]:
-    return [(finding.rule, finding.mend) for finding in check(of, lambda name: alive)]
+def found(of: Evidence, alive: bool = False) -> list[tuple[str, Repair]]:
+    return [(finding.rule, finding.repair) for finding in check(of, lambda name: alive)]
 
 
 def test_a_store_in_order_has_nothing_to_say() -> None:
@@ -65,30 +65,30 @@ def test_a_store_in_order_has_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "has_copy", "is_shared", "mend"),
+    ("checkpoint", "has_copy", "is_shared", "repair"),
     [
-        (CheckpointIs.DAMAGED, True, False, Mend.FETCH),
-        (CheckpointIs.DAMAGED, True, True, Mend.FETCH),
-        (CheckpointIs.DAMAGED, False, False, Mend.REQUEUE),
-        (CheckpointIs.MISSING, True, False, Mend.FETCH),
-        (CheckpointIs.MISSING, False, True, Mend.REQUEUE),
+        (CheckpointIs.DAMAGED, True, False, Repair.FETCH),
+        (CheckpointIs.DAMAGED, True, True, Repair.FETCH),
+        (CheckpointIs.DAMAGED, False, False, Repair.REQUEUE),
+        (CheckpointIs.MISSING, True, False, Repair.FETCH),
+        (CheckpointIs.MISSING, False, True, Repair.REQUEUE),
         (CheckpointIs.MISSING, True, True, None),  # on the machine that ran it, and in the run
         (CheckpointIs.WHOLE, False, False, None),
     ],
 )
 def test_a_final_checkpoint_is_fetched_where_the_run_has_it_and_else_the_job_runs_again(
-    checkpoint: CheckpointIs, has_copy: bool, is_shared: bool, mend: Mend | None
+    checkpoint: CheckpointIs, has_copy: bool, is_shared: bool, repair: Repair | None
 ) -> None:
     run = run_of(done())
     copies = frozenset({run.run_id} if has_copy else ())
     seen = evidence(run, checkpoints={run.run_id: checkpoint}, has_copy=copies, is_shared=is_shared)
-    assert found(seen) == ([("a succeeded job has its results", mend)] if mend else [])
+    assert found(seen) == ([("a succeeded job has its results", repair)] if repair else [])
 
 
 def test_results_that_are_missing_are_named() -> None:
     run = run_of(done())
     (finding,) = check(evidence(run, missing={run.run_id: ("metrics.json",)}), lambda name: False)
-    assert (finding.what, finding.mend) == ("missing: metrics.json", Mend.REQUEUE)
+    assert (finding.what, finding.repair) == ("missing: metrics.json", Repair.REQUEUE)
     bare = run_of(record_of(UP, S.SUCCEEDED))
     (finding,) = check(evidence(bare), lambda name: False)
     assert finding.what == "missing: its numbers, its checkpoint's address"
@@ -96,20 +96,20 @@ def test_results_that_are_missing_are_named() -> None:
 
 def test_a_running_job_needs_a_driver() -> None:
     running = run_of(record_of(UP, S.RUNNING))
-    assert found(evidence(running)) == [("a running job has a driver", Mend.REQUEUE)]
+    assert found(evidence(running)) == [("a running job has a driver", Repair.REQUEUE)]
     assert found(evidence(running), alive=True) == []
 
 
 def test_mlflow_must_say_what_the_job_is() -> None:
     torn = replace(run_of(done()), status="RUNNING")
-    assert found(evidence(torn)) == [("MLflow's status is the job's state", Mend.STATUS)]
+    assert found(evidence(torn)) == [("MLflow's status is the job's state", Repair.STATUS)]
     waiting = replace(run_of(record_of(UP, S.REQUEUED)), status="RUNNING")
     assert found(evidence(waiting), alive=True) == []  # in the middle of a move
 
 
 @pytest.mark.parametrize(("lease", "status"), [(LEASE, "KILLED"), (None, "RUNNING")])
 def test_an_open_sweep_needs_a_driver(lease: Lease | None, status: str) -> None:
-    assert found(evidence(sweeps=(sweep(lease, status),))) == [("a running sweep has a driver", Mend.LIFT)]
+    assert found(evidence(sweeps=(sweep(lease, status),))) == [("a running sweep has a driver", Repair.LIFT)]
     assert found(evidence(sweeps=(sweep(lease, status),)), alive=True) == []
 
 
@@ -117,22 +117,22 @@ def test_the_younger_of_two_runs_of_a_job_is_the_one_too_many() -> None:
     first = run_of(done())
     second = replace(first, run_id="younger")
     (finding,) = check(evidence(first, second), lambda name: False)
-    assert (finding.rule, finding.where, finding.mend) == ("one run per job", "run younger", Mend.NOTHING)
+    assert (finding.rule, finding.where, finding.repair) == ("one run per job", "run younger", Repair.NOTHING)
 
 
 def test_what_cannot_be_read_is_said_and_left() -> None:
     foreign = JobRun("r9", "k", "t", "RUNNING", None, "Run r9 was not written by this version of orch.")
     damaged = sweep(problem="The plan of sweep s is gone.")
     assert found(evidence(foreign, sweeps=(damaged,), folders={})) == [
-        ("every run can be read", Mend.NOTHING),
-        ("every plan is whole", Mend.NOTHING),
+        ("every run can be read", Repair.NOTHING),
+        ("every plan is whole", Repair.NOTHING),
     ]
 
 
 def test_a_folder_of_checkpoints_belongs_to_a_job_that_was_begun_or_is_planned() -> None:
     folders = {ORDINARY.key: Path("/c/planned"), "0123": Path("/c/0123")}
     (finding,) = check(evidence(folders=folders), lambda name: False)
-    assert (finding.where, finding.mend) == ("/c/0123", Mend.NOTHING)
+    assert (finding.where, finding.repair) == ("/c/0123", Repair.NOTHING)
     assert "orch gc" in finding.advice
     assert known_keys([run_of(done())], [sweep()]) == {job.key for job in SWEEP.jobs}
 
@@ -141,5 +141,5 @@ def test_half_written_files_are_waste_once_nobody_can_be_writing_them() -> None:
     run = run_of(record_of(UP, S.REQUEUED))
     partial = (Leftover(Path("/c/x.partial"), UP.key), Leftover(Path("/mlflow.partial")))
     seen = evidence(run, partial=partial, sweeps=(sweep(),))
-    assert found(seen) == [("nothing is half-written", Mend.DELETE)] * 2
+    assert found(seen) == [("nothing is half-written", Repair.DELETE)] * 2
     assert found(seen, alive=True) == []

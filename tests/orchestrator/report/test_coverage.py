@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from orchestrator.planning.planner import PlannedSweep
-from orchestrator.report.coverage import Network, filled_tables, network_of, networks_behind
+from orchestrator.report.coverage import PaperNetwork, filled_tables, network_of, networks_behind
 from schemas.job import JobSpec
 from schemas.paper import published_values
 from tests.support.doubles import Plan
@@ -50,7 +50,7 @@ def test_an_average_stands_on_a_network_per_category(plan_grid: Plan) -> None:
     )
     behind = list(networks_behind(average))
     assert len(behind) == 6
-    assert Network(frozenset({"voc_part/cow"}), "logistic", "vgg16", "ordinary") in behind
+    assert PaperNetwork(frozenset({"voc_part/cow"}), "logistic", "vgg16", "ordinary") in behind
     five = [job for job in measured(plan_grid("voc-part", profile="paper")) if job.data.categories != ("voc_part/cow",)]
     values = {filled.table: filled.values for filled in filled_tables(five)}
     assert values == {1: 56 - 16, 4: 56 - 16}  # every average falls, and the cow's own

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.execution.sweep_run import SweepReport
+from orchestrator.execution.sweep_run import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease, here
-from orchestrator.ledger.locks import Claims
+from orchestrator.ledger.locks import Locks
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import sweeps
@@ -44,7 +44,7 @@ class Bench:
             sweep=SweepSpec(grid="smoke"), name=name, categories=("cat",), backbones=("alexnet",), sets=fields
         )
 
-    def sweep(self, name: str, seed: int, script: Mapping[str, list[StopReason]] | None = None) -> SweepReport:
+    def sweep(self, name: str, seed: int, script: Mapping[str, list[StopReason]] | None = None) -> SweepOutcome:
         pool = ScriptedPool(script={f"{title} seed {seed}": reasons for title, reasons in (script or {}).items()})
         request = self.request(name, seed)
         return sweeps.run_sweep(self.settings, request, Listener(), workers=1, open_pool=lambda *_: pool)
@@ -203,7 +203,7 @@ def test_a_cancelled_sweep_goes_on_when_its_command_is_typed_again(bench: Bench,
 
 def test_a_driven_sweep_cannot_be_put_back_or_begun_again(bench: Bench, terminal: Terminal) -> None:
     bench.sweep("held", 4, {ORDINARY: [R.DIVERGED]})
-    with Claims(bench.settings.lock_dir).sweep("held", 0.0):
+    with Locks(bench.settings.lock_dir).sweep("held", 0.0):
         for words in (["requeue", "held", "--failed"], ["resume", "held"]):
             assert terminal.type(*words) == 6
             assert f"already driven by process {os.getpid()} on {here()}, since " in terminal.err
@@ -248,7 +248,7 @@ def test_a_job_that_is_planned_and_has_not_begun_says_so(bench: Bench, terminal:
         assert terminal.type(command, key) == 2
         assert f"{ORDINARY} seed 10 ({key}) has not begun yet. `orch status blocked`" in terminal.err
     assert terminal.type("why", key) == 0
-    assert "mend that one first" in terminal.out
+    assert "repair that one first" in terminal.out
 
 
 def test_a_log_is_printed_as_it_was_written(bench: Bench, terminal: Terminal) -> None:
@@ -276,7 +276,7 @@ def test_fsck_ends_with_4_until_all_is_mended(terminal: Terminal, new_home: Call
         patch.setenv("ORCH_HOME", str(home.settings.root))
         assert terminal.type("fsck") == 4, terminal.out
         assert "attempt 2 runs, and nobody drives it" in terminal.out
-        assert "3 things are not as they should be. `orch fsck --repair` mends them." in terminal.err
+        assert "3 things are not as they should be. `orch fsck --repair` repairs them." in terminal.err
         assert terminal.type("fsck", "--repair") == 0  # results that no scripted worker wrote are missing, so run again
         assert terminal.out.count(" requeued\n") == 3
         assert "What was requeued runs with: orch resume torn" in terminal.out

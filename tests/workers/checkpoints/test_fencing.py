@@ -53,7 +53,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def holder_of(process: subprocess.Popen[bytes], folder: Path, **changes: object) -> Path:
-    holder = Holder(machine=fencing.this_machine(), pid=process.pid, born=psutil.Process(process.pid).create_time())
+    holder = Holder(machine=fencing.machine_name(), pid=process.pid, born=psutil.Process(process.pid).create_time())
     path = folder / "holder-attempt-1.json"
     path.write_text(holder.model_copy(update=changes).model_dump_json())
     return path

@@ -10,13 +10,13 @@ from PIL import Image
 
 from schemas.errors import DataError, StoreError
 from tests.support.photograph_files import write_part_masks
-from workers.data.contact_sheet import Cell, contact_sheet, generated_sheet, photograph_sheet, write_contact_sheet
+from workers.data.contact_sheet import Tile, contact_sheet, generated_sheet, photograph_sheet, write_contact_sheet
 from workers.data.readers.voc import MASKS
 
 
 def test_a_landmark_is_drawn_at_its_pixel_and_a_hidden_one_is_not() -> None:
     grey = np.full((100, 100, 3), 128, dtype=np.uint8)
-    sheet = contact_sheet("title", {"row": [Cell(grey, {"head": (20.0, 70.0), "neck": (np.nan, np.nan)})]})
+    sheet = contact_sheet("title", {"row": [Tile(grey, {"head": (20.0, 70.0), "neck": (np.nan, np.nan)})]})
     picture = sheet[-100:, :100]
     rows, columns = np.nonzero((picture != 128).any(axis=2))
     assert (rows.mean(), columns.mean()) == pytest.approx((20, 70), abs=0.1)
@@ -27,7 +27,7 @@ def test_parts_are_outlined_and_tinted_where_they_are() -> None:
     grey = np.full((60, 60, 3), 128, dtype=np.uint8)
     parts = np.zeros((60, 60), dtype=np.uint8)
     parts[10:30, 10:30] = 0b10
-    picture = contact_sheet("title", {"row": [Cell(grey, {}, parts, ("head", "tail"))]})[-60:, :60]
+    picture = contact_sheet("title", {"row": [Tile(grey, {}, parts, ("head", "tail"))]})[-60:, :60]
     assert (picture[10, 10:30] == picture[10, 10]).all()
     inside, outline = picture[20, 20].astype(int) - 128, picture[10, 20].astype(int) - 128
     assert (np.sign(inside) == np.sign(outline)).all()  # towards the tail's colour

@@ -42,7 +42,7 @@ def test_peaks_are_found_before_masking_and_image_by_image() -> None:
     inputs = Inputs(network, data.test, data.mean_SS3, CPU)
     together = find_peaks(network, inputs, lambda _: None)
     with torch.no_grad():
-        x_1FHW = network.forward_upper(inputs.as_they_are(np.array([3]))).maps["conv6"]
+        x_1FHW = network.forward_head(inputs.as_they_are(np.array([3]))).maps["conv6"]
     assert torch.allclose(together.score_NF[3], x_1FHW[0].amax(dim=(1, 2)))
     side = network.map_side("conv6")
     unit_F = together.unit_NF[3]
@@ -87,7 +87,7 @@ def test_a_filter_that_never_fires_is_reported_and_left_out() -> None:
     inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
     evaluation = evaluate(trainer, data, *inputs, lambda _: None)
     row = evaluation.rows[1]
-    assert (row.fires, row.share_firing, row.peak_max, row.location_instability) == (False, 0.0, 0.0, None)
+    assert (row.fires, row.firing_rate, row.peak_max, row.location_instability) == (False, 0.0, 0.0, None)
     assert row.images_used == {"head": 0}
     spreads = [row.peak_spread for row in evaluation.rows if row.peak_spread is not None]
     assert row.peak_spread is None
@@ -116,7 +116,7 @@ def test_the_table_has_peak_statistics_over_the_measured_images() -> None:
     data = replace(data, measured=measured)
     found, category_F = measure(spec, data, peaks)
     (row,) = filter_rows(spec, data, peaks, found, category_F, None)
-    assert (row.share_firing, row.peak_mean, row.peak_max) == (0.5, 1.5, 4.0)
+    assert (row.firing_rate, row.peak_mean, row.peak_max) == (0.5, 1.5, 4.0)
     assert row.peak_std == pytest.approx((11 / 3) ** 0.5)
     assert row.peak_spread == pytest.approx(200**0.5 / (SIDE * 2**0.5))  # of the two images on which it fires
     assert row.images_used == {"head": 2}

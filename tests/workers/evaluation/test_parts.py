@@ -117,7 +117,7 @@ def test_maps_are_masked_where_the_layer_has_masks() -> None:
     ):
         network, data = toy_network(spec), toy_data(spec)
         features = Inputs(network, data.test, data.mean_SS3, CPU).as_they_are(np.arange(4))
-        plain = network.forward_upper(features).maps[network.top_layer]
+        plain = network.forward_head(features).maps[network.top_layer]
         expected = apply_mask(plain, network.bank_PHW, peak_index(plain)) if is_masked else plain
         assert torch.equal(maps_after_mask(network, features), expected)
         assert torch.equal(expected, plain) is not is_masked

@@ -14,7 +14,7 @@ from workers.figures.canvas import Title
 from workers.figures.montages import Heated, Lit, MontageRow
 
 TITLE = Title(
-    "4 ilsvrc categories softmax vgg16 interpretable (loss alone, weight 0.01, sharpness 4.0) seed 3 · photographs · "
+    "4 ilsvrc categories softmax vgg16 interpretable (loss alone, weight 0.01, logit_scale 4.0) seed 3 · photographs · "
     "pre-trained on generated animals",
     "what it shows",
 )

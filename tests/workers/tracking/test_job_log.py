@@ -82,7 +82,7 @@ def test_nothing_is_listened_to_afterwards(tmp_path: Path) -> None:
 def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with (
-        pytest.raises(StoreError, match=r"The log .* cannot be written .*Make room or mend"),
+        pytest.raises(StoreError, match=r"The log .* cannot be written .*Make room or repair"),
         job_log(order(tmp_path / "file")),
     ):
         pass

@@ -139,10 +139,15 @@ def test_an_unknown_run_is_no_store_error(store: Store) -> None:
 
 
 def test_flattening_names_fields_by_their_path() -> None:
-    nested = {"train": {"epochs": 5, "mirror": True}, "data": {"categories": ["a", "b"]}, "seed": 0, "loss": None}
+    nested = {
+        "train": {"epochs": 5, "horizontal_flip": True},
+        "data": {"categories": ["a", "b"]},
+        "seed": 0,
+        "loss": None,
+    }
     assert flatten(nested) == {
         "train.epochs": "5",
-        "train.mirror": "True",
+        "train.horizontal_flip": "True",
         "data.categories": "a, b",
         "seed": "0",
         "loss": "None",

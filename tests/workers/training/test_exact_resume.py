@@ -112,11 +112,11 @@ def test_an_interpretable_network_killed_in_mid_epoch_and_at_its_checkpoint(new_
     ("variant", "changes"),
     [
         ("ordinary", {"model__dropout": 0.5, "train__freeze_below": "conv4"}),
-        ("ordinary", {"model__dropout": 0.3, "train__checkpoint_every": 2, "train__clip_gradient": 0.5}),
+        ("ordinary", {"model__dropout": 0.3, "train__checkpoint_every": 2, "train__max_grad_norm": 0.5}),
         ("interpretable", {"filter_loss": {"form": "labelled", "schedule": "inverse_epoch", "weight": 1.0},
                            "train__freeze_below": "top_conv", "model__dropout": 0.5}),
         ("interpretable", {"filter_loss": {"form": "approximate", "schedule": "activation", "weight": 1.0},
-                           "train__clip_gradient": 1.0, "model__dropout": 0.5}),
+                           "train__max_grad_norm": 1.0, "model__dropout": 0.5}),
         ("interpretable", {"filter_loss": {"form": "full", "schedule": "activation", "weight": 1.0},
                            "train__checkpoint_every_steps": 2, "train__final_learning_rate": 0.002}),
         ("interpretable", {"data__categories": ("voc_part/cat", "cub200/bird"), "loss": "softmax",

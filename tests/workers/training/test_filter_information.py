@@ -70,7 +70,7 @@ def test_a_filter_stands_for_the_category_whose_images_activate_it_most() -> Non
     trainer = run_epochs(toy_trainer(toy_spec("ordinary", data__categories=TWO, loss="softmax")), 1)
     inputs = inputs_of(trainer, toy_data(trainer.spec).test)
     with torch.no_grad():
-        maps = trainer.network.forward_upper(inputs.as_they_are(np.arange(12))).maps["conv5"]
+        maps = trainer.network.forward_head(inputs.as_they_are(np.arange(12))).maps["conv5"]
     mean_CF = torch.stack([maps[inputs.label_N == c].sum(dim=(2, 3)).mean(dim=0) for c in range(2)])
     assert look(trainer.network, inputs).category_F.tolist() == (mean_CF[1] > mean_CF[0]).long().tolist()
 
@@ -88,12 +88,12 @@ def test_every_epoch_records_what_the_filters_tell_and_what_they_leave_open(vari
 
 def test_records_of_a_version_without_entropies_are_gone_on_from() -> None:
     trainer = run_epochs(toy_trainer(toy_spec()), 1)
-    state = trainer.state()
+    state = trainer.state_dict()
     for record in state["records"]:
         for name in ("mutual_information", "category_entropy", "spatial_entropy"):
             del record[name]
     resumed = toy_trainer(toy_spec())
-    resumed.restore(state)
+    resumed.load_state_dict(state)
     assert resumed.records[0].mutual_information is None
     assert asdict(resumed.records[0]) == asdict(
         replace(trainer.records[0], mutual_information=None, category_entropy=None, spatial_entropy=None)

@@ -26,7 +26,7 @@ def test_kept_features_are_those_of_the_frozen_layers(monkeypatch: pytest.Monkey
     monkeypatch.setattr(inputs, "MEMORY_LIMIT", limit)
     network = toy_network(toy_spec(train__freeze_below="conv4"))
     kept, plain = (Inputs(network, toy_split(10), MEAN, CPU) for _ in range(2))
-    kept.keep_features(mirror=True, report=lambda _: None)
+    kept.keep_features(horizontal_flip=True, report=lambda _: None)
     index_B, mirrored_B = np.array([3, 9, 3, 0]), np.array([True, False, False, True])
     torch.testing.assert_close(kept.take(index_B, mirrored_B), plain.take(index_B, mirrored_B))
     assert (kept._kept is not None) == (limit > 0)
@@ -34,10 +34,10 @@ def test_kept_features_are_those_of_the_frozen_layers(monkeypatch: pytest.Monkey
 
 def test_nothing_is_kept_where_every_layer_is_trained() -> None:
     taken = Inputs(toy_network(toy_spec()), toy_split(4), MEAN, CPU)
-    taken.keep_features(mirror=True, report=pytest.fail)
+    taken.keep_features(horizontal_flip=True, report=pytest.fail)
     assert taken.as_they_are(np.array([1])).shape == (1, 3, SIDE, SIDE)
 
 
 def test_batches_cover_all_images_in_order() -> None:
-    inputs = Inputs(toy_network(toy_spec()), toy_split(10), MEAN, CPU, thrift=EVALUATION_BATCH // 4)
+    inputs = Inputs(toy_network(toy_spec()), toy_split(10), MEAN, CPU, memory_divisor=EVALUATION_BATCH // 4)
     assert [batch.tolist() for batch in inputs.batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

@@ -53,8 +53,8 @@ FORMS: list[dict[str, Any] | None] = [
     {"form": "exact", "weight": 10.0, "schedule": "constant"},
     {"form": "full", "weight": 10.0, "schedule": "activation"},
     {"form": "approximate", "weight": 10.0, "schedule": "activation"},
-    {"form": "labelled", "weight": 10.0, "reach": "layer"},
-    {"form": "full", "weight": 10.0, "reach": "layer"},
+    {"form": "labelled", "weight": 10.0, "gradient_scope": "layer"},
+    {"form": "full", "weight": 10.0, "gradient_scope": "layer"},
 ]
 
 
@@ -102,7 +102,7 @@ def test_a_filter_loss_of_each_part_alone_would_be_another_one() -> None:
     assert abs(apart - layer(x_NFHW, label_N)) > 0.01 * abs(apart)
 
 
-@pytest.mark.parametrize("changes", [{}, {"train__freeze_below": "conv4"}, {"train__clip_gradient": 0.1}])
+@pytest.mark.parametrize("changes", [{}, {"train__freeze_below": "conv4"}, {"train__max_grad_norm": 0.1}])
 def test_whole_trainings_agree(changes: dict[str, Any]) -> None:
     spec = toy_spec(train__epochs=3, model__dropout=0.5, **changes)
     whole, parts = (weights_of(run_epochs(exact_trainer(spec, count), 3)) for count in (1, 3))
@@ -118,7 +118,7 @@ def test_dropout_is_drawn_as_for_the_whole_batch_and_differs_between_images() ->
     block.register_forward_hook(lambda module, arguments, output: seen.append(output.detach().clone()))
     images = trainer._train.as_they_are(np.arange(24))
     torch.manual_seed(3)
-    network.forward_upper(images)
+    network.forward_head(images)
     torch.manual_seed(3)
     PartialBatch(network, 24, PARTS, lambda part: images[part]).look()
     whole, parts = seen[0], torch.cat(seen[1:])
@@ -130,13 +130,13 @@ def test_dropout_is_drawn_as_for_the_whole_batch_and_differs_between_images() ->
 def largest_training_batch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> int:
     sizes = []
 
-    def forward(network: Network, x: Tensor, real: Callable[..., Output] = Network.forward_upper) -> Output:
+    def forward(network: Network, x: Tensor, real: Callable[..., Output] = Network.forward_head) -> Output:
         if network.training:
             sizes.append(len(x))
         return real(network, x)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Network, "forward_upper", forward)
+        patch.setattr(Network, "forward_head", forward)
         work()
     return max(sizes)
 
@@ -145,23 +145,25 @@ def largest_training_batch(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, wo
 def test_no_more_than_a_part_goes_through_the_network(
     monkeypatch: pytest.MonkeyPatch, parts: int, largest: int
 ) -> None:
-    trainer = Trainer(*parts_for(toy_spec(**ONE_BATCH), thrift=parts), micro_batches=parts)
+    trainer = Trainer(*parts_for(toy_spec(**ONE_BATCH), memory_divisor=parts), micro_batches=parts)
     assert largest_training_batch(trainer, monkeypatch, lambda: run_epochs(trainer, 1)) == largest
 
 
-def parts_for(spec: JobSpec, thrift: int) -> tuple[JobSpec, Network, Inputs, Inputs]:
+def parts_for(spec: JobSpec, memory_divisor: int) -> tuple[JobSpec, Network, Inputs, Inputs]:
     data, network = toy_data(spec), toy_network(spec)
-    train, test = (Inputs(network, split, data.mean_SS3, CPU, thrift=thrift) for split in (data.train, data.test))
+    train, test = (
+        Inputs(network, split, data.mean_SS3, CPU, memory_divisor=memory_divisor) for split in (data.train, data.test)
+    )
     return spec, network, train, test
 
 
 def test_evaluation_and_kept_features_are_cut_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inputs, "EVALUATION_BATCH", 8)
-    _, _, train, _ = parts_for(toy_spec(train__freeze_below="top_conv"), thrift=4)
+    _, _, train, _ = parts_for(toy_spec(train__freeze_below="top_conv"), memory_divisor=4)
     assert {len(index_B) for index_B in train.batches()} == {2}
     row = train.as_they_are(np.zeros(1, dtype=np.int64)).nbytes
     monkeypatch.setattr(inputs, "MEMORY_LIMIT", row * 48)  # enough for 24 images and their mirror images
-    train.keep_features(mirror=True, report=lambda _: None)
+    train.keep_features(horizontal_flip=True, report=lambda _: None)
     assert train._kept is None
 
 
@@ -191,7 +193,8 @@ def test_less_memory_is_held_for_the_backward_pass() -> None:
     """Weights are held too, whatever the batch: so it falls less than the parts are many."""
     spec = toy_spec(**ONE_BATCH)
     whole, parts = (
-        bytes_kept_for_backward(Trainer(*parts_for(spec, thrift=count), micro_batches=count)) for count in (1, 6)
+        bytes_kept_for_backward(Trainer(*parts_for(spec, memory_divisor=count), micro_batches=count))
+        for count in (1, 6)
     )
     assert parts < whole / 3
 

@@ -50,10 +50,10 @@ def test_training_that_was_interrupted_ends_with_the_same_bits(
     straight = run_epochs(toy_trainer(spec, keep=keep), 4)
 
     store = CheckpointStore(tmp_path, spec.key)
-    pointer = store.save(2, run_epochs(toy_trainer(spec, keep=keep), 2).state())
+    pointer = store.save(2, run_epochs(toy_trainer(spec, keep=keep), 2).state_dict())
     resumed = toy_trainer(spec, keep=keep)
     torch.rand(17)  # another job ran in this process meanwhile
-    resumed.restore(load_checkpoint(pointer, spec.key))
+    resumed.load_state_dict(load_checkpoint(pointer, spec.key))
     run_epochs(resumed, 2)
 
     for (name, expected), found in zip(weights_of(straight).items(), weights_of(resumed).values(), strict=True):
@@ -70,17 +70,18 @@ def test_another_seed_trains_another_network() -> None:
     assert not torch.equal(one["blocks.fc8.linear.weight"], other["blocks.fc8.linear.weight"])
 
 
-def test_faster_biases_move_by_their_own_rates() -> None:
+def test_biases_move_by_their_own_rates() -> None:
     """Without momentum one step of one batch moves a bias by its rate times the same gradient."""
     changes = {"train__momentum": 0.0, "train__batch_size": 24, "train__final_learning_rate": 0.002}
 
-    def moved(faster: bool) -> dict[str, torch.Tensor]:
-        trainer = toy_trainer(toy_spec("ordinary", train__faster_biases=faster, **changes))
+    def moved(top: float, new: float) -> dict[str, torch.Tensor]:
+        rates = {"train__bias_lr_multiplier": top, "train__new_bias_lr_multiplier": new}
+        trainer = toy_trainer(toy_spec("ordinary", **rates, **changes))
         before = weights_of(trainer)
         run_epochs(trainer, 1)
         return {name: value - before[name] for name, value in weights_of(trainer).items()}
 
-    plain, fast = moved(False), moved(True)
+    plain, fast = moved(1, 1), moved(5, 2)
     factors = {"blocks.conv5.conv.bias": 5, "blocks.fc8.linear.bias": 2, "blocks.conv2.conv.bias": 1}
     for name, factor in (factors | {"blocks.conv5.conv.weight": 1}).items():
         torch.testing.assert_close(fast[name], factor * plain[name], rtol=1e-3, atol=1e-8)
@@ -108,7 +109,7 @@ def test_features_kept_in_memory_train_the_same_network(monkeypatch: pytest.Monk
 
 
 def test_the_filter_loss_within_its_layer_leaves_the_layers_below_alone() -> None:
-    """With `reach: layer` the first gradient below the interpretable layers is that of the task alone."""
+    """With `gradient_scope: layer` the first gradient below the interpretable layers is that of the task alone."""
 
     def gradients(**changes: object) -> dict[str, torch.Tensor]:
         trainer = toy_trainer(toy_spec(train__epochs=1, train__batch_size=24, **changes))
@@ -117,8 +118,8 @@ def test_the_filter_loss_within_its_layer_leaves_the_layers_below_alone() -> Non
 
     task, layer, network = (
         gradients(filter_loss=None),
-        gradients(filter_loss={"weight": 50, "reach": "layer"}),
-        gradients(filter_loss={"weight": 50, "reach": "network"}),
+        gradients(filter_loss={"weight": 50, "gradient_scope": "layer"}),
+        gradients(filter_loss={"weight": 50, "gradient_scope": "network"}),
     )
     below, own = "blocks.conv4.conv.weight", "blocks.conv6.conv.weight"
     assert torch.equal(task[below], layer[below])
@@ -163,7 +164,7 @@ def test_what_a_step_raises_ends_the_epoch() -> None:
 
 def test_a_clipped_gradient_bounds_the_step() -> None:
     changes = {"train__momentum": 0.0, "train__weight_decay": 0.0, "train__batch_size": 24, "train__learning_rate": 1.0}
-    trainer = toy_trainer(toy_spec("ordinary", **changes, train__clip_gradient=0.01))
+    trainer = toy_trainer(toy_spec("ordinary", **changes, train__max_grad_norm=0.01))
     before = weights_of(trainer)
     run_epochs(trainer, 1)
     moved = sum(float((value - before[name]).square().sum()) for name, value in weights_of(trainer).items())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from workers.data.prepared.file_facts import RANGELESS
-from workers.data.readers.records import Box, Point, Record
+from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Pixels = NDArray[np.uint8]
 Landmarks = NDArray[np.float32]
@@ -55,7 +55,9 @@ def as_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def crop(picture: Image.Image, record: Record, size: int, landmark_names: Sequence[str]) -> tuple[Pixels, Landmarks]:
+def crop(
+    picture: Image.Image, record: AnnotatedObject, size: int, landmark_names: Sequence[str]
+) -> tuple[Pixels, Landmarks]:
     """Cut the object out and resize it to a square, without keeping its aspect ratio.
 
     Shrinking averages over the pixels that fall together, as the released code's `imresize` does.
@@ -65,7 +67,7 @@ def crop(picture: Image.Image, record: Record, size: int, landmark_names: Sequen
     return np.asarray(square, dtype=np.uint8), carry(record.landmarks, landmark_names, box, size)
 
 
-def crop_parts(parts_HW: Pixels, record: Record, size: int) -> Pixels:
+def crop_parts(parts_HW: Pixels, record: AnnotatedObject, size: int) -> Pixels:
     """The same square of a map of parts, whose values are no quantities: every pixel takes the nearest one's."""
     picture = Image.fromarray(parts_HW)
     return np.asarray(

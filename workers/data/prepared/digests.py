@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.errors import DataError
 from workers.data.prepared.file_facts import FileMemo, combine
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 
 SKIP_COUNT, SKIP_SHARE = 5, 0.01
 
@@ -27,7 +27,7 @@ def too_many_unreadable(what: str, names: Sequence[str], total: int) -> DataErro
     )
 
 
-def records_digest(records: Iterable[Record], memo: FileMemo) -> str:
+def records_digest(records: Iterable[AnnotatedObject], memo: FileMemo) -> str:
     """Of contents and names; where the data root lies does not matter."""
     return combine(f"{record.name} {memo.facts(record.image).digest}" for record in records)
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.errors import Interrupted, OrchError, StoreError
+from schemas.order import ReportPhase
 
 FOLDER = "image-sets"
 _IMAGES, _INFO, _JOURNAL = "images.npy", "info.json", "rows.jsonl"
@@ -28,7 +29,7 @@ _WAIT_SECONDS = 1.0
 """Between two words of a job that waits for another's preparation."""
 
 
-class Prepared(NamedTuple):
+class PreparedImage(NamedTuple):
     """One picture on its way into a set."""
 
     item: int
@@ -52,19 +53,22 @@ class ImageSet:
     skipped: tuple[str, ...]
 
 
-Build = Callable[[int], Iterable[Prepared | str]]
+Build = Callable[[int], Iterable[PreparedImage | str]]
 """Yields the pictures of a set, without the first so many: those are there already. A bare string is the name of one
 that had to be skipped, and counts like a picture."""
 
-Report = Callable[[str], None]
-"""Told what is being done, often enough to stop there: it may raise."""
 
-Advance = Callable[[int], None]
+ReportCount = Callable[[int], None]
 """Told how many pictures of a set are done."""
 
 
 def open_set(
-    cache_dir: Path, key: str, shape: tuple[int, ...], build: Build, report: Report, advance: Advance = lambda _: None
+    cache_dir: Path,
+    key: str,
+    shape: tuple[int, ...],
+    build: Build,
+    report: ReportPhase,
+    advance: ReportCount = lambda _: None,
 ) -> ImageSet:
     """The set with this key, prepared now if no process has done so before.
 
@@ -81,7 +85,7 @@ def open_set(
     return _open(final)
 
 
-def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: Report, advance: Advance) -> None:
+def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: ReportPhase, advance: ReportCount) -> None:
     partial = final.parent / f".{final.name}.partial"
     with _alone(final, report):
         if is_whole(final):
@@ -98,7 +102,7 @@ def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: Report, 
 
 
 @contextmanager
-def _alone(final: Path, report: Report) -> Iterator[None]:
+def _alone(final: Path, report: ReportPhase) -> Iterator[None]:
     """Wait until no other process prepares the same set; `report` hears of it and may end the wait."""
     from filelock import FileLock, Timeout
 
@@ -114,7 +118,7 @@ def _alone(final: Path, report: Report) -> Iterator[None]:
         lock.release()
 
 
-def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: Advance) -> None:
+def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: ReportCount) -> None:
     """Write what is missing of a set, and then its list."""
     folder.mkdir(exist_ok=True)
     rows, safe_bytes = _safe_rows(folder, shape)
@@ -209,5 +213,5 @@ def _explained(cache_dir: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"The prepared images cannot be written under {cache_dir}: {error.strerror or error}. "
-            "Make room or mend the permissions there."
+            "Make room or repair the permissions there."
         ) from error

@@ -9,7 +9,7 @@ from typing import Literal
 
 from schemas.categories import BY_ID
 from schemas.errors import DataError
-from workers.data.readers.records import Box, Flaw, Point, Record, is_large_enough
+from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
 
 _LANDMARKS = frozenset(BY_ID["cub200/bird"].landmarks)
 _FILES = ("images.txt", "bounding_boxes.txt", "train_test_split.txt", "parts/parts.txt", "parts/part_locs.txt")
@@ -32,7 +32,7 @@ class Cub200:
     def annotation_files(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Path]:
         return [folder / name for name in _FILES]
 
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Record]:
+    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
         missing = [name for name in _FILES if not (folder / name).is_file()]
         if missing:
             raise DataError(
@@ -46,7 +46,7 @@ class Cub200:
 
 
 @lru_cache(maxsize=4)
-def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[Record, ...]:
+def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[AnnotatedObject, ...]:
     """Every listed image; `versions` makes a changed file a new call."""
     listed = {key: " ".join(rest) for key, rest in _by_id(folder / "images.txt", numbers=1)}
     boxes = {key: _box(rest) for key, rest in _by_id(folder / "bounding_boxes.txt", numbers=5)}
@@ -62,7 +62,7 @@ def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[Record, 
         )
     landmarks = _landmarks(folder)
     return tuple(
-        Record(folder / "images" / name, "", boxes[key], landmarks.get(key, {}), official[key])
+        AnnotatedObject(folder / "images" / name, "", boxes[key], landmarks.get(key, {}), official[key])
         for key, name in listed.items()
         if is_large_enough(boxes[key])
     )

@@ -20,7 +20,7 @@ from schemas.categories import CATEGORIES
 from schemas.errors import DataError
 from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
 from workers.data.readers.parse_cache import parsed
-from workers.data.readers.records import Box, Flaw, Point, Record, is_large_enough
+from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
 
 LANDMARK_OF_PART = {1: "head", 2: "frontal_legs"}
 _SIDE = 224.0
@@ -66,7 +66,7 @@ class IlsvrcAnimalPart:
         samples = _samples_file(folder, key)
         return [*_annotated(folder, key), *([samples] if samples else [])]
 
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Record]:
+    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
         files = _annotated(folder, key)
         found = _table(files[0], key) if files and files[0].suffix == ".csv" else _mats(files, key, cache_dir)
         samples = _samples_file(folder, key)
@@ -74,7 +74,7 @@ class IlsvrcAnimalPart:
             found = {**_samples(samples, _last_number(samples.parent / "img"), cache_dir), **found}
         image_of = _images(folder, key)
         return [
-            Record(image_of(found[n]), str(n), found[n].box, found[n].landmarks, origin=found[n].name)
+            AnnotatedObject(image_of(found[n]), str(n), found[n].box, found[n].landmarks, origin=found[n].name)
             for n in sorted(found)
             if is_large_enough(found[n].box)
         ]

@@ -27,7 +27,7 @@ class Box(NamedTuple):
         return self.bottom - self.top
 
 
-class Record(NamedTuple):
+class AnnotatedObject(NamedTuple):
     """One annotated object in one photograph."""
 
     image: Path
@@ -62,7 +62,7 @@ class Flaw(NamedTuple):
     why: str
 
 
-class Reader(Protocol):
+class DatasetReader(Protocol):
     """One published format. A further data set is one more of these, in `sources.READERS`."""
 
     layout: str
@@ -77,7 +77,7 @@ class Reader(Protocol):
     def annotation_files(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Path]:
         """Every file that decides `records`, images apart."""
 
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Record]:
+    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
         """All objects of a category whose box is large enough, in a fixed order.
 
         Args:

@@ -10,10 +10,10 @@ from schemas.categories import BY_ID, CATEGORIES, DatasetName
 from schemas.errors import DataError
 from workers.data.readers.cub import Cub200
 from workers.data.readers.ilsvrc import IlsvrcAnimalPart
-from workers.data.readers.records import Flaw, Reader, Record
+from workers.data.readers.records import AnnotatedObject, DatasetReader, Flaw
 from workers.data.readers.voc import VocPart
 
-READERS: Mapping[DatasetName, Reader] = MappingProxyType(
+READERS: Mapping[DatasetName, DatasetReader] = MappingProxyType(
     {"ilsvrc_animal_part": IlsvrcAnimalPart(), "voc_part": VocPart(), "cub200": Cub200()}
 )
 """By data set. A further format is one more entry."""
@@ -44,7 +44,7 @@ def layouts() -> str:
     return f"A data root holds one or more of these ({known}), and for `negatives: folder` a folder `neg/` of images."
 
 
-def records_of(category_id: str, root: Path, cache_dir: Path | None = None) -> list[Record]:
+def records_of(category_id: str, root: Path, cache_dir: Path | None = None) -> list[AnnotatedObject]:
     """Every usable object of a category; empty when its data set is not there.
 
     Args:
@@ -67,7 +67,7 @@ def flaws_of(category_id: str, root: Path, cache_dir: Path | None = None) -> lis
     return reader.flaws(folder, BY_ID[category_id].key, cache_dir) if folder else []
 
 
-def _locate(category_id: str, root: Path) -> tuple[Reader, Path | None]:
+def _locate(category_id: str, root: Path) -> tuple[DatasetReader, Path | None]:
     reader = READERS[BY_ID[category_id].dataset]
     return reader, reader.find(root)
 
@@ -92,7 +92,7 @@ def _animal(category_id: str) -> str:
     return _SAME_ANIMAL.get(name, name)
 
 
-def negative_folder(root: Path) -> list[Record]:
+def negative_folder(root: Path) -> list[AnnotatedObject]:
     """The photographs of the folder of negatives, whole.
 
     Raises:
@@ -105,7 +105,7 @@ def negative_folder(root: Path) -> list[Record]:
             f"{' or '.join(f'{name}/' for name in _NEGATIVE_FOLDERS)}. "
             "Put photographs there (.jpg, .jpeg, .png), or set `data.negatives: other_categories`."
         )
-    return [Record(path, "", None, {}) for path in images]
+    return [AnnotatedObject(path, "", None, {}) for path in images]
 
 
 def negative_images(root: Path) -> list[Path]:

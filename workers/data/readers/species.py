@@ -6,11 +6,11 @@ from pathlib import Path
 
 from schemas.categories import BY_ID
 from schemas.job import SPECIES_OF, DataSpec
-from workers.data.readers.records import Record
+from workers.data.readers.records import AnnotatedObject
 from workers.data.readers.sources import records_of
 
 
-def species_label(category: str, record: Record) -> str:
+def species_label(category: str, record: AnnotatedObject) -> str:
     """`001.Black_footed_Albatross`, as CUB names the folder of a species; elsewhere the category's label."""
     if category == SPECIES_OF:
         return record.image.parent.name

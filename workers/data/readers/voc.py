@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from schemas.errors import DataError
-from workers.data.readers.records import Box, Flaw, Point, Record, is_large_enough
+from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
 from workers.data.readers.voc_masks import read_annotations, unreadable
 
 LANDMARK_OF_PART = {1: "head", 2: "neck", 3: "torso"}
@@ -54,7 +54,7 @@ class VocPart:
         masks = sorted({r.masks for r in self.records(folder, key, cache_dir) if r.masks is not None})
         return [_table(folder, key), *masks] if _table(folder, key).is_file() else masks
 
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Record]:
+    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
         if not _has_tables(folder):
             return _masked(folder, key, cache_dir)
         table = _table(folder, key)
@@ -103,7 +103,7 @@ def _listed(folder: Path, mtime_ns: int) -> Mapping[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.mat"))}
 
 
-def _masked(folder: Path, key: str, cache_dir: Path | None) -> list[Record]:
+def _masked(folder: Path, key: str, cache_dir: Path | None) -> list[AnnotatedObject]:
     """Objects as their silhouettes and parts say."""
     return list(_read_masks(folder, key, cache_dir, _versions(folder / MASKS)))
 
@@ -115,7 +115,7 @@ def _versions(folder: Path) -> int:
 
 
 @lru_cache(maxsize=16)
-def _read_masks(folder: Path, key: str, cache_dir: Path | None, versions: int) -> tuple[Record, ...]:
+def _read_masks(folder: Path, key: str, cache_dir: Path | None, versions: int) -> tuple[AnnotatedObject, ...]:
     """`versions` makes a changed file a new call."""
     paths = list(_masks(folder).values())
     records = []
@@ -124,7 +124,7 @@ def _read_masks(folder: Path, key: str, cache_dir: Path | None, versions: int) -
             raise unreadable(path, said.problem)
         image, size = folder / _DEVKIT / "JPEGImages" / f"{path.stem}.jpg", (said.width, said.height)
         records += [
-            Record(image, str(found.number), found.box, found.landmarks, masks=path, size=size)
+            AnnotatedObject(image, str(found.number), found.box, found.landmarks, masks=path, size=size)
             for found in said.objects
             if found.key == key and is_large_enough(found.box)
         ]
@@ -136,7 +136,7 @@ def _table(folder: Path, key: str) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _read(table: Path, images: Path, size: int, mtime_ns: int) -> tuple[Record, ...]:
+def _read(table: Path, images: Path, size: int, mtime_ns: int) -> tuple[AnnotatedObject, ...]:
     """Rows of one object become one record; size and time make a changed file a new call."""
     objects: dict[tuple[str, str], tuple[_Row, dict[str, Point]]] = {}
     for row in _rows(table):
@@ -149,7 +149,7 @@ def _read(table: Path, images: Path, size: int, mtime_ns: int) -> tuple[Record, 
         if row.part in LANDMARK_OF_PART:
             landmarks.setdefault(LANDMARK_OF_PART[row.part], row.centre)
     return tuple(
-        Record(images / image, object_id, first.box, landmarks, size=first.size)
+        AnnotatedObject(images / image, object_id, first.box, landmarks, size=first.size)
         for (image, object_id), (first, landmarks) in sorted(objects.items())
         if is_large_enough(first.box)
     )

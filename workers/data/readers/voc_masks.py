@@ -17,7 +17,7 @@ from schemas.categories import CATEGORIES, Category
 from schemas.errors import DataError
 from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
 from workers.data.readers.parse_cache import parsed
-from workers.data.readers.records import Box, Point, Record
+from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Mask = NDArray[np.bool_]
 
@@ -60,7 +60,7 @@ class Annotated(NamedTuple):
     landmarks: dict[str, Point]
 
 
-class Annotation(NamedTuple):
+class MaskFile(NamedTuple):
     """What one annotation file says."""
 
     width: int
@@ -90,10 +90,10 @@ def unreadable(path: Path, why: str) -> DataError:
     )
 
 
-def read_annotations(paths: Sequence[Path], cache_dir: Path | None) -> list[Annotation]:
+def read_annotations(paths: Sequence[Path], cache_dir: Path | None) -> list[MaskFile]:
     """What each file says of the paper's animals: read once, for about ten milliseconds of a core each."""
     said = parsed("voc-part-1", paths, _summarise, cache_dir)
-    return [Annotation(width, height, tuple(map(_annotated, rows)), why) for width, height, rows, why in said]
+    return [MaskFile(width, height, tuple(map(_annotated, rows)), why) for width, height, rows, why in said]
 
 
 def _summarise(path: Path) -> list[Any]:
@@ -115,7 +115,7 @@ def _annotated(row: Any) -> Annotated:
     return Annotated(key, number, Box(*box), {name: (r, c) for name, (r, c) in landmarks.items()})
 
 
-def part_map(record: Record, category: Category, shape: tuple[int, int]) -> NDArray[np.uint8]:
+def part_map(record: AnnotatedObject, category: Category, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Parts of a record's object, of the photograph's (H, W): bits as in `MaskedObject`.
 
     The object is the one whose silhouette fills the record's box best; where none fills half of it, no part is shown.

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from workers.data.prepared.crops import carry, crop, decode
-from workers.data.readers.records import Box, Record, is_large_enough
+from workers.data.readers.records import AnnotatedObject, Box, is_large_enough
 
 
 def test_the_middle_of_the_box_is_the_middle_of_the_square() -> None:
@@ -30,7 +30,7 @@ def test_landmarks_outside_the_box_or_not_annotated_are_nan() -> None:
 def test_a_bright_pixel_is_found_where_its_landmark_says() -> None:
     pixels = np.zeros((90, 130, 3), dtype=np.uint8)
     pixels[40:43, 70:73] = 255  # its centre is at 41.5, 71.5
-    record = Record(Path("x.jpg"), "1", Box(30, 10, 110, 80), {"head": (41.5, 71.5)})
+    record = AnnotatedObject(Path("x.jpg"), "1", Box(30, 10, 110, 80), {"head": (41.5, 71.5)})
     square, landmarks = crop(Image.fromarray(pixels), record, 224, ["head"])
     weight = square[:, :, 0] / square[:, :, 0].sum(dtype=np.float64)
     rows, columns = np.indices(weight.shape)
@@ -39,7 +39,7 @@ def test_a_bright_pixel_is_found_where_its_landmark_says() -> None:
 
 def test_no_box_takes_the_whole_photograph() -> None:
     picture = Image.new("RGB", (80, 40), (10, 20, 30))
-    square, landmarks = crop(picture, Record(Path("x.jpg"), "", None, {}), 16, [])
+    square, landmarks = crop(picture, AnnotatedObject(Path("x.jpg"), "", None, {}), 16, [])
     assert square.shape == (16, 16, 3)
     assert landmarks.shape == (0, 2)
     assert (square == (10, 20, 30)).all()

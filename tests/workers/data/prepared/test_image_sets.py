@@ -1,4 +1,4 @@
-"""Prepared sets: whole or absent, shared by processes, repaired when torn."""
+"""PreparedImage sets: whole or absent, shared by processes, repaired when torn."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 
 from schemas.errors import DataError, Interrupted, StoreError
+from schemas.order import ReportPhase
 from workers.data.prepared import image_sets
-from workers.data.prepared.image_sets import FOLDER, ImageSet, Prepared, Report, open_set
+from workers.data.prepared.image_sets import FOLDER, ImageSet, PreparedImage, open_set
 
 
 def ignore(_: str) -> None: ...
 
 
-def pictures(count: int, size: int = 8) -> Iterator[Prepared | str]:
+def pictures(count: int, size: int = 8) -> Iterator[PreparedImage | str]:
     for i in range(count):
-        yield Prepared(i, f"picture {i}", np.full((size, size, 3), i, dtype=np.uint8), {"head": (i + 0.5, 2.0)})
+        yield PreparedImage(i, f"picture {i}", np.full((size, size, 3), i, dtype=np.uint8), {"head": (i + 0.5, 2.0)})
 
 
-def open_four(folder: Path, asked: list[int] | None = None, report: Report = ignore) -> ImageSet:
-    def build(done: int) -> Iterator[Prepared | str]:
+def open_four(folder: Path, asked: list[int] | None = None, report: ReportPhase = ignore) -> ImageSet:
+    def build(done: int) -> Iterator[PreparedImage | str]:
         if asked is not None:
             asked.append(1)
         return pictures(4)
@@ -52,7 +53,7 @@ def test_the_second_time_nothing_is_prepared(tmp_path: Path) -> None:
 
 
 def test_skipped_pictures_leave_their_place_to_the_next(tmp_path: Path) -> None:
-    def build(done: int) -> Iterator[Prepared | str]:
+    def build(done: int) -> Iterator[PreparedImage | str]:
         first, _, third = pictures(3)
         yield from (first, "broken.jpg", third)
 
@@ -63,7 +64,7 @@ def test_skipped_pictures_leave_their_place_to_the_next(tmp_path: Path) -> None:
 
 
 def test_a_refused_set_leaves_nothing_behind(tmp_path: Path) -> None:
-    def build(done: int) -> Iterator[Prepared | str]:
+    def build(done: int) -> Iterator[PreparedImage | str]:
         yield next(pictures(1))
         raise DataError("enough")
 
@@ -88,9 +89,9 @@ def test_a_set_without_its_list_is_prepared_again(tmp_path: Path) -> None:
 def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> None:
     code = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from workers.data.prepared.image_sets import Prepared, open_set\n"
+        "from workers.data.prepared.image_sets import PreparedImage, open_set\n"
         "def build(done):\n"
-        "    yield Prepared(0, 'half', np.full((8, 8, 3), 99, np.uint8), {})\n"
+        "    yield PreparedImage(0, 'half', np.full((8, 8, 3), 99, np.uint8), {})\n"
         "    print('half', flush=True); sys.stdin.read()\n"
         f"open_set(Path({str(tmp_path)!r}), 'four', (4, 8, 8, 3), build, print)"
     )
@@ -115,7 +116,7 @@ def test_a_job_that_waits_for_anothers_set_says_so_and_can_be_stopped(
         if len(heard) == 3:
             raise Interrupted("asked to stop")
 
-    def build(done: int) -> Iterator[Prepared | str]:
+    def build(done: int) -> Iterator[PreparedImage | str]:
         with pytest.raises(Interrupted):
             open_four(tmp_path, report=stop_at_the_third_word)
         return pictures(4)
@@ -126,7 +127,7 @@ def test_a_job_that_waits_for_anothers_set_says_so_and_can_be_stopped(
 
 def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"cannot be written under .*Make room or mend"):
+    with pytest.raises(StoreError, match=r"cannot be written under .*Make room or repair"):
         open_four(tmp_path / "file")
 
 
@@ -134,11 +135,11 @@ def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_pat
     # A limit on file sizes stands for the disk. It comes after the file was made: a mapped file has its size by then.
     code = (
         "import resource, signal, numpy as np; from pathlib import Path\n"
-        "from workers.data.prepared.image_sets import Prepared, open_set; from schemas.errors import StoreError\n"
+        "from workers.data.prepared.image_sets import PreparedImage, open_set; from schemas.errors import StoreError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "def build(done):\n"
         "    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        "    for i in range(4): yield Prepared(i, 'x', np.ones((64, 64, 3), np.uint8), {})\n"
+        "    for i in range(4): yield PreparedImage(i, 'x', np.ones((64, 64, 3), np.uint8), {})\n"
         f"try:\n    open_set(Path({str(tmp_path)!r}), 'four', (4, 64, 64, 3), build, print)\n"
         "except StoreError as error:\n    print(error)"
     )
@@ -151,7 +152,8 @@ def test_a_disk_that_fills_up_is_an_error_and_not_the_end_of_the_process(tmp_pat
 CHILD = """
 import sys, numpy as np
 from pathlib import Path
-from workers.data.prepared.image_sets import Prepared, open_set
+from schemas.order import ReportPhase
+from workers.data.prepared.image_sets import PreparedImage, open_set
 stop_at = int(sys.argv[2])
 if stop_at < 0:
     sys.stdin.readline()
@@ -161,7 +163,8 @@ def build(done):
         if i == stop_at:
             print("there", flush=True)
             sys.stdin.read()
-        yield f"broken {i}" if i % 50 == 7 else Prepared(i, f"picture {i}", np.full((4, 4, 3), i % 251, np.uint8), {})
+        picture = PreparedImage(i, f"picture {i}", np.full((4, 4, 3), i % 251, np.uint8), {})
+        yield f"broken {i}" if i % 50 == 7 else picture
 open_set(Path(sys.argv[1]), "big", (300, 4, 4, 3), build, lambda said: print(said, flush=True))
 print("whole", flush=True)
 """
@@ -185,7 +188,7 @@ def assert_is_big(found: ImageSet) -> None:
     assert found.skipped == tuple(f"broken {i}" for i in range(7, 300, 50))
 
 
-def never(done: int) -> Iterator[Prepared | str]:
+def never(done: int) -> Iterator[PreparedImage | str]:
     raise AssertionError("it is whole")
 
 
@@ -233,7 +236,7 @@ def test_only_what_the_journal_and_the_pixels_both_hold_is_kept(tmp_path: Path, 
 
 
 def test_an_interrupted_job_keeps_what_it_prepared_and_a_refused_one_does_not(tmp_path: Path) -> None:
-    def build(done: int) -> Iterator[Prepared | str]:
+    def build(done: int) -> Iterator[PreparedImage | str]:
         yield from list(pictures(70))[done:]
         raise Interrupted("Ctrl-C") if done == 0 else DataError("enough")
 

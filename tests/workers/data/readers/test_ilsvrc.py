@@ -24,7 +24,7 @@ from tests.support.photograph_files import (
 from tests.support.real_data import REAL_DATA
 from workers.data.dataset import load_job_data
 from workers.data.readers.ilsvrc import IlsvrcAnimalPart
-from workers.data.readers.records import Box, Record
+from workers.data.readers.records import AnnotatedObject, Box
 from workers.data.readers.sources import present_categories, records_of
 
 OTTER, GOLDFISH, ELEPHANT = "n02444819", "n01443537", "n02503517"
@@ -186,7 +186,7 @@ real = pytest.mark.skipif(
 )
 
 
-def real_records(tmp_path: Path, key: str, annotations: Path) -> list[Record]:
+def real_records(tmp_path: Path, key: str, annotations: Path) -> list[AnnotatedObject]:
     """Of real annotations, linked into a data root whose folder of photographs is still empty."""
     (tmp_path / f"{key}_obj/img/img").mkdir(parents=True)
     (tmp_path / "annotations").symlink_to(annotations)

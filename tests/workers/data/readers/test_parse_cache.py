@@ -1,4 +1,4 @@
-"""Annotation files are parsed once, except those that cannot be read: these may become readable unchanged."""
+"""AnnotatedObject files are parsed once, except those that cannot be read: these may become readable unchanged."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from schemas.errors import DataError
 from tests.support.photograph_files import write_cub, write_ilsvrc_category, write_photograph, write_voc_table
 from workers.data.readers.cub import Cub200
-from workers.data.readers.records import Box, Reader
+from workers.data.readers.records import Box, DatasetReader
 from workers.data.readers.sources import READERS, negative_folder, other_categories, present_categories, records_of
 from workers.data.readers.voc import VocPart
 
@@ -22,7 +22,7 @@ def full_root(data_root: Path) -> Path:
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_reader_finds_its_data_under_a_root_or_at_it(reader: Reader, full_root: Path) -> None:
+def test_a_reader_finds_its_data_under_a_root_or_at_it(reader: DatasetReader, full_root: Path) -> None:
     found = reader.find(full_root)
     assert found is not None
     assert reader.find(found) == found
@@ -30,7 +30,7 @@ def test_a_reader_finds_its_data_under_a_root_or_at_it(reader: Reader, full_root
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_reader_names_the_files_that_decide_its_records(reader: Reader, full_root: Path) -> None:
+def test_a_reader_names_the_files_that_decide_its_records(reader: DatasetReader, full_root: Path) -> None:
     folder = reader.find(full_root)
     assert folder is not None
     for key in reader.categories(folder):

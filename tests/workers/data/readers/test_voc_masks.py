@@ -19,7 +19,7 @@ from tests.support.photograph_files import write_part_masks, write_voc_table
 from tests.support.real_data import REAL_DATA, needs_real_data
 from workers.data.dataset import JobData, load_job_data
 from workers.data.readers import parse_cache, voc, voc_masks
-from workers.data.readers.records import Box, Record
+from workers.data.readers.records import AnnotatedObject, Box
 from workers.data.readers.sources import records_of
 from workers.data.readers.voc import MASKS, VocPart
 from workers.data.readers.voc_masks import MERGED, part_map, read_objects
@@ -82,8 +82,8 @@ def test_only_the_categorys_own_objects_are_read(tmp_path: Path) -> None:
     assert read_objects(path, COW) == []
 
 
-def record(masks: Path, box: Box) -> Record:
-    return Record(masks.with_suffix(".jpg"), "1", box, {}, masks=masks)
+def record(masks: Path, box: Box) -> AnnotatedObject:
+    return AnnotatedObject(masks.with_suffix(".jpg"), "1", box, {}, masks=masks)
 
 
 def test_a_record_has_the_parts_of_the_object_that_fills_its_box(tmp_path: Path) -> None:
