@@ -70,7 +70,7 @@ class Ledger(LedgerReader, Protocol):
         """
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        """Stored a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
+        """Record a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
 
     def stamp(self, sweep: str, lease: Lease | None) -> None:
         """Say who drives a sweep, or that nobody does any more."""
