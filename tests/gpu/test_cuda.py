@@ -1,0 +1,73 @@
+"""A CUDA device computes what the CPU computes, and resumes to the same bits."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+
+from benchmarks.gpu import SMALL, resume
+from interp_model.loss.filter_loss import FilterLoss
+from interp_model.network import build_network
+from schemas.job import BackboneName, FilterLossSpec, ModelSpec
+from tests.support.toy import toy_data, toy_network, toy_spec
+from workers.evaluation.evaluate import evaluate
+from workers.training.inputs import Inputs
+from workers.training.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+FORMS = get_args(FilterLossSpec.model_fields["form"].annotation)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_filter_loss_and_its_gradient_agree_with_the_cpu_in_float64(form: str) -> None:
+    spec = FilterLossSpec.model_validate({"form": form})
+    torch.manual_seed(0)
+    maps_NFHW, label_N = 50 * torch.rand(8, 5, 7, 7, dtype=torch.float64), torch.arange(8) % 2
+    found = []
+    for device in ("cpu", "cuda"):
+        layer = FilterLoss(spec, 7, 5, 1).double().to(device)
+        x_NFHW = maps_NFHW.to(device).requires_grad_()
+        loss = layer(x_NFHW, label_N.to(device))
+        (gradient,) = torch.autograd.grad(loss, x_NFHW)
+        found.append((loss.cpu(), gradient.cpu()))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("backbone", get_args(BackboneName))
+def test_logits_and_maps_agree_with_the_cpu(backbone: BackboneName) -> None:
+    model = ModelSpec(
+        backbone=backbone, variant="interpretable", width=0.125, input_size=SMALL.side, fc_width=64, dropout=0
+    )
+    torch.manual_seed(0)
+    network = build_network(model, 2, from_scratch=True).eval()
+    images = torch.randn(4, 3, SMALL.side, SMALL.side)
+    with torch.no_grad():
+        expected = network(images)
+        found = network.to("cuda")(images.to("cuda"))
+    torch.testing.assert_close(found.logits.cpu(), expected.logits, rtol=1e-3, atol=1e-4)
+    for name, maps in expected.maps.items():
+        torch.testing.assert_close(found.maps[name].cpu(), maps, rtol=1e-3, atol=1e-4)
+
+
+def test_a_job_trained_and_measured_on_the_gpu_is_near_the_cpus() -> None:
+    spec = toy_spec()
+    data, found = toy_data(spec), []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        network = toy_network(spec).to(device)
+        train, test = (Inputs(network, split, data.mean_SS3, device) for split in (data.train, data.test))
+        trainer = Trainer(spec, network, train, test)
+        trainer.run_epoch(on_step=lambda: None)
+        found.append((trainer.records[0], evaluate(trainer, data, train, test, test, lambda _: None).metrics))
+    (cpu, cpu_metrics), (gpu, gpu_metrics) = found
+    assert gpu.task_loss == pytest.approx(cpu.task_loss, rel=1e-3)
+    assert gpu.filter_loss == pytest.approx(cpu.filter_loss, rel=1e-3)
+    assert gpu_metrics.location_instability == pytest.approx(cpu_metrics.location_instability, abs=0.02)
+
+
+def test_interrupted_training_resumes_to_the_same_bits() -> None:
+    assert resume(torch.device("cuda"))["is_bit_identical"]
