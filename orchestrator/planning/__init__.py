@@ -1,1 +1,1 @@
-"""Decides which jobs a request means, and which of them are still to be run."""
+"""Decides which jobs a request consists of, and which of them still have to run."""

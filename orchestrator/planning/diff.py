@@ -1,8 +1,7 @@
-"""Holds a plan against the ledger: what is new, done, changed, failed, lost or running, and why."""
+"""Compares a plan with the ledger: which jobs are new, done, changed, failed, lost or running, and why."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,18 +11,20 @@ from typing import Any, Generic, Protocol
 from typing_extensions import TypeVar
 
 from orchestrator.ledger.records import JobRecord, StoredPlan
-from orchestrator.planning.layers import describe_difference, differences, has
+from orchestrator.planning.layers import describe_difference, differences
 from schemas.errors import SpecError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 
-MANY_CHANGES = 12
-"""So many changed fields are shown of a sweep that is another one under the same name."""
-FEW_CHANGES = 3
-"""A finished job that differs in more fields than this is another job, not a former version of this one."""
+MAX_LISTED_CHANGES = 12
+"""Largest number of changed fields that a message lists."""
+MAX_CHANGES = 3
+"""Largest number of differing fields for which a finished job of the same title counts as a former version."""
 
 
 class PlanStatus(StrEnum):
+    """What the ledger knows about a planned job."""
+
     NEW = "new"
     DONE = "done"
     CHANGED = "changed"
@@ -39,18 +40,26 @@ _TO_RUN = frozenset({PlanStatus.NEW, PlanStatus.CHANGED, PlanStatus.LOST, PlanSt
 
 
 class Named(Protocol):
-    """What of a job must be known to find it in the ledger: its spec, or a plan's outline of it."""
+    """A job that can be looked up in the ledger: its spec, or a stored plan's outline of it."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """Identity of the job."""
+        ...
 
     @property
-    def title(self) -> str: ...
+    def title(self) -> str:
+        """Name for people; several jobs may share it."""
+        ...
 
     @property
-    def upstream(self) -> Named | None: ...
+    def upstream(self) -> Named | None:
+        """The job that it starts from, if any."""
+        ...
 
-    def model_dump(self, *, mode: str = ...) -> dict[str, Any]: ...
+    def model_dump(self, *, mode: str = ...) -> dict[str, Any]:
+        """Return the fields of the spec."""
+        ...
 
 
 Spec = TypeVar("Spec", bound=Named)
@@ -59,13 +68,18 @@ Known = TypeVar("Known", bound=Named, covariant=True, default=JobSpec)
 
 @dataclass(frozen=True)
 class PlannedJob(Generic[Known]):
+    """A job of a plan with its status in the ledger."""
+
     spec: Known
     status: PlanStatus
     why: str
+    """Reason for the status, for people; may be empty."""
     record: JobRecord | None = None
+    """The ledger's record; None if the job has never begun."""
 
     @property
     def will_run(self) -> bool:
+        """Whether `orch sweep` or `orch resume` runs the job."""
         return self.status in _TO_RUN
 
 
@@ -74,7 +88,16 @@ def compare(
     records: Mapping[str, JobRecord],
     driver_is_alive: Callable[[str], bool],
 ) -> list[PlannedJob[Spec]]:
-    """Each job with what the ledger says about it. `driver_is_alive` answers for a sweep's name."""
+    """Look up each job in the ledger.
+
+    Args:
+        jobs: the jobs of a plan, each after the job it starts from.
+        records: the ledger's jobs by key.
+        driver_is_alive: returns whether the sweep of a name has a live driver.
+
+    Returns:
+        The jobs with their status, in their order; a key that occurs twice once.
+    """
     by_title: dict[str, list[JobRecord]] = {}
     for record in records.values():
         by_title.setdefault(record.title, []).append(record)
@@ -98,33 +121,27 @@ def _compare_one(
     if upstream is not None and upstream.status in (PlanStatus.FAILED, PlanStatus.CANCELLED, PlanStatus.BLOCKED):
         return PlannedJob(spec, PlanStatus.BLOCKED, f"{upstream.spec.title} {upstream.status}", record)
     if record is None:
-        return _never_begun(spec, by_title.get(spec.title, []))
+        return _without_record(spec, by_title.get(spec.title, []))
     if record.state in (JobState.RUNNING, JobState.QUEUED):
         if driver_is_alive(record.driven_by):
             return PlannedJob(spec, PlanStatus.RUNNING, f"in sweep {record.driven_by}", record)
         if record.state is JobState.RUNNING:
             return PlannedJob(spec, PlanStatus.LOST, f"its driver died in attempt {record.attempt}", record)
-        return PlannedJob(spec, PlanStatus.INTERRUPTED, "was queued when its driver stopped", record)
+        return PlannedJob(spec, PlanStatus.INTERRUPTED, "queued when its driver stopped", record)
     if record.state is JobState.FAILED:
         return PlannedJob(spec, PlanStatus.FAILED, record.failure or str(record.stop_reason), record)
     if record.state is JobState.CANCELLED:
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
         return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
-    again = ", will be tried again" if driver_is_alive(record.driven_by) else ""
+    again = ", will be retried" if driver_is_alive(record.driven_by) else ""
     why = f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "put back"
     return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
 
 
 def _stop_of(record: JobRecord) -> str:
-    """Why a job's last attempt stopped, with what went wrong in it."""
+    """Reason why a job's last attempt stopped, with its failure if there was one."""
     failed = record.result is not None and record.result.attempt == record.attempt and record.result.has_failed
     return f"{record.stop_reason}: {record.failure}" if failed else str(record.stop_reason)
-
-
-def _told_apart(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What differs, but for fields that there were not yet when the old spec was written: those have their defaults."""
-    changes = differences(old, new)
-    return [change for change in changes if has(old, change[0])] or changes
 
 
 def _where_done(record: JobRecord) -> str:
@@ -132,38 +149,27 @@ def _where_done(record: JobRecord) -> str:
     return f"in sweep {record.sweep}" + (f", accuracy {metrics.test_accuracy:.3f}" if metrics else "")
 
 
-def _never_begun(spec: Spec, namesakes: list[JobRecord]) -> PlannedJob[Spec]:
-    if not namesakes:
+def _without_record(spec: Spec, same_title: list[JobRecord]) -> PlannedJob[Spec]:
+    """New, or changed if a job of the same title differs in few fields."""
+    if not same_title:
         return PlannedJob(spec, PlanStatus.NEW, "")
     fields = spec.model_dump(mode="json")
-    candidates = [_told_apart(record.fields, fields) for record in namesakes]
+    candidates = [differences(record.fields, fields) for record in same_title]
     nearest = min(candidates, key=len, default=[])
-    if not nearest or len(nearest) > FEW_CHANGES:
+    if not nearest or len(nearest) > MAX_CHANGES:
         return PlannedJob(spec, PlanStatus.NEW, "")
     return PlannedJob(spec, PlanStatus.CHANGED, "; ".join(describe_difference(*change) for change in nearest))
 
 
-def with_earlier_results(
-    jobs: Collection[PlannedJob], stored: StoredPlan, records: Mapping[str, JobRecord]
-) -> list[PlannedJob]:
-    """The jobs of a stored plan, done also where an earlier version did them, whose specs had fewer fields."""
-    written = {_canonical(r.fields): r for r in records.values() if r.state is JobState.SUCCEEDED}
-    return [
-        job if earlier is None else PlannedJob(job.spec, PlanStatus.DONE, _where_done(earlier), earlier)
-        for job, fields in zip(jobs, stored.jobs, strict=True)
-        for earlier in [written.get(_canonical(fields)) if job.status is not PlanStatus.DONE else None]
-    ]
-
-
-def _canonical(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, sort_keys=True)
-
-
 def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:
-    """A name stands for one set of jobs.
+    """Check that a stored sweep consists of the given jobs.
+
+    Args:
+        stored: the plan that the store has under this name.
+        jobs: the jobs that were planned now.
 
     Raises:
-        SpecError: `jobs` are not those of the stored sweep; the message shows the difference.
+        SpecError: the jobs differ; the message lists the differences.
     """
     before = {spec.key: spec for spec in stored.specs}
     after = {job.key: job for job in jobs}
@@ -174,13 +180,13 @@ def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:
     changes = "\n".join(f"  {line}" for line in _describe_change(gone, added))
     raise SpecError(
         f"Sweep {stored.name!r} already exists with other jobs:\n{changes}\n"
-        f"Give this one another name (`--name`), or go on with the old one: `orch resume {stored.name}`. "
-        "Jobs that both have are not run again."
+        f"Give the new sweep another name (`--name`), or continue the old one: `orch resume {stored.name}`. "
+        "Jobs that both sweeps have do not run again."
     )
 
 
 def _describe_change(gone: list[JobSpec], added: list[JobSpec]) -> Iterator[str]:
-    """A line for each field that changed, then the jobs that only one of the two sweeps has."""
+    """Yield a line for each field that changed, then the jobs that only one of the sweeps has."""
     old_by_title = {spec.title: spec for spec in gone}
     pairs = [(old_by_title.pop(spec.title), spec) for spec in added if spec.title in old_by_title]
     changed = Counter(
@@ -188,12 +194,15 @@ def _describe_change(gone: list[JobSpec], added: list[JobSpec]) -> Iterator[str]
         for pair in pairs
         for change in differences(*(spec.model_dump(mode="json") for spec in pair))
     )
-    for change, jobs in changed.most_common(MANY_CHANGES):
+    for change, jobs in changed.most_common(MAX_LISTED_CHANGES):
         yield f"{change} ({_jobs(jobs)})"
-    if len(changed) > MANY_CHANGES:
-        yield f"... and {len(changed) - MANY_CHANGES} more changes"
+    if len(changed) > MAX_LISTED_CHANGES:
+        yield f"... and {len(changed) - MAX_LISTED_CHANGES} more changes"
     in_both = {new.title for _, new in pairs}
-    for specs, verb in (([s for s in added if s.title not in in_both], "added"), (list(old_by_title.values()), "gone")):
+    for specs, verb in (
+        ([s for s in added if s.title not in in_both], "added"),
+        (list(old_by_title.values()), "removed"),
+    ):
         if specs:
             yield f"{_jobs(len(specs))} {verb}: {_titles(specs)}"
 

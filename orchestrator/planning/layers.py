@@ -1,4 +1,4 @@
-"""How layers of settings become one: nesting of dotted names, overlaying, comparing."""
+"""Decides how layers of settings are merged: nests dotted names, overlays trees, compares them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ Tree = dict[str, Any]
 
 
 def field_of(name: str) -> str:
-    """The field that an axis name stands for: `backbone` is `model.backbone`."""
+    """Return the full name of a field: `model.backbone` for the alias `backbone`."""
     return AXIS_ALIASES.get(name, name)
 
 
 def nest(fields: Mapping[str, Any]) -> Tree:
-    """`{"train.epochs": 5, "backbone": "vgg16"}` as the tree it means. Aliases stand at the top only."""
+    """Convert dotted names and aliases to a tree.
+
+    `{"train.epochs": 5, "backbone": "vgg16"}` gives `{"train": {"epochs": 5}, "model": {"backbone": "vgg16"}}`. Aliases
+    are replaced at the top level only.
+    """
     return _nest({field_of(str(name)): value for name, value in fields.items()})
 
 
@@ -32,10 +36,9 @@ def _nest(fields: Mapping[str, Any]) -> Tree:
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
-    """`above` laid over `below`, section by section.
+    """Return `below` with the values of `above`, merged section by section.
 
-    A section that names another `source` replaces the whole section: the fields of one kind of weights
-    mean nothing to another kind.
+    A section with another `source` replaces the whole section, because other kinds of weights have other fields.
     """
     merged: Tree = dict(below)
     for name, value in above.items():
@@ -53,7 +56,7 @@ def _other_kind(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 
 def lookup(tree: Mapping[str, Any], field: str) -> Any:
-    """The value at a dotted name, or None."""
+    """Return the value at a dotted name, or None if the tree does not have it."""
     node: Any = tree
     for part in field.split("."):
         if not isinstance(node, Mapping) or part not in node:
@@ -63,14 +66,14 @@ def lookup(tree: Mapping[str, Any], field: str) -> Any:
 
 
 def has(tree: Mapping[str, Any], field: str) -> bool:
-    """Whether a dotted name is there, be its value None or not."""
+    """Return whether the tree has a dotted name, even with the value None."""
     *parents, leaf = field.split(".")
     section = lookup(tree, ".".join(parents)) if parents else tree
     return isinstance(section, Mapping) and leaf in section
 
 
 def without(tree: Mapping[str, Any], field: str) -> Tree:
-    """`tree` with the value at a dotted name taken out."""
+    """Return the tree without the value at a dotted name."""
     head, _, rest = field.partition(".")
     if head not in tree:
         return dict(tree)
@@ -81,7 +84,7 @@ def without(tree: Mapping[str, Any], field: str) -> Tree:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted name and value of every leaf."""
+    """Yield the dotted name and value of every leaf. An empty mapping counts as a leaf."""
     for name, value in tree.items():
         if isinstance(value, Mapping) and value:
             yield from flatten(value, f"{prefix}{name}.")
@@ -90,13 +93,14 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(field, old value, new value) of every leaf in which two trees differ."""
+    """Return (field, old value, new value) for every leaf in which two trees differ. A missing value is None."""
     before, after = dict(flatten(old)), dict(flatten(new))
     names = [*before, *(name for name in after if name not in before)]
     return [(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
 
 
 def describe_difference(field: str, old: Any, new: Any) -> str:
+    """Format a difference, such as `train.epochs 3 -> 5`, with long values cut."""
     return f"{field} {_short(old)} -> {_short(new)}"
 
 

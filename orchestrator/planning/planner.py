@@ -1,4 +1,4 @@
-"""Which jobs a sweep has: layers merged, axes crossed, upstream jobs found. Touches nothing."""
+"""Decides which jobs a sweep has: merges layers, crosses axes, adds upstream jobs. Pure."""
 
 from __future__ import annotations
 
@@ -22,49 +22,70 @@ INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
 
 
 class Resolver(Protocol):
-    """What only the disk knows: the content behind a name."""
-
-    def data_digest(self, data: DataSpec) -> str: ...
-
-    def label_names(self, data: DataSpec) -> tuple[str, ...]: ...
-
-    def weights_digest(self, path: str) -> str: ...
-
-    def weights_label(self, path: str) -> str: ...
-
-
-class NoDisk:
-    """A resolver for questions that do not hang on the content of files."""
+    """Reads the facts of a spec that depend on the content of files."""
 
     def data_digest(self, data: DataSpec) -> str:
+        """Return the digest of a job's images."""
+        ...
+
+    def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        """Return the names of a network's outputs where the data decides them; otherwise an empty tuple."""
+        ...
+
+    def weights_digest(self, path: str) -> str:
+        """Return the SHA-256 of a weights file."""
+        ...
+
+    def weights_label(self, path: str) -> str:
+        """Return the description of where the weights of a file come from."""
+        ...
+
+
+class NullResolver:
+    """Resolver that reads no files, for plans whose keys are not used."""
+
+    def data_digest(self, data: DataSpec) -> str:
+        """Return an empty digest."""
         return ""
 
     def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        """Return no names."""
         return ()
 
     def weights_digest(self, path: str) -> str:
+        """Return an empty digest."""
         return ""
 
     def weights_label(self, path: str) -> str:
+        """Return an empty label."""
         return ""
 
 
 @dataclass(frozen=True)
 class PlannedSweep:
+    """A sweep with all its jobs."""
+
     name: str
     profile: str
     jobs: tuple[JobSpec, ...]
-    """Upstream jobs first, no job twice."""
+    """Upstream jobs first; no job twice."""
     upstream_keys: frozenset[str]
-    """Jobs that are there because others start from them."""
+    """Keys of the jobs that run only because others start from them."""
     resources: Resources
 
 
 def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
-    """Every job of a sweep.
+    """Plan the jobs of a sweep.
+
+    Args:
+        definition: the sweep with all names checked.
+        resolver: reads digests and labels of the files that jobs use.
+
+    Returns:
+        The sweep with its jobs.
 
     Raises:
-        SpecError: the fields of some job contradict each other, or nothing is left to run.
+        SpecError: the fields of a job contradict each other, or every job is excluded.
     """
     trees = [tree for tree in _trees(definition) if not _excluded(tree, definition.exclude)]
     mixed = any(lookup(tree, VARIANT_FIELD) == "interpretable" for tree in trees)
@@ -72,12 +93,14 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
     wanted = {}
     for tree in trees:
         spec = _job(_fit_variant(tree, user, mixed), definition.name)
-        if definition.exclude and _excluded(_facts(spec), definition.exclude):  # now that defaults have values too
+        if definition.exclude and _excluded(
+            _facts(spec), definition.exclude
+        ):  # again, because defaults have values now
             continue
         spec = _resolve(spec, resolver)
         wanted[spec.key] = spec
     if not wanted:
-        raise SpecError(f"Sweep {definition.name} has no jobs: everything is excluded. Look at its `exclude` rows.")
+        raise SpecError(f"Sweep {definition.name} has no jobs: every job is excluded. Check its `exclude` rows.")
     upstream = {job.key: job for job in _upstream(wanted.values()) if job.key not in wanted}
     return PlannedSweep(
         name=definition.name,
@@ -89,49 +112,51 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
 
 
 def _trees(definition: Definition) -> Iterator[Tree]:
-    """The merged fields of each job, the profile's rules laid under the user's fields."""
+    """Yield the merged fields of each job. The profile's rules lie below the user's fields."""
     profile = definition.profile
     below = nest(profile.base)
     if definition.photographs:
         below = overlay(below, nest(profile.photographs))
     rows = [nest(dict(zip(definition.axes, values, strict=True))) for values in product(*definition.axes.values())]
     if definition.include and not definition.crosses:
-        rows = [row for row in rows if _says_what_it_is(reduce(overlay, (*definition.layers, row, definition.sets)))]
+        rows = [row for row in rows if _is_complete(reduce(overlay, (*definition.layers, row, definition.sets)))]
     for row in (*rows, *definition.include):
         above = [*definition.layers, row, definition.sets]
         fields, ruled = _with_category_ids(reduce(overlay, above, below)), below
         categories = len(lookup(fields, CATEGORIES_FIELD) or ())
         for rule in profile.rules:
-            if categories >= rule.least_categories and _agrees(fields, nest(rule.when)):
-                ruled = _obey(ruled, rule, categories)
+            if categories >= rule.least_categories and _matches(fields, nest(rule.when)):
+                ruled = _apply_rule(ruled, rule, categories)
         yield _with_category_ids(reduce(overlay, above, ruled))
 
 
-def _obey(tree: Tree, rule: Rule, categories: int) -> Tree:
+def _apply_rule(tree: Tree, rule: Rule, categories: int) -> Tree:
     tree = overlay(tree, nest(rule.set))
     for field, factor in [*rule.multiply.items(), *((field, categories) for field in rule.by_categories)]:
         tree = overlay(tree, nest({field: lookup(tree, field) * factor}))
     return tree
 
 
-def _says_what_it_is(tree: Tree) -> bool:
+def _is_complete(tree: Tree) -> bool:
     return all(lookup(tree, field) is not None for field in DOMAINS)
 
 
 def _with_category_ids(tree: Tree) -> Tree:
-    """A person may write `cat`; a job names `voc_part/cat`."""
+    """Replace category names such as `cat` by ids such as `voc_part/cat`."""
     for field in (CATEGORIES_FIELD, f"weights.{CATEGORIES_FIELD}"):
         if (words := lookup(tree, field)) is not None:
             tree = overlay(tree, nest({field: axis_value(CATEGORIES_FIELD, words)}))
     return tree
 
 
-def _agrees(tree: Tree, row: Tree) -> bool:
-    return all(has(tree, field) and _value_agrees(field, lookup(tree, field), wanted) for field, wanted in flatten(row))
+def _matches(tree: Tree, row: Tree) -> bool:
+    return all(
+        has(tree, field) and _value_matches(field, lookup(tree, field), wanted) for field, wanted in flatten(row)
+    )
 
 
 def _facts(spec: JobSpec) -> Tree:
-    """Every field of a job, defaults included, that means something for its variant."""
+    """Every field of a job that its variant uses, defaults included."""
     tree: Tree = spec.model_dump(mode="json")
     if spec.model.variant == "ordinary":
         for field in INTERPRETABLE_ONLY:
@@ -139,7 +164,7 @@ def _facts(spec: JobSpec) -> Tree:
     return tree
 
 
-def _value_agrees(field: str, value: Any, wanted: Any) -> bool:
+def _value_matches(field: str, value: Any, wanted: Any) -> bool:
     options = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
     if field == CATEGORIES_FIELD:
         return any(set(value or ()) <= set(axis_value(field, option)) for option in options)
@@ -147,13 +172,13 @@ def _value_agrees(field: str, value: Any, wanted: Any) -> bool:
 
 
 def _excluded(tree: Tree, rows: Iterable[Tree]) -> bool:
-    return any(_agrees(tree, row) for row in rows)
+    return any(_matches(tree, row) for row in rows)
 
 
 def _fit_variant(tree: Tree, user: Tree, mixed: bool) -> Tree:
-    """Give interpretable jobs their filter loss, and ordinary ones of a mixed sweep none.
+    """Add the filter loss to interpretable jobs, and remove interpretable-only fields from ordinary ones.
 
-    A user's own interpretable-only field on a sweep without interpretable networks stays, and is refused by the spec.
+    In a sweep without interpretable networks, such a field of the user stays, and the spec rejects it.
     """
     if lookup(tree, VARIANT_FIELD) == "interpretable":
         return tree if "filter_loss" in tree else {**tree, "filter_loss": {}}

@@ -1,4 +1,4 @@
-"""What the user asked for: a sweep and everything typed after it, and the name under which it is found again."""
+"""Decides what a command line and a sweep file mean: checked fields, axes and rows, and the sweep's name."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ DOMAINS: dict[str, tuple[str, ...]] = {
     VARIANT_FIELD: get_args(Variant),
     CATEGORIES_FIELD: tuple(BY_ID),
 }
-"""Every value of the fields that have names for values."""
+"""All values of the fields whose values are names."""
 _WHOLE = DOMAINS | {BACKBONE_FIELD: BACKBONES}
-"""What an axis that means all of them names: of the backbones, the paper's four."""
+"""Values of an axis that counts as naming all of them; of the backbones, the paper's four."""
 SWEEP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
 FIELDS = tuple(field_paths(JobSpec))
 SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in range(1, path.count(".") + 1))
@@ -37,9 +37,11 @@ SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in 
 
 @dataclass(frozen=True)
 class SweepRequest:
+    """A sweep file or grid, and the options of the command line."""
+
     sweep: SweepSpec
     file_stem: str | None = None
-    """Of the sweep file, whose name the sweep takes when it has none of its own."""
+    """Stem of the sweep file's name: the sweep's name if the file sets none."""
     name: str | None = None
     profile: str | None = None
     categories: tuple[str, ...] = ()
@@ -47,6 +49,7 @@ class SweepRequest:
     variants: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
     sets: Mapping[str, Any] | None = None
+    """Values of `--set`, by field name."""
     data_root: str | None = None
     default_profile: str = "laptop"
 
@@ -58,21 +61,30 @@ class Definition:
     name: str
     profile: Profile
     photographs: bool
+    """Whether jobs use photographs instead of generated images."""
     layers: tuple[Tree, ...]
-    """Fields from the grid and the file: laid over the profile's one after the other, below those of axes and rows."""
+    """Fields of the grid and the file, lowest first: above the profile's, below those of axes and rows."""
     sets: Tree
-    """Fields from `--set`: laid over everything."""
+    """Fields of `--set`, above all others."""
     axes: dict[str, tuple[Any, ...]]
-    """By full field name, in the order written."""
+    """Values by full field name, in the order written."""
     crosses: bool
-    """Grid or file name axes. Where neither does, the base is a job only if it says all that a job needs."""
+    """Whether the grid or the file has axes. Otherwise the base is a job only if it sets all that a job needs."""
     include: tuple[Tree, ...]
+    """Rows of fields, each a further job."""
     exclude: tuple[Tree, ...]
+    """Rows of fields; a job that matches one is left out."""
     resources: Resources
 
 
 def define(request: SweepRequest) -> Definition:
     """Look up and check everything that a request names.
+
+    Args:
+        request: the sweep and the options of the command line.
+
+    Returns:
+        The definition that `planner.plan` turns into jobs.
 
     Raises:
         SpecError: an unknown grid, profile, field, category, backbone, variant or data set.
@@ -88,7 +100,7 @@ def define(request: SweepRequest) -> Definition:
     for field in [name for name, _ in flatten(typed) if name in (*axes, CATEGORIES_FIELD)]:
         axes[field] = _axis_values(field, (lookup(typed, field),))
     include = _include_rows(request, (*grid.include, *own.include), axes, profile, user)
-    if has(typed, CATEGORIES_FIELD):  # a word may mean several categories: each has jobs of its own
+    if has(typed, CATEGORIES_FIELD):  # a word may stand for several categories: one job each
         typed = without(typed, CATEGORIES_FIELD)
         pinned = [nest({CATEGORIES_FIELD: ids}) for ids in axes[CATEGORIES_FIELD]]
         include = tuple(overlay(row, ids) for row in include for ids in pinned)
@@ -110,18 +122,33 @@ def define(request: SweepRequest) -> Definition:
 
 
 def find_grid(name: str) -> SweepSpec:
+    """Return the built-in grid of a name.
+
+    Raises:
+        SpecError: no grid has this name.
+    """
     if name not in GRIDS:
         raise SpecError(f"No grid is called {name!r}. {did_you_mean(name, GRIDS)} `orch grid list` describes them.")
     return GRIDS[name]
 
 
 def find_profile(name: str) -> Profile:
+    """Return the profile of a name.
+
+    Raises:
+        SpecError: no profile has this name.
+    """
     if name not in PROFILES:
         raise SpecError(f"No profile is called {name!r}. {did_you_mean(name, PROFILES)}")
     return PROFILES[name]
 
 
 def find_dataset(word: str) -> DatasetName:
+    """Return the data set whose name begins with a word, such as `voc`.
+
+    Raises:
+        SpecError: no data set begins with it.
+    """
     for dataset in DATASETS:
         if dataset.startswith(word.lower().replace("-", "_")):
             return dataset
@@ -129,19 +156,23 @@ def find_dataset(word: str) -> DatasetName:
 
 
 def check_field(name: str, where: str) -> str:
-    """The full name of a field that the user named.
+    """Return the full name of a field or section.
+
+    Args:
+        name: a dotted name or an alias.
+        where: where the user wrote it, for the message.
 
     Raises:
-        SpecError: there is none; the message names the nearest.
+        SpecError: no such field; the message names the nearest one.
     """
     field = field_of(name)
     if field not in FIELDS and field not in SECTIONS:
-        raise SpecError(f"{where} names `{name}`, which is no field. {unknown_field(name, (*AXIS_ALIASES, *FIELDS))}")
+        raise SpecError(f"Unknown field `{name}` in {where}. {unknown_field(name, (*AXIS_ALIASES, *FIELDS))}")
     return field
 
 
 def _check_fields(fields: Mapping[str, Any], where: str) -> None:
-    """Every name is a field, none is given twice (nested and dotted, or by an alias), and sections hold fields."""
+    """Check that every name is a field, none occurs twice (nested, dotted or as an alias), and sections have fields."""
     given: set[str] = set()
     for written, value in fields.items():
         for name, leaf in flatten(nest({written: value})):
@@ -151,19 +182,19 @@ def _check_fields(fields: Mapping[str, Any], where: str) -> None:
                     f"{where} sets `{field}` to {leaf!r}, but `{field}` is a section. "
                     f"Set its fields, such as `{next(name for name in FIELDS if name.startswith(f'{field}.'))}`."
                 )
-            _refuse_twice(field, given, where)
+            _reject_duplicate(field, given, where)
 
 
-def _refuse_twice(field: str, given: set[str], where: str) -> None:
+def _reject_duplicate(field: str, given: set[str], where: str) -> None:
     if field in given:
-        raise SpecError(f"{where} gives `{field}` twice, under two spellings. Keep one of them.")
+        raise SpecError(f"{where} sets `{field}` twice, under two spellings. Keep one of them.")
     given.add(field)
 
 
 def _axes(request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree) -> dict[str, tuple[Any, ...]]:
     named: set[str] = set()
     for axis in request.sweep.axes:
-        _refuse_twice(check_field(axis, "`axes`"), named, "`axes`")
+        _reject_duplicate(check_field(axis, "`axes`"), named, "`axes`")
     own = {field_of(axis): values for axis, values in request.sweep.axes.items()}
     axes = {check_field(axis, "grid axis"): values for axis, values in grid.axes.items()} | own
     for axis, values in profile.axes.items():
@@ -197,7 +228,7 @@ def _axis_values(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def axis_value(field: str, value: Any) -> Any:
-    """Categories are always a tuple of ids; everything else is taken as written."""
+    """Return an axis value as a job has it: categories as a tuple of ids, everything else unchanged."""
     if field != CATEGORIES_FIELD:
         return value
     words = value if isinstance(value, (list, tuple)) else (value,)
@@ -214,7 +245,7 @@ def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> t
     if datasets:
         available = tuple(value for value in available if all(BY_ID[id_].dataset in datasets for id_ in value))
     if not available:
-        raise SpecError(f"The sweep has no category of {', '.join(sorted(datasets))}. Leave `--dataset` out, or take "
+        raise SpecError(f"The sweep has no category of {', '.join(sorted(datasets))}. Omit `--dataset`, or choose "
                         "another grid: `orch grid list`.")  # fmt: skip
     if not request.categories:
         return available
@@ -230,12 +261,12 @@ def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> t
 
 
 def _some_of(value: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
-    """Of the categories of one network, those that the user named."""
+    """The categories of one network that the user named; at least two."""
     kept = tuple(id_ for id_ in value if id_ in wanted)
     if len(kept) == 1:
         raise SpecError(
-            f"The networks of this sweep tell several categories apart, and `--category` leaves {kept[0]} alone. "
-            "Name a second one, or take a grid of one network per category: `orch grid list`."
+            f"The networks of this sweep distinguish several categories, but `--category` selects only {kept[0]}. "
+            "Name a second one, or choose a grid with one network per category: `orch grid list`."
         )
     return kept
 
@@ -249,7 +280,7 @@ def _include_rows(
     request: SweepRequest, rows: tuple[dict[str, Any], ...], axes: Mapping[str, tuple[Any, ...]], profile: Profile,
     user: Tree,
 ) -> tuple[Tree, ...]:  # fmt: skip
-    """Included jobs obey `--category`, `--backbone` and `--variant` like all others, and take the profile's axes."""
+    """The `include` rows that match `--category`, `--backbone` and `--variant`, crossed with the profile's axes."""
     given = [field_of(axis) for axis in profile.axes]
     narrowed = {
         CATEGORIES_FIELD: bool(request.categories or request.datasets),
@@ -270,10 +301,10 @@ def _include_rows(
 
 
 def _is_of_dataset(request: SweepRequest, field: str, value: Any) -> bool:
-    """Where only data sets are named, a network of several of their categories is meant too."""
+    """Whether `--dataset` alone selects a network of several categories: all of them are of these data sets."""
     datasets = {find_dataset(word) for word in request.datasets}
-    asked = field == CATEGORIES_FIELD and bool(datasets) and not request.categories
-    return asked and all(BY_ID[id_].dataset in datasets for id_ in value)
+    selected = field == CATEGORIES_FIELD and bool(datasets) and not request.categories
+    return selected and all(BY_ID[id_].dataset in datasets for id_ in value)
 
 
 def _resources(*layers: Resources) -> Resources:
@@ -282,7 +313,7 @@ def _resources(*layers: Resources) -> Resources:
 
 
 def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
-    """Equal requests get equal names, so that typing a command again goes on with its sweep."""
+    """Name of the sweep. Equal requests get equal names, so that repeating a command continues its sweep."""
     if request.name:
         return check_name(request.name)
     own = request.sweep.name or request.file_stem
@@ -300,10 +331,14 @@ def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
 
 
 def check_name(name: str) -> str:
-    """A sweep's name is also a file's name, so it is kept plain."""
+    """Return the name if a sweep may have it. It is also used as a file name.
+
+    Raises:
+        SpecError: it has other characters than letters, digits, dots, dashes and underscores, or is too long.
+    """
     if not re.fullmatch(SWEEP_NAME, name):
         raise SpecError(
-            f"A sweep cannot be called {name!r}. Use letters, digits, dots, dashes and underscores, at most 80, "
-            "a letter or digit first."
+            f"{name!r} is not a valid sweep name. Use at most 80 letters, digits, dots, dashes and underscores, "
+            "beginning with a letter or digit."
         )
     return name

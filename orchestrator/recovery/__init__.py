@@ -1,1 +1,1 @@
-"""Decides what is wrong with a store or a job, why, and what repairs it."""
+"""Decides what is wrong with a store or a job, why, and how to repair it."""

@@ -1,8 +1,7 @@
-"""Gathers what `orch fsck` judges, from the store and the disk, and repairs what it is told to repair."""
+"""Collects what `orch fsck` checks, from the store and from the disk."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,25 +12,27 @@ from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobRun
-from orchestrator.recovery.rules import CheckpointIs, Evidence, Finding, Leftover, check, own_runs
+from orchestrator.recovery.rules import CheckpointStatus, Evidence, Finding, Leftover, check, primary_runs
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState
 from schemas.results import CheckpointPointer
+from workers.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def gather(settings: Settings, ledger: Ledger) -> Evidence:
+def collect_evidence(settings: Settings, ledger: Ledger) -> Evidence:
+    """Collect the runs of the store, and the state of the files that belong to them."""
     runs = tuple(ledger.job_runs())
-    succeeded = [run for run in own_runs(runs) if run.record and run.record.state is JobState.SUCCEEDED]
+    succeeded = [run for run in primary_runs(runs) if run.record and run.record.state is JobState.SUCCEEDED]
     client = store.open_client(settings) if succeeded else None
     kept = {run.run_id: _kept_files(client, settings, run.run_id) for run in succeeded} if client else {}
-    checkpoints = {run.run_id: look_at(settings, run) for run in succeeded}
+    checkpoints = {run.run_id: checkpoint_status(settings, run) for run in succeeded}
     is_shared = settings.database is None
-    # On another machine a checkpoint that is not here is as it should be, and its copy is not fetched to be looked at.
-    trusted = {CheckpointIs.WHOLE, CheckpointIs.MISSING} if is_shared else {CheckpointIs.WHOLE}
+    # With a shared store, the original may be on the machine that ran the job: its copy is not fetched to check it.
+    unchecked = {CheckpointStatus.INTACT, CheckpointStatus.MISSING} if is_shared else {CheckpointStatus.INTACT}
     return Evidence(
         runs=runs,
         sweeps=tuple(ledger.sweep_runs()),
@@ -42,37 +43,46 @@ def gather(settings: Settings, ledger: Ledger) -> Evidence:
         has_copy=frozenset(
             run.run_id
             for run in succeeded
-            if copy_file() in kept[run.run_id]
-            and (checkpoints[run.run_id] in trusted or _has_whole_copy(settings, run))
+            if checkpoint_artifact() in kept[run.run_id]
+            and (checkpoints[run.run_id] in unchecked or _has_intact_copy(settings, run))
         ),
         folders={path.name: path for path in _folders(settings.checkpoint_dir)},
-        partial=tuple(_half_written(settings)),
+        partial=tuple(_partial_files(settings)),
         is_shared=is_shared,
     )
 
 
-def _has_whole_copy(settings: Settings, run: JobRun) -> bool:
+def _has_intact_copy(settings: Settings, run: JobRun) -> bool:
     pointer = run.record.result.checkpoint if run.record and run.record.result else None
     if pointer is None:
         return False
-    with whole_copy(settings, run, pointer) as copy:
+    with intact_copy(settings, run, pointer) as copy:
         return copy is not None
 
 
 @contextmanager
-def whole_copy(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> Iterator[Path | None]:
-    """The copy that a run keeps of its final checkpoint, fetched for a moment; None where it is not whole."""
+def intact_copy(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> Iterator[Path | None]:
+    """Download a run's copy of its final checkpoint to a temporary file below the checkpoint folder.
+
+    Args:
+        settings: where the store is.
+        run: the run of the job.
+        pointer: epoch and SHA-256 of the checkpoint.
+
+    Returns:
+        A context manager that gives the file, or None if the copy is damaged; the file is deleted at its end.
+    """
     settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
         with store.reaching(settings.store_uri):
             client = store.open_client(settings)
-            copy = Path(client.download_artifacts(run.run_id, copy_file(), folder))
-        yield copy if _sha256(copy) == pointer.sha256 else None
+            copy = Path(client.download_artifacts(run.run_id, checkpoint_artifact(), folder))
+        yield copy if sha256_of(copy) == pointer.sha256 else None
 
 
 def _kept_files(client: MlflowClient, settings: Settings, run_id: str) -> set[str]:
-    """Files of a run that are not empty, those in the folders that results lie in included."""
-    folders = ["", *{str(Path(name).parent) for name in (*_result_files(), copy_file()) if "/" in name}]
+    """Paths of a run's non-empty artifacts, including those in the folders of the results."""
+    folders = ["", *{str(Path(name).parent) for name in (*_result_files(), checkpoint_artifact()) if "/" in name}]
     with store.reaching(settings.store_uri):
         files = [file for folder in folders for file in client.list_artifacts(run_id, folder or None)]
     return {file.path for file in files if file.file_size}
@@ -84,41 +94,41 @@ def _result_files() -> tuple[str, ...]:
     return SPEC_FILE, METRICS_FILE, FILTERS_FILE
 
 
-def copy_file() -> str:
+def checkpoint_artifact() -> str:
+    """Return the artifact path of a run's copy of its final checkpoint."""
     from workers.tracking.run_log import CHECKPOINT_FILE
 
     return CHECKPOINT_FILE
 
 
-def look_at(settings: Settings, run: JobRun) -> CheckpointIs:
+def checkpoint_status(settings: Settings, run: JobRun) -> CheckpointStatus:
+    """Check the final checkpoint of a run on this machine's disk against its SHA-256.
+
+    It is looked for at its recorded path, and below the current checkpoint folder.
+    """
     pointer = run.record.result.checkpoint if run.record and run.record.result else None
     if pointer is None:
-        return CheckpointIs.MISSING
+        return CheckpointStatus.MISSING
     moved = settings.checkpoint_dir / run.key / Path(pointer.path).name
     here = [path for path in (Path(pointer.path), moved) if path.is_file()]
     if not here:
-        return CheckpointIs.MISSING
-    return CheckpointIs.WHOLE if any(_holds(path, pointer) for path in here) else CheckpointIs.DAMAGED
+        return CheckpointStatus.MISSING
+    return CheckpointStatus.INTACT if any(_has_digest(path, pointer) for path in here) else CheckpointStatus.DAMAGED
 
 
-def _holds(path: Path, pointer: CheckpointPointer) -> bool:
+def _has_digest(path: Path, pointer: CheckpointPointer) -> bool:
     try:
-        return _sha256(path) == pointer.sha256
-    except OSError:  # a disk that cannot read it any more
+        return sha256_of(path) == pointer.sha256
+    except OSError:  # the disk can no longer read it
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("[!.]*") if path.is_dir())
 
 
-def _half_written(settings: Settings) -> Iterator[Leftover]:
-    """Not sets of images that are being prepared: the next job goes on with those."""
+def _partial_files(settings: Settings) -> Iterator[Leftover]:
+    """Partial files of checkpoints, copies and the store. Partial image sets are not: the next job continues them."""
     for path in sorted(settings.checkpoint_dir.glob("*/*.partial")):
         yield Leftover(path, path.parent.name)
     for root, pattern in ((settings.checkpoint_dir, ".fetched-*"), (settings.root, "mlflow.partial*")):
@@ -126,12 +136,25 @@ def _half_written(settings: Settings) -> Iterator[Leftover]:
 
 
 def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
-    """What is wrong. A driver that ends or begins meanwhile is in the middle of its moves, so it counts as alive."""
+    """Check the store and the files that belong to it.
+
+    A driver that starts or ends during the check counts as alive, because its changes are incomplete.
+
+    Args:
+        settings: where the store and the files are.
+        ledger: the jobs and sweeps.
+
+    Returns:
+        Everything that is wrong.
+
+    Raises:
+        StoreError: the store does not answer, or the files cannot be read.
+    """
     alive = Liveness(ledger, ledger.sweeps())
     try:
-        return check(gather(settings, ledger), alive)
+        return check(collect_evidence(settings, ledger), alive)
     except OSError as error:
         raise StoreError(
-            f"What lies under {settings.root} cannot be looked at ({error.strerror or error}). "
-            "Make room or repair the permissions there."
+            f"The files under {settings.root} cannot be checked ({error.strerror or error}). "
+            "Free disk space or correct the permissions there, then run `orch fsck` again."
         ) from error

@@ -1,4 +1,4 @@
-"""What `orch gc` may delete: files that no job of the store and no current recipe can ever read again."""
+"""Decides what `orch gc` deletes: files that no job of the store and no current recipe can read again."""
 
 from __future__ import annotations
 
@@ -15,21 +15,32 @@ from schemas.errors import StoreError
 
 @dataclass(frozen=True)
 class Waste:
+    """A folder that can be deleted."""
+
     what: str
+    """Kind of folder, for people."""
     path: Path
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def find_waste(
     settings: Settings, known_jobs: Callable[[], Collection[str]], recipe: int, host: str,
     pid_exists: Callable[[int], bool], ray_parent: Path = Path(RAY_PARENT),
 ) -> list[Waste]:  # fmt: skip
-    """
+    """Find the folders that can be deleted.
+
     Args:
-        known_jobs: keys of all jobs that the store has or plans; asked once the folders are listed, so that those of
-            a sweep that begins in this moment are not taken for waste.
-        recipe: the version of the code that prepares images.
+        settings: where checkpoints, logs and prepared images are.
+        known_jobs: returns the keys of all jobs that the store has or plans. Called after the folders are listed, so
+            that those of a sweep that begins meanwhile are kept.
+        recipe: version of the code that prepares images.
+        host: name of this machine.
+        pid_exists: returns whether a process of this machine exists.
+        ray_parent: where drivers create the folders of their Ray sessions.
+
+    Returns:
+        Checkpoints and logs of unknown jobs, prepared images of other versions, and sessions of dead drivers.
     """
     of_jobs = [
         *(("checkpoints of no known job", path) for path in _folders(settings.checkpoint_dir)),
@@ -39,7 +50,7 @@ def find_waste(
     found = [
         *((what, path) for what, path in of_jobs if path.name not in known),
         *(("prepared images of another version", path) for path in _stale_sets(settings.cache_dir, recipe)),
-        *(("a dead driver's Ray", path) for path in _dead_rays(ray_parent, host, pid_exists)),
+        *(("a dead driver's Ray", path) for path in _dead_ray_sessions(ray_parent, host, pid_exists)),
     ]
     return [Waste(what, path, size_of(path)) for what, path in found]
 
@@ -49,7 +60,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _stale_sets(cache_dir: Path, recipe: int) -> Iterator[Path]:
-    """Sets bear the versions that made them in their names: `voc_part-cat-64px-1a2b-r5-parts-r5`."""
+    """Image sets have the versions that made them in their names: `voc_part-cat-64px-1a2b-r5-parts-r5`."""
     from workers.data.prepared.image_sets import FOLDER
 
     for path in sorted((cache_dir / FOLDER).glob("[!.]*")):
@@ -58,8 +69,8 @@ def _stale_sets(cache_dir: Path, recipe: int) -> Iterator[Path]:
             yield path
 
 
-def _dead_rays(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> Iterator[Path]:
-    """Only those that say whose they are, and only of this machine."""
+def _dead_ray_sessions(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> Iterator[Path]:
+    """Ray sessions that name their driver, a process of this machine that has ended."""
     for path in sorted(parent.glob(f"{RAY_PREFIX}*")):
         try:
             owner, number = (path / RAY_OWNER).read_text().split()
@@ -71,19 +82,24 @@ def _dead_rays(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> It
 
 
 def size_of(path: Path) -> int:
+    """Return the total size of the files below a folder in bytes. Links are not followed."""
     return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
 
 
 def delete(waste: Collection[Waste]) -> None:
-    """
+    """Delete folders.
+
+    Args:
+        waste: the folders, deleted in this order.
+
     Raises:
-        StoreError: a folder cannot be deleted; those before it are.
+        StoreError: a folder cannot be deleted. The ones before it are deleted.
     """
     for one in waste:
         try:
             shutil.rmtree(one.path)
         except OSError as error:
             raise StoreError(
-                f"{one.path} cannot be deleted ({error.strerror or error}). Repair its permissions, then run `orch gc` "
-                "again."
+                f"{one.path} cannot be deleted ({error.strerror or error}). Correct its permissions, then run "
+                "`orch gc` again."
             ) from error

@@ -1,4 +1,4 @@
-"""What must hold of a store and the files beside it, and what can be done where it does not. Pure."""
+"""Decides which rules a store and its files must satisfy, and which repair applies where one is broken. Pure."""
 
 from __future__ import annotations
 
@@ -13,86 +13,107 @@ from orchestrator.ledger.records import JobRecord, JobRun, SweepEntry
 from schemas.lifecycle import JobState
 
 Alive = Callable[[str], bool]
-"""Whether a sweep has a driver."""
+"""Returns whether the sweep of a name has a live driver."""
 
 
 class Repair(StrEnum):
-    """What `orch fsck --repair` can do."""
+    """A change that `orch fsck --repair` can make."""
 
     NOTHING = "nothing"
     STATUS = "status"
-    """Make MLflow show what the job's state says."""
+    """Set the status of the MLflow run to that of the job's state."""
     LIFT = "lift"
-    """Take away the claim of a driver that is dead."""
+    """Remove the lease of a dead driver."""
     REQUEUE = "requeue"
+    """Requeue the job, so that it runs again."""
     FETCH = "fetch"
-    """Bring the final checkpoint back from the copy that the run keeps."""
+    """Restore the final checkpoint from the run's copy."""
     DELETE = "delete"
+    """Delete a partial file."""
     DROP = "drop"
-    """Delete a run of which nothing came."""
+    """Delete a duplicate run that never began."""
 
 
-class CheckpointIs(StrEnum):
-    WHOLE = "whole"
+class CheckpointStatus(StrEnum):
+    """Whether a file has the content that was written."""
+
+    INTACT = "intact"
     MISSING = "missing"
     DAMAGED = "damaged"
 
 
 @dataclass(frozen=True)
 class Finding:
+    """A broken rule."""
+
     rule: str
+    """What must hold, for people."""
     what: str
+    """What was found instead."""
     where: str
+    """Job, run, sweep or path."""
     repair: Repair
     advice: str = ""
-    """What a person can do, where `--repair` can do nothing."""
+    """What a person can do if `--repair` cannot repair it."""
     run: JobRun | None = None
     path: Path | None = None
     key: str = ""
-    """Of the job that the path belongs to."""
+    """Key of the job that the path belongs to."""
     sweep: str = ""
 
 
 @dataclass(frozen=True)
 class Leftover:
+    """A partial file."""
+
     path: Path
     key: str = ""
-    """Of the job that wrote it; empty where it belongs to no single one."""
+    """Key of the job that wrote it; empty if it belongs to no single job."""
 
 
 @dataclass(frozen=True)
 class Evidence:
+    """Everything that the rules are checked on."""
+
     runs: tuple[JobRun, ...]
     sweeps: tuple[SweepEntry, ...]
     missing: Mapping[str, tuple[str, ...]]
-    """By run: which files of its results are not there; of succeeded jobs."""
-    checkpoints: Mapping[str, CheckpointIs]
-    """By run: the final checkpoint on this machine's disk; of succeeded jobs."""
+    """Missing result files by run id, for succeeded jobs."""
+    checkpoints: Mapping[str, CheckpointStatus]
+    """Status of the final checkpoint on this machine's disk by run id, for succeeded jobs."""
     has_copy: frozenset[str]
-    """Runs that keep a copy of their final checkpoint; where that on the disk is not whole, a whole copy."""
+    """Ids of runs that have a copy of their final checkpoint, checked to be intact if the file on disk is not."""
     folders: Mapping[str, Path]
-    """By key: folders of checkpoints."""
+    """Checkpoint folders by job key."""
     partial: tuple[Leftover, ...]
-    """Half-written files."""
+    """Partial files."""
     is_shared: bool
-    """Jobs may have run on other machines, so a checkpoint that is only in its run is where it belongs."""
+    """Whether jobs may run on other machines, so that a checkpoint may be only in its run."""
 
 
 def check(evidence: Evidence, alive: Alive) -> list[Finding]:
-    """Everything that is wrong. What a live driver has in hand is left out: it is in the middle of its moves."""
+    """Check all rules.
+
+    Args:
+        evidence: the state of the store and of the files.
+        alive: returns whether a sweep has a live driver. Its jobs are skipped, because its changes are incomplete.
+
+    Returns:
+        Everything that is wrong.
+    """
     return [
         *_unreadable(evidence.runs),
-        *_doubled(evidence.runs),
+        *_duplicates(evidence.runs),
         *_plans(evidence.sweeps),
-        *_claims(evidence.sweeps, alive),
+        *_leases(evidence.sweeps, alive),
         *_runs(evidence, alive),
         *_orphans(evidence),
-        *_half_written(evidence, alive),
+        *_partial_files(evidence, alive),
     ]
 
 
 def known_keys(runs: Iterable[JobRun], sweeps: Iterable[SweepEntry]) -> frozenset[str]:
-    """Every job that was begun or is planned."""
+    """Return the keys of all jobs that have begun or are planned."""
     planned = {spec.key for sweep in sweeps if sweep.record.plan for spec in sweep.record.plan.outlines}
     return frozenset(planned | {run.key for run in runs})
 
@@ -100,17 +121,17 @@ def known_keys(runs: Iterable[JobRun], sweeps: Iterable[SweepEntry]) -> frozense
 def _unreadable(runs: Iterable[JobRun]) -> Iterator[Finding]:
     for run in runs:
         if run.record is None:
-            advice = "Repair its tags or delete it in `orch ui`; its job then runs again."
+            advice = "Correct its tags or delete it in `orch ui`; its job then runs again."
             yield Finding("every run can be read", run.problem, f"run {run.run_id}", Repair.NOTHING, advice, run)
 
 
-def _doubled(runs: Iterable[JobRun]) -> Iterator[Finding]:
+def _duplicates(runs: Iterable[JobRun]) -> Iterator[Finding]:
     keyed = [run for run in runs if run.key]
     count = Counter(run.key for run in keyed)
     seen: set[str] = set()
     for run in keyed:
         if run.key in seen:
-            what = f"{run.title} has {count[run.key]} runs; this one does not count"
+            what = f"{run.title} has {count[run.key]} runs; this one is a duplicate"
             how, advice = (Repair.DROP, "") if run.never_began else (Repair.NOTHING, "Delete it in `orch ui`.")
             yield Finding("one run per job", what, f"run {run.run_id}", how, advice, run)
         seen.add(run.key)
@@ -120,10 +141,10 @@ def _plans(sweeps: Iterable[SweepEntry]) -> Iterator[Finding]:
     for sweep in sweeps:
         if sweep.problem:
             yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Repair.NOTHING,
-                          "Put the file back.")  # fmt: skip
+                          "Restore the file.")  # fmt: skip
 
 
-def _claims(sweeps: Iterable[SweepEntry], alive: Alive) -> Iterator[Finding]:
+def _leases(sweeps: Iterable[SweepEntry], alive: Alive) -> Iterator[Finding]:
     for sweep in sweeps:
         name, is_open = sweep.record.name, sweep.status == "RUNNING" or sweep.record.lease is not None
         if is_open and not alive(name):
@@ -131,7 +152,7 @@ def _claims(sweeps: Iterable[SweepEntry], alive: Alive) -> Iterator[Finding]:
 
 
 def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
-    for run in own_runs(evidence.runs):
+    for run in primary_runs(evidence.runs):
         record = run.record
         if record is None or (not record.state.has_ended and alive(record.driven_by)):
             continue
@@ -140,14 +161,14 @@ def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
             what = f"MLflow says {run.status}, the job is {record.state}"
             yield Finding("MLflow's status is the job's state", what, where, Repair.STATUS, run=run)
         if record.state is JobState.RUNNING:
-            what = f"attempt {record.attempt} runs, and nobody drives it"
+            what = f"attempt {record.attempt} runs without a driver"
             yield Finding("a running job has a driver", what, where, Repair.REQUEUE, run=run)
         if record.state is JobState.SUCCEEDED:
             yield from _results(evidence, run, record, where)
 
 
-def own_runs(runs: Iterable[JobRun]) -> list[JobRun]:
-    """Of each key the run that counts, the first."""
+def primary_runs(runs: Iterable[JobRun]) -> list[JobRun]:
+    """Return the run that counts for each job: the first of its key."""
     first: dict[str, JobRun] = {}
     for run in runs:
         first.setdefault(run.key, run)
@@ -158,17 +179,17 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
     rule = "a succeeded job has its results"
     missing = list(evidence.missing.get(run.run_id, ()))
     if record.result is None or record.result.metrics is None:
-        missing.append("its numbers")
+        missing.append("metrics")
     if record.result is None or record.result.checkpoint is None:
-        missing.append("its checkpoint's address")
+        missing.append("path of the checkpoint")
     if missing:
         yield Finding(rule, f"missing: {', '.join(missing)}", where, Repair.REQUEUE, run=run)
         return
-    state = evidence.checkpoints.get(run.run_id, CheckpointIs.MISSING)
+    state = evidence.checkpoints.get(run.run_id, CheckpointStatus.MISSING)
     has_copy = run.run_id in evidence.has_copy
-    if state is CheckpointIs.WHOLE or (state is CheckpointIs.MISSING and has_copy and evidence.is_shared):
+    if state is CheckpointStatus.INTACT or (state is CheckpointStatus.MISSING and has_copy and evidence.is_shared):
         return
-    tail = ", but its run keeps a whole copy" if has_copy else ", and its run keeps no whole copy: it must run again"
+    tail = ", but its run has an intact copy" if has_copy else ", and its run has no intact copy: it must run again"
     what = f"the final checkpoint is {state}{tail}"
     yield Finding(rule, what, where, Repair.FETCH if has_copy else Repair.REQUEUE, run=run)
 
@@ -181,11 +202,11 @@ def _orphans(evidence: Evidence) -> Iterator[Finding]:
                           "`orch gc` deletes it.", path=path)  # fmt: skip
 
 
-def _half_written(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
+def _partial_files(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
     driver_of = {run.key: run.record.driven_by for run in evidence.runs if run.record}
-    anybody = any(alive(sweep.record.name) for sweep in evidence.sweeps)
+    any_driver = any(alive(sweep.record.name) for sweep in evidence.sweeps)
     for leftover in evidence.partial:
-        in_use = alive(driver_of[leftover.key]) if leftover.key in driver_of else anybody
+        in_use = alive(driver_of[leftover.key]) if leftover.key in driver_of else any_driver
         if not in_use:
-            yield Finding("nothing is half-written", "left by a process that died", str(leftover.path), Repair.DELETE,
+            yield Finding("no file is partial", "left by a process that died", str(leftover.path), Repair.DELETE,
                           path=leftover.path, key=leftover.key)  # fmt: skip

@@ -1,1 +1,1 @@
-"""Turns finished jobs into the paper's tables, with the statistics and caveats that belong to them."""
+"""Decides how finished jobs become the paper's tables, with statistics and caveats."""

@@ -1,4 +1,4 @@
-"""Puts what a sweep measured where the paper printed its own: Tables 1-7, ours beside the published."""
+"""Builds a report: assigns a sweep's jobs to the values of the paper's Tables 1-7."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.planning.layers import lookup
-from orchestrator.report.caveats import Done, caption, reservations
+from orchestrator.report.caveats import FinishedJob, caption, caveats
 from orchestrator.report.model import (
     INSTABILITY_TABLES,
     METRICS,
@@ -37,21 +37,25 @@ from schemas.results import JobMetrics
 
 @dataclass(frozen=True)
 class _Job:
+    """A job at its place in the paper's tables."""
+
     place: Place
     backbone: str
     variant: str
     fields: dict[str, Any]
     metrics: JobMetrics | None
     covered: int
+    """Number of categories that its network tells apart."""
     why: str
+    """Reason, if it has no value."""
 
 
 _Cells = dict[tuple[str, str], list[_Job]]
-"""Category and variant -> jobs, several where seeds differ."""
+"""Jobs by category and variant; several if seeds differ."""
 
 
 class _Results:
-    """A sweep's jobs, found by their place in the paper's tables."""
+    """A sweep's jobs, indexed by their place in the paper's tables."""
 
     def __init__(self, jobs: Iterable[_Job]) -> None:
         self._settings: dict[tuple[str, str, str, str], dict[str, _Cells]] = defaultdict(dict)
@@ -64,12 +68,12 @@ class _Results:
                 cells[job.place.category, job.variant].append(job)
 
     def settings(self, places: Collection[Place], backbone: str) -> list[str]:
-        """What sets the jobs of a backbone apart at these places; one empty setting where there is no job."""
+        """Settings of a backbone's jobs at these places; one empty setting if it has no job there."""
         found = [s for panel in _panels(places) for s in self._settings.get((*panel, backbone), {})]
         return list(dict.fromkeys(found)) or [""]
 
     def at(self, place: Place, backbone: str, setting: str) -> _Cells:
-        """Jobs of the setting; those of the only one where a data set has no axes of its own."""
+        """Jobs of the setting. A data set that has only one setting provides its jobs for every setting."""
         settings = self._settings.get((*place[:3], backbone), {})
         return settings.get(setting) or (next(iter(settings.values())) if len(settings) == 1 else {})
 
@@ -77,28 +81,39 @@ class _Results:
 def build_report(
     sweep: str, jobs: Iterable[PlannedJob], upstream_keys: Collection[str], numbers: Collection[int] = ()
 ) -> Report:
-    """Every table to which the sweep has something to say, or those asked for."""
-    asked = (job for job in jobs if (job.record.key if job.record else job.spec.key) not in upstream_keys)
-    mine = [found for job in asked if (found := _job(job))]
-    done = [job for job in mine if job.metrics]
-    finished = [Done(job.fields, job.metrics) for job in mine if job.metrics]
-    results = _Results(mine)
+    """Build the report of a sweep.
+
+    Args:
+        sweep: its name.
+        jobs: all jobs of its plan.
+        upstream_keys: keys of the jobs that only provide weights; they are left out.
+        numbers: the tables to build; empty means all for which the sweep has a value.
+
+    Returns:
+        The report. Jobs over several data sets have no place in the paper's tables and are left out.
+    """
+    measured = (job for job in jobs if job.spec.key not in upstream_keys)
+    placed = [found for job in measured if (found := _job(job))]
+    done = [job for job in placed if job.metrics]
+    finished = [FinishedJob(job.fields, job.metrics) for job in placed if job.metrics]
+    results = _Results(placed)
     wanted = [n for n in TITLES if n in numbers] if numbers else [n for n in TITLES if _concerns(n, done)]
     tables = tuple(_table(number, results) for number in wanted)
     return Report(
         sweep=sweep,
         caption=caption(finished),
-        reservations=tuple(reservations(finished)),
+        caveats=tuple(caveats(finished)),
         tables=tables,
         overall=_overall(tables),
         missing=tuple(cell for number in wanted for cell in _missing(number, results)),
     )
 
 
-def check_numbers(numbers: Collection[int]) -> None:
-    """
+def check_table_numbers(numbers: Collection[int]) -> None:
+    """Check that the paper has the tables.
+
     Raises:
-        SpecError: the paper has no such table.
+        SpecError: the paper has no such table of results.
     """
     unknown = sorted(set(numbers) - set(TITLES))
     if unknown:
@@ -107,7 +122,7 @@ def check_numbers(numbers: Collection[int]) -> None:
 
 
 def _job(job: PlannedJob) -> _Job | None:
-    """None for a job that has no place in the paper's tables: several categories of several data sets."""
+    """The job at its place; None for a job over several data sets, which has no place in the paper's tables."""
     spec = job.spec
     datasets = {BY_ID[name].dataset for name in spec.data.categories}
     if len(datasets) > 1:
@@ -126,7 +141,7 @@ def _job(job: PlannedJob) -> _Job | None:
 
 
 def _concerns(number: int, done: Sequence[_Job]) -> bool:
-    """Whether the sweep has a value for a table."""
+    """Whether the sweep has a value for the table."""
     values = _of_table(number)
     metric, panels = METRICS[values[0].metric], _panels(_places(values))
     return any(job.place[:3] in panels and job.metrics and metric.of(job.metrics) is not None for job in done)
@@ -196,7 +211,7 @@ class _Builder:
         return self.printed.get((place, PRINTED_AS.get(self.backbone, self.backbone), variant))
 
     def _single(self, place: Place, variant: str) -> TableEntry:
-        """One category, or one network for all."""
+        """The entry of one category, or of one network for all categories."""
         total = len(_names(place.dataset)) if place.category == ALL else 1
         jobs = self.results.at(place, self.backbone, self.setting).get((place.category, variant), [])
         covered = max((job.covered for job in jobs if job.metrics), default=0)
@@ -216,7 +231,10 @@ class _Builder:
         )
 
     def _average(self, place: Place, variant: str) -> TableEntry:
-        """Over the categories that have every variant the sweep has, so that the two means are of the same ones."""
+        """The mean over the categories that have every variant of the sweep, so that both means are of the same ones.
+
+        Over some of the categories, the published mean is recomputed from the published values of the same ones.
+        """
         names = _names(place.dataset)
         entries = {(n, v): self._single(place._replace(category=n), v) for n in names for v in VARIANTS}
         present = {v for (_, v), entry in entries.items() if entry.ours is not None}
@@ -239,11 +257,11 @@ class _Builder:
 
 
 def _images(fields: Mapping[str, Any], metric: Metric) -> str:
-    """Which images a job's value is of: accuracy is always of held-out ones."""
+    """Images that a job's value is measured on; accuracy is always measured on held-out ones."""
     if metric.left_out and lookup(fields, "evaluation.split") == "all":
-        return "all annotated images, those of training among them"
+        return "all annotated images, training images included"
     if lookup(fields, "data.images") == "generated":
-        return "held-out images, drawn apart"
+        return "held-out images, generated separately"
     share = f"{lookup(fields, 'data.test_fraction'):.0%}"
     seed = lookup(fields, "data.split_seed")
     how = {"even": f"{share}, evenly spaced", "official": "the published split", "seeded": f"{share}, seed {seed}"}
@@ -268,7 +286,7 @@ def _missing(number: int, results: _Results) -> Iterator[Missing]:
 
 
 def _cells_of(value: Published) -> Iterator[tuple[Place, str, str]]:
-    """The networks behind a published value; behind an average, one per category."""
+    """Place, backbone and variant of the networks behind a published value; for an average, one per category."""
     names = _names(value.dataset) if value.category == AVERAGE else [value.category]
     for name in names:
         yield Place(value.task, value.dataset, value.loss, name), value.backbone, value.variant
@@ -278,7 +296,7 @@ def _cells_of(value: Published) -> Iterator[tuple[Place, str, str]]:
 
 
 def _overall(tables: Sequence[ReportTable]) -> tuple[Overall, ...]:
-    """Only where more than one data set is there; a table's own comparison says it otherwise."""
+    """Comparisons over all data sets; empty with fewer than two, where the table's own comparison says the same."""
     pairs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     members = [table for table in tables if table.number in INSTABILITY_TABLES]
     for table in members:

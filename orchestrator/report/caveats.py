@@ -1,4 +1,4 @@
-"""What a report's numbers are of, and why they cannot, or not simply, be held against the published ones."""
+"""Decides how a report describes its numbers, and which caveats apply to comparing them with the published ones."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from orchestrator.report.summary import caption_of
 from schemas.results import JobMetrics
 
 
-class Done(NamedTuple):
-    """A finished job: its spec's fields and what it measured."""
+class FinishedJob(NamedTuple):
+    """Spec fields and metrics of a finished job."""
 
     fields: dict[str, Any]
     metrics: JobMetrics
@@ -20,10 +20,11 @@ class Done(NamedTuple):
 
 _WEIGHTS = {"random": "random weights", "file": "a weights file"}
 _IMAGENET = ("torchvision", "ImageNet")
-"""How the names of weights begin that were trained on ImageNet: torchvision's, and imported files that say so."""
+"""Prefixes of the names of weights that were trained on ImageNet."""
 
 
-def caption(done: Sequence[Done]) -> str:
+def caption(done: Sequence[FinishedJob]) -> str:
+    """Describe what the values are of: images, split, weights, network sizes and part regions."""
     metrics = [job.metrics for job in done]
     if not metrics:
         return caption_of(metrics)
@@ -37,19 +38,20 @@ def caption(done: Sequence[Done]) -> str:
     return "; ".join(parts)
 
 
-def reservations(done: Sequence[Done]) -> Iterator[str]:
+def caveats(done: Sequence[FinishedJob]) -> Iterator[str]:
+    """Yield a sentence for each reason why the values are not comparable with the published ones."""
     metrics = [job.metrics for job in done]
     if any(m.images == "generated" for m in metrics):
         yield (
-            "The animals are generated and the paper's are photographs: no number here can be held against a "
-            "published one. The published ones stand beside ours for orientation only."
+            "The animals are generated, whereas the paper uses photographs: no value here is comparable with a "
+            "published one. The published values are shown for orientation only."
         )
     widths = [float(lookup(job.fields, "model.width")) for job in done]
     sizes = [int(lookup(job.fields, "model.input_size")) for job in done]
     if any(width < 1 for width in widths) or any(size < 224 for size in sizes):
         yield (
             f"The networks are smaller than the paper's (width 1, 224 px): width from {min(widths):g}, "
-            f"input from {min(sizes)} px. That alone moves the levels: compare ordinary with interpretable."
+            f"input from {min(sizes)} px. This alone shifts all values: compare ordinary with interpretable."
         )
     others = sorted({_WEIGHTS.get(m.weights, m.weights) for m in metrics if not m.weights.startswith(_IMAGENET)})
     if others:
@@ -60,13 +62,13 @@ def reservations(done: Sequence[Done]) -> Iterator[str]:
     empty = [name for m in trained for name, count in m.assigned_filters.items() if count == 0]
     if empty:
         yield (
-            "A filter of an interpretable network for several categories belongs to the one that activates it most, "
-            "and some have none: "
+            "Each filter of an interpretable network for several categories is assigned to the category that "
+            "activates it most. Categories without a filter, with the number of networks: "
             f"{', '.join(f'{name} in {empty.count(name)}' for name in dict.fromkeys(empty))}."
         )
     units = [m.part_valid_units for m in metrics if m.part_interpretability is not None and m.part_valid_units]
     if units and min(units) < 1:
         yield (
-            f"On maps as small as these a filter has as few as {min(units):.2f} valid units an image, and its part "
-            "interpretability cannot be much above that number: compare networks with maps of one size only."
+            f"On these small maps a filter has as few as {min(units):.2f} valid units per image, which bounds its part "
+            "interpretability: compare only networks whose maps have the same size."
         )

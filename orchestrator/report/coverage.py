@@ -1,4 +1,4 @@
-"""Which networks stand behind the paper's published values, and which values a sweep's jobs would give."""
+"""Decides which networks each published value of the paper needs, and which values a sweep's jobs provide."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ from schemas.paper import ALL, AVERAGE, Published, published_values
 
 
 class PaperNetwork(NamedTuple):
+    """A network of the paper, regardless of seed and training settings."""
+
     categories: frozenset[str]
-    """Ids."""
+    """Category ids."""
     loss: str
     backbone: str
     variant: str
 
 
-class Filled(NamedTuple):
+class TableCoverage(NamedTuple):
+    """How much of one table a sweep provides."""
+
     table: int
     values: int
+    """Number of values that the sweep's jobs provide."""
     of: int
-    """Values that the paper printed in this table."""
+    """Number of values that the paper printed in this table."""
 
 
 def network_of(spec: JobSpec) -> PaperNetwork:
+    """Return the network of the paper that a job trains."""
     return PaperNetwork(frozenset(spec.data.categories), spec.loss, spec.model.backbone, spec.model.variant)
 
 
 def networks_behind(value: Published) -> Iterator[PaperNetwork]:
-    """One; behind an average, one per category of the data set."""
+    """Yield the networks that a published value needs: one, or for an average one per category of the data set."""
     members = [c for c in CATEGORIES if c.dataset == value.dataset]
     if value.category == ALL:
         groups = [frozenset(c.id for c in members)]
@@ -40,10 +46,16 @@ def networks_behind(value: Published) -> Iterator[PaperNetwork]:
         yield PaperNetwork(group, value.loss, value.backbone, value.variant)
 
 
-def filled_tables(jobs: Collection[JobSpec]) -> tuple[Filled, ...]:
-    """Tables of which the jobs give at least one value."""
-    had = {network_of(job) for job in jobs}
+def table_coverage(jobs: Collection[JobSpec]) -> tuple[TableCoverage, ...]:
+    """Return the tables for which the jobs provide at least one value.
+
+    Args:
+        jobs: the measured jobs of a sweep, without pre-training.
+    """
+    provided = {network_of(job) for job in jobs}
     counts: dict[int, list[bool]] = {}
     for value in published_values():
-        counts.setdefault(value.table, []).append(all(network in had for network in networks_behind(value)))
-    return tuple(Filled(table, sum(values), len(values)) for table, values in sorted(counts.items()) if any(values))
+        counts.setdefault(value.table, []).append(all(network in provided for network in networks_behind(value)))
+    return tuple(
+        TableCoverage(table, sum(values), len(values)) for table, values in sorted(counts.items()) if any(values)
+    )

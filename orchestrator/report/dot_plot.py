@@ -1,4 +1,4 @@
-"""The paper's claim at a glance: each category's ordinary and interpretable network as two dots on one line."""
+"""Draws dot plots: the ordinary and the interpretable network of each category as two dots on one line."""
 
 from __future__ import annotations
 
@@ -16,24 +16,30 @@ if TYPE_CHECKING:
 
 INK, MUTED, FAINT, BLUE, RED = "#22272e", "#6b7280", "#e5e7eb", "#1f6feb", "#cf3d2e"
 ROW_INCHES, NAMES_INCHES, PAGE_INCHES = 0.2, 1.3, 11.2
-MOST_PANEL_INCHES = 6.0
-PANELS_ABREAST = 3
+MAX_PANEL_INCHES = 6.0
+PANELS_PER_ROW = 3
 
 
 class Panel(NamedTuple):
+    """The plot of one backbone and setting."""
+
     title: str
     lines: tuple[Line, ...]
     """One per category that has a value, in the order of the paper's tables."""
 
 
 def dot_plots(report: Report) -> list[tuple[str, str]]:
-    """Title and inline SVG, one per measure that has categories with both networks."""
+    """Draw the plots of a report.
+
+    Returns:
+        Title and inline SVG, one per measure that has a category with both variants.
+    """
     found = [(METRICS[name], panels(report, name)) for name in METRICS if METRICS[name].change_is_relative]
     return [(metric.title.capitalize(), _svg(metric, drawn)) for metric, drawn in found if drawn]
 
 
 def panels(report: Report, metric: MetricName) -> list[Panel]:
-    """One per backbone and setting that has a category with both networks."""
+    """Return one panel per backbone and setting that has a category with both variants."""
     members = [table for table in report.tables if table.metric == metric]
     blocks = {(b.backbone, b.setting): b for table in members for b in table.blocks if b.pairs()}
     per_panel = {key: _lines(members, *key) for key in blocks}
@@ -48,7 +54,7 @@ def _lines(tables: Sequence[ReportTable], backbone: str, setting: str) -> list[L
 
 
 def _blocks(table: ReportTable, backbone: str, setting: str) -> list[Block]:
-    """The block of the setting, or the only one where the data set has no axes of its own."""
+    """The block of the setting, or the only block of the backbone if the table has no other settings."""
     mine = [block for block in table.blocks if block.backbone == backbone]
     return [block for block in mine if block.setting == setting] or (mine if len(mine) == 1 else [])
 
@@ -63,19 +69,19 @@ def _svg(metric: Metric, drawn: Sequence[Panel]) -> str:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    abreast = min(PANELS_ABREAST, len(drawn))
-    down = -(-len(drawn) // abreast)
+    columns = min(PANELS_PER_ROW, len(drawn))
+    rows = -(-len(drawn) // columns)
     found = {line.place for panel in drawn for line in panel.lines}
     places = sorted(
         found, key=lambda place: [(c.dataset, c.name) for c in CATEGORIES].index((place.dataset, place.category))
     )
-    height = down * (ROW_INCHES * len(places) + 1.0) + 0.5
-    width = NAMES_INCHES + abreast * min(MOST_PANEL_INCHES, (PAGE_INCHES - NAMES_INCHES) / abreast)
-    # Text stays text, in the page's own fonts; a fixed salt makes equal reports equal files.
+    height = rows * (ROW_INCHES * len(places) + 1.0) + 0.5
+    width = NAMES_INCHES + columns * min(MAX_PANEL_INCHES, (PAGE_INCHES - NAMES_INCHES) / columns)
+    # Text is not converted to paths, so that the page's fonts apply. The salt is fixed: equal reports are equal files.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "orch", "font.size": 8.5}):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.12))
         FigureCanvasSVG(figure)
-        grid = figure.subplots(down, abreast, squeeze=False, sharex=True, sharey=True)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes, panel in zip(grid.flat, drawn, strict=False):
             _draw(axes, panel, places, metric)
         for axes in list(grid.flat)[len(drawn) :]:

@@ -1,30 +1,33 @@
-"""A report as text, Markdown, LaTeX, CSV and JSON: one grid of cells, written five ways."""
+"""Writes a report as text, Markdown, LaTeX, CSV or JSON, from one grid of cells."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from orchestrator.report.model import DATASET_TITLES, METRICS, Block, Line, Metric, Overall, Report, ReportTable
-from orchestrator.report.significance import FEWEST, Comparison
+from orchestrator.report.significance import MIN_PAIRS, Comparison
 from orchestrator.report.summary import VARIANTS
+from orchestrator.report.tables import TableFormat, escape_latex, render_table
 from schemas.paper import ALL, AVERAGE
 
-NOTHING = "-"
+EMPTY = "-"
+"""Cell without a value."""
 _VALUES = ("ordinary", "paper", "diff.", "interp.", "paper", "diff.", "change", "paper")
 SEEDS_NOTE = "(n): mean over n seeds."
 
 
 def headings(table: ReportTable) -> list[str]:
+    """Return the column headings: text columns first, then values."""
     settings = ["settings"] if _has_settings(table) else []
-    return ["network", *settings, _what(table), *_VALUES]
+    return ["network", *settings, _row_heading(table), *_VALUES]
 
 
 def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
-    """Every shown line with its cells, in the order of `headings`."""
+    """Yield every shown line with its cells, in the order of `headings`."""
     metric = METRICS[table.metric]
     for block in table.blocks:
         settings = [block.setting] if _has_settings(table) else []
@@ -33,11 +36,12 @@ def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
 
 
 def text_columns(table: ReportTable) -> int:
-    """How many columns on the left hold words."""
+    """Return the number of leading columns that hold text."""
     return len(headings(table)) - len(_VALUES)
 
 
 def label(line: Line, table: ReportTable) -> str:
+    """Return the row label: the category, the mean, or the networks of one data set that the line stands for."""
     place, some = line.place, f"{line.covered} of {line.total}" if 0 < line.covered < line.total else str(line.total)
     if table.is_one_data_set:
         return f"mean of {some}" if place.category == AVERAGE else place.category
@@ -47,21 +51,26 @@ def label(line: Line, table: ReportTable) -> str:
 
 
 def comparison_text(found: Comparison, metric: Metric) -> str:
-    """A sentence: in how many categories, by how much, how sure."""
+    """Summarise a comparison in words.
+
+    Returns:
+        In how many categories the interpretable network is better, the mean change, and, with enough pairs, its
+        interval and p-value. Has no final full stop.
+    """
     direction = "below" if metric.lower_is_better else "above"
     head = (
         f"interpretable {direction} ordinary in {found.better} of {found.pairs} categories, "
         f"mean change {found.mean_change:+.1%}"
     )
     if found.p is None or found.interval is None:
-        return f"{head}; too few categories that differ for a test (fewer than {FEWEST})"
+        return f"{head}; too few categories that differ for a test (fewer than {MIN_PAIRS})"
     low, high = found.interval
     holm = f", Holm over {found.tests}" if found.tests > 1 else ""
     return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}"
 
 
 def notes(table: ReportTable) -> list[str]:
-    """What is to be said under a table: the comparisons, one network each."""
+    """Return the notes below a table: images, one comparison per network, filters left out, seeds."""
     metric = METRICS[table.metric]
     compared = [(b, b.comparison) for b in table.blocks if b.comparison] if metric.change_is_relative else []
     return [
@@ -73,6 +82,7 @@ def notes(table: ReportTable) -> list[str]:
 
 
 def overall_notes(report: Report) -> list[str]:
+    """Return one note per network that is compared over all data sets."""
     metric = METRICS["location_instability"]
     return [
         f"{_network(found)}, location instability over all data sets: {comparison_text(found.comparison, metric)}."
@@ -84,38 +94,31 @@ def overall_notes(report: Report) -> list[str]:
 
 
 def as_text(report: Report) -> str:
-    parts = [f"sweep {report.sweep}: {report.caption}", *(f"! {line}" for line in report.reservations), ""]
+    """Format a report for a terminal."""
+    parts = [f"sweep {report.sweep}: {report.caption}", *(f"! {line}" for line in report.caveats), ""]
     for table in report.tables:
-        cells = [headings(table), *(row for _, row in rows(table))]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-        words = text_columns(table)
-        parts.append(table.title)
-        parts += [_aligned(row, widths, words) for row in cells]
-        parts += [*notes(table), ""]
+        parts += [table.title, _rendered(table, TableFormat.PLAIN), *notes(table), ""]
     return "\n".join([*parts, *overall_notes(report), *_missing_note(report)]).rstrip() + "\n"
 
 
 def as_markdown(report: Report) -> str:
+    """Format a report as Markdown."""
     parts = [f"# {report.sweep}: the paper's tables", "", f"**{report.caption}**", ""]
-    parts += [f"> {line}\n" for line in report.reservations]
+    parts += [f"> {line}\n" for line in report.caveats]
     for table in report.tables:
-        names = headings(table)
-        words = text_columns(table)
-        rule = ["---"] * words + ["---:"] * (len(names) - words)
-        lines = [names, rule, *(row for _, row in rows(table))]
-        parts += [f"## {table.title}", "", *("| " + " | ".join(line) + " |" for line in lines), ""]
+        parts += [f"## {table.title}", "", _rendered(table, TableFormat.MARKDOWN), ""]
         parts += [f"* {note}" for note in notes(table)] + [""]
     parts += [f"* {note}" for note in overall_notes(report)] + _missing_note(report)
     return "\n".join(parts).rstrip() + "\n"
 
 
 def as_latex(report: Report) -> str:
-    """Tables to `\\input`; they need the package booktabs."""
+    """Format a report as LaTeX tables for `\\input`. The document must load the package booktabs."""
     return "\n".join(_latex_table(report, table) for table in report.tables)
 
 
 def as_csv(report: Report) -> str:
-    """One line a value, with the columns of the published values and ours beside them."""
+    """Format a report as CSV: one line per value, with the published value and ours."""
     lines = [value | {"ours_are": "" if value["ours"] is None else report.caption} for value in _records(report)]
     out = io.StringIO()
     writer = csv.DictWriter(out, list(lines[0]) if lines else [], lineterminator="\n")
@@ -125,6 +128,7 @@ def as_csv(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
+    """Convert a report to JSON values: `values`, `comparisons`, `missing`, and what they are of."""
     comparisons = [
         {"table": table.number, "backbone": block.backbone, "settings": block.setting, **asdict(block.comparison)}
         for table in report.tables
@@ -137,9 +141,13 @@ def as_json(report: Report) -> dict[str, Any]:
     ]
     missing = [{**asdict(cell), "place": cell.place._asdict()} for cell in report.missing]
     return {
-        "sweep": report.sweep, "caption": report.caption, "reservations": list(report.reservations),
+        "sweep": report.sweep, "caption": report.caption, "caveats": list(report.caveats),
         "values": list(_records(report)), "comparisons": [*comparisons, *overall], "missing": missing,
     }  # fmt: skip
+
+
+def _rendered(table: ReportTable, form: TableFormat) -> str:
+    return render_table(headings(table), [cells for _, cells in rows(table)], text_columns(table), form)
 
 
 def _records(report: Report) -> Iterator[dict[str, Any]]:
@@ -169,23 +177,25 @@ def _values(line: Line, metric: Metric) -> list[str]:
         entry = line.entries[variant]
         seeds = f" ({entry.jobs})" if entry.jobs > 1 and line.place.category != AVERAGE else ""
         cells += [
-            number(entry.ours, metric.digits) + seeds,
-            number(entry.published, metric.digits),
-            number(entry.difference, metric.digits, sign=True),
+            format_number(entry.ours, metric.digits) + seeds,
+            format_number(entry.published, metric.digits),
+            format_number(entry.difference, metric.digits, sign=True),
         ]
-    return [*cells, change(line.change, metric), change(line.published_change, metric)]
+    return [*cells, format_change(line.change, metric), format_change(line.published_change, metric)]
 
 
-def number(value: float | None, digits: int, sign: bool = False) -> str:
+def format_number(value: float | None, digits: int, sign: bool = False) -> str:
+    """Round a value to `digits` decimals; None gives an empty cell's dash. `sign` writes `+` too."""
     if value is None:
-        return NOTHING
-    rounded = round(value, digits) + 0.0  # no minus before a zero
+        return EMPTY
+    rounded = round(value, digits) + 0.0  # -0.0 becomes 0.0
     return f"{rounded:+.{digits}f}" if sign else f"{rounded:.{digits}f}"
 
 
-def change(value: float | None, metric: Metric) -> str:
+def format_change(value: float | None, metric: Metric) -> str:
+    """Format interpretable against ordinary: in per cent, or in the metric's own unit if its change is absolute."""
     if value is None or not metric.change_is_relative:
-        return number(value, metric.digits, sign=True)
+        return format_number(value, metric.digits, sign=True)
     return f"{round(value, 2) + 0.0:+.0%}"
 
 
@@ -193,7 +203,7 @@ def _has_settings(table: ReportTable) -> bool:
     return any(block.setting for block in table.blocks)
 
 
-def _what(table: ReportTable) -> str:
+def _row_heading(table: ReportTable) -> str:
     return "category" if table.is_one_data_set else "networks"
 
 
@@ -202,7 +212,7 @@ def _network(found: Block | Overall) -> str:
 
 
 def _images_note(table: ReportTable) -> list[str]:
-    """The split, which the paper leaves open."""
+    """On which images ours are measured; the paper does not say on which its values are."""
     entries = (entry for block in table.blocks for line in block.lines for entry in line.entries.values())
     images = list(dict.fromkeys(words for entry in entries for words in entry.images))
     return [f"Ours are measured on {'; '.join(images)}."] if images else []
@@ -214,7 +224,7 @@ def _left_out_note(table: ReportTable) -> list[str]:
         return []
     entries = {variant: [line.entries[variant] for line in lines] for variant in VARIANTS}
     counts = (f"{sum(e.left_out for e in es)} of {sum(e.filters for e in es)} {v}" for v, es in entries.items())
-    return [f"Filters left out, which never fire or have too few images: {', '.join(counts)}."]
+    return [f"Filters left out because they never fire or have too few images: {', '.join(counts)}."]
 
 
 def _seeds_note(table: ReportTable) -> list[str]:
@@ -224,35 +234,16 @@ def _seeds_note(table: ReportTable) -> list[str]:
 
 def _missing_note(report: Report) -> list[str]:
     networks = {(cell.place, cell.backbone, cell.variant) for cell in report.missing}
-    return [f"{len(networks)} of the paper's networks are missing here (`{NOTHING}`)."] if networks else []
-
-
-def _aligned(row: Sequence[str], widths: Sequence[int], words: int) -> str:
-    cells = (f"{c:<{w}}" if i < words else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True)))
-    return " ".join(cells).rstrip()
+    return [f"{len(networks)} of the paper's networks are missing here (`{EMPTY}`)."] if networks else []
 
 
 # -- LaTeX --------------------------------------------------------------------------------------------------------
 
-_LATEX = {"\\": r"\textbackslash{}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$"}
-
 
 def _latex_table(report: Report, table: ReportTable) -> str:
-    words = text_columns(table)
-    columns = "l" * words + "r" * len(_VALUES)
-    caption = " ".join([f"{table.title}.", f"{report.caption}.", *report.reservations, *notes(table)])
+    caption = " ".join([f"{table.title}.", f"{report.caption}.", *report.caveats, *notes(table)])
     lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{_escaped(caption)}}}", rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule", _latex_row(headings(table)), r"\midrule",
-        *(_latex_row(row) for _, row in rows(table)),
-        r"\bottomrule", r"\end{tabular}", r"\end{table}", "",
+        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}",
+        _rendered(table, TableFormat.LATEX), r"\end{table}", "",
     ]  # fmt: skip
     return "\n".join(lines)
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(_escaped(cell) for cell in cells) + r" \\"
-
-
-def _escaped(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in text)

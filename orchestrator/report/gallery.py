@@ -1,4 +1,4 @@
-"""The figures in an HTML report: which jobs, side by side, and how small."""
+"""Decides which figures an HTML report shows, in which order and at which size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from schemas.categories import BY_ID
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MOST = 24
-"""Networks with an ordinary and an interpretable form; some 250 kB each. More are spread out over the sweep."""
+MAX_NETWORKS = 24
+"""Largest number of networks shown, each in both variants (about 250 kB). Of more, an evenly spaced selection."""
 WIDTH, QUALITY = 1000, 70
-"""Of a picture: pixels, and WebP's measure."""
+"""Largest width of a figure in pixels, and its WebP quality (0 to 100)."""
 
 CAPTIONS = {
     4: "Figure 4. Image, feature map, mask, masked map and receptive field",
@@ -29,37 +29,48 @@ CAPTIONS = {
 
 
 class Picture(NamedTuple):
+    """A figure of one job."""
+
     title: str
-    """Of the job."""
+    """Title of the job."""
     source: str
     """A data URI."""
 
 
 class Plate(NamedTuple):
+    """Figures of one kind, side by side."""
+
     caption: str
     pictures: list[Picture]
 
 
 class Section(NamedTuple):
-    """A category and backbone."""
+    """The figures of one category and backbone."""
 
     title: str
     plates: list[Plate]
 
 
 class Gallery(NamedTuple):
+    """All figures of a report."""
+
     sections: tuple[Section, ...] = ()
     left_out: int = 0
-    """Networks that it has no room for."""
+    """Number of networks beyond `MAX_NETWORKS`."""
 
 
-NO_PICTURES = Gallery()
+EMPTY_GALLERY = Gallery()
 
 
-def chosen(jobs: Sequence[PlannedJob]) -> tuple[list[list[PlannedJob]], int]:
-    """Finished jobs grouped by categories and backbone, the ordinary one first, and how many groups were left out.
+def choose_jobs(jobs: Sequence[PlannedJob]) -> tuple[list[list[PlannedJob]], int]:
+    """Choose the jobs whose figures are shown.
 
-    Whole pairs, and where there is none single jobs. Of several alike in these, such as seeds, the first.
+    Args:
+        jobs: the jobs of a sweep.
+
+    Returns:
+        Finished jobs grouped by categories, loss and backbone, the ordinary one first, and the number of groups left
+        out. Groups with both variants if there are any, otherwise all. Of several seeds, the first.
     """
     groups: dict[tuple[tuple[str, ...], str, str], dict[str, PlannedJob]] = {}
     for job in jobs:
@@ -68,13 +79,20 @@ def chosen(jobs: Sequence[PlannedJob]) -> tuple[list[list[PlannedJob]], int]:
             group = groups.setdefault((spec.data.categories, spec.loss, spec.model.backbone), {})
             group.setdefault(spec.model.variant, job)
     whole = [group for group in groups.values() if len(group) == len(VARIANTS)] or list(groups.values())
-    kept = [whole[round(i * (len(whole) - 1) / (MOST - 1))] for i in range(MOST)] if len(whole) > MOST else whole
+    spacing = (len(whole) - 1) / (MAX_NETWORKS - 1)
+    kept = [whole[round(i * spacing)] for i in range(MAX_NETWORKS)] if len(whole) > MAX_NETWORKS else whole
     return [[group[variant] for variant in VARIANTS if variant in group] for group in kept], len(whole) - len(kept)
 
 
 def read_gallery(settings: Settings, client: MlflowClient, jobs: Sequence[PlannedJob]) -> Gallery:
-    """The figures that the runs of a sweep's jobs keep, as small pictures."""
-    groups, left_out = chosen(jobs)
+    """Read the figures of a sweep's jobs from their MLflow runs, and scale them down.
+
+    Args:
+        settings: where the store is.
+        client: a client of that store.
+        jobs: the jobs of the sweep.
+    """
+    groups, left_out = choose_jobs(jobs)
     sections = [Section(_title(group[0]), _plates(settings, client, group)) for group in groups]
     return Gallery(tuple(section for section in sections if section.plates), left_out)
 

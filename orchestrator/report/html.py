@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing beside it: numbers, dot plots and pictures of filters."""
+"""Writes a report as one self-contained HTML file: tables, dot plots and figures of filters."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.report.dot_plot import dot_plots
-from orchestrator.report.formats import NOTHING, comparison_text, headings, notes, rows, text_columns
-from orchestrator.report.gallery import NO_PICTURES, Gallery
+from orchestrator.report.formats import EMPTY, comparison_text, headings, notes, rows, text_columns
+from orchestrator.report.gallery import EMPTY_GALLERY, Gallery
 from orchestrator.report.model import METRICS, Report, ReportTable
 from schemas.paper import AVERAGE
 
@@ -15,13 +15,23 @@ TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
 class Headline(NamedTuple):
+    """The main result of one network."""
+
     network: str
     change: str
+    """Mean change of location instability, in per cent."""
     is_better: bool
     sentence: str
+    """The comparison in words."""
 
 
-def as_html(report: Report, gallery: Gallery = NO_PICTURES) -> str:
+def as_html(report: Report, gallery: Gallery = EMPTY_GALLERY) -> str:
+    """Format a report as an HTML page that loads nothing from elsewhere.
+
+    Args:
+        report: the tables.
+        gallery: figures shown below them.
+    """
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -31,12 +41,12 @@ def as_html(report: Report, gallery: Gallery = NO_PICTURES) -> str:
         plots=dot_plots(report),
         tables=[_table(table) for table in report.tables],
         gallery=gallery,
-        nothing=NOTHING,
+        empty_cell=EMPTY,
     )
 
 
 def _headlines(report: Report) -> list[Headline]:
-    """One per network: over all data sets where there are several, else from its only table."""
+    """One per network: over all data sets if there are several, otherwise from the only table."""
     metric = METRICS["location_instability"]
     found = [(o.backbone, o.setting, o.comparison) for o in report.overall] or [
         (block.backbone, block.setting, block.comparison)
@@ -57,11 +67,11 @@ def _headlines(report: Report) -> list[Headline]:
 
 
 def _table(table: ReportTable) -> dict[str, Any]:
-    words = text_columns(table)
-    listed, before = [], None
+    count = text_columns(table)
+    listed, previous = [], None
     for line, cells in rows(table):
-        network = cells[: words - 1]
-        begins = network != before
+        network = cells[: count - 1]
+        begins = network != previous
         listed.append(
             {
                 "cells": cells if begins else [""] * len(network) + cells[len(network) :],
@@ -70,8 +80,8 @@ def _table(table: ReportTable) -> dict[str, Any]:
                 "begins": begins,
             }
         )
-        before = network
+        previous = network
     return {
-        "id": f"table-{table.number}", "title": table.title, "words": headings(table)[:words],
-        "rows": listed, "notes": notes(table), "word_count": words,
+        "id": f"table-{table.number}", "title": table.title, "text_headings": headings(table)[:count],
+        "rows": listed, "notes": notes(table),
     }  # fmt: skip

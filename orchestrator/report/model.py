@@ -1,4 +1,4 @@
-"""What a report holds: the places of the paper's tables, and for each ours beside the published value."""
+"""Data model of a report: the rows of the paper's Tables 1-7, with our value and the published one in each."""
 
 from __future__ import annotations
 
@@ -24,18 +24,23 @@ TITLES: Mapping[int, str] = {
 DATASET_TITLES: Mapping[str, str] = {"ilsvrc_animal_part": "ILSVRC Part", "voc_part": "VOC Part", "cub200": "CUB200"}
 INSTABILITY_TABLES = (3, 4, 5)
 NOT_MEASURED = "not measured"
-"""Why a cell is missing although its job is done."""
+"""Reason for a missing cell whose job is done."""
 
 
 @dataclass(frozen=True)
 class Metric:
+    """A measure of the paper, and how its values are read and written."""
+
     title: str
     of: Callable[[JobMetrics], float | None]
+    """Reads the value of a job; None if the job did not measure it."""
     digits: int
+    """Decimals shown."""
     lower_is_better: bool
     change_is_relative: bool = True
+    """Whether interpretable against ordinary is a ratio; otherwise it is a difference."""
     left_out: Callable[[JobMetrics], int] | None = None
-    """Filters without a value; None where nothing of single filters is measured."""
+    """Reads the number of filters without a value; None for a measure that is not per filter."""
 
 
 METRICS: Mapping[MetricName, Metric] = {
@@ -50,7 +55,7 @@ METRICS: Mapping[MetricName, Metric] = {
 
 
 class Place(NamedTuple):
-    """Where in the paper's tables a number stands, backbone and variant apart."""
+    """Position of a value in the paper's tables, without backbone and variant."""
 
     task: str
     dataset: DatasetName
@@ -60,21 +65,28 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class TableEntry:
+    """Our value and the published one for one network, or for a mean over networks."""
+
     ours: float | None = None
     published: float | None = None
     jobs: int = 0
+    """Number of jobs averaged in `ours`."""
     covered: int = 0
-    """Categories in ours, of `total` in the published value."""
+    """Number of categories in `ours`."""
     total: int = 1
+    """Number of categories in the paper's value."""
     comparable: bool = True
-    """Both are of the same categories."""
+    """Whether both values are of the same categories."""
     filters: int = 0
+    """Number of filters of the jobs."""
     left_out: int = 0
+    """Number of these filters that have no value."""
     images: tuple[str, ...] = ()
-    """Of which split ours are, in words."""
+    """Descriptions of the images that `ours` is measured on."""
 
     @property
     def difference(self) -> float | None:
+        """Ours minus the published value; None if they are not comparable."""
         if self.ours is None or self.published is None or not self.comparable:
             return None
         return self.ours - self.published
@@ -82,28 +94,36 @@ class TableEntry:
 
 @dataclass(frozen=True)
 class Line:
+    """A row of a table: the entries of both variants at one place."""
+
     place: Place
     entries: Mapping[str, TableEntry]
+    """By variant."""
     change_is_relative: bool
 
     @property
     def has_ours(self) -> bool:
+        """Whether the sweep has a value for any variant."""
         return any(entry.ours is not None for entry in self.entries.values())
 
     @property
     def covered(self) -> int:
+        """Number of categories in our values, the smaller one if the variants differ."""
         return min((entry.covered for entry in self.entries.values() if entry.ours is not None), default=0)
 
     @property
     def total(self) -> int:
+        """Number of categories in the paper's value."""
         return max(entry.total for entry in self.entries.values())
 
     @property
     def change(self) -> float | None:
+        """Our interpretable value against the ordinary one; None if one is missing."""
         return self._change([self.entries[variant].ours for variant in VARIANTS])
 
     @property
     def published_change(self) -> float | None:
+        """The published interpretable value against the ordinary one; None if one is missing."""
         return self._change([self.entries[variant].published for variant in VARIANTS])
 
     def _change(self, values: Sequence[float | None]) -> float | None:
@@ -115,25 +135,28 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """The lines of one backbone under one setting of the sweep's own axes."""
+    """The lines of one backbone under one setting of the sweep's further axes."""
 
     backbone: str
     setting: str
+    """Such as `filter_loss.weight=0.1`; empty if the sweep has no further axes."""
     lines: tuple[Line, ...]
     comparison: Comparison | None = None
+    """Interpretable against ordinary over the categories; None without a pair."""
 
     @property
     def has_ours(self) -> bool:
+        """Whether the sweep has a value for any line."""
         return any(line.has_ours for line in self.lines)
 
     @property
     def shown(self) -> tuple[Line, ...]:
-        """A network of which nothing is ours needs no line per category."""
+        """Lines to print: all, or only the mean if the sweep has no value for this backbone."""
         averages = tuple(line for line in self.lines if line.place.category == AVERAGE)
         return averages if not self.has_ours and len(averages) == 1 else self.lines
 
     def pairs(self) -> list[Pair]:
-        """Categories that have both variants."""
+        """Return (ordinary, interpretable) for each single category that has both."""
         values = [
             [line.entries[variant].ours for variant in VARIANTS]
             for line in self.lines
@@ -144,23 +167,26 @@ class Block:
 
 @dataclass(frozen=True)
 class ReportTable:
+    """One of the paper's tables."""
+
     number: int
     metric: MetricName
     blocks: tuple[Block, ...]
 
     @property
     def title(self) -> str:
+        """Number and title, such as `Table 5. Location instability, ...`."""
         return f"Table {self.number}. {TITLES[self.number]}"
 
     @property
     def is_one_data_set(self) -> bool:
-        """Its lines are the categories of one data set and their mean; else each line is a data set of its own."""
+        """Whether the lines are categories of one data set and their mean; otherwise each line is a data set."""
         return len({(line.place.dataset, line.place.loss) for block in self.blocks for line in block.lines}) == 1
 
 
 @dataclass(frozen=True)
 class Missing:
-    """A cell that the paper has and the sweep has not."""
+    """A network behind one of the paper's values for which the sweep has no value."""
 
     table: int
     place: Place
@@ -168,12 +194,12 @@ class Missing:
     variant: str
     setting: str
     why: str
-    """Empty where the sweep has no such job."""
+    """Status of its job, or `NOT_MEASURED`; empty if the sweep has no such job."""
 
 
 @dataclass(frozen=True)
 class Overall:
-    """Location instability over the categories of all data sets."""
+    """Comparison of location instability over the categories of all data sets."""
 
     backbone: str
     setting: str
@@ -182,10 +208,14 @@ class Overall:
 
 @dataclass(frozen=True)
 class Report:
+    """The paper's tables with the values of one sweep."""
+
     sweep: str
     caption: str
-    reservations: tuple[str, ...]
-    """Why ours cannot, or not simply, be held against the published numbers."""
+    """What our values are of: images, split, weights, networks."""
+    caveats: tuple[str, ...]
+    """Reasons why our values are not comparable with the published ones."""
     tables: tuple[ReportTable, ...]
     overall: tuple[Overall, ...]
+    """One per network; empty unless at least two data sets have both variants."""
     missing: tuple[Missing, ...]

@@ -1,4 +1,4 @@
-"""How sure the difference between ordinary and interpretable networks is, over categories."""
+"""Tests whether interpretable networks differ from ordinary ones, over categories."""
 
 from __future__ import annotations
 
@@ -9,30 +9,41 @@ from statistics import fmean
 Pair = tuple[float, float]
 """Ordinary and interpretable value of one category."""
 
-FEWEST = 5
-"""Below this many pairs no one-sided signed-rank test can reach 0.05: the smallest p of four is 1/16."""
+MIN_PAIRS = 5
+"""Smallest number of pairs that is tested. With four, a one-sided signed-rank test cannot fall below p = 1/16."""
 RESAMPLES = 9999
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Interpretable against ordinary over categories; change is relative to the ordinary network."""
+    """Interpretable against ordinary networks over categories."""
 
     pairs: int
+    """Number of categories that have both."""
     better: int
-    """Categories in which the interpretable network is the better one."""
+    """Number of categories in which the interpretable network is better."""
     mean_change: float
+    """Mean of interpretable / ordinary - 1."""
     interval: tuple[float, float] | None = None
-    """Bootstrap interval of the mean change; None with too few pairs."""
+    """95 % bootstrap interval of the mean change; None with fewer than `MIN_PAIRS` pairs."""
     p: float | None = None
-    """One-sided Wilcoxon signed-rank test, after Holm's correction; None with too few pairs."""
+    """P-value of the one-sided Wilcoxon signed-rank test after Holm's correction; None with fewer than `MIN_PAIRS`
+    pairs that differ."""
     tests: int = 0
-    """How many tests the correction is over."""
+    """Number of tests in the correction."""
 
 
 def compare_families(families: Sequence[Sequence[Pair]], lower_is_better: bool) -> list[Comparison | None]:
-    """One comparison per backbone, corrected together; None where there is no pair."""
+    """Compare each family of pairs, and correct the p-values for the number of families that are tested.
+
+    Args:
+        families: the pairs of each network; ordinary values must not be zero.
+        lower_is_better: whether the alternative is that interpretable values are lower.
+
+    Returns:
+        One comparison per family, in their order; None for a family without pairs.
+    """
     raw = {i: _p_value(pairs, lower_is_better) for i, pairs in enumerate(families)}
     tested = {i: p for i, p in raw.items() if p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
@@ -43,7 +54,11 @@ def compare_families(families: Sequence[Sequence[Pair]], lower_is_better: bool) 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction: the k-th smallest of m times m - k + 1, never falling, at most 1."""
+    """Correct p-values for multiple tests (Holm, Scand. J. Statist. 6, 1979).
+
+    Returns:
+        In the order given: the k-th smallest of m times m - k + 1, made monotone and at most 1.
+    """
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     corrected = [0.0] * len(p_values)
     largest = 0.0
@@ -59,24 +74,24 @@ def _comparison(pairs: Sequence[Pair], lower_is_better: bool, p: float | None, t
         pairs=len(pairs),
         better=sum((b < a) if lower_is_better else (b > a) for a, b in pairs),
         mean_change=fmean(changes),
-        interval=_interval(changes) if len(pairs) >= FEWEST else None,
+        interval=_interval(changes) if len(pairs) >= MIN_PAIRS else None,
         p=p,
         tests=tests,
     )
 
 
 def _p_value(pairs: Sequence[Pair], lower_is_better: bool) -> float | None:
-    """Pairs without a difference say nothing about its sign, so they do not count (Wilcoxon's own treatment)."""
+    """One-sided signed-rank test. Pairs without a difference are dropped (Wilcoxon, Biometrics Bulletin 1, 1945)."""
     from scipy.stats import wilcoxon
 
     differing = [(a, b) if lower_is_better else (b, a) for a, b in pairs if a != b]
-    if len(differing) < FEWEST:
+    if len(differing) < MIN_PAIRS:
         return None
     return float(wilcoxon([a for a, _ in differing], [b for _, b in differing], alternative="greater").pvalue)
 
 
 def _interval(changes: Sequence[float]) -> tuple[float, float]:
-    """Percentile bootstrap with a fixed seed: the same results give the same report."""
+    """Percentile bootstrap of the mean. The seed is fixed, so that equal results give equal reports."""
     import numpy as np
     from scipy.stats import bootstrap
 

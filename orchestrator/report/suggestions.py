@@ -1,4 +1,4 @@
-"""Which commands would fill the cells that a report lacks."""
+"""Decides which commands provide the values that a report lacks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.layers import Tree, differences, flatten
-from orchestrator.planning.planner import NoDisk, plan
+from orchestrator.planning.planner import NullResolver, plan
 from orchestrator.planning.request import SweepRequest, define
 from orchestrator.report.coverage import PaperNetwork, network_of
 from orchestrator.report.model import NOT_MEASURED, Missing
@@ -22,36 +22,49 @@ from schemas.job import JobSpec
 from schemas.paper import ALL
 from schemas.sweep import SweepSpec
 
-NAMED = 6
-"""A message names so many categories; more are counted."""
+MAX_NAMES = 6
+"""Largest number of categories that a message lists in full."""
 _DISK_ONLY = ("data.digest", "weights.data.digest", "weights.sha256", "weights.label", "weights.data.label_names")
 
 
-def incomplete(stored: StoredPlan, missing: Sequence[Missing]) -> SpecError:
-    """What to raise for a report that lacks cells: which, and the commands that fill them."""
+def incomplete_error(stored: StoredPlan, missing: Sequence[Missing]) -> SpecError:
+    """Return the error for a report that lacks values: which networks are missing, and the commands that run them.
+
+    Args:
+        stored: the plan of the sweep.
+        missing: the missing values, at least one.
+    """
     tables = list(dict.fromkeys(cell.table for cell in missing))
     lacks = [f"Table {n} lacks {_describe([c for c in missing if c.table == n])}." for n in tables]
     number = f" --table {tables[0]}" if len(tables) == 1 else ""
-    show = f"To show what there is: orch report {stored.name}{number} --partial"
-    head = f"sweep {stored.name} does not fill the paper's tables."
-    return SpecError("\n  ".join([head, *lacks, *advice(stored, missing), show]))
+    show = f"To show the values it has: orch report {stored.name}{number} --partial"
+    head = f"Sweep {stored.name} does not have all values of the paper's tables."
+    return SpecError("\n  ".join([head, *lacks, *suggest_commands(stored, missing), show]))
 
 
-def advice(stored: StoredPlan, missing: Sequence[Missing]) -> list[str]:
-    """The commands, for networks that were not reached, failed, or were never part of the sweep."""
+def suggest_commands(stored: StoredPlan, missing: Sequence[Missing]) -> list[str]:
+    """Suggest commands for networks that have not run, have failed, or are not part of the sweep.
+
+    Args:
+        stored: the plan of the sweep.
+        missing: the missing values.
+
+    Returns:
+        One line per command or hint.
+    """
     begun = {cell.why for cell in missing if cell.why}
     lines = []
     if begun - {NOT_MEASURED}:
         retry = " --failed" if begun & {PlanStatus.FAILED.value, PlanStatus.BLOCKED.value} else ""
-        lines.append(f"Jobs of the sweep that are not done: orch resume {stored.name}{retry}")
+        lines.append(f"To run the sweep's unfinished jobs: orch resume {stored.name}{retry}")
     if NOT_MEASURED in begun:
-        lines.append("Some jobs ended without this measure, for want of landmarks or part masks.")
+        lines.append("Some jobs have no value because their images have no landmarks or part masks.")
     absent = {_network(cell) for cell in missing if not cell.why}
     return [*lines, *(_sweep_advice(stored, absent) if absent else [])]
 
 
 def _describe(missing: Sequence[Missing]) -> str:
-    """`12 networks (voc_part bird, horse: alexnet, vgg16)`: categories that lack the same networks together."""
+    """Such as `12 networks (voc_part bird, horse: alexnet, vgg16)`; categories with equal gaps are grouped."""
     networks = {(cell.place, cell.backbone, cell.variant) for cell in missing}
     lacking: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for place, backbone in dict.fromkeys((cell.place, cell.backbone) for cell in missing):
@@ -69,7 +82,7 @@ def _describe(missing: Sequence[Missing]) -> str:
 def _names(names: Sequence[str]) -> str:
     if tuple(names) == (ALL,):
         return "all in one network"
-    return ", ".join(names) if len(names) <= NAMED else f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return ", ".join(names) if len(names) <= MAX_NAMES else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _network(missing: Missing) -> PaperNetwork:
@@ -79,17 +92,19 @@ def _network(missing: Missing) -> PaperNetwork:
 
 
 def _sweep_advice(stored: StoredPlan, absent: set[PaperNetwork]) -> list[str]:
-    """The smallest built-in grid that has the cells, with the fields in which this sweep departs from it."""
+    """The command with the smallest built-in grid that has the networks, and the sweep's own field values."""
     grids = {name: _jobs(stored, name) for name in GRIDS}
-    had = {name: {network_of(job) for job in jobs} for name, jobs in grids.items()}
-    offered = absent & set().union(*had.values())
+    networks = {name: {network_of(job) for job in jobs} for name, jobs in grids.items()}
+    offered = absent & set().union(*networks.values())
     lines = []
-    fitting = [name for name in grids if offered and offered <= had[name]]
+    fitting = [name for name in grids if offered and offered <= networks[name]]
     if fitting:
         grid = min(fitting, key=lambda name: len(grids[name]))
         lines.append(_grid_advice(stored, grid, grids[grid]))
     if absent - offered:
-        lines.append(f"No built-in grid has {len(absent - offered)} of them: `include` them in a sweep file.")
+        lines.append(
+            f"No built-in grid has {len(absent - offered)} of them: add them as `include` rows of a sweep file."
+        )
     return lines
 
 
@@ -98,8 +113,8 @@ def _grid_advice(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec]) -> str:
     sets = _departures(stored, jobs)
     command = _command(stored, grid, jobs, sets or {}, name)
     if sets is None:
-        command += f" (its jobs differ among themselves: put its axes in a sweep file that begins `grid: {grid}`)"
-    return f"To run what was never part of it (finished jobs are not repeated): {command}; then: orch report {name}"
+        command += f" (the sweep has further axes: put them in a sweep file that begins `grid: {grid}`)"
+    return f"To run the networks it does not contain (finished jobs are reused): {command}; then: orch report {name}"
 
 
 def _command(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec], sets: Tree, name: str) -> str:
@@ -116,12 +131,12 @@ def _jobs(stored: StoredPlan, grid: str) -> list[JobSpec]:
         sweep=SweepSpec(grid=grid), name=stored.name, profile=stored.profile, data_root=stored.data_root,
         backbones=BACKBONES,
     )  # fmt: skip
-    planned = plan(define(request), NoDisk())
+    planned = plan(define(request), NullResolver())
     return [job for job in planned.jobs if job.key not in planned.upstream_keys]
 
 
 def _departures(stored: StoredPlan, jobs: Sequence[JobSpec]) -> Tree | None:
-    """Fields in which the sweep's jobs depart from the grid's, all in the same way; None where they vary."""
+    """Fields in which all the sweep's jobs differ from the grid's in the same way; None if they vary."""
     expected = {network_of(job): job.model_dump(mode="json") for job in jobs}
     pairs = [
         (expected[network_of(spec)], spec.model_dump(mode="json"))

@@ -1,4 +1,4 @@
-"""What a sweep found, as a table: ordinary against interpretable, category by category."""
+"""Builds the result table of a sweep: ordinary against interpretable networks, category by category."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.layers import flatten, lookup
 from orchestrator.planning.request import BACKBONE_FIELD, CATEGORIES_FIELD, VARIANT_FIELD
+from orchestrator.report.tables import TableFormat, render_table
 from schemas.job import FilterLossSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.results import JobMetrics
@@ -29,10 +30,12 @@ _NOT_A_SETTING = (
 
 
 class Described(Protocol):
-    """Anything with the fields of a job's spec."""
+    """A job with the fields of its spec."""
 
     @property
-    def fields(self) -> dict[str, Any]: ...
+    def fields(self) -> dict[str, Any]:
+        """The spec as nested dictionaries."""
+        ...
 
 
 Job = TypeVar("Job", bound=Described)
@@ -40,24 +43,30 @@ Job = TypeVar("Job", bound=Described)
 
 @dataclass(frozen=True)
 class ResultCell:
-    """Means over the jobs of one category, backbone and variant (several where seeds differ)."""
+    """Means over the jobs of one category, backbone and variant; several jobs if seeds differ."""
 
     accuracy: float
+    """On held-out images, in [0, 1]."""
     instability: float | None
+    """Location instability; None if no job measured it."""
     jobs: int
+    """Number of jobs."""
 
 
 @dataclass(frozen=True)
 class Row:
+    """A row of the result table."""
+
     category: str
     backbone: str
     settings: str
-    """Further fields in which the jobs of the sweep differ."""
+    """Further fields in which the jobs of the sweep differ, such as `train.epochs=5`."""
     cells: Mapping[str, ResultCell]
+    """By variant."""
 
     @property
     def change(self) -> float | None:
-        """Interpretable over ordinary instability, minus 1; negative is steadier."""
+        """Interpretable over ordinary location instability, minus 1. Negative means more stable."""
         values = [self.cells[v].instability if v in self.cells else None for v in VARIANTS]
         ordinary, interpretable = values
         return None if not ordinary or interpretable is None else interpretable / ordinary - 1
@@ -65,19 +74,28 @@ class Row:
 
 @dataclass(frozen=True)
 class ResultTable:
+    """Results of a sweep."""
+
     rows: tuple[Row, ...]
     averages: tuple[Row, ...]
-    """Over the categories, one per backbone and setting; over both variants of a category where both ended."""
+    """Means over the categories that have every variant, one row per backbone and setting."""
     caption: str
+    """What the values are of: images, split and weights."""
     failed: tuple[tuple[str, str], ...]
-    """Title and reason."""
+    """Title and reason of each failed job."""
     skipped_images: int
+    """Number of unreadable images, over all jobs."""
 
 
 def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = frozenset()) -> ResultTable:
-    """The table of a sweep's jobs; the jobs that only lend their weights are left out."""
-    mine = [record for record in records if record.key not in upstream_keys]
-    done = [record for record in mine if record.state is JobState.SUCCEEDED and _metrics(record) is not None]
+    """Build the result table of a sweep.
+
+    Args:
+        records: all jobs of the sweep.
+        upstream_keys: keys of the jobs that only provide weights; they are left out.
+    """
+    measured = [record for record in records if record.key not in upstream_keys]
+    done = [record for record in measured if record.state is JobState.SUCCEEDED and _metrics(record) is not None]
     groups: dict[tuple[str, str, str], dict[str, list[JobRecord]]] = defaultdict(lambda: defaultdict(list))
     for setting, record in by_setting(done):
         key = (_category(record), str(lookup(record.fields, BACKBONE_FIELD)), setting)
@@ -91,12 +109,13 @@ def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = f
         rows=rows,
         averages=_averages([row for row in rows if row.category in single]),
         caption=caption_of([_metrics(record) for record in done]),
-        failed=tuple((r.title, r.failure or str(r.stop_reason)) for r in records_failed(mine)),
+        failed=tuple((r.title, r.failure or str(r.stop_reason)) for r in failed_records(measured)),
         skipped_images=sum(m.skipped_images for r in done if (m := _metrics(r))),
     )
 
 
-def records_failed(records: Iterable[JobRecord]) -> list[JobRecord]:
+def failed_records(records: Iterable[JobRecord]) -> list[JobRecord]:
+    """Return the failed jobs."""
     return [record for record in records if record.state is JobState.FAILED]
 
 
@@ -109,9 +128,9 @@ def _category(record: JobRecord) -> str:
 
 
 def by_setting(jobs: list[Job]) -> list[tuple[str, Job]]:
-    """Each job under the fields that set it apart from others of its variant and backbone.
+    """Pair each job with its setting: the fields in which it differs from others of its variant and backbone.
 
-    An ordinary job comes once for every setting that only interpretable ones have: it is the baseline of each.
+    An ordinary job is repeated for every setting that only interpretable jobs have, as the baseline of each.
     """
     varying = _varying_fields(jobs)
     return [(setting, job) for job in jobs for setting in _settings_of(job, jobs, varying)]
@@ -122,7 +141,7 @@ def _leaves(record: Described) -> dict[str, Any]:
 
 
 def _varying_fields(records: Sequence[Described]) -> list[str]:
-    """Fields that differ among jobs of one variant and backbone: the sweep's own axes, not the grid's shape."""
+    """Fields that differ among jobs of one variant and backbone: the further axes of the sweep."""
     found: dict[str, None] = {}
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
@@ -135,14 +154,14 @@ def _varying_fields(records: Sequence[Described]) -> list[str]:
 
 
 def _experiment(record: Described) -> tuple[str, ...]:
-    """Jobs of one experiment of the paper; a profile may set more fields on those of several categories."""
+    """The experiment of the paper that a job belongs to. Profiles set further fields for several categories."""
     categories = lookup(record.fields, CATEGORIES_FIELD) or ()
     several = (str(categories), str(lookup(record.fields, "loss"))) if len(categories) > 1 else ()
     return (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)), *several)
 
 
 def _settings_of(record: Described, all_records: Sequence[Described], varying: list[str]) -> list[str]:
-    """The rows a job belongs to: an ordinary one stands beside every setting that only interpretable ones have."""
+    """Settings of the rows that a job belongs to; for an ordinary job, those of its interpretable counterparts."""
     shared = [name for name in varying if not name.startswith(_INTERPRETABLE_ONLY)]
     special = [name for name in varying if name.startswith(_INTERPRETABLE_ONLY)]
     own = _named(record, shared)
@@ -166,7 +185,7 @@ def _named(record: Described, fields: list[str]) -> str:
 
 
 def _departures(record: Described, fields: list[str]) -> str:
-    """What a setting of the interpretable layers changes of the default one."""
+    """The fields of the interpretable layers that differ from their defaults."""
     leaves = _leaves(record)
     changed = [f"{name}={leaves[name]}" for name in fields if leaves.get(name, _DEFAULTS[name]) != _DEFAULTS[name]]
     return ", ".join(changed) or "default"
@@ -187,7 +206,7 @@ def _cell(records: list[JobRecord]) -> ResultCell:
 
 
 def _averages(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Over the categories that have every variant of the sweep, so that both means are of the same categories."""
+    """Means over the categories that have every variant of the sweep, so that both means are of the same ones."""
     variants = {variant for row in rows for variant in row.cells}
     groups: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -215,7 +234,7 @@ def _mean_cell(cells: list[ResultCell]) -> ResultCell:
 
 
 def caption_of(metrics: Sequence[JobMetrics]) -> str:
-    """What the numbers are of, so that generated animals are never taken for photographs."""
+    """Describe what the values are of: generated images or photographs, measured split, and weights."""
     images = {"generated": "generated animals", "photographs": "photographs"}
     splits = {"test": "held-out images", "all": "all annotated images"}
     parts = (
@@ -230,9 +249,12 @@ HEADINGS = (
     "category", "backbone", "settings", "accuracy ordinary", "accuracy interp.", "instability ordinary",
     "instability interp.", "change",
 )  # fmt: skip
+TEXT_COLUMNS = 3
+"""Number of leading headings whose cells are text."""
 
 
 def cells_of(row: Row) -> tuple[str, ...]:
+    """Format a row, in the order of `HEADINGS`. A dash marks a missing value."""
     accuracies = [f"{row.cells[v].accuracy:.3f}" if v in row.cells else "-" for v in VARIANTS]
     values = [row.cells[v].instability if v in row.cells else None for v in VARIANTS]
     instabilities = ["-" if value is None else f"{value:.4f}" for value in values]
@@ -241,18 +263,19 @@ def cells_of(row: Row) -> tuple[str, ...]:
 
 
 def used_columns(table: ResultTable) -> list[int]:
-    """Without the settings where no job has any of its own."""
+    """Return the indices of the columns to show: `settings` only if any row has some."""
     return [i for i, name in enumerate(HEADINGS) if name != "settings" or any(row.settings for row in table.rows)]
 
 
 def as_markdown(table: ResultTable) -> str:
+    """Format the table as Markdown, means first, with failed jobs and skipped images below."""
     columns = used_columns(table)
+    headings = [HEADINGS[i] for i in columns]
     lines = [f"**{table.caption}**", ""]
     if table.rows:
-        lines += ["| " + " | ".join(HEADINGS[i] for i in columns) + " |", "|" + " --- |" * len(columns)]
-        for row in (*table.averages, *table.rows):
-            cells = cells_of(row)
-            lines.append("| " + " | ".join(cells[i] for i in columns) + " |")
+        cells = [[cells_of(row)[i] for i in columns] for row in (*table.averages, *table.rows)]
+        text_columns = sum(i < TEXT_COLUMNS for i in columns)
+        lines.append(render_table(headings, cells, text_columns, TableFormat.MARKDOWN))
     lines += [f"\nfailed: {title} - {reason}" for title, reason in table.failed]
     if table.skipped_images:
         lines.append(f"\n{table.skipped_images} unreadable images were skipped.")
@@ -260,6 +283,7 @@ def as_markdown(table: ResultTable) -> str:
 
 
 def as_json(table: ResultTable) -> dict[str, Any]:
+    """Convert the table to JSON values."""
     return {
         "caption": table.caption,
         "rows": [_row_json(row) for row in table.rows],

@@ -15,7 +15,7 @@ from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.records import JobRecord, SweepRecord
 from orchestrator.planning.diff import Named, PlannedJob
 from orchestrator.recovery import evidence, repairs
-from orchestrator.recovery.diagnosis import Cause, causes
+from orchestrator.recovery.diagnosis import Cause, find_causes
 from orchestrator.recovery.garbage import Waste, delete, find_waste
 from orchestrator.recovery.logs import LAST_LINES, LogText, attempts_on_disk, follow, read_log
 from orchestrator.recovery.repairs import Repaired
@@ -130,7 +130,7 @@ def why(settings: Settings, wanted: str) -> Why:
     alive = Liveness(ledger, ledger.sweeps())
     status = status_of(sweep, ledger.jobs(), alive)
     jobs = [one for one in status.jobs if job is None or one.spec.key == job.key]
-    found = causes(jobs)
+    found = find_causes(jobs)
     tails = tuple(_last_lines(settings, cause.example) for cause in found)
     return Why(
         sweep.name, job.title if job else None, status.is_driven, tuple(zip(found, tails, strict=True)), tuple(jobs)

@@ -13,13 +13,13 @@ from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import SweepRecord
-from orchestrator.planning.diff import PlannedJob, compare, with_earlier_results
+from orchestrator.planning.diff import PlannedJob, compare
 from orchestrator.report import formats
-from orchestrator.report.build import build_report, check_numbers
+from orchestrator.report.build import build_report, check_table_numbers
 from orchestrator.report.gallery import read_gallery
 from orchestrator.report.html import as_html
 from orchestrator.report.model import Report
-from orchestrator.report.suggestions import incomplete
+from orchestrator.report.suggestions import incomplete_error
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, StoreError
 
@@ -81,16 +81,15 @@ def read_tables(
         SpecError: the paper has no such table, or, without `partial`, the sweep lacks some of its values.
         StoreError: there is no such sweep, or it was never planned.
     """
-    check_numbers(numbers)
+    check_table_numbers(numbers)
     sweep = known_sweep(ledger, name)
     stored = sweep.plan
     if stored is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Start it again with `orch sweep`.")
-    records = ledger.jobs()
-    jobs = with_earlier_results(compare(stored.specs, records, Liveness(ledger)), stored, records)
+    jobs = compare(stored.specs, ledger.jobs(), Liveness(ledger))
     report = build_report(name, jobs, stored.upstream_keys, numbers)
     if report.missing and not partial:
-        raise incomplete(stored, report.missing)
+        raise incomplete_error(stored, report.missing)
     if not report.tables:
         raise SpecError(f"Sweep {name} has no value for any of the paper's tables yet. Look at it: orch status {name}")
     return SweepTables(settings, sweep, jobs, numbers, report)

@@ -16,10 +16,10 @@ from orchestrator.ledger.base import Ledger, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, SweepRecord
 from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
-from orchestrator.planning.planner import NoDisk, PlannedSweep, plan
+from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
 from orchestrator.planning.resolver import check_all_data, check_all_weights, resolver_for
-from orchestrator.report.coverage import Filled, filled_tables
+from orchestrator.report.coverage import TableCoverage, table_coverage
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
 from schemas.errors import Interrupted, StoreError, SweepIncomplete
@@ -35,9 +35,9 @@ class Plan:
     """False where photographs are wanted and nobody said where they are: then finished jobs are not known either."""
 
     @property
-    def filled(self) -> tuple[Filled, ...]:
+    def filled(self) -> tuple[TableCoverage, ...]:
         """Values of the paper's tables that the jobs give."""
-        return filled_tables([job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys])
+        return table_coverage([job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -60,7 +60,7 @@ class SweepStatus:
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
     """What `orch sweep` would do, against what the store has. Touches nothing."""
     if request.data_root is None:
-        planned = plan(define(request), NoDisk())
+        planned = plan(define(request), NullResolver())
         if any(job.data.images == "photographs" for job in planned.jobs):
             return Plan(
                 planned, None, compare(planned.jobs, {}, Liveness(opening.open_ledger(settings))), data_seen=False

@@ -17,7 +17,7 @@ from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.request import SweepRequest
-from orchestrator.recovery.diagnosis import causes
+from orchestrator.recovery.diagnosis import find_causes
 from orchestrator.services import sweeps
 from orchestrator.settings import Settings
 from schemas.errors import DiskFull, StoreError, StoreUnreachable
@@ -75,7 +75,7 @@ def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home
     status = sweeps.sweep_status(settings, "full")
     assert not status.is_driven
     assert status.counts == {"interrupted": 1, "new": 7}
-    (cause,) = causes(status.jobs)
+    (cause,) = find_causes(status.jobs)
     assert (cause.reason, cause.message) == (StopReason.DISK_FULL, "ended by script: disk_full")
     assert cause.advice("full") == "Make room on that disk, then `orch resume full`."
     report = sweeps.resume_sweep(settings, "full", Listener(), workers=1, open_pool=lambda *_: ScriptedPool())

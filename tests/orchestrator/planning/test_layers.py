@@ -1,4 +1,4 @@
-"""How layers of settings become one."""
+"""Merging layers of settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be deleted, and above all what may not."""
+"""What `orch gc` deletes, and what it must keep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding and following the log of a job, wherever it ran."""
+"""Reading and following the log of a job, on whichever machine it ran."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Bench:
         self.client.log_text(self.run_id, text, f"logs/attempt-{attempt}.log")
 
     def follow(self, *happens: Callable[[], None], attempt: int | None = None) -> str:
-        """What a reader sees while these things happen, one each time he waits; then the job is over."""
+        """Text that is read while these events happen, one per wait; then the job is over."""
         left = list(happens)
 
         def sleep(seconds: float) -> None:
@@ -76,10 +76,10 @@ def test_an_attempt_that_ran_on_another_machine_is_read_from_its_run(bench: Benc
 
 
 def test_a_log_that_does_not_exist_is_refused_with_those_that_do(bench: Bench) -> None:
-    with pytest.raises(SpecError, match=f"has left no log.*orch show {KEY}"):
+    with pytest.raises(SpecError, match=f"has no log.*orch show {KEY}"):
         read_log(bench.settings, bench.job(1))
     bench.write(1, "x")
-    with pytest.raises(SpecError, match=r"no log of attempt 3. There are: 1\."):
+    with pytest.raises(SpecError, match=r"no log of attempt 3. Attempts with a log: 1\."):
         read_log(bench.settings, bench.job(1), 3)
 
 

@@ -1,4 +1,4 @@
-"""`orch fsck` on a real store: what it finds, what it repairs, and what it leaves to a driver that came meanwhile."""
+"""`orch fsck` on a real store: its findings, its repairs, and what it leaves to a driver that started meanwhile."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Bench:
         return self.ledger.move(self.jobs[number].key, S.RUNNING, 2.0)
 
     def finish(self, number: int = 0) -> JobRecord:
-        """A job that ended as a worker ends it: results and checkpoint in its run, checkpoint on the disk."""
+        """A job as a worker leaves it: results and checkpoint in its run, checkpoint on the disk."""
         record = self.run(number)
         folder = self.settings.checkpoint_dir / record.key
         folder.mkdir(parents=True)
@@ -121,9 +121,9 @@ def test_a_damaged_checkpoint_comes_back_from_its_run(bench: Bench) -> None:
     bench.finish()
     bench.checkpoint().write_bytes(WEIGHTS[:-1] + b"!")
     assert bench.found() == [
-        "a succeeded job has its results: the final checkpoint is damaged, but its run keeps a whole copy"
+        "a succeeded job has its results: the final checkpoint is damaged, but its run has an intact copy"
     ]
-    assert bench.repaired() == ["brought back from its run"]
+    assert bench.repaired() == ["restored from its run"]
     assert bench.checkpoint().read_bytes() == WEIGHTS
     assert bench.found() == []
     assert not list(bench.settings.checkpoint_dir.glob(".fetched-*"))
@@ -134,9 +134,9 @@ def test_checkpoints_whose_whole_folder_is_gone_come_back_from_their_runs(new_ho
     bench = Bench(settings, store.open_client(settings), store.EXPERIMENT)
     bench.finish()
     rmtree(bench.settings.checkpoint_dir)
-    what = "the final checkpoint is missing, but its run keeps a whole copy"
+    what = "the final checkpoint is missing, but its run has an intact copy"
     assert bench.found() == [f"a succeeded job has its results: {what}"]
-    assert bench.repaired() == ["brought back from its run"]
+    assert bench.repaired() == ["restored from its run"]
     assert bench.checkpoint().read_bytes() == WEIGHTS
     assert bench.found() == []
 
@@ -146,8 +146,8 @@ def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch:
         raise OSError(13, "Permission denied")
 
     bench.finish()
-    monkeypatch.setattr(evidence, "look_at", refused)
-    with pytest.raises(StoreError, match=r"cannot be looked at \(Permission denied\)"):
+    monkeypatch.setattr(evidence, "checkpoint_status", refused)
+    with pytest.raises(StoreError, match=r"cannot be checked \(Permission denied\)"):
         bench.found()
 
 
@@ -155,7 +155,7 @@ def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> Non
     record = bench.finish()
     bench.checkpoint().write_bytes(b"torn")
     bench.artifact(record, CHECKPOINT_FILE).write_bytes(b"torn too")
-    what = "the final checkpoint is damaged, and its run keeps no whole copy: it must run again"
+    what = "the final checkpoint is damaged, and its run has no intact copy: it must run again"
     assert bench.found() == [f"a succeeded job has its results: {what}"]
     assert bench.repaired() == ["requeued"]
     after = bench.ledger.get(record.key)
@@ -170,15 +170,15 @@ def test_a_job_without_one_of_its_tables_runs_again(bench: Bench, name: str) -> 
     assert bench.repaired() == ["requeued"]
 
 
-def test_what_a_dead_driver_left_is_mended_and_mlflow_shows_it(bench: Bench) -> None:
+def test_what_a_dead_driver_left_is_repaired_and_mlflow_shows_it(bench: Bench) -> None:
     record = bench.run()
     dead = Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0)
     bench.ledger.stamp("s", dead)
     assert bench.found() == [
         "a running sweep has a driver: its driver died",
-        "a running job has a driver: attempt 1 runs, and nobody drives it",
+        "a running job has a driver: attempt 1 runs without a driver",
     ]
-    assert bench.repaired() == ["the claim is lifted", "requeued"]
+    assert bench.repaired() == ["lease removed", "requeued"]
     sweep = bench.ledger.sweep("s")
     assert sweep is not None
     assert (sweep.lease, bench.client.get_run(sweep.run_id).info.status) == (None, "KILLED")
@@ -189,7 +189,7 @@ def test_what_a_dead_driver_left_is_mended_and_mlflow_shows_it(bench: Bench) -> 
 def test_a_status_that_was_never_written_is_set(bench: Bench) -> None:
     record = bench.finish()
     bench.client.update_run(record.run_id, status="RUNNING")
-    assert bench.repaired() == ["MLflow's status is set"]
+    assert bench.repaired() == ["MLflow status set"]
     assert bench.client.get_run(record.run_id).info.status == "FINISHED"
 
 
@@ -243,7 +243,7 @@ def test_a_second_run_of_a_job_is_reported(bench: Bench) -> None:
     record = bench.finish()
     run = bench.client.get_run(record.run_id)
     bench.client.create_run(run.info.experiment_id, tags=dict(run.data.tags), start_time=run.info.start_time + 1)
-    assert bench.found() == [f"one run per job: {record.title} has 2 runs; this one does not count"]
+    assert bench.found() == [f"one run per job: {record.title} has 2 runs; this one is a duplicate"]
     assert bench.repaired() == [""]
 
 
@@ -255,6 +255,6 @@ def test_a_disk_that_cannot_be_written_is_said(bench: Bench, monkeypatch: pytest
     bench.checkpoint().write_bytes(b"torn")
     findings = inspect(bench.settings, bench.ledger)
     monkeypatch.setattr(repairs.os, "replace", full)
-    with pytest.raises(StoreError, match=r"No space left on device.*Make room"):
+    with pytest.raises(StoreError, match=r"No space left on device.*Free disk space"):
         repair(bench.settings, bench.ledger, findings, WALL)
     assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED

@@ -1,4 +1,4 @@
-"""What must hold of a store, rule by rule."""
+"""The rules of `orch fsck`, one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from orchestrator.ledger.base import RUN_STATUS
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
-from orchestrator.recovery.rules import CheckpointIs, Evidence, Leftover, Repair, check, known_keys
+from orchestrator.recovery.rules import CheckpointStatus, Evidence, Leftover, Repair, check, known_keys
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer
 from tests.support.doubles import metrics, plan_of, record_of
@@ -40,13 +40,13 @@ def sweep(lease: Lease | None = None, status: str = "FINISHED", problem: str = "
 
 
 def evidence(*runs: JobRun, **more: Any) -> Evidence:
-    """Of a store in which all is well, but for what is said."""
+    """Evidence of a store without findings, except for the fields given."""
     succeeded = [run.run_id for run in runs if run.record and run.record.state is S.SUCCEEDED]
     fields: dict[str, Any] = {
         "runs": runs,
         "sweeps": (sweep(),),
         "missing": dict.fromkeys(succeeded, ()),
-        "checkpoints": dict.fromkeys(succeeded, CheckpointIs.WHOLE),
+        "checkpoints": dict.fromkeys(succeeded, CheckpointStatus.INTACT),
         "has_copy": frozenset(succeeded),
         "folders": {run.key: Path("/checkpoints") / run.key for run in runs},
         "partial": (),
@@ -67,17 +67,17 @@ def test_a_store_in_order_has_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "has_copy", "is_shared", "repair"),
     [
-        (CheckpointIs.DAMAGED, True, False, Repair.FETCH),
-        (CheckpointIs.DAMAGED, True, True, Repair.FETCH),
-        (CheckpointIs.DAMAGED, False, False, Repair.REQUEUE),
-        (CheckpointIs.MISSING, True, False, Repair.FETCH),
-        (CheckpointIs.MISSING, False, True, Repair.REQUEUE),
-        (CheckpointIs.MISSING, True, True, None),  # on the machine that ran it, and in the run
-        (CheckpointIs.WHOLE, False, False, None),
+        (CheckpointStatus.DAMAGED, True, False, Repair.FETCH),
+        (CheckpointStatus.DAMAGED, True, True, Repair.FETCH),
+        (CheckpointStatus.DAMAGED, False, False, Repair.REQUEUE),
+        (CheckpointStatus.MISSING, True, False, Repair.FETCH),
+        (CheckpointStatus.MISSING, False, True, Repair.REQUEUE),
+        (CheckpointStatus.MISSING, True, True, None),  # on the machine that ran it, and in the run
+        (CheckpointStatus.INTACT, False, False, None),
     ],
 )
 def test_a_final_checkpoint_is_fetched_where_the_run_has_it_and_else_the_job_runs_again(
-    checkpoint: CheckpointIs, has_copy: bool, is_shared: bool, repair: Repair | None
+    checkpoint: CheckpointStatus, has_copy: bool, is_shared: bool, repair: Repair | None
 ) -> None:
     run = run_of(done())
     copies = frozenset({run.run_id} if has_copy else ())
@@ -91,7 +91,7 @@ def test_results_that_are_missing_are_named() -> None:
     assert (finding.what, finding.repair) == ("missing: metrics.json", Repair.REQUEUE)
     bare = run_of(record_of(UP, S.SUCCEEDED))
     (finding,) = check(evidence(bare), lambda name: False)
-    assert finding.what == "missing: its numbers, its checkpoint's address"
+    assert finding.what == "missing: metrics, path of the checkpoint"
 
 
 def test_a_running_job_needs_a_driver() -> None:
@@ -141,5 +141,5 @@ def test_half_written_files_are_waste_once_nobody_can_be_writing_them() -> None:
     run = run_of(record_of(UP, S.REQUEUED))
     partial = (Leftover(Path("/c/x.partial"), UP.key), Leftover(Path("/mlflow.partial")))
     seen = evidence(run, partial=partial, sweeps=(sweep(),))
-    assert found(seen) == [("nothing is half-written", Repair.DELETE)] * 2
+    assert found(seen) == [("no file is partial", Repair.DELETE)] * 2
     assert found(seen, alive=True) == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.planning.diff import PlannedJob, PlanStatus
-from orchestrator.report.build import build_report, check_numbers
+from orchestrator.report.build import build_report, check_table_numbers
 from orchestrator.report.model import Line, Place, Report
 from schemas.categories import CATEGORIES
 from schemas.errors import SpecError
@@ -161,7 +161,7 @@ def test_the_papers_grid_puts_a_value_of_ours_beside_every_published_one() -> No
 @pytest.mark.parametrize(
     ("fields", "filters", "answers"),
     [
-        ({"data.split": "even"}, "all annotated images, those of training", "held-out images (10%, evenly spaced)"),
+        ({"data.split": "even"}, "all annotated images, training images", "held-out images (10%, evenly spaced)"),
         ({"evaluation.split": "test"}, "held-out images (10%, evenly", "held-out images (10%, evenly spaced)"),
         ({"data.split": "official"}, "all annotated", "held-out images (the published split)"),
         ({"data.split": "seeded", "data.split_seed": 7}, "all annotated", "held-out images (10%, seed 7)"),
@@ -214,7 +214,7 @@ def test_nothing_is_missing_from_a_whole_table() -> None:
 
 def test_a_table_that_the_paper_has_not_is_refused() -> None:
     with pytest.raises(SpecError, match="no Table 8 of results"):
-        check_numbers([4, 8])
+        check_table_numbers([4, 8])
 
 
 # -- comparisons and captions -----------------------------------------------------------------------------------------
@@ -240,16 +240,16 @@ def test_generated_animals_and_small_networks_are_never_taken_for_the_papers() -
     report = of([done(job, half(job).model_copy(update={"weights": "random"})) for job in jobs])
     assert report.caption.startswith("generated animals; filters measured on held-out images")
     assert report.caption.endswith("alexnet at width 0.25 and 128 px")
-    said = " ".join(report.reservations)
+    said = " ".join(report.caveats)
     for word in ("generated", "smaller than the paper's", "start from random weights", "held-out images"):
         assert word in said
 
 
-def test_the_papers_own_setting_has_no_reservations() -> None:
+def test_the_papers_own_setting_has_no_caveats() -> None:
     _, jobs = sweep_of("cub200")
     facts = {"images": "photographs", "weights": "torchvision", "measured_split": "all"}
     report = of([done(full_size(job), half(job).model_copy(update=facts)) for job in jobs])
-    assert report.reservations == ()
+    assert report.caveats == ()
     assert "photographs" in report.caption
 
 
@@ -257,7 +257,7 @@ def test_categories_without_a_filter_are_named() -> None:
     _, jobs = sweep_of("voc-part-multi", sets={"loss": "softmax"})
     counts = {"voc-cat": 64, "voc-cow": 0}
     report = of([done(job, metrics(0.9, 0.1, assigned_filters=counts)) for job in jobs])
-    assert any("voc-cow in 1" in text and "voc-cat" not in text for text in report.reservations)
+    assert any("voc-cow in 1" in text and "voc-cat" not in text for text in report.caveats)
 
 
 def test_a_bound_on_part_interpretability_is_said() -> None:
@@ -265,16 +265,16 @@ def test_a_bound_on_part_interpretability_is_said() -> None:
     for units, said in ((0.25, True), (1.4, False)):
         found = metrics(part_interpretability=0.2, part_valid_units=units)
         report = of([done(job, found) for job in jobs], 1)
-        assert any("0.25 valid units" in line for line in report.reservations) is said
+        assert any("0.25 valid units" in line for line in report.caveats) is said
 
 
 @pytest.mark.parametrize(
     ("weights", "said"), [("an edge detector (hed.h5)", True), ("ImageNet (vgg.mat)", False), ("torchvision", False)]
 )
-def test_weights_that_are_not_imagenets_are_a_reservation(weights: str, said: bool) -> None:
+def test_weights_that_are_not_imagenets_are_a_caveat(weights: str, said: bool) -> None:
     _, jobs = sweep_of()
     report = of([done(job, metrics(images="photographs", weights=weights)) for job in jobs], 4)
-    assert any(f"start from {weights}" in line for line in report.reservations) is said
+    assert any(f"start from {weights}" in line for line in report.caveats) is said
     assert f"weights from {weights}" in report.caption
 
 

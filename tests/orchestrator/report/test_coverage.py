@@ -1,11 +1,11 @@
-"""Every value that the paper printed is that of jobs of `--grid paper`, and each network is there once."""
+"""`--grid paper` provides every value that the paper printed, and has each network once."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 from orchestrator.planning.planner import PlannedSweep
-from orchestrator.report.coverage import PaperNetwork, filled_tables, network_of, networks_behind
+from orchestrator.report.coverage import PaperNetwork, network_of, networks_behind, table_coverage
 from schemas.job import JobSpec
 from schemas.paper import published_values
 from tests.support.doubles import Plan
@@ -26,10 +26,10 @@ def test_each_published_value_is_made_by_exactly_one_job_for_each_network_behind
 def test_the_papers_grid_has_its_312_networks_and_fills_all_436_values(plan_grid: Plan) -> None:
     jobs = measured(plan_grid("paper", profile="paper"))
     assert len(jobs) == 37 * 4 * 2 + 6 * 2 + 2 * 2
-    assert [(filled.table, filled.values) for filled in filled_tables(jobs)] == [
+    assert [(filled.table, filled.values) for filled in table_coverage(jobs)] == [
         (1, 56), (2, 12), (3, 248), (4, 56), (5, 8), (6, 16), (7, 40),
     ]  # fmt: skip
-    assert all(filled.values == filled.of for filled in filled_tables(jobs))
+    assert all(filled.values == filled.of for filled in table_coverage(jobs))
 
 
 def test_the_laptop_takes_alexnet_and_the_networks_that_the_paper_trained_on_several_categories(
@@ -52,11 +52,11 @@ def test_an_average_stands_on_a_network_per_category(plan_grid: Plan) -> None:
     assert len(behind) == 6
     assert PaperNetwork(frozenset({"voc_part/cow"}), "logistic", "vgg16", "ordinary") in behind
     five = [job for job in measured(plan_grid("voc-part", profile="paper")) if job.data.categories != ("voc_part/cow",)]
-    values = {filled.table: filled.values for filled in filled_tables(five)}
+    values = {filled.table: filled.values for filled in table_coverage(five)}
     assert values == {1: 56 - 16, 4: 56 - 16}  # every average falls, and the cow's own
 
 
 def test_networks_of_several_categories_fill_the_tables_for_several(plan_grid: Plan) -> None:
     jobs = measured(plan_grid("voc-part-multi", profile="paper"))
     assert len(jobs) == 16
-    assert [(filled.table, filled.values) for filled in filled_tables(jobs)] == [(2, 12), (6, 12), (7, 12)]
+    assert [(filled.table, filled.values) for filled in table_coverage(jobs)] == [(2, 12), (6, 12), (7, 12)]

@@ -1,4 +1,4 @@
-"""How sure a difference is."""
+"""Tests of ordinary against interpretable networks over categories."""
 
 from __future__ import annotations
 

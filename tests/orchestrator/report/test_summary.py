@@ -1,4 +1,4 @@
-"""What a sweep found, as a table."""
+"""The result table of a sweep."""
 
 from __future__ import annotations
 

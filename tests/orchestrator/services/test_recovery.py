@@ -121,7 +121,7 @@ def test_a_failure_is_explained_put_back_and_gone(bench: Bench, terminal: Termin
     assert "1 job put back or stopped: out_of_memory, fingerprint " in terminal.out
     assert "Scripted: ended by script: out_of_memory" in terminal.out
     assert "the last line" in terminal.out
-    assert "next: `orch resume fails` goes on" in terminal.out
+    assert "next: `orch resume fails` continues" in terminal.out
     assert terminal.type("requeue", "fails", "--failed") == 2
 
 
@@ -248,14 +248,14 @@ def test_a_job_that_is_planned_and_has_not_begun_says_so(bench: Bench, terminal:
         assert terminal.type(command, key) == 2
         assert f"{ORDINARY} seed 10 ({key}) has not begun yet. `orch status blocked`" in terminal.err
     assert terminal.type("why", key) == 0
-    assert "repair that one first" in terminal.out
+    assert "resolve that one first" in terminal.out
 
 
 def test_a_log_is_printed_as_it_was_written(bench: Bench, terminal: Terminal) -> None:
     bench.sweep("logged", 7)
     key = bench.key("logged", ORDINARY)
     assert terminal.type("logs", key) == 2
-    assert f"{ORDINARY} seed 7 ({key}) has left no log" in terminal.err
+    assert f"{ORDINARY} seed 7 ({key}) has no log" in terminal.err
     bench.log(key, 1, "one [bold]\ntwo\n")
     assert terminal.type("logs", key) == 0
     assert terminal.out == "one [bold]\ntwo\n"
@@ -263,7 +263,7 @@ def test_a_log_is_printed_as_it_was_written(bench: Bench, terminal: Terminal) ->
     assert terminal.type("logs", key, "--follow") == 0  # it has ended, so there is no more to come
     assert terminal.out == "one [bold]\ntwo\n"
     assert terminal.type("logs", key, "--attempt", "9") == 2
-    assert "There are: 1." in terminal.err
+    assert "Attempts with a log: 1." in terminal.err
     assert terminal.type("logs", key, "--follow", "--json") == 2
 
 
@@ -275,7 +275,7 @@ def test_fsck_ends_with_4_until_all_is_mended(terminal: Terminal, new_home: Call
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCH_HOME", str(home.settings.root))
         assert terminal.type("fsck") == 4, terminal.out
-        assert "attempt 2 runs, and nobody drives it" in terminal.out
+        assert "attempt 2 runs without a driver" in terminal.out
         assert "3 things are not as they should be. `orch fsck --repair` repairs them." in terminal.err
         assert terminal.type("fsck", "--repair") == 0  # results that no scripted worker wrote are missing, so run again
         assert terminal.out.count(" requeued\n") == 3
@@ -354,7 +354,7 @@ def test_a_changed_spec_under_a_name_that_is_taken_is_refused_field_by_field(ben
         assert terminal.type(command, *words) == 2
         assert "  train.epochs 2 -> 5 (2 jobs)\n" in terminal.err
         assert "  train.momentum 0.9 -> 0.5 (2 jobs)\n" in terminal.err
-        assert "another name (`--name`), or go on with the old one: `orch resume taken`" in terminal.err
+        assert "another name (`--name`), or continue the old one: `orch resume taken`" in terminal.err
 
 
 @pytest.mark.parametrize(("script", "code"), [({}, 0), ({ORDINARY: [R.DIVERGED]}, 1)])
