@@ -84,6 +84,81 @@ def test_who_is_still_driven_is_not_told_to_type_what_would_be_refused() -> None
     assert "`orch pause mine`" in advice[P.FAILED]
 
 
+def with_failure(record: JobRecord, attempt: int = 1) -> JobRecord:
+    """The record with a failed last result, of the given attempt."""
+    failure = Failure(kind="Boom", message="boom", traceback='File "a.py", line 1, in x')
+    assert record.result is not None
+    return replace(record, result=record.result.model_copy(update={"failure": failure, "attempt": attempt}))
+
+
+def test_only_an_interrupted_job_of_a_driven_sweep_is_retried_automatically() -> None:
+    lost, requeued = record_of(JOBS[0], S.RUNNING), record_of(JOBS[1], S.REQUEUED, R.WORKER_LOST)
+    advice = {cause.status: cause for cause in find_causes(planned(lost, requeued))}
+    assert "automatically" in advice[P.INTERRUPTED].advice("mine", is_driven=True)
+    assert advice[P.INTERRUPTED].advice("mine").startswith("`orch resume mine` continues")
+    assert "automatically" not in advice[P.LOST].advice("mine", is_driven=True)
+
+
+def test_only_a_driven_sweep_must_end_first_and_a_blocked_job_waits_for_another_one() -> None:
+    jobs = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
+    upstream = record_of(jobs[0], S.FAILED, R.BAD_DATA)
+    failed_one, blocked = find_causes(compare(jobs, {upstream.key: upstream}, lambda sweep: False))
+    for cause, must_wait in ((failed_one, True), (blocked, False)):
+        assert ("orch pause" in cause.advice("mine", is_driven=True)) is must_wait
+        assert "orch pause" not in cause.advice("mine", is_driven=False)
+
+
+def test_the_advice_for_a_reason_is_for_failed_jobs_alone() -> None:
+    requeued = record_of(JOBS[0], S.REQUEUED, R.WORKER_LOST)
+    (cause,) = find_causes(planned(requeued))
+    assert cause.advice("mine") == ADVICE_BY_STATUS[P.INTERRUPTED].format(sweep="mine")
+    (cause,) = find_causes(planned(record_of(JOBS[0], S.FAILED, None)))
+    assert cause.advice("mine") == "`orch requeue mine --failed`, then `orch resume mine`."
+
+
+def test_a_requeued_job_keeps_its_failure_and_one_that_was_told_to_stop_has_none() -> None:
+    (cause,) = find_causes(planned(with_failure(record_of(JOBS[0], S.REQUEUED, R.OUT_OF_MEMORY))))
+    assert (cause.kind, cause.message, len(cause.fingerprint)) == ("Boom", "boom", 8)
+    (cause,) = find_causes(planned(with_failure(record_of(JOBS[0], S.REQUEUED, R.INTERRUPTED))))
+    assert (cause.kind, cause.fingerprint) == ("interrupted", "")
+
+
+def test_a_failure_of_an_earlier_attempt_is_not_the_cause() -> None:
+    (cause,) = find_causes(planned(replace(failed(0, R.CODE_RAISED), attempt=2)))
+    assert (cause.kind, cause.fingerprint) == ("failed", "")
+
+
+def test_a_job_that_is_neither_failed_nor_interrupted_has_no_failure() -> None:
+    cancelled = with_failure(record_of(JOBS[0], S.CANCELLED, R.CODE_RAISED))
+    (cause,) = find_causes(planned(cancelled))
+    assert (cause.kind, cause.fingerprint) == ("cancelled", "")
+    assert cause.message == "by the user"
+
+
+def test_a_job_without_a_result_has_its_reason_as_message() -> None:
+    bare = replace(record_of(JOBS[0], S.FAILED, R.WORKER_LOST), result=None)
+    (cause,) = find_causes(planned(bare))
+    assert (cause.kind, cause.message, cause.attempts) == ("failed", "worker_lost", 1)
+
+
+def test_a_blocked_job_has_no_reason_of_its_own() -> None:
+    jobs = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
+    upstream, begun = record_of(jobs[0], S.FAILED, R.BAD_DATA), record_of(jobs[1], S.REQUEUED, R.WORKER_LOST)
+    records = {record.key: record for record in (upstream, begun)}
+    found = find_causes(compare(jobs, records, lambda sweep: False))
+    assert [(cause.status, cause.reason, len(cause.jobs)) for cause in found] == [
+        (P.FAILED, R.BAD_DATA, 1),
+        (P.BLOCKED, None, 2),
+    ]
+
+
+def test_a_message_lists_three_reasons_and_says_that_there_are_more() -> None:
+    jobs = [PlannedJob(spec, P.LOST, f"reason {n}", None) for n, spec in enumerate(JOBS)]
+    assert len(jobs) == 4
+    assert [cause.message for cause in find_causes(jobs[:3])] == ["reason 0; reason 1; reason 2"]
+    assert [cause.message for cause in find_causes(jobs)] == ["reason 0; reason 1; reason 2; ..."]
+
+
 @pytest.mark.parametrize("text", [*ADVICE_BY_REASON.values(), *ADVICE_BY_STATUS.values()])
 def test_what_it_says_to_type_can_be_typed(text: str) -> None:
     group = typer.main.get_command(app)

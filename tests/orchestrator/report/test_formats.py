@@ -11,7 +11,18 @@ import pytest
 
 from orchestrator.report.build import build_report
 from orchestrator.report.dot_plot import panels
-from orchestrator.report.formats import as_csv, as_json, as_latex, as_markdown, as_text, format_change, format_number
+from orchestrator.report.formats import (
+    as_csv,
+    as_json,
+    as_latex,
+    as_markdown,
+    as_text,
+    format_change,
+    format_number,
+    headings,
+    label,
+    notes,
+)  # fmt: skip
 from orchestrator.report.gallery import MAX_NETWORKS, Gallery, Picture, Plate, Section, choose_jobs
 from orchestrator.report.html import as_html
 from orchestrator.report.model import METRICS, Report
@@ -73,6 +84,56 @@ def test_latex_is_escaped(bird: Report) -> None:
     assert "The animals are generated" in text
     assert not re.search(r"(?<!\\)[%_#$]", text)
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
+
+
+def labels(report: Report, backbone: str = "alexnet") -> list[str]:
+    blocks = [(table, block) for table in report.tables for block in table.blocks if block.backbone == backbone]
+    return [label(line, table) for table, block in blocks for line in block.lines]
+
+
+def test_a_network_of_several_categories_is_labelled_with_their_number_and_its_loss() -> None:
+    _, jobs = sweep_of("voc-part-multi", sets={"evaluation.split": "test"})
+    report = build_report("s", [done(job) for job in jobs], frozenset(), (2, 6))
+    both_losses = ["VOC Part, 6 categories, logistic loss", "VOC Part, 6 categories, softmax loss"]
+    assert [line for line in as_text(report).splitlines() if "6 categories, softmax loss" in line]
+    assert labels(report)[-2:] == both_losses
+    assert labels(report, "vgg_m")[:2] == both_losses
+    assert "ILSVRC Part, 30 categories, logistic loss" in labels(report, "vgg_m")
+    assert headings(report.tables[0])[:2] == ["network", "networks"]
+
+
+def test_a_network_of_some_of_the_categories_is_labelled_with_both_numbers() -> None:
+    _, jobs = sweep_of("voc-part-multi", categories=("cat", "cow", "dog", "sheep"))
+    report = build_report("s", [done(job) for job in jobs], frozenset(), (6,))
+    assert labels(report) == [f"VOC Part, 4 of 6 categories, {loss} loss" for loss in ("logistic", "softmax")]
+
+
+def test_a_table_of_several_data_sets_labels_each_with_how_many_networks_it_stands_for() -> None:
+    _, voc = sweep_of("all-categories", datasets=("voc",), categories=("cat", "cow"))
+    _, cub = sweep_of("cub200")
+    report = build_report("s", [done(job) for job in (*voc, *cub)], frozenset(), (7,))
+    assert {"CUB200, one category", "VOC Part, one category each, mean of 2 of 6"} <= set(labels(report))
+    assert "ILSVRC Part, one category each, mean of 30" in labels(report)
+
+
+def test_a_table_of_one_data_set_labels_its_lines_with_the_category_alone() -> None:
+    _, jobs = sweep_of()
+    report = build_report("s", [done(job) for job in jobs], frozenset(), (4,))
+    assert labels(report) == ["bird", "cat", "cow", "dog", "horse", "sheep", "mean of 6"]
+    assert headings(report.tables[0])[:2] == ["network", "category"]
+
+
+def test_several_tests_are_said_to_be_corrected_and_a_single_one_is_not() -> None:
+    def sentences(*backbones: str) -> list[str]:
+        _, jobs = sweep_of(backbones=backbones)
+        (table,) = build_report("s", [done(job) for job in jobs], frozenset(), (4,)).tables
+        return [note for note in notes(table) if "Wilcoxon" in note]
+
+    start = "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (95 % interval -50.0% to -50.0%), "
+    assert sentences("alexnet") == [f"alexnet: {start}one-sided Wilcoxon p = 0.016."]
+    assert sentences("alexnet", "vgg16") == [
+        f"{backbone}: {start}one-sided Wilcoxon p = 0.031, Holm over 2." for backbone in ("alexnet", "vgg16")
+    ]
 
 
 def test_csv_has_a_line_per_value(bird: Report) -> None:

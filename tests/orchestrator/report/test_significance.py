@@ -61,3 +61,17 @@ def test_the_correction_is_over_the_families_that_could_be_tested() -> None:
 
 def test_the_same_results_give_the_same_interval() -> None:
     assert compare_families([SIX], lower_is_better=True) == compare_families([SIX], lower_is_better=True)
+
+
+def test_five_pairs_that_differ_are_just_enough_to_test() -> None:
+    (found,) = compare_families([SIX[:5]], lower_is_better=True)
+    assert found is not None
+    assert (found.pairs, found.p, found.tests) == (5, pytest.approx(1 / 32), 1)
+    assert found.interval is not None
+
+
+def test_four_pairs_that_differ_among_five_have_an_interval_but_no_test() -> None:
+    (found,) = compare_families([[*SIX[:4], (0.1, 0.1)]], lower_is_better=True)
+    assert found is not None
+    assert (found.pairs, found.p, found.tests) == (5, None, 0)
+    assert found.interval is not None
