@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --rounds 25 --seed 1`: many rounds of chaos, a line each; ends with 1 if anything was lost."""
+"""Run rounds of fault injection and print a line for each. Exits with 1 if a round loses or repeats anything."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from tests.chaos.campaign import Outcome, play, undisturbed
 
 
 def main() -> int:
+    """Run the rounds of the command line. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25, help="how many (default 25)")
-    parser.add_argument("--seed", type=int, default=1, help="of the first round; each further one has the next")
+    parser.add_argument("--rounds", type=int, default=25, help="number of rounds (default 25)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first round; the others count up")
     parser.add_argument("--jobs", type=int, default=JOBS, choices=range(8, 81, 8), help="of the sweep (default 40)")
-    parser.add_argument("--folder", type=Path, help="keep what failed rounds leave here (default: a new folder)")
+    parser.add_argument("--folder", type=Path, help="where failed rounds keep their files (default: a new folder)")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="orch-chaos-"))
-    print(f"The undisturbed sweep first. Everything is below {folder}.", flush=True)
+    print(f"Running the undisturbed sweep first. All files are below {folder}.", flush=True)
     reference = undisturbed(folder / "undisturbed", options.jobs)
     print(f"{len(reference.weights)} jobs undisturbed: {reference.seconds:.0f} s\n", flush=True)
-    print(f"{'seed':>4}  {'store':7}  {'typed':>5}  {'seconds':>7}  verdict  blows and exit codes", flush=True)
+    print(f"{'seed':>4}  {'store':7}  {'runs':>5}  {'seconds':>7}  verdict  faults and exit codes", flush=True)
     failed = 0
     for seed in range(options.seed, options.seed + options.rounds):
         outcome = play(folder / f"round-{seed}", plan_round(seed, jobs=options.jobs), reference)
@@ -33,6 +34,7 @@ def main() -> int:
 
 
 def row(outcome: Outcome) -> str:
+    """Format the outcome of a round, with a line below it for everything that is wrong."""
     plan, verdict = outcome.plan, "BROKEN " if outcome.wrong else "whole  "
     line = (
         f"{plan.seed:>4}  {plan.store:7}  {len(outcome.codes):>5}  {outcome.seconds:>7.0f}  {verdict}  "

@@ -1,4 +1,4 @@
-"""Strikes the blows of a round at their moments, and types the command again after each fall, until it is done."""
+"""Injects the faults of a round at their moments, and restarts the command after each failure until it succeeds."""
 
 from __future__ import annotations
 
@@ -18,23 +18,26 @@ from tests.chaos.stage import LONGEST_SECONDS, POLL_SECONDS, Stage, Stuck, wait_
 WORKER = "ray::JobWorker"
 MOST_COMMANDS = 25
 OWN_ENDS = frozenset({0, 1, 4, 5})
-"""Exit codes with which a command may end by itself under fire: done, not all done, store away, no Ray."""
+"""Exit codes that a command may return under faults: done, not all done, store unreachable, no Ray."""
 PAUSE_SECONDS = 1.0
-"""Before a command that stopped by itself is typed again."""
+"""Pause before a command that ended on its own is restarted."""
 
 
 class Adversary:
+    """Drives a sweep through the faults of one round."""
+
     def __init__(self, stage: Stage, plan: Round) -> None:
         self.stage, self.plan = stage, plan
         self.struck: list[str] = []
         self.seen: dict[str, Run] = {}
-        """Every job as it was when it was first seen finished."""
+        """Each job as it was when it was first seen finished."""
         self.began = time.monotonic()
 
     def play(self) -> None:
-        """
+        """Run the sweep to its end, injecting the faults.
+
         Raises:
-            Stuck: a command hangs, or typing it again does not help.
+            Stuck: a command hangs, returns an unexpected exit code, or restarting it does not help.
         """
         self.stage.drive()
         for blow in self.plan.blows:
@@ -47,7 +50,7 @@ class Adversary:
     # -- moments ------------------------------------------------------------------------------------------------
 
     def _reach(self, moment: Moment) -> bool:
-        """False when the sweep was done before."""
+        """Wait for a moment. Returns False if the sweep ended before it."""
         while not self._has_come(moment):
             if not self._goes_on():
                 return False
@@ -63,23 +66,23 @@ class Adversary:
         return len(self.stage.store.finished()) >= moment.count
 
     def _goes_on(self) -> bool:
-        """False when the command has ended with success; one that ended otherwise is typed again."""
+        """Return False if the command has succeeded. A command that ended otherwise is restarted."""
         self._remember()
         code = self.stage.ended()
         if code is None:
             if time.monotonic() - self._typed_at > LONGEST_SECONDS:
-                raise Stuck(f"`orch` has run for {LONGEST_SECONDS:.0f} s")
+                raise Stuck(f"`orch` is still running after {LONGEST_SECONDS:.0f} s")
             return True
         if code == 0:
             return False
         if code > 0 and code not in OWN_ENDS:
-            raise Stuck(f"`orch` ended with {code}")
+            raise Stuck(f"`orch` returned exit code {code}")
         self._type_again(PAUSE_SECONDS)
         return True
 
     def _type_again(self, pause: float = 0.0) -> None:
         if len(self.stage.drivers) >= MOST_COMMANDS:
-            raise Stuck(f"not done after {MOST_COMMANDS} commands; exit codes {self.stage.codes}")
+            raise Stuck(f"not finished after {MOST_COMMANDS} commands; exit codes {self.stage.codes}")
         time.sleep(pause)
         self._typed_at = time.monotonic()
         self.stage.drive(self.plan.resumes)
@@ -117,38 +120,38 @@ class Adversary:
         worker = self._worker(blow)
         if worker is not None:
             worker.kill()
-        return "" if worker else "none was left"
+        return "" if worker else "no process left"
 
     def _kill_raylet(self, blow: Blow) -> str:
         self._wait_while_driven(lambda: bool(self.stage.children("raylet")))
         raylets = self.stage.children("raylet")
         for raylet in raylets:
             raylet.kill()
-        return "" if raylets else "none was left"
+        return "" if raylets else "no process left"
 
     def _freeze_worker(self, blow: Blow) -> str:
         worker = self._worker(blow)
         if worker is None:
-            return "none was left"
+            return "no process left"
         worker.suspend()
         self._while_it_lasts(blow.lasts)
-        return "" if _wake(worker) else "it was gone"
+        return "" if _wake(worker) else "the worker had ended"
 
     def _wake_replaced(self, blow: Blow) -> str:
         worker = self._worker(blow)
         if worker is None:
-            return "none was left"
+            return "no process left"
         worker.suspend()
         self.stage.kill_driver()
         done = len(self.stage.store.finished())
         self._type_again()
         self._wait_while_driven(lambda: len(self.stage.store.finished()) > done)
-        return "" if _wake(worker) else "it had gone with its Ray"
+        return "" if _wake(worker) else "the worker had ended with its Ray"
 
     def _spoil_checkpoint(self, blow: Blow) -> str:
-        """Of a job that has yet to go on from it; of the pre-training, where there is none."""
+        """Damage the newest checkpoint of an unfinished job; if there is none, that of the pre-training."""
         self.stage.kill_driver()
-        wait_for(lambda: not processes_of(self.stage.home), 60.0, "a dead driver's Ray to end")
+        wait_for(lambda: not processes_of(self.stage.home), 60.0, "the Ray of a killed driver to end")
         finished = self.stage.store.finished()
         newest = [path for folder in sorted(self.stage.home.glob("checkpoints/*/")) if (path := _newest(folder))]
         open_ones = [path for path in newest if path.parent.name not in finished]
@@ -157,7 +160,11 @@ class Adversary:
         if victims:
             _spoil(victims[int(blow.pick * len(victims))], blow)
         self._type_again()
-        return f"{blow.spoiling}, {'of a job begun' if open_ones else 'of the pre-training'}" if victims else "none yet"
+        return (
+            f"{blow.spoiling}, {'of an unfinished job' if open_ones else 'of the pre-training'}"
+            if victims
+            else "none yet"
+        )
 
     def _cut_store(self, blow: Blow) -> str:
         server = self.stage.server
@@ -167,7 +174,7 @@ class Adversary:
             server.start()
             return f"server, {blow.lasts:.0f} s"
         if not self.stage.store.database.exists():
-            return "not made yet"
+            return "not created yet"
         with closing(sqlite3.connect(self.stage.store.database, timeout=60, isolation_level=None)) as connection:
             connection.execute("BEGIN IMMEDIATE")
             self._while_it_lasts(blow.lasts)
@@ -195,7 +202,7 @@ class Adversary:
         return f"{blow.lasts:.0f} s"
 
     def _worker(self, blow: Blow) -> psutil.Process | None:
-        """A worker process; waited for, while Ray starts."""
+        """A worker process. Waits while Ray starts; None if the sweep ends first."""
         self._wait_while_driven(lambda: bool(self.stage.children(WORKER)))
         workers = self.stage.children(WORKER)
         return workers[int(blow.pick * len(workers))] if workers else None
@@ -205,14 +212,14 @@ class Adversary:
             time.sleep(POLL_SECONDS)
 
     def _while_it_lasts(self, seconds: float) -> None:
-        """Commands that end meanwhile are typed again, into the same trouble."""
+        """Wait while a fault lasts. Commands that end meanwhile are restarted under it."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and self._goes_on():
             time.sleep(POLL_SECONDS)
 
 
 def _lends(run: Run) -> bool:
-    """Whether others start from its weights."""
+    """Whether other jobs start from its weights."""
     return "categories" in run.title
 
 
@@ -225,7 +232,7 @@ def _wake(process: psutil.Process) -> bool:
 
 
 def _newest(folder: Path) -> Path | None:
-    """The newest checkpoint that a job's latest attempt has published."""
+    """The newest checkpoint of a job's latest attempt."""
     pointers = sorted(folder.glob("newest-attempt-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
     rows = json.loads(pointers[-1].read_text()) if pointers else []
     return folder / Path(rows[0]["path"]).name if rows else None
@@ -237,7 +244,7 @@ def _spoil(path: Path, blow: Blow) -> None:
     if blow.spoiling == "bit flipped":
         content[at] ^= 1 << int(blow.pick * 8)
     elif blow.spoiling == "torn":
-        content[at:] = bytes(len(content) - at)  # as a crash of the machine leaves pages that were never written
+        content[at:] = bytes(len(content) - at)  # zeros, as after a power cut before the pages were written
     else:
         del content[at:]
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Decides, from a seed alone, how a round of chaos goes: on which store and disk, and which blows fall when."""
+"""Decides from a seed how a round of fault injection runs: on which store and disk, with which faults, and when."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 JOBS = 40
-"""Of the sweep under fire, its pre-training not counted; a multiple of 8."""
+"""Default number of jobs of the sweep, without pre-training; a multiple of 8."""
 EPOCHS = 3
-"""Of each of them."""
+"""Epochs of each job."""
 
 
 class Kind(StrEnum):
+    """Kind of fault."""
+
     KILL_DRIVER = "kill driver"
     KILL_WORKER = "kill worker"
     KILL_RAYLET = "kill raylet"
     FREEZE_WORKER = "freeze worker"
     WAKE_REPLACED = "wake replaced"
-    """A worker is stopped, its driver and Ray are killed and replaced, and only then it is woken."""
+    """A worker is suspended, its driver and Ray are killed and replaced, and then the worker is resumed."""
     SPOIL_CHECKPOINT = "spoil checkpoint"
     CUT_STORE = "cut store"
     CUT_OBJECTS = "cut object store"
-    """Where there is one: the tracking server still answers."""
+    """Only with an object store. The tracking server still answers."""
     FILL_DISK = "fill disk"
 
 
@@ -32,13 +34,13 @@ Sign = Literal["seconds", "epochs", "finished"]
 
 KINDS = tuple(Kind)
 StoreKind = Literal["file", "server", "objects"]
-"""A file below ORCH_HOME; behind a tracking server; behind one that keeps the runs' files in an object store."""
+"""A file below ORCH_HOME, a tracking server, or a tracking server with artifacts in an object store."""
 STORE_OF: Mapping[int, StoreKind] = {2: "server", 6: "objects"}
-"""By the seed's rest by eight; a file otherwise."""
+"""By the seed modulo 8; otherwise a file."""
 
 
 class Moment(NamedTuple):
-    """So many seconds after the command was first typed, or epochs logged, or jobs finished; and `delay` s later."""
+    """When a fault is injected: at `count` seconds, logged epochs or finished jobs, plus `delay` seconds."""
 
     sign: Sign
     count: int
@@ -46,43 +48,50 @@ class Moment(NamedTuple):
 
 
 class Blow(NamedTuple):
+    """A fault to inject."""
+
     kind: Kind
     when: Moment
     lasts: float
-    """Seconds, at most: of a worker's sleep, an outage, a full disk."""
+    """Longest duration of a suspended worker, an outage or a full disk, in seconds."""
     pick: float
-    """In [0, 1): which of the possible victims."""
+    """Chooses among the possible targets, in [0, 1)."""
     spoiling: Spoiling
 
 
 class Round(NamedTuple):
+    """A sweep and the faults that are injected into it."""
+
     seed: int
     jobs: int
     store: StoreKind
     blank: bool
-    """ORCH_HOME is empty at first, so that making the store lies under fire too."""
+    """Whether ORCH_HOME is empty at first, so that faults also hit the creation of the store."""
     resumes: bool
-    """`orch resume` is typed after a fall, once the store knows the sweep; else `orch sweep` again."""
+    """Whether `orch resume` restarts the sweep once the store knows it; otherwise `orch sweep` does."""
     patience_minutes: float
-    """How long the store's absence is borne; some of the outages last longer."""
+    """How long an unreachable store is retried; some outages last longer."""
     blows: tuple[Blow, ...]
 
     @property
     def small_disk(self) -> bool:
+        """Whether ORCH_HOME is on a small disk of its own, which a fault fills."""
         return any(blow.kind is Kind.FILL_DISK for blow in self.blows)
 
 
 def plan_round(seed: int, *, jobs: int = JOBS, blows: int | None = None) -> Round:
-    """The same for the same seed, on every machine. The seeds from 1 to 25 have every kind of blow.
+    """Plan a round. Equal seeds give equal rounds on every machine; seeds 1 to 25 cover every kind of fault.
 
     Args:
-        blows: how many; None leaves that to the seed too.
+        seed: decides everything that is not given.
+        jobs: number of jobs of the sweep; a multiple of 8.
+        blows: number of faults; None lets the seed decide (2 to 4).
     """
     draw = random.Random(seed)
     store = STORE_OF.get(seed % 8, "file")
     kinds_there = [kind for kind in KINDS if store == "objects" or kind is not Kind.CUT_OBJECTS]
     count = blows if blows is not None else draw.randint(2, 4)
-    # Not `seed % 8`: a kind must meet both stores.
+    # Not `seed % 8`: every kind must occur with both stores.
     first = Kind.CUT_OBJECTS if store == "objects" else kinds_there[(seed + seed // 8) % len(kinds_there)]
     kinds = [first, *(draw.choice(kinds_there) for _ in range(count - 1))]
     draw.shuffle(kinds)
@@ -106,7 +115,7 @@ def _draw_moment(draw: random.Random, jobs: int) -> Moment:
 
 
 def _progress(moment: Moment) -> float:
-    """How far the sweep is then, roughly, in jobs."""
+    """Approximate progress of the sweep at a moment, in jobs."""
     return {"seconds": 0.0, "epochs": moment.count / EPOCHS, "finished": float(moment.count)}[
         moment.sign
     ] + moment.delay

@@ -1,4 +1,4 @@
-"""Plays rounds against one undisturbed sweep, and says of each what was struck and whether everything held."""
+"""Runs rounds, and compares each with one undisturbed sweep."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from tests.chaos.verdict import Reference, check, read_reference
 
 
 class Outcome(NamedTuple):
+    """What happened in a round."""
+
     plan: Round
     struck: tuple[str, ...]
+    """The faults that were injected."""
     codes: tuple[int, ...]
-    """Exit codes of the commands, in the order in which they were typed; negative: the signal that killed it."""
+    """Exit codes of the commands in their order; negative: the signal that killed the command."""
     seconds: float
     wrong: tuple[str, ...]
+    """Everything that does not hold; empty for a passed round."""
 
 
 def undisturbed(folder: Path, jobs: int = JOBS) -> Reference:
-    """Run the sweep in peace."""
+    """Run the sweep without faults."""
     stage = Stage(folder, jobs)
     began = time.monotonic()
     try:
@@ -37,7 +41,7 @@ def undisturbed(folder: Path, jobs: int = JOBS) -> Reference:
 
 
 def play(folder: Path, plan: Round, reference: Reference) -> Outcome:
-    """One round. The stage stays on the disk where something is wrong."""
+    """Run one round. Its folder is kept if something is wrong."""
     began = time.monotonic()
     with staged(folder, plan, reference.folder) as stage:
         adversary = Adversary(stage, plan)

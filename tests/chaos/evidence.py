@@ -1,4 +1,4 @@
-"""What a round left behind, read past orch: from the database, the files and the list of processes."""
+"""Reads what a round left behind without orch: from the database, the files and the list of processes."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ NUMBERS_OF_CLOCKS = frozenset({"seconds"})
 
 
 class Run(NamedTuple):
+    """A job's MLflow run."""
+
     key: str
     title: str
     status: str
@@ -28,22 +30,23 @@ class Run(NamedTuple):
 
 
 class Store:
-    """The database behind the tracking store, whoever serves it."""
+    """The database of the tracking store, read directly."""
 
     def __init__(self, database: Path) -> None:
         self.database = database
 
     def ask(self, query: str, *values: str) -> list[tuple[object, ...]]:
-        """Nothing, while the store has not been made."""
+        """Run a query. Returns no rows while the store does not exist yet."""
         if not self.database.exists():
             return []
         try:
             with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True, timeout=30)) as connection:
                 return connection.execute(query, values).fetchall()
-        except sqlite3.OperationalError:  # being made
+        except sqlite3.OperationalError:  # being created
             return []
 
     def runs(self) -> list[Run]:
+        """Return the runs of all jobs."""
         rows: dict[str, dict[str, object]] = {}
         query = (
             "SELECT r.run_uuid, r.name, r.status, r.end_time, t.key, t.value FROM runs r JOIN tags t "
@@ -66,23 +69,26 @@ class Store:
         ]
 
     def finished(self) -> dict[str, Run]:
+        """Return the runs of succeeded jobs by job key."""
         return {run.key: run for run in self.runs() if run.state == "succeeded"}
 
     def epochs(self) -> int:
-        """Logged by all jobs together."""
+        """Return the number of epochs logged by all jobs together."""
         rows = self.ask("SELECT COUNT(*) FROM metrics WHERE key = ?", LAST_CURVE)
         return int(str(rows[0][0])) if rows else 0
 
     def sweep_statuses(self) -> list[str]:
+        """Return the MLflow status of each sweep's run."""
         sweeps = "SELECT run_uuid FROM tags WHERE key = 'orch.kind' AND value = 'sweep'"
         query = f"SELECT status FROM runs WHERE run_uuid IN ({sweeps})"
         return [str(row[0]) for row in self.ask(query)]
 
     def knows_the_sweep(self) -> bool:
+        """Return whether the plan of the sweep is stored."""
         return bool(self.ask("SELECT 1 FROM tags WHERE key = 'orch.plan_sha256'"))
 
     def points(self) -> dict[str, list[tuple[str, int, float]]]:
-        """By job key: name, step and value of every point ever logged, clocks left out."""
+        """Return name, step and value of every logged point by job key, without durations."""
         found: dict[str, list[tuple[str, int, float]]] = {}
         query = (
             "SELECT t.value, m.key, m.step, m.value FROM metrics m JOIN tags t ON t.run_uuid = m.run_uuid "
@@ -95,7 +101,7 @@ class Store:
 
 
 def weights_digest(checkpoints: Path, run: Run) -> str:
-    """SHA-256 over the final weights and filter statistics; not over the file, which also holds durations."""
+    """Return the SHA-256 of a job's final weights and filter statistics, without the durations in the file."""
     pointer = json.loads(run.result)["checkpoint"]
     state = torch.load(checkpoints / run.key / Path(pointer["path"]).name, weights_only=True, map_location="cpu")
     digest = hashlib.sha256()
@@ -115,7 +121,7 @@ def _feed(digest: hashlib._Hash, value: object) -> None:
 
 
 def processes_of(home: Path) -> list[psutil.Process]:
-    """Everything that was started for one ORCH_HOME and still is there."""
+    """Return the living processes that were started for one ORCH_HOME."""
     found = []
     for process in psutil.process_iter():
         try:

@@ -1,4 +1,4 @@
-"""One ORCH_HOME under fire: its command typed again and again, its processes, its disk and its tracking server."""
+"""Manages one ORCH_HOME under test: its commands, processes, disk and tracking server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.object_store import BUCKET, ObjectStore, free_port
 ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 0.05
 LONGEST_SECONDS = 420.0
-"""Of one command, before it counts as stuck."""
+"""Longest time of one command before it counts as stuck."""
 DISK_MEGABYTES = 160
 NAME = "chaos"
 SWEEP = """
@@ -40,15 +40,15 @@ axes:
   variant: [ordinary, interpretable]
   seed: SEEDS
 """
-"""Eight jobs a seed, and the pre-training that all start from."""
+"""Eight jobs per seed, and the pre-training that all of them start from."""
 
 
 class Stuck(AssertionError):
-    """Something that must happen did not."""
+    """An expected event did not happen."""
 
 
 class TrackingServer:
-    """`mlflow server` over a database of its own."""
+    """An `mlflow server` with its own database."""
 
     def __init__(self, folder: Path, environment: dict[str, str], artifacts: str) -> None:
         self.database, self._folder, self._environment = folder / "server.db", folder, environment
@@ -58,9 +58,11 @@ class TrackingServer:
 
     @property
     def uri(self) -> str:
+        """Address of the server."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        """Start the server, and wait until it answers."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
             "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", self._artifacts,
@@ -73,6 +75,7 @@ class TrackingServer:
         wait_for(self._answers, 180.0, "the tracking server to answer")
 
     def kill(self) -> None:
+        """Kill the server and its children."""
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -90,7 +93,7 @@ class TrackingServer:
 
 
 class Stage:
-    """Where a round is played."""
+    """The environment of one round."""
 
     def __init__(self, folder: Path, jobs: int, patience_minutes: float = 10.0) -> None:
         folder.mkdir(parents=True)
@@ -111,11 +114,11 @@ class Stage:
         self.objects: ObjectStore | None = None
         self.driver: subprocess.Popen[bytes] | None = None
         self.drivers: list[int] = []
-        """Process ids of all there were."""
+        """Process ids of all commands that were started."""
         self.codes: list[int] = []
 
     def serve(self, *, objects: bool = False) -> None:
-        """Work behind a tracking server instead of on a file below ORCH_HOME; with an object store behind that."""
+        """Use a tracking server instead of a file below ORCH_HOME, optionally with artifacts in an object store."""
         folder, artifacts, environment = self.folder / "server", str(self.folder / "server" / "kept"), dict(os.environ)
         folder.mkdir()
         if objects:
@@ -127,6 +130,7 @@ class Stage:
         self.environment["ORCH_TRACKING_URI"] = self.server.uri
 
     def type(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start an `orch` command."""
         with open(self.log, "ab") as log:
             log.write(f"$ orch {' '.join(words)}\n".encode())
             log.flush()
@@ -136,14 +140,14 @@ class Stage:
             )
 
     def drive(self, resumes: bool = False) -> None:
-        """Type the sweep's command."""
+        """Start the sweep, or with `resumes` resume it if the store knows it."""
         again = resumes and self.store.knows_the_sweep()
         words = ("resume", NAME) if again else ("sweep", str(self.file))
         self.driver = self.type(*words, "--workers", "2")
         self.drivers.append(self.driver.pid)
 
     def ended(self) -> int | None:
-        """Exit code of the command that was typed last, once it has ended."""
+        """Return the exit code of the last command; None while it runs."""
         assert self.driver is not None
         code = self.driver.poll()
         if code is not None and len(self.codes) < len(self.drivers):
@@ -151,13 +155,14 @@ class Stage:
         return code
 
     def kill_driver(self) -> None:
+        """Kill the last command."""
         assert self.driver is not None
         self.driver.kill()
         self.driver.wait()
         self.ended()
 
     def children(self, name: str) -> list[psutil.Process]:
-        """Living processes below the driver whose name or command begins so, oldest first."""
+        """Return the driver's living descendants whose name or command line begins with `name`, oldest first."""
         assert self.driver is not None
         found = []
         with suppress(psutil.NoSuchProcess):
@@ -168,7 +173,7 @@ class Stage:
         return sorted(found, key=lambda child: child.pid)
 
     def close(self) -> None:
-        """End whatever is left, by its own id, and delete what Ray left of drivers that were killed."""
+        """Kill the processes that are left, and delete the Ray sessions of killed drivers."""
         if self.server is not None:
             self.server.kill()
         if self.objects is not None:
@@ -183,7 +188,7 @@ class Stage:
 
 
 def set_up(folder: Path, plan: Round, reference: Path) -> Stage:
-    """A stage for a round, with the images that the undisturbed sweep prepared, unless it begins on blank ground."""
+    """Set up the stage of a round, with the images that the undisturbed sweep prepared unless the round is blank."""
     stage = Stage(folder, plan.jobs, plan.patience_minutes)
     if plan.small_disk:
         subprocess.run(
@@ -198,6 +203,7 @@ def set_up(folder: Path, plan: Round, reference: Path) -> Stage:
 
 @contextmanager
 def staged(folder: Path, plan: Round, reference: Path) -> Iterator[Stage]:
+    """Set up the stage of a round, and close it at the end."""
     stage = set_up(folder, plan, reference)
     try:
         yield stage
@@ -208,6 +214,11 @@ def staged(folder: Path, plan: Round, reference: Path) -> Iterator[Stage]:
 
 
 def wait_for(holds: Callable[[], object], seconds: float, what: str) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        Stuck: it does not hold in time; the message names `what`.
+    """
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:

@@ -1,4 +1,4 @@
-"""The short version of `python -m tests.chaos`: eight jobs under three blows, against the undisturbed sweep."""
+"""The short version of `python -m tests.chaos`: eight jobs and three faults, compared with an undisturbed sweep."""
 
 from __future__ import annotations
 

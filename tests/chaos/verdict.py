@@ -1,4 +1,4 @@
-"""What must hold after every round, whatever the blows were."""
+"""Decides what must hold after every round, whichever faults were injected."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ Point = tuple[str, int, float]
 
 
 class Reference(NamedTuple):
-    """The undisturbed sweep."""
+    """Results of the undisturbed sweep."""
 
     folder: Path
     weights: dict[str, str]
-    """By job key."""
+    """Digest of the final weights by job key."""
     points: dict[str, list[Point]]
+    """Logged points by job key."""
     seconds: float
 
 
 def read_reference(stage: Stage, jobs: int, seconds: float) -> Reference:
+    """Read the results of the undisturbed sweep, which took `seconds`."""
     runs = stage.store.runs()
     assert len(runs) == jobs + 1, stage.log.read_text()
     checkpoints = stage.home / "checkpoints"
@@ -34,7 +36,7 @@ def read_reference(stage: Stage, jobs: int, seconds: float) -> Reference:
 
 
 def check(stage: Stage, adversary: Adversary, reference: Reference) -> list[str]:
-    """Everything that is wrong; empty where nothing was lost and nothing repeated."""
+    """Check a round against the undisturbed sweep. Returns everything that is wrong; empty if nothing is."""
     runs = stage.store.runs()
     return [
         *_check_runs(runs, stage.store.sweep_statuses(), reference),
@@ -57,7 +59,7 @@ def _check_runs(runs: list[Run], sweeps: list[str], reference: Reference) -> lis
     wrong += [f"{run.title} is {run.status}, {run.state}" for run in runs
               if (run.status, run.state) != ("FINISHED", "succeeded")]  # fmt: skip
     if sweeps != ["FINISHED"]:
-        wrong.append(f"runs of the sweep itself: {sweeps}")
+        wrong.append(f"statuses of the sweep's run: {sweeps}, expected one FINISHED")
     return wrong
 
 
@@ -66,10 +68,10 @@ def _check_nothing_ran_again(runs: list[Run], seen: dict[str, Run], logs: Path) 
     for run in runs:
         first = seen.get(run.key)
         if first is not None and (first.attempt, first.result) != (run.attempt, run.result):
-            wrong.append(f"{run.title} was finished in attempt {first.attempt} and ran again in {run.attempt}")
+            wrong.append(f"{run.title} finished in attempt {first.attempt} but ran again in attempt {run.attempt}")
         later = [path.name for path in (logs / run.key).glob("attempt-*.log") if _number(path) > run.attempt]
         if later:
-            wrong.append(f"{run.title} has logs of attempts that the store does not know: {later}")
+            wrong.append(f"{run.title} has logs of attempts that are not in the store: {later}")
     return wrong
 
 
@@ -86,14 +88,14 @@ def _check_numbers(points: dict[str, list[Point]], reference: Reference) -> list
             wrong.append(f"{key}: steps logged twice: {repeated[:3]}")
         elif found != expected:
             differing = sorted(set(found) ^ set(expected))
-            wrong.append(f"{key}: {len(differing)} points differ from the undisturbed sweep's: {differing[:4]}")
+            wrong.append(f"{key}: {len(differing)} points differ from the undisturbed sweep: {differing[:4]}")
     return wrong
 
 
 def _check_weights(stage: Stage, runs: list[Run], reference: Reference) -> list[str]:
     checkpoints = stage.home / "checkpoints"
     return [
-        f"{run.title} ({run.key}) ends with other weights than undisturbed"
+        f"{run.title} ({run.key}) has other final weights than in the undisturbed sweep"
         for run in runs
         if run.state == "succeeded" and weights_digest(checkpoints, run) != reference.weights.get(run.key)
     ]
@@ -105,19 +107,19 @@ def _check_fsck(stage: Stage) -> list[str]:
         code = fsck.wait(120)
     except subprocess.TimeoutExpired:
         fsck.kill()
-        return ["`orch fsck` hangs"]
-    return [] if code == 0 else [f"`orch fsck` ends with {code}: {stage.log.read_text()[-800:]}"]
+        return ["`orch fsck` did not end within 120 s"]
+    return [] if code == 0 else [f"`orch fsck` returned exit code {code}: {stage.log.read_text()[-800:]}"]
 
 
 def _check_processes(stage: Stage) -> list[str]:
     try:
         wait_for(lambda: not processes_of(stage.home), 30.0, "all processes to end")
     except AssertionError:
-        return [f"left over: {process.pid} {process.name()}" for process in processes_of(stage.home)]
+        return [f"process left over: {process.pid} {process.name()}" for process in processes_of(stage.home)]
     return []
 
 
 def _check_talk(stage: Stage) -> list[str]:
-    """A user sees messages, never a traceback."""
+    """The output must not contain a traceback."""
     text = stage.log.read_text(errors="replace")
     return ["a traceback was printed"] if "Traceback (most recent call last)" in text else []

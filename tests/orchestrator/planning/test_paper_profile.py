@@ -1,4 +1,4 @@
-"""The effective rates of every layer under the `paper` profile, against a table by hand of the released code's."""
+"""Learning rates of every layer under the `paper` profile, compared with those of the released code, listed here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workers.training.trainer import learning_rate_at
 class Schedule(NamedTuple):
     first: float
     last: float
-    """Of weights, in the first epoch and at the end of the decay."""
+    """Learning rate of weights in the first epoch, and at the end of the decay."""
     decay: int
     epochs: int
     batch: int
@@ -56,14 +56,14 @@ DECAY = 5e-4
 
 
 def by_hand(backbone: str) -> dict[str, tuple[float, float, float, float]]:
-    """Of each layer, beside the schedule's rate: that of weights and biases, then the decay of both."""
+    """Rate multipliers of weights and biases, then weight decay of both, for each layer of the released code."""
     layers = dict.fromkeys(LOWER[backbone], (1.0, 1.0, DECAY, 0.0))
     layers[TOP[backbone]] = (1.0, 5.0, DECAY, 0.0)
     return layers | dict.fromkeys(("conv6", "fc6", "fc7", "fc8"), (1.0, 2.0, DECAY, 0.0))
 
 
 def effective(job: JobSpec) -> dict[str, tuple[float, float, float, float]]:
-    """The same, of the groups that the optimiser gets."""
+    """The same values in the optimiser's parameter groups."""
     small = job.model.model_copy(update={"width": 0.03, "fc_width": 8, "input_size": 96})
     network = build_network(small, job.n_outputs)
     groups = parameter_groups(network, job.train)

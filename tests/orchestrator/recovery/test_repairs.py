@@ -90,7 +90,7 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, store: Store) -> Bench:
-    """An experiment of its own, in the session's database, which is shared as a server's would be."""
+    """A separate experiment in the session's database, which counts as shared, like a server's."""
     name = f"fsck-{next(NAMES)}"
     store.client.create_experiment(name, artifact_location=str(tmp_path / "artifacts"))
     settings = Settings.model_validate({"home": tmp_path, "tracking_uri": store.uri})

@@ -1,4 +1,4 @@
-"""The paper's tables, filled with what a sweep measured."""
+"""Building a report from a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_an_ordinary_network_is_the_baseline_of_every_setting() -> None:
 
 
 def test_settings_of_one_data_set_do_not_split_another() -> None:
-    """Multi-category networks train otherwise than single-category ones, in the same sweep."""
+    """In one sweep, networks of several categories have other training settings than those of one category."""
     rows = [{"data.categories": list(VOC), "loss": "softmax", "train.epochs": 80, "variant": v, "backbone": "alexnet"}
             for v in ("ordinary", "interpretable")]  # fmt: skip
     _, jobs = sweep_of({"grid": "voc-part", "include": rows})

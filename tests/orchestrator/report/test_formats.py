@@ -169,7 +169,7 @@ def test_rounding_leaves_no_minus_before_a_zero() -> None:
 
 
 class Sources(HTMLParser):
-    """Collects everything a page would fetch."""
+    """Collects the addresses that a page loads or links to."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.ledger.base import first_record
 from orchestrator.ledger.records import JobRecord
-from orchestrator.report.summary import as_json, as_markdown, cells_of, result_table, used_columns
+from orchestrator.report.summary import HEADINGS, as_json, as_markdown, cells_of, result_table, used_columns
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import Failure, JobResult
@@ -108,3 +108,13 @@ def test_the_json_has_the_same_numbers() -> None:
     table = as_json(result_table([done(JOBS[0], 0.9, 0.1), done(JOBS[1], 0.8, 0.05)]))
     assert table["rows"][0]["interpretable"] == {"accuracy": 0.8, "location_instability": 0.05, "jobs": 1}
     assert table["rows"][0]["instability_change"] == -0.5
+
+
+def test_the_markdown_has_a_table_with_means_first_and_numbers_to_the_right() -> None:
+    values = [(0.90, 0.10), (0.88, 0.06), (0.80, 0.20), (0.80, 0.10)]
+    text = as_markdown(result_table([done(job, *pair) for job, pair in zip(JOBS, values, strict=True)]))
+    caption, _, headings, rule, *rows = text.splitlines()
+    assert caption == "**generated animals; filters measured on held-out images; weights from pretrain**"
+    assert [cell.strip() for cell in headings.split("|")[1:-1]] == [HEADINGS[i] for i in (0, 1, 3, 4, 5, 6, 7)]
+    assert [cell.endswith(":") for cell in rule.split("|")[1:-1]] == [False] * 2 + [True] * 5
+    assert [row.split()[1] for row in rows] == ["mean", "voc-cat", "cub-bird"]
