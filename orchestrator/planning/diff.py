@@ -134,7 +134,7 @@ def _compare_one(
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
         return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
     again = ", will be retried" if driver_is_alive(record.driven_by) else ""
-    why = f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "put back"
+    why = f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "requeued"
     return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
 
 

@@ -140,7 +140,7 @@ def _duplicates(runs: Iterable[JobRun]) -> Iterator[Finding]:
 def _plans(sweeps: Iterable[SweepEntry]) -> Iterator[Finding]:
     for sweep in sweeps:
         if sweep.problem:
-            yield Finding("every plan is whole", sweep.problem, f"sweep {sweep.record.name}", Repair.NOTHING,
+            yield Finding("every plan can be read", sweep.problem, f"sweep {sweep.record.name}", Repair.NOTHING,
                           "Restore the file.")  # fmt: skip
 
 

@@ -45,34 +45,34 @@ class _Job:
     fields: dict[str, Any]
     metrics: JobMetrics | None
     covered: int
-    """Number of categories that its network tells apart."""
+    """Number of categories of its network."""
     why: str
     """Reason, if it has no value."""
 
 
-_Cells = dict[tuple[str, str], list[_Job]]
-"""Jobs by category and variant; several if seeds differ."""
+_JobsByCategory = dict[tuple[str, str], list[_Job]]
+"""Jobs by category and variant, several if seeds differ."""
 
 
 class _Results:
     """A sweep's jobs, indexed by their place in the paper's tables."""
 
     def __init__(self, jobs: Iterable[_Job]) -> None:
-        self._settings: dict[tuple[str, str, str, str], dict[str, _Cells]] = defaultdict(dict)
+        self._settings: dict[tuple[str, str, str, str], dict[str, _JobsByCategory]] = defaultdict(dict)
         panels: dict[tuple[str, str, str], list[_Job]] = defaultdict(list)
         for job in jobs:
             panels[job.place[:3]].append(job)
         for panel, members in panels.items():
             for setting, job in by_setting(members):
-                cells = self._settings[*panel, job.backbone].setdefault(setting, defaultdict(list))
-                cells[job.place.category, job.variant].append(job)
+                members_of = self._settings[*panel, job.backbone].setdefault(setting, defaultdict(list))
+                members_of[job.place.category, job.variant].append(job)
 
     def settings(self, places: Collection[Place], backbone: str) -> list[str]:
         """Settings of a backbone's jobs at these places; one empty setting if it has no job there."""
         found = [s for panel in _panels(places) for s in self._settings.get((*panel, backbone), {})]
         return list(dict.fromkeys(found)) or [""]
 
-    def at(self, place: Place, backbone: str, setting: str) -> _Cells:
+    def at(self, place: Place, backbone: str, setting: str) -> _JobsByCategory:
         """Jobs of the setting. A data set that has only one setting provides its jobs for every setting."""
         settings = self._settings.get((*place[:3], backbone), {})
         return settings.get(setting) or (next(iter(settings.values())) if len(settings) == 1 else {})
@@ -105,7 +105,7 @@ def build_report(
         caveats=tuple(caveats(finished)),
         tables=tables,
         overall=_overall(tables),
-        missing=tuple(cell for number in wanted for cell in _missing(number, results)),
+        missing=tuple(missing for number in wanted for missing in _missing(number, results)),
     )
 
 
@@ -274,8 +274,8 @@ def _images(fields: Mapping[str, Any], metric: Metric) -> str:
 def _missing(number: int, results: _Results) -> Iterator[Missing]:
     values = _of_table(number)
     metric, places = METRICS[values[0].metric], _places(values)
-    cells = dict.fromkeys(cell for value in values for cell in _cells_of(value))
-    for place, backbone, variant in sorted(cells, key=lambda cell: get_args(BackboneName).index(cell[1])):
+    networks = dict.fromkeys(network for value in values for network in _networks_behind(value))
+    for place, backbone, variant in sorted(networks, key=lambda network: get_args(BackboneName).index(network[1])):
         total = len(_names(place.dataset)) if place.category == ALL else 1
         for setting in results.settings(places, backbone):
             jobs = results.at(place, backbone, setting).get((place.category, variant), [])
@@ -285,7 +285,7 @@ def _missing(number: int, results: _Results) -> Iterator[Missing]:
                 yield Missing(number, place, backbone, variant, setting, whole[0].why if whole else "")
 
 
-def _cells_of(value: Published) -> Iterator[tuple[Place, str, str]]:
+def _networks_behind(value: Published) -> Iterator[tuple[Place, str, str]]:
     """Place, backbone and variant of the networks behind a published value; for an average, one per category."""
     names = _names(value.dataset) if value.category == AVERAGE else [value.category]
     for name in names:

@@ -78,10 +78,10 @@ def choose_jobs(jobs: Sequence[PlannedJob]) -> tuple[list[list[PlannedJob]], int
             spec = job.spec
             group = groups.setdefault((spec.data.categories, spec.loss, spec.model.backbone), {})
             group.setdefault(spec.model.variant, job)
-    whole = [group for group in groups.values() if len(group) == len(VARIANTS)] or list(groups.values())
-    spacing = (len(whole) - 1) / (MAX_NETWORKS - 1)
-    kept = [whole[round(i * spacing)] for i in range(MAX_NETWORKS)] if len(whole) > MAX_NETWORKS else whole
-    return [[group[variant] for variant in VARIANTS if variant in group] for group in kept], len(whole) - len(kept)
+    shown = [group for group in groups.values() if len(group) == len(VARIANTS)] or list(groups.values())
+    spacing = (len(shown) - 1) / (MAX_NETWORKS - 1)
+    kept = [shown[round(i * spacing)] for i in range(MAX_NETWORKS)] if len(shown) > MAX_NETWORKS else shown
+    return [[group[variant] for variant in VARIANTS if variant in group] for group in kept], len(shown) - len(kept)
 
 
 def read_gallery(settings: Settings, client: MlflowClient, jobs: Sequence[PlannedJob]) -> Gallery:

@@ -72,10 +72,10 @@ def _describe(missing: Sequence[Missing]) -> str:
         what = backbone if len(variants) == len(VARIANTS) else f"{backbone} {variants[0]}"
         group = place.dataset if place.task == "single" else f"{place.dataset} ({place.loss})"
         lacking[group, what][place.category] = None
-    alike: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    by_gap: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for (group, what), categories in lacking.items():
-        alike[group, tuple(categories)].append(what)
-    listed = (f"{group} {_names(categories)}: {_names(whats)}" for (group, categories), whats in alike.items())
+        by_gap[group, tuple(categories)].append(what)
+    listed = (f"{group} {_names(categories)}: {_names(whats)}" for (group, categories), whats in by_gap.items())
     return f"{len(networks)} networks ({'; '.join(listed)})"
 
 
@@ -110,7 +110,7 @@ def _sweep_advice(stored: StoredPlan, absent: set[PaperNetwork]) -> list[str]:
 
 def _grid_advice(stored: StoredPlan, grid: str, jobs: Sequence[JobSpec]) -> str:
     name = f"{stored.name}-{grid}"[:80]
-    sets = _departures(stored, jobs)
+    sets = _overrides(stored, jobs)
     command = _command(stored, grid, jobs, sets or {}, name)
     if sets is None:
         command += f" (the sweep has further axes: put them in a sweep file that begins `grid: {grid}`)"
@@ -135,7 +135,7 @@ def _jobs(stored: StoredPlan, grid: str) -> list[JobSpec]:
     return [job for job in planned.jobs if job.key not in planned.upstream_keys]
 
 
-def _departures(stored: StoredPlan, jobs: Sequence[JobSpec]) -> Tree | None:
+def _overrides(stored: StoredPlan, jobs: Sequence[JobSpec]) -> Tree | None:
     """Fields in which all the sweep's jobs differ from the grid's in the same way; None if they vary."""
     expected = {network_of(job): job.model_dump(mode="json") for job in jobs}
     pairs = [

@@ -168,7 +168,7 @@ def _settings_of(record: Described, all_records: Sequence[Described], varying: l
     if not special:
         return [own]
     if lookup(record.fields, VARIANT_FIELD) == "interpretable":
-        return [_join(own, _departures(record, special))]
+        return [_join(own, _non_defaults(record, special))]
     partners = [
         other
         for other in all_records
@@ -176,7 +176,7 @@ def _settings_of(record: Described, all_records: Sequence[Described], varying: l
         and _named(other, shared) == own
         and all(lookup(other.fields, f) == lookup(record.fields, f) for f in (CATEGORIES_FIELD, BACKBONE_FIELD))
     ]
-    return list(dict.fromkeys(_join(own, _departures(other, special)) for other in partners)) or [own]
+    return list(dict.fromkeys(_join(own, _non_defaults(other, special)) for other in partners)) or [own]
 
 
 def _named(record: Described, fields: list[str]) -> str:
@@ -184,7 +184,7 @@ def _named(record: Described, fields: list[str]) -> str:
     return ", ".join(f"{name}={leaves[name]}" for name in fields if name in leaves)
 
 
-def _departures(record: Described, fields: list[str]) -> str:
+def _non_defaults(record: Described, fields: list[str]) -> str:
     """The fields of the interpretable layers that differ from their defaults."""
     leaves = _leaves(record)
     changed = [f"{name}={leaves[name]}" for name in fields if leaves.get(name, _DEFAULTS[name]) != _DEFAULTS[name]]

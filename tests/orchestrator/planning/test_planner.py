@@ -1,4 +1,4 @@
-"""Which jobs a sweep has."""
+"""Planning the jobs of a sweep."""
 
 from __future__ import annotations
 

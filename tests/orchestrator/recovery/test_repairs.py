@@ -108,7 +108,7 @@ def test_a_plan_of_another_version_hides_nothing_else(bench: Bench) -> None:
         bench.ledger.conclude(name, "", {}, "KILLED")
     bench.finish()
     (found,) = bench.found()
-    assert found.startswith("every plan is whole: Sweep older was planned by another version of orch")
+    assert found.startswith("every plan can be read: Sweep older was planned by another version of orch")
 
 
 def test_a_store_in_order_is_left_as_it_is(bench: Bench) -> None:

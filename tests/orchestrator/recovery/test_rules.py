@@ -125,7 +125,7 @@ def test_what_cannot_be_read_is_said_and_left() -> None:
     damaged = sweep(problem="The plan of sweep s is gone.")
     assert found(evidence(foreign, sweeps=(damaged,), folders={})) == [
         ("every run can be read", Repair.NOTHING),
-        ("every plan is whole", Repair.NOTHING),
+        ("every plan can be read", Repair.NOTHING),
     ]
 
 
