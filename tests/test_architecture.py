@@ -109,7 +109,7 @@ def test_every_file_says_in_a_sentence_what_it_decides(package: str) -> None:
 def test_every_library_that_is_imported_is_declared() -> None:
     """What another library happens to bring along may go with its next version."""
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    declared = {re.split(r"[^\w-]", line)[0].lower().replace("_", "-") for line in lines}
+    declared = {re.split(r"[^\w.-]", line)[0].lower().replace("_", "-") for line in lines}
     brought_by = packages_distributions()
     for package in MAY_IMPORT:
         for path in (ROOT / package).rglob("*.py"):

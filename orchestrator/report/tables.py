@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from tabulate import LATEX_ESCAPE_RULES, tabulate
-
 
 class TableFormat(StrEnum):
     """Names of tabulate's formats."""
@@ -16,9 +14,7 @@ class TableFormat(StrEnum):
     LATEX = "latex_booktabs"
 
 
-def render_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int, form: TableFormat
-) -> str:  # fmt: skip
+def render_table(headings: Sequence[str], rows: Sequence[Sequence[str]], text_columns: int, form: TableFormat) -> str:
     """Render a table: the first columns left-aligned, the others right-aligned.
 
     Args:
@@ -30,6 +26,8 @@ def render_table(
     Returns:
         The table without a final newline.
     """
+    from tabulate import tabulate
+
     align = ["left"] * text_columns + ["right"] * (len(headings) - text_columns)
     if form is TableFormat.PLAIN:  # as a row: tabulate widens the columns of headings by two spaces
         return tabulate([headings, *rows], tablefmt=form.value, colalign=align, disable_numparse=True)
@@ -38,4 +36,6 @@ def render_table(
 
 def escape_latex(text: str) -> str:
     """Escape the characters that are special in LaTeX, as tabulate does in cells."""
+    from tabulate import LATEX_ESCAPE_RULES
+
     return "".join(LATEX_ESCAPE_RULES.get(letter, letter) for letter in text)

@@ -77,7 +77,7 @@ def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home
     assert status.counts == {"interrupted": 1, "new": 7}
     (cause,) = find_causes(status.jobs)
     assert (cause.reason, cause.message) == (StopReason.DISK_FULL, "ended by script: disk_full")
-    assert cause.advice("full") == "Make room on that disk, then `orch resume full`."
+    assert cause.advice("full") == "Free space on that disk, then `orch resume full`."
     report = sweeps.resume_sweep(settings, "full", Listener(), workers=1, open_pool=lambda *_: ScriptedPool())
     assert report.is_complete
 
