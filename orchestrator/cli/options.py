@@ -1,88 +1,196 @@
-"""The options that several commands share, and the names that the shell completes in them."""
+"""The options that several commands share: their help texts, the names they accept, and shell completion."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
 from orchestrator.execution.selection import REASONS
-from orchestrator.planning.request import BACKBONE_FIELD, DOMAINS, VARIANT_FIELD
+from orchestrator.planning.request import SweepRequest
+from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
+from orchestrator.services.weights import weights_field
+from orchestrator.settings import Settings
+from schemas.base import did_you_mean
 from schemas.categories import CATEGORIES, DATASETS
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
+from schemas.job import BackboneName, Variant
 from schemas.profiles import PROFILES
+from schemas.sweep import SweepSpec
 
 
-def _starting_with(incomplete: str, names: Any) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+def choice(kind: str, names: Iterable[str], *flags: str, help: str, several: bool = False) -> Any:
+    """Declare an option that takes names of a closed set, which `--help` lists and the shell completes.
+
+    Args:
+        kind: what a name stands for; used in messages and, in capitals, as the placeholder in `--help`.
+        names: the valid names. The command receives one of these, also where the user wrote it in capitals.
+        flags: how the option is written. Default: as the parameter is called.
+        help: the help text, to which the valid names are added.
+        several: the option takes several names, separated by commas, which `words` splits.
+    """
+    known = {str(name): name for name in names}
+
+    def parse(word: str) -> str:
+        name = word.strip().lower()
+        if name not in known:
+            raise SpecError(f"No {kind} is called {word!r}. {did_you_mean(name, known)}")
+        return known[name]
+
+    def parse_several(text: str) -> str:
+        return ",".join(parse(word) for word in text.split(",") if word.strip())
+
+    return typer.Option(
+        *flags,
+        help=f"{help} {'Any' if several else 'One'} of: {', '.join(known)}.",
+        metavar=kind.replace(" ", "").upper() + (",..." if several else ""),
+        parser=parse_several if several else parse,
+        autocompletion=completer(known),
+        show_default=False,
+    )
 
 
-def complete_grid(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, GRIDS)
+def completer(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Shell completion of one name, or of the last of several that are separated by commas."""
+    known = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
 
 
-def complete_profile(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, PROFILES)
+complete_category = completer(dict.fromkeys(word for c in CATEGORIES for word in (c.name, c.label, c.id)))
 
-
-def complete_category(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, dict.fromkeys(w for c in CATEGORIES for w in (c.name, c.label, c.id)))
-
-
-def complete_backbone(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DOMAINS[BACKBONE_FIELD])
-
-
-def complete_variant(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DOMAINS[VARIANT_FIELD])
-
-
-def complete_reason(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, REASONS)
-
-
-def complete_dataset(incomplete: str) -> list[str]:
-    return _starting_with(incomplete, DATASETS)
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for another program.")]
-File = Annotated[Path | None, typer.Argument(help="A sweep file (YAML).", show_default=False)]
-Grid = Annotated[str | None, typer.Option(help="A built-in grid; `orch grid list`.", autocompletion=complete_grid)]
-ProfileName = Annotated[str | None, typer.Option("--profile", help="laptop or paper.", autocompletion=complete_profile)]
-Name = Annotated[str | None, typer.Option(help="The sweep's name; else the file's, or one made from grid and profile.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Category = Annotated[
     list[str] | None,
-    typer.Option(help="Only these, such as cat,cow or voc_part/cat.", autocompletion=complete_category),
+    typer.Option(
+        help="Only these categories, such as `cat,cow` or `voc_part/cat`. `orch data list` names all.",
+        metavar="CATEGORY,...",
+        autocompletion=complete_category,
+    ),
 ]
 Backbone = Annotated[
-    list[str] | None, typer.Option(help=f"{', '.join(DOMAINS[BACKBONE_FIELD])}.", autocompletion=complete_backbone)
+    list[str] | None, choice("backbone", get_args(BackboneName), help="Only these networks.", several=True)
 ]
-VariantName = Annotated[
-    list[str] | None, typer.Option("--variant", help="ordinary, interpretable.", autocompletion=complete_variant)
+Profile = Annotated[
+    str | None,
+    choice("profile", PROFILES, help="Sizes and training schedules to use. Default: ORCH_PROFILE, else laptop."),
 ]
-Dataset = Annotated[list[str] | None, typer.Option(help="Only its categories.", autocompletion=complete_dataset)]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Any field of a job, such as train.epochs=5; may be repeated.")
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the photographs. Default: ORCH_DATA_ROOT; without either, animals are generated."),
 ]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the photographs; without it animals are generated.")]
-Weights = Annotated[
-    str | None, typer.Option(help="Where networks start: torchvision, random, a name of `orch weights list`, a file.")
+Sweep = Annotated[str, typer.Argument(help="Name of the sweep. `orch status` lists them.")]
+Target = Annotated[str, typer.Argument(help="Name of a sweep, or a job: its key, the start of its key, or its title.")]
+Job = Annotated[str, typer.Argument(help="A job: its key, the start of its key, or its title.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Jobs to run at a time. Default: one per GPU, else per core.")]
+Reason = Annotated[
+    list[str] | None, choice("reason", REASONS, help="Only jobs that stopped for these reasons.", several=True)
 ]
-Sweep = Annotated[str, typer.Argument(help="The sweep's name.")]
-Target = Annotated[str, typer.Argument(help="A sweep's name; or a job's key, the start of one, or its title.")]
-Job = Annotated[str, typer.Argument(help="A job's key, the start of one, or its title.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Jobs at a time.")]
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What `orch plan` and `orch sweep` take to say which jobs they mean. Each field is one option."""
+
+    file: Annotated[
+        Path | None, typer.Argument(help="A sweep file (YAML), in place of --grid.", show_default=False)
+    ] = None
+    grid: Annotated[str | None, choice("grid", GRIDS, help="A built-in grid; `orch grid list` describes them.")] = None
+    profile: Profile = None
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the sweep. Default: the file's name, or one made of grid, profile and options."),
+    ] = None
+    category: Category = None
+    backbone: Backbone = None
+    variant: Annotated[
+        list[str] | None, choice("variant", get_args(Variant), help="Only these variants.", several=True)
+    ] = None
+    dataset: Annotated[
+        list[str] | None,
+        choice("data set", DATASETS, help="Only categories of these data sets.", several=True),
+    ] = None
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Set a field of every job, such as `train.epochs=5`. May be repeated.", metavar="FIELD=VALUE"
+        ),
+    ] = None
+    data_root: DataRoot = None
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Weights that networks start from: torchvision, random, a name from `orch weights list`, or a file. "
+            "Default: what the profile says."
+        ),
+    ] = None
+
+    def request(self, settings: Settings) -> SweepRequest:
+        """Read the sweep file and the values of `--set`, and find the weights.
+
+        Raises:
+            SpecError: there is neither a grid nor a file, or both; or one of the options cannot be used as written.
+            WeightsError: there are no such weights.
+        """
+        if (self.file is None) == (self.grid is None):
+            raise SpecError(
+                "Name either a grid, such as `--grid smoke` (`orch grid list` shows all), or a sweep file, not both."
+            )
+        root = self.data_root or settings.data_root
+        return SweepRequest(
+            sweep=read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
+            file_stem=self.file.stem if self.file else None,
+            name=self.name,
+            profile=self.profile,
+            categories=words(self.category),
+            backbones=words(self.backbone),
+            variants=words(self.variant),
+            datasets=words(self.dataset),
+            sets=parse_sets(self.sets or ()) | weights_field(settings, self.weights),
+            data_root=str(root.expanduser().resolve()) if root else None,
+            default_profile=settings.profile,
+        )
+
+
+def takes_sweep_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `SweepOptions`, in place of its first parameter, which receives their values."""
+    hints = get_type_hints(SweepOptions, include_extras=True)
+    shared = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(SweepOptions)
+    ]
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+    @wraps(command)
+    def expanded(**values: Any) -> None:
+        options = SweepOptions(**{option.name: values.pop(option.name) for option in shared})
+        command(options, **values)
+
+    expanded.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [*shared, *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own)]
+    )
+    return expanded
 
 
 def words(options: list[str] | None) -> tuple[str, ...]:
-    """The words of an option that may be repeated and takes several at once, divided by commas.
+    """Split an option that may be repeated and takes several names at once, separated by commas.
 
     Raises:
-        SpecError: it was given, and names nothing.
+        SpecError: the option is given and holds no name.
     """
     found = tuple(word for option in options or () for word in option.split(",") if word.strip())
     if options and not found:
-        raise SpecError("An option that narrows a sweep names nothing. Leave it out to have all, or name some.")
+        raise SpecError("An option that narrows a sweep names nothing. Leave it out, or name at least one.")
     return found

@@ -1,4 +1,4 @@
-"""The commands of `orch weights`: from which trained networks a sweep may start."""
+"""The commands of `orch weights`: list, import and verify the weights that networks start from."""
 
 from __future__ import annotations
 
@@ -8,24 +8,30 @@ from typing import Annotated, get_args
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Json, complete_backbone
+from orchestrator.cli.options import Json, choice
 from orchestrator.cli.text import weights as text
 from orchestrator.services import weights as service
 from orchestrator.settings import Settings
-from schemas.base import did_you_mean
 from schemas.errors import SpecError
 from schemas.job import BackboneName
 
-app = typer.Typer(no_args_is_help=True, help="From which trained networks a sweep may start.")
+app = typer.Typer(no_args_is_help=True, help="Trained weights that networks start from.")
 
 JOB = "job:"
+"""Prefix of a source that is a job of the store."""
 
-Width = Annotated[float | None, typer.Option(help="Multiplier of the channels; published networks have 1.")]
+Backbone = Annotated[
+    BackboneName | None,
+    choice("backbone", get_args(BackboneName), help="Network of the file. Default: as an imported file says."),
+]
+Width = Annotated[
+    float | None, typer.Option(help="Multiplier of the channel counts. Default: as an imported file says, else 1.")
+]
 
 
 @app.command("list")
 def list_(json: Json = False) -> None:
-    """List where networks can start: built-in sources, and files that were imported.
+    """List the weights that networks can start from: built-in sources and imported files.
 
     orch weights list
     """
@@ -36,54 +42,53 @@ def list_(json: Json = False) -> None:
 
 @app.command("import")
 def import_(
-    source: Annotated[str, typer.Argument(help="A published weights file, or `job:` and a job's key or title.")],
+    source: Annotated[
+        str, typer.Argument(help="A published weights file, or `job:` followed by a job's key or title.")
+    ],
     backbone: Annotated[
-        str | None,
-        typer.Option(help="The network a file is of.", autocompletion=complete_backbone, show_default=False),
+        BackboneName | None,
+        choice("backbone", get_args(BackboneName), help="Network of the file; required, except for jobs."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="For `--weights`; else the file's.", show_default=False)] = None,
-    width: Width = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name for `orch sweep --weights NAME`. Default: the file's name, or job-KEY."),
+    ] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Multiplier of the channel counts. Default: 1, as in published networks.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Verify weights layer by layer, and keep them so that `--weights NAME` starts from them.
+    """Check weights layer by layer and store them under a name, for `orch sweep --weights NAME`.
 
     orch weights import imagenet-vgg-m.mat --backbone vgg_m
+
     orch weights import "job:voc-cat alexnet ordinary" --name cats
     """
     settings = Settings()
     if source.startswith(JOB):
         if backbone or width:
-            raise SpecError("A job knows its own network. Leave out `--backbone` and `--width`.")
+            raise SpecError("`--backbone` and `--width` follow from the job. Leave them out.")
         done = service.import_job(settings, source.removeprefix(JOB), name=name)
     elif backbone is None:
-        raise SpecError("Say of which network the file is, such as `--backbone vgg16`.")
+        raise SpecError(f"The network of {source} is unknown. Name it, such as `--backbone vgg16`.")
     else:
-        done = service.import_file(settings, Path(source), _backbone(backbone), name=name, width=width or 1.0)
-    console.show(text.file_json(done) if json else text.imported_text(done))
+        done = service.import_file(settings, Path(source), backbone, name=name, width=width or 1.0)
+    console.show(text.WeightsJson.of(done) if json else text.imported_text(done))
 
 
 @app.command("verify")
 def verify(
-    file: Annotated[str, typer.Argument(help="A file, or the name of imported weights.")],
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Else what an imported file says.", autocompletion=complete_backbone, show_default=False),
-    ] = None,
+    file: Annotated[str, typer.Argument(help="A weights file, or the name of imported weights.")],
+    backbone: Backbone = None,
     width: Width = None,
     json: Json = False,
 ) -> None:
-    """Compare every layer of a weights file with what a backbone needs. Exit code 3 where one differs.
+    """Compare every layer of a weights file with what a network needs. Any mismatch ends with code 3.
 
     orch weights verify hed
+
+    orch weights verify imagenet-vgg-m.mat --backbone vgg_m
     """
-    found = service.verify_weights(Settings(), file, _backbone(backbone) if backbone else None, width)
-    console.show(text.verify_json(found) if json else text.verify_text(found))
+    found = service.verify_weights(Settings(), file, backbone, width)
+    console.show(text.VerifyJson.of_verification(found) if json else text.verify_text(found))
     service.raise_if_misfit(found)
-
-
-def _backbone(word: str) -> BackboneName:
-    names: tuple[BackboneName, ...] = get_args(BackboneName)
-    for name in names:
-        if name == word:
-            return name
-    raise SpecError(f"No backbone is called {word!r}. {did_you_mean(word, names)}")

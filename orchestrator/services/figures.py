@@ -34,7 +34,7 @@ FIGURES = (4, 5, 6)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DrawOptions:
     """How figures are to be drawn; left as it is, what the job's run has is taken, and what is drawn is left there."""
 
     filters: int | None = None
@@ -68,7 +68,7 @@ class Explained:
 
 
 def draw_figures(
-    settings: Settings, wanted: str, figures: Sequence[int], out: Path | None, how: Wanted, *,
+    settings: Settings, wanted: str, figures: Sequence[int], out: Path | None, how: DrawOptions, *,
     data_root: Path | None, report: ReportPhase,
 ) -> list[Drawn]:  # fmt: skip
     """Write some of the paper's figures of a finished job as PNG.
@@ -117,7 +117,7 @@ def explain(
     from workers.figures import explain as explaining
     from workers.figures.restore import restore_with_mean
 
-    desk = _Desk(settings, ledger, record, Wanted(), data_root, report)
+    desk = _Desk(settings, ledger, record, DrawOptions(), data_root, report)
     network, mean_SS3 = restore_with_mean(
         spec, record.key, desk.checkpoint(), settings.cache_dir, desk.checked_data_root, report
     )
@@ -190,7 +190,7 @@ class _Desk:
         settings: Settings,
         ledger: LedgerReader,
         record: JobRecord,
-        how: Wanted,
+        how: DrawOptions,
         data_root: Path | None,
         report: ReportPhase,
     ) -> None:

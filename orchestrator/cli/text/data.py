@@ -1,14 +1,21 @@
-"""Turns what is known of data sets into tables for people and JSON for programs."""
+"""What `orch data` prints: tables for people, and the shapes of its `--json`.
+
+orch data list --json      GeneratedJson without a data root, else InventoryJson
+orch data verify --json    VerifyJson
+orch data prepare --json   [PreparedJson, ...]
+orch data show --json      FileJson
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import plain_table
+from orchestrator.cli.console import JsonModel, plain_table
 from orchestrator.services.data import PreparedCategory
 from orchestrator.wording import in_words
 from schemas.categories import BY_ID, CATEGORIES
@@ -41,9 +48,28 @@ def generated_text() -> RenderableType:
     )
 
 
-def generated_json() -> dict[str, Any]:
-    each = [{"category": c.id, "landmarks": list(c.landmarks), "parts": list(c.parts)} for c in CATEGORIES]
-    return {"images": "generated", "categories": each}
+class AnimalJson(JsonModel):
+    """What is annotated on the generated animals of one category."""
+
+    category: str
+    landmarks: list[str]
+    parts: list[str]
+
+
+class GeneratedJson(JsonModel):
+    """The answer of `orch data list --json` without a data root."""
+
+    images: Literal["generated"] = "generated"
+    categories: list[AnimalJson]
+
+    @classmethod
+    def of_all(cls) -> Self:
+        """Describe all categories."""
+        return cls(
+            categories=[
+                AnimalJson(category=one.id, landmarks=list(one.landmarks), parts=list(one.parts)) for one in CATEGORIES
+            ]
+        )
 
 
 def list_text(found: Inventory) -> RenderableType:
@@ -75,20 +101,50 @@ def _dataset_text(found: DatasetCount) -> list[RenderableType]:
     return lines
 
 
-def list_json(found: Inventory) -> dict[str, Any]:
-    return {
-        "images": "photographs",
-        "datasets": [
-            {
-                "dataset": dataset.dataset,
-                "folder": str(dataset.folder) if dataset.folder else None,
-                "layout": dataset.layout,
-                "categories": [one._asdict() for one in dataset.categories],
-            }
-            for dataset in found.datasets
-        ],
-        "negatives": {"folder": str(found.negatives[0]), "images": found.negatives[1]} if found.negatives else None,
-    }
+class CategoryJson(JsonModel):
+    """The annotated objects of one category."""
+
+    category: str
+    objects: int
+    images: int
+    missing: int
+    """Images without a file."""
+    landmarks: dict[str, int]
+    """Objects on which each landmark is visible."""
+    masks: int
+    """Objects with part masks."""
+    note: str
+
+
+class DatasetJson(JsonModel):
+    """One data set under the data root."""
+
+    dataset: str
+    folder: Path | None
+    layout: str
+    """Files that are looked for."""
+    categories: list[CategoryJson]
+
+
+class NegativesJson(JsonModel):
+    """The folder of photographs without animals."""
+
+    folder: Path
+    images: int
+
+
+class InventoryJson(JsonModel):
+    """The answer of `orch data list --json` with a data root."""
+
+    images: Literal["photographs"] = "photographs"
+    datasets: list[DatasetJson]
+    negatives: NegativesJson | None
+
+    @classmethod
+    def of_inventory(cls, found: Inventory) -> Self:
+        """Convert the answer of the service."""
+        negatives = NegativesJson(folder=found.negatives[0], images=found.negatives[1]) if found.negatives else None
+        return cls(datasets=[DatasetJson.of(dataset) for dataset in found.datasets], negatives=negatives)
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -108,14 +164,43 @@ def verify_text(found: Sequence[Verified]) -> RenderableType:
     return Group(*parts, *([Text("")] if parts else []), table)
 
 
-def verify_json(found: Sequence[Verified]) -> dict[str, Any]:
-    return {
-        "is_sound": not any(one.flaws for one in found),
-        "categories": [
-            {**one._asdict(), "flaws": [{"file": str(flaw.path), "why": flaw.why} for flaw in one.flaws]}
+class FlawJson(JsonModel):
+    """One file that cannot be used."""
+
+    file: Path
+    why: str
+
+
+class VerifiedJson(JsonModel):
+    """The files of one category."""
+
+    category: str
+    objects: int
+    images: int
+    flaws: list[FlawJson]
+    note: str
+
+
+class VerifyJson(JsonModel):
+    """The answer of `orch data verify --json`."""
+
+    is_sound: bool
+    categories: list[VerifiedJson]
+
+    @classmethod
+    def of_verified(cls, found: Sequence[Verified]) -> Self:
+        """Convert the answer of the service."""
+        categories = [
+            VerifiedJson(
+                category=one.category,
+                objects=one.objects,
+                images=one.images,
+                flaws=[FlawJson(file=flaw.path, why=flaw.why) for flaw in one.flaws],
+                note=one.note,
+            )
             for one in found
-        ],
-    }
+        ]
+        return cls(is_sound=not any(one.flaws for one in found), categories=categories)
 
 
 # -- prepare ------------------------------------------------------------------------------------------------------
@@ -131,15 +216,28 @@ def prepare_text(done: Sequence[PreparedCategory]) -> RenderableType:
     return table
 
 
-def prepare_json(done: Sequence[PreparedCategory]) -> list[dict[str, Any]]:
-    return [
-        {
-            "category": one.category,
-            "size": one.size,
-            "pictures": one.pictures,
-            "part_maps": one.part_maps,
-            "skipped": list(one.skipped),
-            "seconds": round(one.seconds, 2),
-        }
-        for one in done
-    ]
+class PreparedJson(JsonModel):
+    """The prepared images of one category at one size, as in `orch data prepare --json`."""
+
+    category: str
+    size: int
+    """Side in pixels."""
+    pictures: int
+    part_maps: int
+    skipped: list[str]
+    """Photographs that cannot be read."""
+    seconds: float
+
+
+# -- show ---------------------------------------------------------------------------------------------------------
+
+
+def file_text(path: Path, generated: bool) -> RenderableType:
+    """The file that was written, and what it shows."""
+    return Text(f"{path} ({'generated animals' if generated else 'photographs'})")
+
+
+class FileJson(JsonModel):
+    """The answer of `orch data show --json`."""
+
+    file: Path

@@ -1,18 +1,16 @@
-"""How figures and explained photographs are told: tables for people, dictionaries for programs."""
+"""What `orch figure` and `orch explain` print, and the shapes of their `--json`: FiguresJson and ExplanationJson."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import plain_table
+from orchestrator.cli.console import JsonModel, plain_table
 from orchestrator.services.figures import Drawn, Explained
-
-if TYPE_CHECKING:
-    from workers.figures.explain import FilterSays
 
 LISTED = 8
 
@@ -24,13 +22,32 @@ def figures_text(drawn: Sequence[Drawn]) -> RenderableType:
     ))  # fmt: skip
 
 
-def figures_json(drawn: Sequence[Drawn]) -> dict[str, Any]:
-    return {
-        "figures": [
-            {"figure": one.figure, "file": str(one.path), "jobs": list(one.jobs), "from_run": one.from_run}
-            for one in drawn
-        ]
-    }
+class FigureJson(JsonModel):
+    """One figure that was written."""
+
+    figure: int
+    """Number in the paper."""
+    file: Path
+    jobs: list[str]
+    """Titles of the jobs that it shows."""
+    from_run: bool
+    """True if it was copied from the job's MLflow run."""
+
+
+class FiguresJson(JsonModel):
+    """The answer of `orch figure --json`."""
+
+    figures: list[FigureJson]
+
+    @classmethod
+    def of_drawn(cls, drawn: Sequence[Drawn]) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            figures=[
+                FigureJson(figure=one.figure, file=one.path, jobs=list(one.jobs), from_run=one.from_run)
+                for one in drawn
+            ]
+        )
 
 
 def explanation_text(explained: Explained) -> RenderableType:
@@ -60,32 +77,74 @@ def explanation_text(explained: Explained) -> RenderableType:
     return Group(*lines)
 
 
-def explanation_json(explained: Explained) -> dict[str, Any]:
-    """`base + the sum of all contributions + residual == logit`."""
-    found, box = explained.found, explained.found.box
-    return {
-        "job": explained.key,
-        "title": found.spec.title,
-        "image": str(explained.image),
-        "box": [box.left, box.top, box.right, box.bottom],
-        "decision": found.decision,
-        "probabilities": dict(found.probabilities),
-        "layer": found.layer,
-        "explained": found.label,
-        "logit": found.logit,
-        "base": found.base,
-        "residual": found.residual,
-        "filters": [_filter(says) for says in found.filters],
-        "file": str(explained.path) if explained.path else None,
-    }
+class FilterJson(JsonModel):
+    """What one filter contributes to the explained logit."""
+
+    filter: int
+    usually_peaks: str
+    """Where on the animal the filter peaks on most images; empty if unknown."""
+    contribution: float
+    """Integrated gradient along the filter's feature map."""
+    alone: float
+    """Decrease of the logit when only this filter is silenced."""
+    activation: float
+    """Peak of the feature map."""
+    peak: tuple[float, float] | None
+    """Position (x, y) of the peak in pixels; null if the filter is silent."""
 
 
-def _filter(says: FilterSays) -> dict[str, Any]:
-    return {
-        "filter": says.filter,
-        "usually_peaks": says.place,
-        "contribution": says.contribution,
-        "alone": says.alone,
-        "activation": says.activation,
-        "peak": list(says.peak) if says.peak else None,
-    }
+class ExplanationJson(JsonModel):
+    """The answer of `orch explain --json`, in which base + sum of contributions + residual = logit."""
+
+    job: str
+    """Key of the job."""
+    title: str
+    image: Path
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom in pixels."""
+    decision: str
+    """One sentence."""
+    probabilities: dict[str, float]
+    """By category."""
+    layer: str
+    explained: str
+    """Category of the explained logit."""
+    logit: float
+    base: float
+    """Logit without any filter."""
+    residual: float
+    """Error of the numerical integration."""
+    filters: list[FilterJson]
+    """All filters of the layer, largest contributions first."""
+    file: Path | None
+    """Picture that was written."""
+
+    @classmethod
+    def of_explained(cls, explained: Explained) -> Self:
+        """Convert the answer of the service."""
+        found = explained.found
+        return cls(
+            job=explained.key,
+            title=found.spec.title,
+            image=explained.image,
+            box=(found.box.left, found.box.top, found.box.right, found.box.bottom),
+            decision=found.decision,
+            probabilities=dict(found.probabilities),
+            layer=found.layer,
+            explained=found.label,
+            logit=found.logit,
+            base=found.base,
+            residual=found.residual,
+            filters=[
+                FilterJson(
+                    filter=says.filter,
+                    usually_peaks=says.place,
+                    contribution=says.contribution,
+                    alone=says.alone,
+                    activation=says.activation,
+                    peak=says.peak,
+                )
+                for says in found.filters
+            ],
+            file=explained.path,
+        )

@@ -1,15 +1,25 @@
-"""Text and JSON of the commands that keep a sweep going: requeue, cancel, pause, why, logs, fsck and gc."""
+"""What the recovery commands print: tables and sentences for people, and the shapes of their `--json`.
+
+orch why --json             WhyJson
+orch logs --json            LogJson
+orch requeue --json         RequeuedJson
+orch pause, cancel --json   ControlJson
+orch fsck --json            FsckJson
+orch gc --json              GarbageJson
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Literal, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import LISTED, plain_table
+from orchestrator.cli.console import LISTED, JsonModel, plain_table
 from orchestrator.execution.control import Controlled
+from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.recovery.diagnosis import Cause
@@ -17,7 +27,7 @@ from orchestrator.recovery.garbage import Waste
 from orchestrator.recovery.logs import LogText
 from orchestrator.recovery.rules import Repair
 from orchestrator.services.recovery import FsckResult, Requeued, Why
-from schemas.lifecycle import JobState
+from schemas.lifecycle import JobState, StopReason
 
 
 def requeue_text(done: Requeued) -> RenderableType:
@@ -31,9 +41,20 @@ def requeue_text(done: Requeued) -> RenderableType:
     return Text("\n".join([head, *lines]))
 
 
-def requeue_json(done: Requeued) -> dict[str, Any]:
-    jobs = [{"key": job.key, "title": job.title, "stop_reason": _word(job.stop_reason)} for job in done.jobs]
-    return {"sweep": done.sweep, "requeued": len(done.jobs), "from_scratch": done.from_scratch, "jobs": jobs}
+class RequeuedJobJson(JsonModel):
+    """One job that was put back."""
+
+    key: str
+    title: str
+    stop_reason: StopReason | None
+
+
+class RequeuedJson(JsonModel):
+    """The answer of `orch requeue --json`."""
+
+    sweep: str
+    from_scratch: bool
+    jobs: list[RequeuedJobJson]
 
 
 def control_text(done: Controlled) -> RenderableType:
@@ -87,18 +108,24 @@ def _few(titles: Sequence[str]) -> str:
     return ", ".join(titles[:4]) + (f" and {len(titles) - 4} more" if len(titles) > 4 else "")
 
 
-def control_json(done: Controlled) -> dict[str, Any]:
-    return {
-        "sweep": done.sweep,
-        "kind": done.kind,
-        "job": done.job,
-        "driver": done.driver.model_dump() if done.driver else None,
-        "heard": done.heard,
-        "cancelled": list(done.changed),
-        "running_elsewhere": list(done.running_elsewhere),
-        "never_begun": done.never_begun,
-        "left": done.left,
-    }
+class ControlJson(JsonModel):
+    """The answer of `orch pause --json` and `orch cancel --json`."""
+
+    sweep: str
+    kind: Literal["pause", "cancel"]
+    job: str | None
+    """Title of the job that was named; null for the whole sweep."""
+    driver: Lease | None
+    """Process that drove the sweep; null if none did."""
+    heard: bool
+    """True if the driver has taken up the request."""
+    changed: list[str]
+    """Titles of the jobs that this command cancelled itself."""
+    running_elsewhere: list[str]
+    """Titles of jobs that another sweep's driver runs."""
+    never_begun: int
+    left: int
+    """Jobs of the sweep that have not succeeded."""
 
 
 def why_text(found: Why) -> RenderableType:
@@ -158,39 +185,87 @@ def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
     return lines
 
 
-def why_json(found: Why) -> dict[str, Any]:
-    return {
-        "sweep": found.sweep,
-        "job": found.job,
-        "causes": [
-            {
-                "status": cause.status.value,
-                "reason": _word(cause.reason),
-                "fingerprint": cause.fingerprint or None,
-                "kind": cause.kind,
-                "message": cause.message,
-                "attempts": cause.attempts,
-                "jobs": [
-                    {"key": job.spec.key, "title": job.spec.title, "attempt": job.record.attempt if job.record else 0}
+class CauseJobJson(JsonModel):
+    """One of the jobs with the same cause."""
+
+    key: str
+    title: str
+    attempt: int
+
+
+class CauseJson(JsonModel):
+    """One cause for which jobs have not succeeded."""
+
+    status: PlanStatus
+    reason: StopReason | None
+    fingerprint: str | None
+    """Equal for failures at the same place in the code."""
+    kind: str
+    """Class of the exception, or the status."""
+    message: str
+    attempts: int
+    jobs: list[CauseJobJson]
+    log: str
+    """Last lines of the log of the first job."""
+    next: str
+    """What to type next."""
+
+
+class WhyJson(JsonModel):
+    """The answer of `orch why --json`."""
+
+    sweep: str
+    job: str | None
+    """Title of the job that was named; null for the whole sweep."""
+    causes: list[CauseJson]
+
+    @classmethod
+    def of_why(cls, found: Why) -> Self:
+        """Convert the answer of the service."""
+        causes = [
+            CauseJson(
+                status=cause.status,
+                reason=cause.reason,
+                fingerprint=cause.fingerprint or None,
+                kind=cause.kind,
+                message=cause.message,
+                attempts=cause.attempts,
+                jobs=[
+                    CauseJobJson(
+                        key=job.spec.key, title=job.spec.title, attempt=job.record.attempt if job.record else 0
+                    )
                     for job in cause.jobs
                 ],
-                "log": tail,
-                "next": cause.advice(found.sweep, found.is_driven),
-            }
+                log=tail,
+                next=cause.advice(found.sweep, found.is_driven),
+            )
             for cause, tail in found.causes
-        ],
-    }
+        ]
+        return cls(sweep=found.sweep, job=found.job, causes=causes)
 
 
-def log_json(record: JobRecord, log: LogText) -> dict[str, Any]:
-    return {
-        "key": record.key,
-        "title": record.title,
-        "attempt": log.attempt,
-        "attempts": list(log.attempts),
-        "path": log.path,
-        "lines": log.text.splitlines(),
-    }
+class LogJson(JsonModel):
+    """The answer of `orch logs --json`."""
+
+    key: str
+    title: str
+    attempt: int
+    attempts: list[int]
+    """Attempts that left a log."""
+    path: str
+    lines: list[str]
+
+    @classmethod
+    def of_log(cls, record: JobRecord, log: LogText) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            key=record.key,
+            title=record.title,
+            attempt=log.attempt,
+            attempts=list(log.attempts),
+            path=log.path,
+            lines=log.text.splitlines(),
+        )
 
 
 def fsck_text(report: FsckResult) -> RenderableType:
@@ -206,20 +281,37 @@ def fsck_text(report: FsckResult) -> RenderableType:
     return Group(rows, *(Text(f"What was requeued runs with: orch resume {sweep}") for sweep in again))
 
 
-def fsck_json(report: FsckResult) -> dict[str, Any]:
-    return {
-        "clean": not report.left,
-        "findings": [
-            {
-                "rule": one.finding.rule,
-                "where": one.finding.where,
-                "what": one.finding.what,
-                "can_be_repaired": one.finding.repair is not Repair.NOTHING,
-                "repaired": one.done or None,
-            }
-            for one in report.found
-        ],
-    }
+class FindingJson(JsonModel):
+    """One thing that does not hold."""
+
+    rule: str
+    where: str
+    what: str
+    can_be_repaired: bool
+    repaired: str | None
+    """What was done about it."""
+
+
+class FsckJson(JsonModel):
+    """The answer of `orch fsck --json`."""
+
+    clean: bool
+    findings: list[FindingJson]
+
+    @classmethod
+    def of_result(cls, result: FsckResult) -> Self:
+        """Convert the answer of the service."""
+        findings = [
+            FindingJson(
+                rule=one.finding.rule,
+                where=one.finding.where,
+                what=one.finding.what,
+                can_be_repaired=one.finding.repair is not Repair.NOTHING,
+                repaired=one.done or None,
+            )
+            for one in result.found
+        ]
+        return cls(clean=not result.left, findings=findings)
 
 
 def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
@@ -234,9 +326,27 @@ def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
     return Group(rows, Text(end))
 
 
-def gc_json(waste: Sequence[Waste], dry_run: bool) -> dict[str, Any]:
-    found = [{"what": one.what, "path": str(one.path), "bytes": one.size} for one in waste]
-    return {"deleted": not dry_run, "bytes": sum(one.size for one in waste), "found": found}
+class WasteJson(JsonModel):
+    """One folder that nothing needs."""
+
+    what: str
+    path: Path
+    bytes: int
+
+
+class GarbageJson(JsonModel):
+    """The answer of `orch gc --json`."""
+
+    deleted: bool
+    bytes: int
+    """Size of all folders together."""
+    found: list[WasteJson]
+
+    @classmethod
+    def of_waste(cls, waste: Sequence[Waste], dry_run: bool) -> Self:
+        """Convert the answer of the service."""
+        found = [WasteJson(what=one.what, path=one.path, bytes=one.size) for one in waste]
+        return cls(deleted=not dry_run, bytes=sum(one.size for one in waste), found=found)
 
 
 def _size(size: int) -> str:
@@ -244,7 +354,3 @@ def _size(size: int) -> str:
         if size >= step:
             return f"{size / step:.1f} {unit}"
     return f"{size} B"
-
-
-def _word(reason: object) -> str | None:
-    return str(reason) if reason else None

@@ -1,32 +1,44 @@
-"""Turns what the service answers into text for people and JSON for programs."""
+"""What the sweep commands print: tables and sentences for people, and the shapes of their `--json`.
+
+orch plan --json            PlanJson
+orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
+orch sweep, resume --json   OutcomeJson
+orch show --json            JobJson
+orch ui --json              UiJson
+orch grid list --json       [schemas.sweep.SweepSpec, ...]
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.cli.console import LISTED, plain_table
+from orchestrator.cli.console import LISTED, JsonModel, plain_table
 from orchestrator.execution.sweep_run import SweepOutcome
+from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
-from orchestrator.planning.diff import Named, PlannedJob
+from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.planning.layers import flatten
 from orchestrator.report.summary import HEADINGS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.services.mlflow_ui import UiPages
 from orchestrator.services.sweeps import Plan, SweepStatus
 from orchestrator.wording import in_words
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import CheckpointPointer, JobMetrics
 from schemas.sweep import SweepSpec
 
-MANY, SURVEYED = 400, 100
-"""Of a sweep of so many jobs `orch status` lists by itself no more than that; nobody reads a table of thousands."""
+MANY = 400
+"""Jobs up to which `orch status SWEEP` lists all of them without `--all`."""
+SURVEYED = 100
+"""Jobs that it lists of a larger sweep."""
 ROOMY = 80
-"""Columns below which a table of jobs leaves out why they are where they are."""
+"""Columns of a terminal that has room for the reason of each job's status."""
 _STYLES = {
     "done": "green",
     "failed": "red",
@@ -78,24 +90,67 @@ def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset(
     return table
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    return {
-        "sweep": plan.sweep.name,
-        "profile": plan.sweep.profile,
-        "data_root": plan.data_root,
-        "data_seen": plan.data_seen,
-        "tables": [filled._asdict() for filled in plan.filled],
-        "counts": plan.counts,
-        "jobs": [_planned_json(job, plan.sweep.upstream_keys) for job in plan.jobs],
-    }
+class TableJson(JsonModel):
+    """How many values of one table of the paper a sweep gives."""
+
+    table: int
+    values: int
+    published: int
+    """Values that the paper prints in this table."""
 
 
-def _planned_json(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
+class JobId(JsonModel):
+    """What every job in an answer begins with."""
+
+    key: str
+    title: str
+
+
+class PlannedJobJson(JobId):
+    """One job of a plan, compared with the store."""
+
+    status: PlanStatus
+    why: str
+    will_run: bool
+    is_pretraining: bool
+    """True if other jobs of the sweep start from its weights."""
+    upstream: str | None
+    """Key of the job whose weights it starts from."""
+
+
+class PlanJson(JsonModel):
+    """The answer of `orch plan --json`."""
+
+    sweep: str
+    profile: str
+    data_root: str | None
+    data_seen: bool
+    """False if photographs are needed and no data root is given: finished jobs are then unknown."""
+    tables: list[TableJson]
+    counts: dict[str, int]
+    """Jobs by status."""
+    jobs: list[PlannedJobJson]
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            sweep=plan.sweep.name,
+            profile=plan.sweep.profile,
+            data_root=plan.data_root,
+            data_seen=plan.data_seen,
+            tables=[TableJson(table=table, values=values, published=of) for table, values, of in plan.filled],
+            counts=plan.counts,
+            jobs=[PlannedJobJson(**_planned(job, plan.sweep.upstream_keys)) for job in plan.jobs],
+        )
+
+
+def _planned(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
     start = job.spec.upstream
     return {
         "key": job.spec.key,
         "title": job.spec.title,
-        "status": job.status.value,
+        "status": job.status,
         "why": job.why,
         "will_run": job.will_run,
         "is_pretraining": job.spec.key in upstream,
@@ -127,16 +182,32 @@ def _what_is_known(sweep: SweepStatus) -> str:
     return f"unknown: `orch status {sweep.record.name}` says why" if sweep.problem else _counts(sweep.counts)
 
 
-def sweeps_json(sweeps: Sequence[SweepStatus]) -> list[dict[str, Any]]:
-    return [_sweep_json(sweep) for sweep in sweeps]
+class SweepJson(JsonModel):
+    """One sweep of the store, as in `orch status --json`."""
+
+    sweep: str
+    started_at: float
+    """Unix seconds."""
+    is_driven: bool
+    lease: Lease | None
+    """Process that drives the sweep; null if none does."""
+    counts: dict[str, int]
+    """Jobs by status."""
+    problem: str | None
+    """Why the jobs of the sweep are unknown."""
+
+    @classmethod
+    def of_sweep(cls, sweep: SweepStatus) -> Self:
+        """Convert the answer of the service."""
+        return cls(**_sweep(sweep))
 
 
-def _sweep_json(sweep: SweepStatus) -> dict[str, Any]:
+def _sweep(sweep: SweepStatus) -> dict[str, Any]:
     return {
         "sweep": sweep.record.name,
         "started_at": sweep.record.started_at,
         "is_driven": sweep.is_driven,
-        "lease": sweep.record.lease.model_dump() if sweep.is_driven and sweep.record.lease else None,
+        "lease": sweep.record.lease if sweep.is_driven else None,
         "counts": sweep.counts,
         "problem": sweep.problem or None,
     }
@@ -181,15 +252,53 @@ def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
     )
 
 
-def status_json(sweep: SweepStatus) -> dict[str, Any]:
-    upstream = sweep.record.plan.upstream_keys if sweep.record.plan else frozenset()
-    jobs = []
-    for job in sweep.jobs:
-        entry = _planned_json(job, upstream)
-        if job.record is not None:
-            entry |= _record_json(job.record)
-        jobs.append(entry)
-    return {**_sweep_json(sweep), "jobs": jobs}
+class RecordJson(JsonModel):
+    """What the store holds of a job's last attempt; null where it holds nothing."""
+
+    state: JobState | None = None
+    stop_reason: StopReason | None = None
+    attempt: int = 0
+    last_sign_at: float | None = None
+    """Unix seconds of the last change of state."""
+    run_id: str | None = None
+    """MLflow run."""
+    failure: str | None = None
+    metrics: JobMetrics | None = None
+    checkpoint: CheckpointPointer | None = None
+
+
+def _recorded(record: JobRecord) -> dict[str, Any]:
+    result = record.result
+    return {
+        "state": record.state,
+        "stop_reason": record.stop_reason,
+        "attempt": record.attempt,
+        "last_sign_at": record.last_sign_at,
+        "run_id": record.run_id,
+        "failure": record.failure or None,
+        "metrics": result.metrics if result else None,
+        "checkpoint": result.checkpoint if result else None,
+    }
+
+
+class StatusJobJson(RecordJson, PlannedJobJson):
+    """One job of a sweep: its status and its last attempt."""
+
+
+class StatusJson(SweepJson):
+    """The answer of `orch status SWEEP --json`."""
+
+    jobs: list[StatusJobJson]
+
+    @classmethod
+    def of_sweep(cls, sweep: SweepStatus) -> Self:
+        """Convert the answer of the service."""
+        upstream = sweep.record.plan.upstream_keys if sweep.record.plan else frozenset()
+        jobs = [
+            StatusJobJson(**_planned(job, upstream), **(_recorded(job.record) if job.record else {}))
+            for job in sweep.jobs
+        ]
+        return cls(**_sweep(sweep), jobs=jobs)
 
 
 def _when(seconds: float) -> str:
@@ -199,23 +308,29 @@ def _when(seconds: float) -> str:
 # -- one job ------------------------------------------------------------------------------------------------------
 
 
-def _record_json(record: JobRecord) -> dict[str, Any]:
-    result = record.result
-    return {
-        "state": record.state.value,
-        "stop_reason": record.stop_reason.value if record.stop_reason else None,
-        "attempt": record.attempt,
-        "last_sign_at": record.last_sign_at,
-        "run_id": record.run_id,
-        "failure": record.failure or None,
-        "metrics": result.metrics.model_dump() if result and result.metrics else None,
-        "checkpoint": result.checkpoint.model_dump() if result and result.checkpoint else None,
-    }
+class JobJson(RecordJson, JobId):
+    """The answer of `orch show --json`."""
 
+    sweep: str
+    """Sweep that first ran the job."""
+    is_lost: bool
+    """True if the job is recorded as running, but its driver is dead."""
+    artifacts: str
+    """URI of the files in the job's MLflow run."""
+    spec: dict[str, Any]
 
-def job_json(record: JobRecord, artifacts: str, is_lost: bool) -> dict[str, Any]:
-    head = {"key": record.key, "title": record.title, "sweep": record.sweep, "artifacts": artifacts, "is_lost": is_lost}
-    return {**head, **_record_json(record), "spec": record.fields}
+    @classmethod
+    def of_job(cls, record: JobRecord, artifacts: str, is_lost: bool) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            key=record.key,
+            title=record.title,
+            sweep=record.sweep,
+            is_lost=is_lost,
+            artifacts=artifacts,
+            spec=record.fields,
+            **_recorded(record),
+        )
 
 
 def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
@@ -251,14 +366,14 @@ def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tup
 # -- the end of a sweep -------------------------------------------------------------------------------------------
 
 
-def report_text(report: SweepOutcome) -> RenderableType:
+def outcome_text(outcome: SweepOutcome) -> RenderableType:
     parts: list[RenderableType] = [Text("")]
-    if report.table.rows:
-        parts.append(_result_table(report.table))
-    parts += [Text(f"failed: {title}: {reason}", style="red") for title, reason in report.table.failed]
-    if report.table.skipped_images:
-        parts.append(Text(f"{report.table.skipped_images} unreadable images were skipped.", style="yellow"))
-    parts.append(Text(f"sweep {report.name}: {_counts(report.counts)} ({in_words(report.seconds)})"))
+    if outcome.table.rows:
+        parts.append(_result_table(outcome.table))
+    parts += [Text(f"failed: {title}: {reason}", style="red") for title, reason in outcome.table.failed]
+    if outcome.table.skipped_images:
+        parts.append(Text(f"{outcome.table.skipped_images} unreadable images were skipped.", style="yellow"))
+    parts.append(Text(f"sweep {outcome.name}: {_counts(outcome.counts)} ({in_words(outcome.seconds)})"))
     parts.append(Text("Look at every curve, filter and table: orch ui"))
     return Group(*parts)
 
@@ -279,17 +394,35 @@ def _result_table(results: ResultTable) -> Table:
     return table
 
 
-def report_json(report: SweepOutcome) -> dict[str, Any]:
-    return {
-        "sweep": report.name,
-        "counts": report.counts,
-        "is_complete": report.is_complete,
-        "interrupted": report.interrupted,
-        "paused_by": report.paused_by or None,
-        "ran": report.ran,
-        "seconds": round(report.seconds, 1),
-        "table": as_json(report.table),
-    }
+class OutcomeJson(JsonModel):
+    """The answer of `orch sweep --json` and `orch resume --json`."""
+
+    sweep: str
+    counts: dict[str, int]
+    """Jobs by status."""
+    is_complete: bool
+    interrupted: bool
+    paused_by: str | None
+    """Failure that the first jobs had in common, because of which the sweep was paused."""
+    ran: int
+    """Jobs that this command started."""
+    seconds: float
+    table: dict[str, Any]
+    """Results, ordinary beside interpretable networks (`orchestrator.report.summary.as_json`)."""
+
+    @classmethod
+    def of_outcome(cls, outcome: SweepOutcome) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            sweep=outcome.name,
+            counts=outcome.counts,
+            is_complete=outcome.is_complete,
+            interrupted=outcome.interrupted,
+            paused_by=outcome.paused_by or None,
+            ran=outcome.ran,
+            seconds=round(outcome.seconds, 1),
+            table=as_json(outcome.table),
+        )
 
 
 # -- the rest -----------------------------------------------------------------------------------------------------
@@ -304,10 +437,6 @@ def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
     return table
 
 
-def grids_json(grids: Sequence[SweepSpec]) -> list[dict[str, Any]]:
-    return [grid.model_dump(mode="json", exclude_defaults=True) for grid in grids]
-
-
 def ui_text(pages: UiPages) -> RenderableType:
     note = "The port was busy, so another one is used.\n" if pages.moved else ""
     return Text(
@@ -315,13 +444,8 @@ def ui_text(pages: UiPages) -> RenderableType:
     )
 
 
-def ui_json(pages: UiPages) -> dict[str, Any]:
-    return {"jobs": pages.jobs, "sweeps": pages.sweeps}
+class UiJson(JsonModel):
+    """The answer of `orch ui --json`: addresses of two views of MLflow's UI."""
 
-
-def file_text(path: Path, generated: bool) -> RenderableType:
-    return Text(f"{path} ({'generated animals' if generated else 'photographs'})")
-
-
-def file_json(path: Path) -> dict[str, Any]:
-    return {"file": str(path)}
+    jobs: str
+    sweeps: str

@@ -1,16 +1,22 @@
-"""How `orch weights` answers, for people and as JSON."""
+"""What `orch weights` prints: tables for people, and the shapes of its `--json`.
+
+orch weights list --json     [BuiltInJson, ..., WeightsJson, ...]
+orch weights import --json   WeightsJson
+orch weights verify --json   VerifyJson
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
 
-from orchestrator.cli.console import plain_table
+from orchestrator.cli.console import JsonModel, plain_table
 from orchestrator.services.weights import Verification, WeightsFile
+from schemas.job import BackboneName
+from schemas.weights import Provenance
 
 if TYPE_CHECKING:
     from interp_model.weights import LayerFit
@@ -37,14 +43,28 @@ def list_text(files: Sequence[WeightsFile], folder: Path) -> RenderableType:
     return Group(table, "", hint)
 
 
-def list_json(files: Sequence[WeightsFile]) -> list[Any]:
-    built_in = [{"name": name, "backbones": backbones, "from": what} for name, backbones, what in _BUILT_IN]
-    return [*built_in, *(file_json(file) for file in files)]
+class BuiltInJson(JsonModel):
+    """A source of weights that needs no file."""
+
+    name: str
+    backbones: str
+    description: str
 
 
-def file_json(file: WeightsFile) -> dict[str, Any]:
-    provenance = file.provenance.model_dump() if file.provenance else None
-    return {"name": file.name, "path": str(file.path), "provenance": provenance, "problem": file.problem}
+class WeightsJson(JsonModel):
+    """One file of weights under ORCH_HOME."""
+
+    name: str
+    path: Path
+    provenance: Provenance | None
+    """Where the weights come from; null if orch did not import the file or cannot read it."""
+    problem: str
+
+
+def list_json(files: Sequence[WeightsFile]) -> list[BuiltInJson | WeightsJson]:
+    """The built-in sources, then the files."""
+    built_in = [BuiltInJson(name=name, backbones=backbones, description=what) for name, backbones, what in _BUILT_IN]
+    return [*built_in, *(WeightsJson.of(file) for file in files)]
 
 
 def imported_text(file: WeightsFile) -> str:
@@ -65,9 +85,38 @@ def verify_text(found: Verification) -> RenderableType:
     return Group(f"{found.path} as {found.backbone} at width {found.width:g}", table)
 
 
-def verify_json(found: Verification) -> dict[str, Any]:
-    layers = [{**layer._asdict(), "fits": layer.fits} for layer in found.layers]
-    return {**asdict(found), "path": str(found.path), "layers": layers, "fits": not found.misfits}
+class LayerJson(JsonModel):
+    """One property of a layer, as the network needs it and as the file has it."""
+
+    layer: str
+    kind: str
+    """`weight` or `bias`, whose values are shapes, or another property of the layer, such as `stride`."""
+    expected: tuple[float | str, ...]
+    found: tuple[float | str, ...] | None
+    """Null if the file has no such layer."""
+    is_finite: bool
+    fits: bool
+
+
+class VerifyJson(JsonModel):
+    """The answer of `orch weights verify --json`."""
+
+    path: Path
+    backbone: BackboneName
+    width: float
+    fits: bool
+    layers: list[LayerJson]
+
+    @classmethod
+    def of_verification(cls, found: Verification) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            path=found.path,
+            backbone=found.backbone,
+            width=found.width,
+            fits=not found.misfits,
+            layers=[LayerJson.of(layer) for layer in found.layers],
+        )
 
 
 def _cell(layer: LayerFit, values: tuple[float | str, ...] | None) -> str:

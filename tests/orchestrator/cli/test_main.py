@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
-from orchestrator.cli import options
 from orchestrator.cli.main import app, main
+from orchestrator.cli.options import SweepOptions
 from orchestrator.services import sweeps
 from schemas.errors import StoreError
 
@@ -71,6 +73,12 @@ def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_pa
         (["plan"], 2, "Name either a grid"),
         (["plan", "--grid", "smok"], 2, "Did you mean 'smoke'"),
         (["plan", "--grid", "smoke", "--profile", "desktop"], 2, "laptop, paper"),
+        (["plan", "--grid", "smoke", "--backbone", "alexnet,vg16"], 2, "Did you mean 'vgg16'"),
+        (["plan", "--grid", "smoke", "--variant", "both"], 2, "No variant is called 'both'. Valid: ordinary"),
+        (["plan", "--grid", "smoke", "--dataset", "cub"], 2, "Did you mean 'cub200'"),
+        (["report", "nix", "--format", "pdf"], 2, "No format is called 'pdf'. Valid: text, markdown"),
+        (["figure", "nix", "--figure", "7"], 2, "No figure is called '7'. Valid: 4, 5, 6, all."),
+        (["weights", "verify", "nix", "--backbone", "vgg61"], 2, "Did you mean 'vgg16'"),
         (["plan", "--grid", "smoke", "--set", "train.epoch=1"], 2, "Did you mean 'train.epochs'"),
         (["plan", "--grid", "smoke", "--category", ""], 2, "names nothing"),
         (["plan", "nix.yaml"], 2, "No sweep file at nix.yaml"),
@@ -121,8 +129,9 @@ def test_a_defect_is_one_line_and_debug_shows_where(
         capsys.readouterr().err.strip()
         == "error: ZeroDivisionError: oh. This is a defect of orch; `--debug` shows where."
     )
-    assert run("status", "--debug") == 70
-    assert "Traceback" in capsys.readouterr().err
+    for words in (["status", "--debug"], ["--debug", "status"]):
+        assert run(*words) == 70
+        assert "Traceback" in capsys.readouterr().err
 
 
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,22 +174,38 @@ def test_data_show_writes_a_picture(capsys: pytest.CaptureFixture[str], tmp_path
 
 
 @pytest.mark.parametrize(
-    ("complete", "typed", "offered"),
+    ("option", "typed", "offered"),
     [
-        (options.complete_grid, "sm", ["smoke"]),
-        (options.complete_profile, "", ["laptop", "paper"]),
-        (options.complete_backbone, "vgg1", ["vgg16"]),
-        (options.complete_variant, "o", ["ordinary"]),
-        (options.complete_dataset, "v", ["voc_part"]),
-        (options.complete_category, "voc-c", ["voc-cat", "voc-cow"]),
+        ("plan --grid", "sm", ["smoke"]),
+        ("plan --profile", "", ["laptop", "paper"]),
+        ("plan --backbone", "vgg1", ["vgg16"]),
+        ("sweep --backbone", "alexnet,vgg1", ["alexnet,vgg16"]),
+        ("sweep --variant", "o", ["ordinary"]),
+        ("sweep --dataset", "v", ["voc_part"]),
+        ("sweep --category", "voc-c", ["voc-cat", "voc-cow"]),
+        ("requeue --reason", "node", ["node_lost"]),
+        ("report --format", "m", ["markdown"]),
+        ("figure --figure", "", ["4", "5", "6", "all"]),
+        ("weights import --backbone", "vgg_", ["vgg_m", "vgg_s"]),
     ],
 )
-def test_the_shell_completes_names(complete: Any, typed: str, offered: list[str]) -> None:
-    assert complete(typed) == offered
+def test_the_shell_completes_names(option: str, typed: str, offered: list[str]) -> None:
+    *words, flag = option.split()
+    command = command_of(words)
+    (parameter,) = [one for one in command.params if flag in one.opts]
+    context = command.make_context("orch", [], resilient_parsing=True)
+    assert [item.value for item in parameter.shell_complete(context, typed)] == offered
+
+
+def command_of(words: list[str]) -> Any:
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    return command
 
 
 def commands() -> list[list[str]]:
-    """Every command there is, in the order in which help lists them."""
+    """Every command, in the order in which help lists them."""
     found: list[list[str]] = []
 
     def walk(group: Any, before: list[str]) -> None:
@@ -202,9 +227,7 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], words
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_every_command_has_an_example_json_and_a_word_on_each_option(words: list[str]) -> None:
-    command: Any = typer.main.get_command(app)
-    for word in words:
-        command = command.commands[word]
+    command = command_of(words)
     assert re.search(rf"^ *orch {' '.join(words)}\b", command.help, re.MULTILINE)
     assert "--json" in [name for option in command.params for name in option.opts]
     assert [option.name for option in command.params if not option.help and option.name != "help"] == []
@@ -217,3 +240,16 @@ def test_help_lists_what_a_person_needs_first_and_forgets_nothing(capsys: pytest
     assert listed[:4] == ["plan", "sweep", "resume", "status"]
     assert listed.index("why") > listed.index("status")
     assert listed.index("gc") < listed.index("grid")
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out == f"orch {version('orch')}\n"
+
+
+def test_plan_and_sweep_share_their_options() -> None:
+    plan, sweep = (command_of([word]).params for word in ("plan", "sweep"))
+    shared = [field.name for field in fields(SweepOptions)]
+    for options in (plan, sweep):
+        assert [option.name for option in options][: len(shared)] == shared
+    assert [option.help for option in plan][: len(shared)] == [option.help for option in sweep][: len(shared)]

@@ -120,7 +120,7 @@ def test_a_job_without_a_final_network_is_refused(
 
 def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("figure", "cat", "--figure", "7") == 2
-    assert "no figure '7'" in capsys.readouterr().err
+    assert "No figure is called '7'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("name", "told"), [("cat.gif", "PNG"), ("nowhere/cat.png", "no folder")])
@@ -132,7 +132,7 @@ def test_a_file_that_cannot_be_written_is_refused_first(queued: Ledger, tmp_path
     )
     with pytest.raises(SpecError, match=told):
         figures.draw_figures(
-            Settings(), spec.key, (5,), tmp_path / name, figures.Wanted(), data_root=None, report=lambda _: None
+            Settings(), spec.key, (5,), tmp_path / name, figures.DrawOptions(), data_root=None, report=lambda _: None
         )
 
 
@@ -221,5 +221,5 @@ def test_images_that_have_changed_are_refused(home: Settings, tmp_path: Path) ->
     ledger.move(record.key, JobState.SUCCEEDED, 2.0, reason=StopReason.FINISHED, result=done)
     with pytest.raises((DataError, figures.StoreError), match=r"changed since|belongs to job"):
         figures.draw_figures(
-            home, spec.key, (6,), tmp_path / "cat.png", figures.Wanted(), data_root=None, report=lambda _: None
+            home, spec.key, (6,), tmp_path / "cat.png", figures.DrawOptions(), data_root=None, report=lambda _: None
         )

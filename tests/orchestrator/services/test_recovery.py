@@ -142,7 +142,7 @@ def test_a_cancelled_job_is_left_out_until_it_is_put_back(bench: Bench, terminal
     assert terminal.type("requeue", "partly", "--failed", "--from-scratch") == 0
     assert "It begins afresh with: orch resume partly" in terminal.out
     done = terminal.answer("cancel", f"{INTERPRETABLE} seed 3")
-    assert (done["sweep"], done["cancelled"], done["left"]) == ("partly", [f"{INTERPRETABLE} seed 3"], 1)
+    assert (done["sweep"], done["changed"], done["left"]) == ("partly", [f"{INTERPRETABLE} seed 3"], 1)
     assert terminal.type("cancel", key) == 0
     assert "it is cancelled already" in terminal.out
     assert terminal.type("cancel", bench.key("partly", ORDINARY)) == 0
@@ -155,7 +155,7 @@ def test_a_job_that_was_cancelled_with_its_sweep_can_be_cancelled_for_good(bench
     bench.sweep("twice", 12, {ORDINARY: [R.BAD_DATA], INTERPRETABLE: [R.BAD_DATA]})
     assert terminal.type("requeue", "twice", "--failed") == 0
     assert terminal.type("cancel", "twice") == 0
-    assert terminal.answer("cancel", bench.key("twice", ORDINARY))["cancelled"] == [f"{ORDINARY} seed 12"]
+    assert terminal.answer("cancel", bench.key("twice", ORDINARY))["changed"] == [f"{ORDINARY} seed 12"]
     assert bench.sweep("twice", 12).counts == {"done": 2, "cancelled": 1}
 
 

@@ -121,5 +121,5 @@ def test_a_job_that_is_not_there_gives_no_weights(capsys: pytest.CaptureFixture[
     assert run("weights", "import", "job:abc", "--backbone", "vgg16") == 2
     assert run("weights", "import", "file.mat") == 2
     errors = capsys.readouterr().err
-    assert "A job knows its own network" in errors
-    assert "Say of which network the file is" in errors
+    assert "follow from the job" in errors
+    assert "The network of file.mat is unknown" in errors
