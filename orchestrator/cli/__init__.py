@@ -1,1 +1,1 @@
-"""Commands: the options they take, what they print, and which code they exit with."""
+"""The commands of `orch`: their options, what they print, and their exit codes."""

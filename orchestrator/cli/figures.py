@@ -59,9 +59,9 @@ def figure(
 ) -> None:
     """Write Figs. 4, 5 and 6 of the paper for a finished job.
 
-    Fig. 5 compares the interpretable network with its ordinary counterpart if both jobs have finished. Figures that
-    the job's MLflow run has are copied from there. Others are drawn and stored in the run, except those drawn
-    with --filters, --images or --stride.
+    Fig. 5 also shows the ordinary counterpart if its job has finished.
+    Figures are copied from the job's MLflow run, or drawn and stored there.
+    With --filters, --images or --stride they are drawn and not stored.
 
     orch figure "voc-cat alexnet interpretable" --figure 5 --out cat.png
     """
@@ -96,8 +96,8 @@ def explain(
 ) -> None:  # fmt: skip
     """Explain a decision: which filters fire where on a photograph, and how much each contributes to the logit.
 
-    Contributions are integrated gradients of the logit with respect to the filters' feature maps. Together with the
-    part of the logit that no filter contributes, they sum to the logit.
+    Contributions are integrated gradients of the logit along the feature maps.
+    With the logit that is left without any filter, they sum to the logit.
 
     orch explain "voc-cat alexnet interpretable" cat.jpg --box 40,12,310,280
     """

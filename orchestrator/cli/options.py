@@ -83,7 +83,7 @@ Backbone = Annotated[
 ]
 Profile = Annotated[
     str | None,
-    choice("profile", PROFILES, help="Sizes and training schedules to use. Default: ORCH_PROFILE, else laptop."),
+    choice("profile", PROFILES, help="Sizes and training schedules. Default: ORCH_PROFILE, else laptop."),
 ]
 DataRoot = Annotated[
     Path | None,
@@ -106,7 +106,14 @@ class SweepOptions:
         Path | None, typer.Argument(help="A sweep file (YAML), in place of --grid.", show_default=False)
     ] = None
     grid: Annotated[str | None, choice("grid", GRIDS, help="A built-in grid; `orch grid list` describes them.")] = None
-    profile: Profile = None
+    profile: Annotated[
+        str | None,
+        choice(
+            "profile",
+            PROFILES,
+            help="Sizes and training schedules. Default: the sweep file's, else ORCH_PROFILE, else laptop.",
+        ),
+    ] = None
     name: Annotated[
         str | None,
         typer.Option(help="Name of the sweep. Default: the file's name, or one made of grid, profile and options."),

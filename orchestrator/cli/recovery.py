@@ -97,7 +97,6 @@ def cancel(target: Target, json: Json = False) -> None:
     """Cancel a sweep or one job: running jobs save a checkpoint and end, waiting jobs do not start.
 
     orch cancel smoke-laptop
-
     orch cancel "voc-cat alexnet interpretable"
     """
     done = service.cancel(Settings(), target)

@@ -51,7 +51,6 @@ def sweep(options: SweepOptions, workers: Workers = None, json: Json = False) ->
     """Run a sweep. The same command continues an interrupted sweep; finished jobs are not repeated.
 
     orch sweep --grid voc-part --category cat,cow --data-root ~/voc
-
     orch sweep my_sweep.yaml --set train.epochs=5 --workers 2
     """
     settings = Settings()
@@ -127,7 +126,6 @@ def report(
     """Show the paper's tables, our values beside the published ones, with significance tests over categories.
 
     orch report voc-part-paper --table 4 --format latex
-
     orch report all-categories-laptop --partial --out report.html
     """
     found = service.sweep_tables(Settings(), sweep, tuple(table or ()), partial=partial)

@@ -61,7 +61,6 @@ def import_(
     """Check weights layer by layer and store them under a name, for `orch sweep --weights NAME`.
 
     orch weights import imagenet-vgg-m.mat --backbone vgg_m
-
     orch weights import "job:voc-cat alexnet ordinary" --name cats
     """
     settings = Settings()
@@ -86,7 +85,6 @@ def verify(
     """Compare every layer of a weights file with what a network needs. Any mismatch ends with code 3.
 
     orch weights verify hed
-
     orch weights verify imagenet-vgg-m.mat --backbone vgg_m
     """
     found = service.verify_weights(Settings(), file, backbone, width)

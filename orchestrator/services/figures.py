@@ -1,4 +1,4 @@
-"""The figures of a finished job, logged or drawn again, and single photographs explained by its network."""
+"""Writes the paper's figures of a finished job, and explains single photographs with its network."""
 
 from __future__ import annotations
 
@@ -30,53 +30,70 @@ if TYPE_CHECKING:
     from workers.figures.explain import Explanation
 
 FIGURES = (4, 5, 6)
-"""Of the paper."""
+"""Numbers of the figures of the paper that can be drawn."""
 
 
 @dataclass(frozen=True)
 class DrawOptions:
-    """How figures are to be drawn; left as it is, what the job's run has is taken, and what is drawn is left there."""
+    """How figures are drawn. With the defaults, figures are copied from the job's run, or stored there once drawn."""
 
     filters: int | None = None
+    """Rows of Figs. 4 and 5."""
     images: int | None = None
+    """Images used per receptive field."""
     stride: float | None = None
+    """Step of the occluding patch, as a fraction of the image's side."""
     again: bool = False
+    """Draw figures that the run already has."""
 
     @property
     def is_usual(self) -> bool:
+        """True if the figures are those that the job itself would log."""
         return self.filters is None and self.images is None and self.stride is None
 
 
 @dataclass(frozen=True)
 class Drawn:
+    """A figure that was written."""
+
     figure: int
     path: Path
     jobs: tuple[str, ...]
-    """Titles of the jobs it shows."""
+    """Titles of the jobs that the figure shows."""
     from_run: bool
-    """It was logged, so nothing had to be drawn."""
+    """True if the figure was copied from the jobs' runs."""
 
 
 @dataclass(frozen=True)
 class Explained:
+    """A photograph, explained by the network of one job."""
+
     key: str
-    """Of the job."""
+    """Key of the job."""
     image: Path
     found: Explanation
     path: Path | None
-    """Of the picture, if one was asked for."""
+    """File of the picture; None if none was requested."""
 
 
 def draw_figures(
     settings: Settings, wanted: str, figures: Sequence[int], out: Path | None, how: DrawOptions, *,
     data_root: Path | None, report: ReportPhase,
 ) -> list[Drawn]:  # fmt: skip
-    """Write some of the paper's figures of a finished job as PNG.
+    """Write some of the paper's figures of a finished job as PNG files.
+
+    Args:
+        wanted: the job's key, the start of it, or its title.
+        figures: numbers of the figures, out of `FIGURES`.
+        out: the file; None names it after the job. Several figures get their numbers appended.
+        how: how to draw.
+        data_root: folder of the photographs; None takes that of the job's sweep.
+        report: called with the current phase.
 
     Raises:
-        SpecError: no job fits; it has not succeeded, or cannot be read; or the file cannot be written.
-        StoreError: its checkpoint is gone or damaged.
-        DataError: its images are not there, or have changed.
+        SpecError: the job is unknown, ambiguous or has not succeeded; or the file cannot be written.
+        StoreError: the job's checkpoint is missing or damaged, or another version of orch planned the job.
+        DataError: the job's images are missing or have changed.
     """
     ledger = opening.open_ledger(settings)
     record = finished(jobs.find_job(settings, wanted))
@@ -86,8 +103,8 @@ def draw_figures(
         members = [record]
         if figure == 5 and (twin := counterpart(record, ledger.jobs())) is not None:
             members = sorted([record, twin], key=lambda member: _variant(member) == "ordinary")
-        desks = [_Desk(settings, ledger, member, how, data_root, report) for member in members]
-        found = [desk.figure(figure) for desk in desks]
+        shown = [_JobFigures(settings, ledger, member, how, data_root, report) for member in members]
+        found = [job.figure(figure) for job in shown]
         _write(paths[figure], [png for png, _ in found])
         drawn.append(Drawn(figure, paths[figure], tuple(m.title for m in members), all(logged for _, logged in found)))
     return drawn
@@ -97,12 +114,21 @@ def explain(
     settings: Settings, wanted: str, image: Path, out: Path | None, *, box: str | None, category: str | None,
     data_root: Path | None, report: ReportPhase,
 ) -> Explained:  # fmt: skip
-    """What the filters of a job's network see on a photograph, and what each adds to its answer.
+    """Compute where the filters of a job's network fire on a photograph, and what each contributes to the logit.
+
+    Args:
+        wanted: the job's key, the start of it, or its title.
+        image: the photograph.
+        out: PNG file of the picture; None draws none.
+        box: `x0,y0,x1,y1` of the animal in pixels; None takes the whole image.
+        category: the category whose logit is explained; None takes the most probable.
+        data_root: folder of the photographs; None takes that of the job's sweep.
+        report: called with the current phase.
 
     Raises:
-        SpecError: no job fits, or it has not succeeded; the box or the category does not fit.
+        SpecError: the job is unknown, ambiguous or has not succeeded; or the box or the category is invalid.
         DataError: the photograph cannot be read.
-        StoreError: the job's checkpoint is gone or damaged.
+        StoreError: the job's checkpoint is missing or damaged.
     """
     ledger = opening.open_ledger(settings)
     record = finished(jobs.find_job(settings, wanted))
@@ -117,12 +143,12 @@ def explain(
     from workers.figures import explain as explaining
     from workers.figures.restore import restore_with_mean
 
-    desk = _Desk(settings, ledger, record, DrawOptions(), data_root, report)
+    job = _JobFigures(settings, ledger, record, DrawOptions(), data_root, report)
     network, mean_SS3 = restore_with_mean(
-        spec, record.key, desk.checkpoint(), settings.cache_dir, desk.checked_data_root, report
+        spec, record.key, job.checkpoint(), settings.cache_dir, job.checked_data_root, report
     )
     found = explaining.explain(
-        spec, network, mean_SS3, picture, cut, places=desk.places(), category=chosen, report=report
+        spec, network, mean_SS3, picture, cut, places=job.places(), category=chosen, report=report
     )
     if out is not None:
         from workers.figures.canvas import save
@@ -133,22 +159,24 @@ def explain(
 
 
 def finished(record: JobRecord) -> JobRecord:
-    """
+    """Return the record of a job that has a final network.
+
     Raises:
-        SpecError: the job has not succeeded, so that it has no final network.
+        SpecError: the job has not succeeded.
     """
     if record.state is not JobState.SUCCEEDED:
         raise SpecError(
-            f"{record.title} ({record.key}) is {record.state.value}, so it has no final network to look at. "
-            f"`orch status {record.sweep}` shows how far it is; `orch resume {record.sweep}` goes on with it."
+            f"{record.title} ({record.key}) is {record.state.value}, so it has no final network yet. "
+            f"`orch status {record.sweep}` shows its progress; `orch resume {record.sweep}` continues its sweep."
         )
     return record
 
 
 def spec_of(record: JobRecord) -> JobSpec:
-    """
+    """Parse the spec of a job.
+
     Raises:
-        StoreError: another version wrote it.
+        StoreError: another version of orch wrote it.
     """
     try:
         return JobSpec.model_validate(record.fields)
@@ -160,7 +188,11 @@ def spec_of(record: JobRecord) -> JobSpec:
 
 
 def counterpart(record: JobRecord, records: Mapping[str, JobRecord]) -> JobRecord | None:
-    """The finished job that differs in being ordinary or interpretable alone; of several, that with the usual loss."""
+    """The finished job that differs from `record` only in its variant, ordinary or interpretable.
+
+    Returns:
+        Of several, the one with the default filter loss; None if no such job has finished.
+    """
     alike = [
         other
         for other in records.values()
@@ -182,8 +214,8 @@ def _without_variant(record: JobRecord) -> dict[str, Any]:
     return {**rest, "model": model}
 
 
-class _Desk:
-    """One job's figures: taken from its run, or drawn from its network, which is looked at once."""
+class _JobFigures:
+    """The figures of one job: copied from its run, or drawn from its network, which is loaded once."""
 
     def __init__(
         self,
@@ -199,7 +231,7 @@ class _Desk:
         self._client = store.open_client(settings)
 
     def figure(self, number: int) -> tuple[bytes, bool]:
-        """The PNG, and whether the run had it."""
+        """The figure as PNG, and whether it was copied from the run."""
         from workers.tracking.run_log import FIGURE_FILES
 
         name = FIGURE_FILES[number]
@@ -224,8 +256,8 @@ class _Desk:
         care = Care(self._how.images or usual.images, self._how.stride or usual.stride)
         if not draw_figure(self._studied(), number, self._how.filters or SHOWN_FILTERS, care, self._report, path):
             raise SpecError(
-                f"{self._record.title} has nothing to show in Fig. {number}: no filter of it fires on images that show "
-                "a landmark. Look at its curves in `orch ui`."
+                f"Fig. {number} of {self._record.title} would be empty: none of its filters fires on images with "
+                "landmarks. `orch ui` shows its training curves."
             )
 
     def _studied(self) -> Studied:
@@ -237,35 +269,38 @@ class _Desk:
         )
 
     def checkpoint(self) -> CheckpointPointer:
-        """
+        """The job's final checkpoint, fetched from its run if this machine does not have it.
+
         Raises:
-            StoreError: the job left none.
+            StoreError: the job has no checkpoint, or the checkpoint is missing or damaged.
         """
         from workers.checkpoints.store import find_checkpoint
         from workers.tracking.run_log import RunLog
 
         pointer = self._record.result.checkpoint if self._record.result else None
         if pointer is None:
-            raise StoreError(f"{self._record.title} ({self._record.key}) left no checkpoint. `orch fsck` tells more.")
+            raise StoreError(
+                f"{self._record.title} ({self._record.key}) has no checkpoint. Run `orch fsck` to find out why."
+            )
         run = RunLog(self._settings.store_uri, self._record.run_id)
         self._settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, run.fetch_checkpoint)
 
     def checked_data_root(self) -> Path | None:
-        """Where the job's photographs lie: as told now, or as its sweep was.
+        """Folder of the job's photographs: the given one, else that of its sweep.
 
         Raises:
-            DataError: they do not.
+            DataError: the job's images are missing or have changed.
         """
         sweep = self._ledger.sweep(self._record.sweep)
         planned = sweep.plan.data_root if sweep and sweep.plan else None
-        told = self._data_root or self._settings.data_root
-        root = str(told.expanduser().resolve()) if told else planned
+        given = self._data_root or self._settings.data_root
+        root = str(given.expanduser().resolve()) if given else planned
         check_all_data([spec_of(self._record)], root, self._settings.cache_dir)
         return Path(root) if root else None
 
     def places(self) -> dict[int, str]:
-        """Where on the animal each filter peaks as a rule; empty for jobs of versions that did not look."""
+        """Where on the animal each filter usually peaks, by filter; empty for jobs of versions that did not log it."""
         from workers.outcome import read_places
         from workers.tracking.run_log import FILTERS_FILE
 
@@ -274,7 +309,7 @@ class _Desk:
 
 
 def _one_category(word: str | None, spec: JobSpec) -> str | None:
-    """Of several that a word names, the one that the network knows."""
+    """Id of the category that a word names; of several, the one that the network was trained on."""
     if word is None:
         return None
     named = [category.id for category in find_categories(word)]
@@ -282,7 +317,7 @@ def _one_category(word: str | None, spec: JobSpec) -> str | None:
 
 
 def _paths(out: Path | None, record: JobRecord, figures: Sequence[int]) -> dict[int, Path]:
-    """A file for each figure; `--out` names it, or where there are several, how their names begin."""
+    """The file of each figure. Several files share the stem of `out` and get the figure's number appended."""
     start = out or Path(f"{_file_name(record.title)}.png")
     _check_target(start)
     if out is not None and len(figures) == 1:
@@ -295,14 +330,17 @@ def _file_name(title: str) -> str:
 
 
 def _check_target(out: Path) -> None:
-    """
+    """Check that a PNG file can be written.
+
     Raises:
-        SpecError: no picture can be written there.
+        SpecError: the suffix is not .png, or the folder does not exist or cannot be written to.
     """
     if out.suffix.lower() != ".png":
-        raise SpecError(f"Pictures are written as PNG, and `--out` is {out}. Name a file that ends in .png.")
+        raise SpecError(f"Pictures are PNG files, but `--out` is {out}. Name a file that ends in .png.")
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK):
-        raise SpecError(f"There is no folder {out.parent} that can be written. Make it, or name another `--out`.")
+        raise SpecError(
+            f"The folder {out.parent} does not exist or cannot be written to. Create it, or choose another `--out`."
+        )
 
 
 def _write(path: Path, pngs: list[bytes]) -> None:

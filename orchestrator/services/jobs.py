@@ -1,4 +1,4 @@
-"""Finding the one job that a user names, and what can be asked about it."""
+"""Finds the one job that a user names, and where its files are."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from schemas.lifecycle import JobState
 
 
 def find_job(settings: Settings, wanted: str) -> JobRecord:
-    """The one job whose key starts with `wanted`, or whose title is or holds it.
+    """The one job whose key starts with `wanted`, or whose title is `wanted` or contains its words.
 
     Raises:
-        SpecError: no job fits, or several; the message lists them.
+        SpecError: the name is unknown or ambiguous; the message lists the candidates.
     """
     ledger = opening.open_ledger(settings)
     records = ledger.jobs()
@@ -29,26 +29,30 @@ def find_job(settings: Settings, wanted: str) -> JobRecord:
 
 
 def is_lost(settings: Settings, record: JobRecord) -> bool:
-    """Whether the store has a job in the hands of a driver that there is not."""
+    """Whether a job is recorded as running, but its driver is dead."""
     is_held = record.state in (JobState.RUNNING, JobState.QUEUED)
     return is_held and not Liveness(opening.open_ledger(settings))(record.driven_by)
 
 
 def _refuse_waiting(ledger: Ledger, wanted: str) -> None:
-    """
+    """Check that `wanted` does not name a job that is planned and has not started.
+
     Raises:
-        SpecError: a planned job is meant, of which there is nothing to see yet.
+        SpecError: it does.
     """
     for sweep in ledger.sweeps():
         with suppress(StoreError):  # a plan that cannot be read
             names = {job.key: job.title for job in sweep.plan.outlines} if sweep.plan else {}
             for key in find_jobs(wanted, names.items())[:1]:
-                raise SpecError(
-                    f"{names[key]} ({key}) has not begun yet. `orch status {sweep.name}` shows when it does."
-                )
+                raise SpecError(f"{names[key]} ({key}) has not begun yet. `orch status {sweep.name}` shows its state.")
 
 
 def artifact_uri(settings: Settings, record: JobRecord) -> str:
+    """URI of the folder that holds the files of a job's MLflow run.
+
+    Raises:
+        StoreError: the store cannot be read.
+    """
     client = store.open_client(settings)
     with store.reaching(settings.store_uri):
         return str(client.get_run(record.run_id).info.artifact_uri)

@@ -1,4 +1,4 @@
-"""Opens MLflow's own UI on the right store, with the columns that say what a sweep found."""
+"""Serves MLflow's UI for the store, with views whose columns show the results of jobs and sweeps."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 START_SECONDS = 120.0
+"""Time limit for MLflow's server to answer."""
 
 
 class View(NamedTuple):
-    """A table of runs, under the key by which MLflow's page finds it."""
+    """A shared view of MLflow's table of runs."""
 
     key: str
+    """Key of the view in the page's address and in the experiment's tags."""
     search: str
+    """Filter, in MLflow's search syntax."""
     columns: tuple[str, ...]
     order_by: str
-    """By the date of creation MLflow folds jobs under their sweep; by anything else it lists them."""
+    """Column to sort by. Sorted by start time, MLflow nests jobs under their sweeps; otherwise it lists them flat."""
     ascending: bool
 
 
@@ -65,7 +68,7 @@ SWEEPS = View(
 
 
 def view_state(view: View) -> str:
-    """What MLflow keeps when a person shares a view of the runs table; the page reads it by its key."""
+    """The JSON document that MLflow stores when a user shares a view of the runs table."""
     return json.dumps(
         {
             "searchFilter": view.search,
@@ -83,22 +86,40 @@ def view_state(view: View) -> str:
 
 
 def share_views(client: MlflowClient, uri: str) -> str:
-    """Leave the views in the store; returns the experiment's id."""
+    """Store the views as tags of the experiment.
+
+    Args:
+        client: client of the store.
+        uri: the store's URI, for messages.
+
+    Returns:
+        The id of the experiment.
+
+    Raises:
+        StoreError: the store has no experiment of orch, or cannot be written.
+    """
     with reaching(uri):
         experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            raise StoreError(f"The store {uri} has no experiment {EXPERIMENT!r} yet. Run a sweep first.")
+            raise StoreError(
+                f"The store {uri} has no experiment {EXPERIMENT!r} yet. Run a sweep first: orch sweep --grid smoke"
+            )
         for view in (JOBS, SWEEPS):
             client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{view.key}", view_state(view))
         return str(experiment.experiment_id)
 
 
 def page(base: str, experiment_id: str, view: View) -> str:
+    """Address of a view in MLflow's UI."""
     return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={view.key}"
 
 
 def free_port(wanted: int) -> int:
-    """`wanted`, or any free port where somebody else has it."""
+    """`wanted`, or another free port if it is busy.
+
+    Raises:
+        StoreError: no port is free.
+    """
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -107,14 +128,22 @@ def free_port(wanted: int) -> int:
             except OSError:
                 continue
             return int(probe.getsockname()[1])
-    raise StoreError(f"No port of {HOST} is free for the UI.")
+    raise StoreError(f"No port of {HOST} is free for MLflow's UI. Close a program that listens on one.")
 
 
 def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
-    """Run MLflow's server in the foreground until it ends or the user stops it; returns its exit code.
+    """Run MLflow's server in the foreground until it exits or the user stops it.
+
+    Args:
+        settings: the store and its artifacts.
+        port: a free port.
+        on_ready: called once the server answers.
+
+    Returns:
+        The server's exit code; 0 after Ctrl-C.
 
     Raises:
-        StoreError: it ended before it answered.
+        StoreError: the server exited, or did not answer in time.
     """
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri,
@@ -122,7 +151,7 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
     ]  # fmt: skip
     if settings.artifact_uri:
         command += ["--default-artifact-root", settings.artifact_uri]
-    # One process for the API; the job runner would add four that nothing here uses.
+    # The job runner would add four processes that orch does not use.
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server never outlives this process
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -146,28 +175,39 @@ def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise StoreError(
-                f"MLflow's server ended at once with code {server.returncode}. Run it by hand to see why: {command}"
+                f"MLflow's server exited with code {server.returncode} while it started. To see why, run: {command}"
             )
         try:
             with urllib.request.urlopen(health, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
-    raise StoreError(f"MLflow's server did not answer within {START_SECONDS:.0f} s.")
+    raise StoreError(f"MLflow's server did not answer within {START_SECONDS:.0f} s. To see why, run: {command}")
 
 
 @dataclass(frozen=True)
 class UiPages:
+    """Addresses of the two views in MLflow's UI."""
+
     jobs: str
     sweeps: str
     moved: bool
-    """The wanted port was busy, so another one is used."""
+    """True if the requested port was busy and another one is used."""
 
 
 def serve_ui(settings: Settings, port: int, on_ready: Callable[[UiPages], None]) -> None:
-    """Run MLflow's UI until the user stops it; `on_ready` hears where it is."""
+    """Serve MLflow's UI until the user stops it.
+
+    Args:
+        settings: the store.
+        port: the preferred port.
+        on_ready: called with the addresses once the server answers.
+
+    Raises:
+        StoreError: the store does not exist or has no sweep, or the server does not start.
+    """
     if not store.exists(settings):
-        raise StoreError(f"There is no store at {settings.database} yet. `orch sweep --grid smoke` makes one.")
+        raise StoreError(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid smoke")
     experiment_id = share_views(store.open_client(settings), settings.store_uri)
     chosen = free_port(port)
     base = f"http://{HOST}:{chosen}"

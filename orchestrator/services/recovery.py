@@ -1,4 +1,4 @@
-"""One function per command that keeps sweeps going: requeue, cancel, pause, why, logs, fsck and gc. None prints."""
+"""Explains why jobs stopped, requeues, pauses and cancels them, and checks and cleans the store. Nothing prints."""
 
 from __future__ import annotations
 
@@ -29,43 +29,55 @@ from schemas.job import RECIPE_VERSION, JobSpec
 
 @dataclass(frozen=True)
 class Requeued:
+    """Jobs of a sweep that were put back in the queue."""
+
     sweep: str
     jobs: tuple[JobRecord, ...]
     from_scratch: bool
+    """True if their checkpoints were deleted."""
 
 
 @dataclass(frozen=True)
 class Why:
+    """Why a sweep, or one of its jobs, is not done."""
+
     sweep: str
     job: str | None
     """Title of the job that was named; None for the whole sweep."""
     is_driven: bool
     causes: tuple[tuple[Cause, str], ...]
-    """With the last lines of an example's log."""
+    """Each cause, with the last lines of the log of one of its jobs."""
     jobs: tuple[PlannedJob[Named], ...]
+    """All jobs in question, whether something went wrong or not."""
 
 
 @dataclass(frozen=True)
 class FsckResult:
+    """What `orch fsck` found and repaired."""
+
     found: tuple[Repaired, ...]
     repaired: bool
-    """Mending was asked for."""
+    """True if repairs were requested."""
 
     @property
     def left(self) -> tuple[Repaired, ...]:
+        """Findings that were not repaired."""
         return tuple(one for one in self.found if not one.done)
 
 
 def _target(
     ledger: Ledger, wanted: str, *, is_meant: Callable[[JobRecord | None], bool] = lambda record: True
 ) -> tuple[SweepRecord, JobSpec | None]:
-    """A sweep, or a job of one, begun or not: a job is looked for in the sweep that has it in hand, or else the newest.
+    """Find a sweep by its name, or a job, started or not, with the sweep that drives it, else its newest sweep.
 
     Args:
-        is_meant: which of several with one title comes first; given the record of one, or None if it has never begun.
+        wanted: the name of a sweep, or a job's key, the start of it, or its title.
+        is_meant: which of several jobs with one title to prefer; called with the job's record, or None if it has
+            never started.
 
     Raises:
-        SpecError: nothing fits, or several jobs do.
+        SpecError: the name is unknown or ambiguous.
+        StoreError: the store has no sweep.
     """
     sweeps = {sweep.name: sweep for sweep in ledger.sweeps()}
     if wanted in sweeps:
@@ -88,7 +100,7 @@ def _target(
 
 
 def _specs_of(sweep: SweepRecord) -> tuple[JobSpec, ...]:
-    """None where the plan cannot be read: that of one sweep must not hide the jobs of the others."""
+    """The jobs of a sweep; none if its plan cannot be read, so that the jobs of other sweeps are still found."""
     try:
         return sweep.plan.specs if sweep.plan else ()
     except StoreError:
@@ -96,10 +108,16 @@ def _specs_of(sweep: SweepRecord) -> tuple[JobSpec, ...]:
 
 
 def requeue(settings: Settings, name: str, which: Which, *, from_scratch: bool = False) -> Requeued:
-    """Put failed or cancelled jobs back, for `orch resume` to run.
+    """Put failed or cancelled jobs back in the queue, for `orch resume` to run.
+
+    Args:
+        name: the sweep's name.
+        which: the jobs to put back.
+        from_scratch: delete the jobs' checkpoints.
 
     Raises:
-        SpecError: none is meant by `which`; the message says which there are.
+        SpecError: no job matches `which`; the message lists those that could be put back.
+        StoreError: the store has no such sweep.
         SweepBusy: a driver runs the sweep.
     """
     ledger = opening.open_ledger(settings)
@@ -107,24 +125,42 @@ def requeue(settings: Settings, name: str, which: Which, *, from_scratch: bool =
     found = put_back(settings, ledger, name, which, WALL, from_scratch=from_scratch)
     if not found:
         there = what_there_is(record.plan, ledger.jobs()) if record.plan else "It was stopped before it was planned."
-        raise SpecError(f"Nothing of sweep {name!r} fits. {there} `orch why {name}` tells more.")
+        raise SpecError(f"No job of sweep {name!r} matches. {there} `orch why {name}` shows the causes.")
     return Requeued(name, tuple(found), from_scratch)
 
 
 def cancel(settings: Settings, wanted: str) -> Controlled:
-    """Cancel a sweep, or one job; of several with one title, the one that has not ended."""
+    """Cancel a sweep or one job; of several jobs with one title, the one that has not ended.
+
+    Args:
+        wanted: the name of a sweep, or a job's key, the start of it, or its title.
+
+    Raises:
+        SpecError: the name is unknown or ambiguous.
+    """
     ledger = opening.open_ledger(settings)
     sweep, job = _target(ledger, wanted, is_meant=lambda record: record is None or not record.state.has_ended)
     return control.cancel(settings, ledger, sweep.name, job, WALL, lambda name: Liveness(ledger)(name))
 
 
 def pause(settings: Settings, name: str) -> Controlled:
-    """Have a sweep stop in order, for `orch resume` to go on with."""
+    """Stop a sweep so that `orch resume` can continue it: running jobs save a checkpoint and end.
+
+    Raises:
+        StoreError: the store has no such sweep.
+    """
     return control.pause(settings, opening.open_ledger(settings), name, WALL)
 
 
 def why(settings: Settings, wanted: str) -> Why:
-    """What keeps a sweep, or one job, from being done."""
+    """Find out why a sweep or one job is not done.
+
+    Args:
+        wanted: the name of a sweep, or a job's key, the start of it, or its title.
+
+    Raises:
+        SpecError: the name is unknown or ambiguous.
+    """
     ledger = opening.open_ledger(settings)
     sweep, job = _target(ledger, wanted)
     alive = Liveness(ledger, ledger.sweeps())
@@ -138,7 +174,7 @@ def why(settings: Settings, wanted: str) -> Why:
 
 
 def _last_lines(settings: Settings, record: JobRecord | None) -> str:
-    """The end of the log of the last attempt; of the traceback, where there is no log."""
+    """The last lines of the last attempt's log, or of its traceback if there is no log."""
     if record is None or not record.attempt:
         return ""
     try:
@@ -149,6 +185,11 @@ def _last_lines(settings: Settings, record: JobRecord | None) -> str:
 
 
 def job_log(settings: Settings, wanted: str, attempt: int | None) -> tuple[JobRecord, LogText]:
+    """Read the log of one attempt of a job; None is the last attempt that left one.
+
+    Raises:
+        SpecError: the job is unknown or ambiguous, or there is no such log.
+    """
     record = find_job(settings, wanted)
     return record, read_log(settings, record, attempt)
 
@@ -156,10 +197,16 @@ def job_log(settings: Settings, wanted: str, attempt: int | None) -> tuple[JobRe
 def follow_log(
     settings: Settings, wanted: str, attempt: int | None, say: Callable[[str], None], clock: Clock = WALL
 ) -> Iterator[str]:
-    """The log as it grows, until the job has ended or nobody drives it.
+    """Yield parts of a job's log as they are written, until the job has ended or its driver is dead.
 
     Args:
-        say: told why there is nothing to see yet.
+        wanted: the job's key, the start of it, or its title.
+        attempt: number of the attempt; None follows the last one.
+        say: called with a message if the log does not exist yet.
+        clock: how to sleep between looks.
+
+    Raises:
+        SpecError: the job is unknown or ambiguous, or there is no such log.
     """
     ledger = opening.open_ledger(settings)
     record = find_job(settings, wanted)
@@ -172,19 +219,24 @@ def follow_log(
         yield read_log(settings, record, attempt).text
         return
     if not attempts_on_disk(settings, record.key):
-        say(f"{record.title} ({record.key}) has no log on this machine yet; waiting for it. A job that runs on another "
-            "one hands its log in when it ends.")  # fmt: skip
+        say(f"{record.title} ({record.key}) has no log on this machine yet. Waiting for it. A job on another machine "
+            "uploads its log when it ends.")  # fmt: skip
     yield from follow(settings, record.key, attempt, is_over, clock.sleep)
 
 
 def fsck(settings: Settings, *, repair: bool = False) -> FsckResult:
-    """What does not hold of the store and the files beside it; with `repair`, repaired where it can be.
+    """Check that the store and the files beside it agree.
+
+    Args:
+        repair: repair what can be repaired.
 
     Raises:
         StoreError: there is no store.
     """
     if not store.exists(settings):
-        raise StoreError(f"There is no store at {settings.database} to check. `orch sweep --grid smoke` makes one.")
+        raise StoreError(
+            f"There is no store at {settings.database} to check. To create one, run: orch sweep --grid smoke"
+        )
     ledger = opening.open_ledger(settings)
     findings = evidence.inspect(settings, ledger)
     if not repair:
@@ -193,28 +245,37 @@ def fsck(settings: Settings, *, repair: bool = False) -> FsckResult:
 
 
 def raise_if_unsound(report: FsckResult) -> None:
-    """
+    """Raise the error that a check with findings ends with.
+
     Raises:
-        StoreError: something does not hold, and was not repaired.
+        StoreError: not everything was repaired.
     """
     if not report.left:
         return
     left = len(report.left)
     can = sum(one.finding.repair is not Repair.NOTHING for one in report.left)
-    repairs = f"`orch fsck --repair` repairs {'that' if left == 1 else 'them' if can == left else f'{can} of them'}."
+    repairs = f"`orch fsck --repair` repairs {'it' if left == 1 else 'them' if can == left else f'{can} of them'}."
     advice = "The table says what to do." if report.repaired or not can else repairs
-    what = "One thing is not as it should be." if left == 1 else f"{left} things are not as they should be."
+    what = "1 problem found." if left == 1 else f"{left} problems found."
     raise StoreError(f"{what} {advice}")
 
 
 def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
-    """Delete what nothing will ever read again; with `dry_run`, only look.
+    """Delete files that are no longer used.
+
+    Args:
+        dry_run: only list them.
+
+    Returns:
+        What was deleted, or would be.
 
     Raises:
-        StoreError: the store cannot say which jobs it knows, so nothing may be deleted.
+        StoreError: there is no store, or it cannot list all of its jobs, so nothing is deleted.
     """
     if not store.exists(settings):
-        raise StoreError(f"There is no store at {settings.database}, so no file can be told to be waste.")
+        raise StoreError(
+            f"There is no store at {settings.database}, so it is unknown which files are unused. Check ORCH_HOME."
+        )
     ledger = opening.open_ledger(settings)
     waste = tuple(find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists))
     if not dry_run:
@@ -226,5 +287,5 @@ def _known_jobs(ledger: Ledger) -> frozenset[str]:
     sweeps, runs = ledger.sweep_runs(), ledger.job_runs()
     unsure = [entry.problem for entry in sweeps if entry.problem] + [run.problem for run in runs if run.problem]
     if unsure:
-        raise StoreError(f"Nothing is deleted while not every job is known: {unsure[0]} `orch fsck` lists them all.")
+        raise StoreError(f"Some jobs cannot be read, so nothing is deleted: {unsure[0]} `orch fsck` lists them all.")
     return known_keys(runs, sweeps)

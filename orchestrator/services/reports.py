@@ -1,4 +1,4 @@
-"""From a sweep's name to its report: read, written in a format, and left in the sweep's run."""
+"""Reads a sweep's results into the paper's tables, writes them in a format, and logs them in the sweep's run."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from schemas.errors import SpecError, StoreError
 
 
 class Format(StrEnum):
+    """File format of a report."""
+
     TEXT = "text"
     MARKDOWN = "markdown"
     CSV = "csv"
@@ -53,14 +55,15 @@ class SweepTables:
     sweep: SweepRecord
     jobs: list[PlannedJob]
     numbers: tuple[int, ...]
-    """The tables that were asked for; none means all to which the sweep has something to say."""
+    """Requested tables; empty means all for which the sweep has a value."""
     report: Report
 
     def written(self, form: Format) -> str:
+        """The report as text of one format."""
         return self._html if form is Format.HTML else _WRITERS[form](self.report)
 
     def log(self) -> None:
-        """Leave the report in the sweep's run, under a name of its own for a choice of tables."""
+        """Store the report in the sweep's MLflow run, as Markdown and HTML. The file name names the tables."""
         stem = "table-" + "-".join(map(str, self.numbers)) if self.numbers else "tables"
         client = store.open_client(self.settings)
         with store.reaching(self.settings.store_uri):
@@ -76,34 +79,43 @@ class SweepTables:
 def read_tables(
     settings: Settings, ledger: Ledger, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False
 ) -> SweepTables:
-    """
+    """Fill the paper's tables with the results of a sweep.
+
+    Args:
+        name: the sweep's name.
+        numbers: the tables to fill; none means all for which the sweep has a value.
+        partial: accept tables with missing values.
+
     Raises:
-        SpecError: the paper has no such table, or, without `partial`, the sweep lacks some of its values.
-        StoreError: there is no such sweep, or it was never planned.
+        SpecError: the paper has no such table; or, without `partial`, values are missing.
+        StoreError: the store has no such sweep, or the sweep was never planned.
     """
     check_table_numbers(numbers)
     sweep = known_sweep(ledger, name)
     stored = sweep.plan
     if stored is None:
-        raise StoreError(f"Sweep {name!r} was stopped before it was planned. Start it again with `orch sweep`.")
+        raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
     jobs = compare(stored.specs, ledger.jobs(), Liveness(ledger))
     report = build_report(name, jobs, stored.upstream_keys, numbers)
     if report.missing and not partial:
         raise incomplete_error(stored, report.missing)
     if not report.tables:
-        raise SpecError(f"Sweep {name} has no value for any of the paper's tables yet. Look at it: orch status {name}")
+        raise SpecError(
+            f"Sweep {name} has no value for any of the paper's tables yet. `orch status {name}` shows its jobs."
+        )
     return SweepTables(settings, sweep, jobs, numbers, report)
 
 
 def format_for(out: Path | None) -> Format:
-    """What a file's name asks for."""
+    """The format that belongs to a file's suffix; text for an unknown suffix or no file."""
     return _SUFFIXES.get(out.suffix.lower(), Format.TEXT) if out else Format.TEXT
 
 
 def write(text: str, out: Path) -> None:
-    """
+    """Write a report to a file.
+
     Raises:
-        SpecError: there is no such folder, or it cannot be written.
+        SpecError: the folder does not exist or cannot be written to.
     """
     try:
         out.write_text(text, encoding="utf-8")

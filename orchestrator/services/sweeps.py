@@ -1,4 +1,4 @@
-"""One function per command. Nothing here prints, except a running sweep through its display."""
+"""Plans, runs, resumes and lists sweeps. Nothing here prints, except a running sweep through its display."""
 
 from __future__ import annotations
 
@@ -28,37 +28,50 @@ from schemas.sweep import Resources
 
 @dataclass(frozen=True)
 class Plan:
+    """What a sweep would run, compared with the store."""
+
     sweep: PlannedSweep
     data_root: str | None
     jobs: list[PlannedJob]
     data_seen: bool = True
-    """False where photographs are wanted and nobody said where they are: then finished jobs are not known either."""
+    """False if photographs are needed and no data root is given. Finished jobs are then unknown, because a job's key
+    depends on its images."""
 
     @property
     def filled(self) -> tuple[TableCoverage, ...]:
-        """Values of the paper's tables that the jobs give."""
+        """How many values of the paper's tables the jobs give, by table."""
         return table_coverage([job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys])
 
     @property
     def counts(self) -> dict[str, int]:
+        """Number of jobs by status."""
         return dict(Counter(job.status.value for job in self.jobs))
 
 
 @dataclass(frozen=True)
 class SweepStatus:
+    """A sweep of the store and the status of its jobs."""
+
     record: SweepRecord
     is_driven: bool
     jobs: Sequence[PlannedJob[JobOutline]]
     problem: str = ""
-    """Why its jobs cannot be told."""
+    """Why its jobs are unknown; empty if they are known."""
 
     @property
     def counts(self) -> dict[str, int]:
+        """Number of jobs by status."""
         return dict(Counter(job.status.value for job in self.jobs))
 
 
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
-    """What `orch sweep` would do, against what the store has. Touches nothing."""
+    """Compare a request with the store, without changing anything.
+
+    Raises:
+        SpecError: the request cannot be used as written, or its name belongs to a sweep of other jobs.
+        DataError: images are missing, broken or too few.
+        WeightsError: a weights file does not fit its network.
+    """
     if request.data_root is None:
         planned = plan(define(request), NullResolver())
         if any(job.data.images == "photographs" for job in planned.jobs):
@@ -80,7 +93,19 @@ def run_sweep(
     settings: Settings, request: SweepRequest, display: Display, *, workers: int | None = None,
     open_pool: OpenPool = open_ray_pool,
 ) -> SweepOutcome:  # fmt: skip
-    """Run what is not yet done of a sweep, what was cancelled with it included, and report all of it."""
+    """Run the unfinished jobs of a sweep, including those that were cancelled with it.
+
+    Args:
+        display: where progress is shown.
+        workers: jobs to run at a time; None takes the number of the profile, the grid or the sweep file.
+        open_pool: opens the workers.
+
+    Returns:
+        The outcome of all jobs of the sweep, including those that were finished before.
+
+    Raises:
+        OrchError: the sweep cannot run; its subclasses say why.
+    """
     planned = _plan(settings, request)
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
@@ -96,11 +121,26 @@ def resume_sweep(
     settings: Settings, name: str, display: Display, *, workers: int | None = None, failed: bool = False,
     open_pool: OpenPool = open_ray_pool,
 ) -> SweepOutcome:  # fmt: skip
-    """Run what is left of a sweep as it was planned, and what was cancelled with it; with `failed`, what failed too."""
+    """Run the unfinished jobs of a stored sweep as it was planned, including those that were cancelled with it.
+
+    Args:
+        name: the sweep's name.
+        display: where progress is shown.
+        workers: jobs to run at a time; None takes the number of the stored plan.
+        failed: run failed jobs again.
+        open_pool: opens the workers.
+
+    Returns:
+        The outcome of all jobs of the sweep.
+
+    Raises:
+        StoreError: the store has no such sweep, or the sweep was stopped before it was planned.
+        OrchError: the sweep cannot run; its subclasses say why.
+    """
     ledger = opening.open_ledger(settings)
     record = known_sweep(ledger, name)
     if record.plan is None:
-        raise StoreError(f"Sweep {name!r} was stopped before it was planned. Start it again with `orch sweep`.")
+        raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
     again = Which(failed=failed, cancelled_with_sweep=True)
     return _run(settings, ledger, _with_workers(record.plan, workers), display, open_pool, again)
 
@@ -108,7 +148,7 @@ def resume_sweep(
 def _run(
     settings: Settings, ledger: Ledger, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
 ) -> SweepOutcome:
-    """Put ended jobs back and run the sweep; a sweep that is refused has none put back."""
+    """Requeue the ended jobs that `again` selects, and run the sweep. If the sweep is refused, no job is requeued."""
 
     def prepare() -> None:
         if ledger.sweep(stored.name) is not None:
@@ -126,21 +166,37 @@ def list_sweeps(settings: Settings) -> list[SweepStatus]:
 
 
 def sweep_status(settings: Settings, name: str) -> SweepStatus:
+    """The status of one sweep's jobs.
+
+    Raises:
+        StoreError: the store has no such sweep, or its plan cannot be read.
+    """
     ledger = opening.open_reader(settings)
     alive = Liveness(ledger, ledger.sweeps())
     return status_of(known_sweep(ledger, name), ledger.jobs(), alive)
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False) -> SweepTables:
-    """The paper's tables, filled with what a sweep measured; those asked for, or all it has something to say to."""
+    """The paper's tables, filled with the values of a sweep.
+
+    Args:
+        name: the sweep's name.
+        numbers: the tables to fill; none means all for which the sweep has a value.
+        partial: accept tables with missing values.
+
+    Raises:
+        SpecError: the paper has no such table, or, without `partial`, values are missing.
+        StoreError: the store has no such sweep.
+    """
     return read_tables(settings, opening.open_ledger(settings), name, numbers, partial=partial)
 
 
 def raise_if_incomplete(report: SweepOutcome) -> None:
-    """
+    """Raise the error that an incomplete sweep ends with.
+
     Raises:
         Interrupted: the user stopped the sweep.
-        SweepIncomplete: it ended, but some jobs did not succeed.
+        SweepIncomplete: the sweep ended, but some jobs did not succeed.
     """
     if report.is_complete:
         return
@@ -148,13 +204,13 @@ def raise_if_incomplete(report: SweepOutcome) -> None:
     if report.paused_by:
         raise SweepIncomplete(
             f"sweep {report.name} was paused, because its first jobs all fail alike: {report.paused_by} ({left}). "
-            f"`orch why {report.name}` shows where. Once that is repaired: orch resume {report.name} --failed"
+            f"`orch why {report.name}` shows the cause. Once it is fixed, run: orch resume {report.name} --failed"
         )
     if report.interrupted:
         raise Interrupted(f"sweep {report.name} was stopped ({left}). Go on with: orch resume {report.name}")
     raise SweepIncomplete(
-        f"some jobs of sweep {report.name} did not succeed ({left}). `orch status {report.name}` says why; "
-        f"`orch resume {report.name} --failed` tries them again."
+        f"some jobs of sweep {report.name} did not succeed ({left}). `orch why {report.name}` shows the causes; "
+        f"`orch resume {report.name} --failed` runs them again."
     )
 
 
@@ -174,7 +230,7 @@ def _existing_cache(settings: Settings) -> Path | None:
 
 
 def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    """One sweep whose plan cannot be read does not hide the others."""
+    """The status of one sweep; if its plan cannot be read, the reason, so that the other sweeps are still listed."""
     try:
         return status_of(sweep, records, alive)
     except StoreError as error:
@@ -182,7 +238,10 @@ def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) 
 
 
 def status_of(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    """Held against its own jobs alone: that another sweep has done a similar job makes none that waits `changed`."""
+    """The status of a sweep's jobs, compared with their own records only.
+
+    A similar job of another sweep therefore never makes a waiting job `changed`.
+    """
     outlines = sweep.plan.outlines if sweep.plan else ()
     jobs = compare(outlines, {job.key: records[job.key] for job in outlines if job.key in records}, alive)
     return SweepStatus(sweep, alive(sweep.name), jobs)

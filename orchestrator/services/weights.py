@@ -1,4 +1,4 @@
-"""Weights files of an ORCH_HOME: which there are, which a name means, and how a published file becomes one."""
+"""Lists, imports, verifies and finds the weights files under ORCH_HOME."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ if TYPE_CHECKING:
     from interp_model.weights import LayerFit
 
 BUILT_IN = ("torchvision", "random")
-"""Sources that a sweep may name besides files."""
+"""Sources of weights that need no imported file."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True)
 class WeightsFile:
+    """A file of weights under ORCH_HOME."""
+
     name: str
     path: Path
     provenance: Provenance | None
-    """None where the file was not imported, or cannot be read."""
+    """Where the weights come from; None if orch did not import the file or cannot read it."""
     problem: str = ""
+    """Why there is no provenance."""
 
 
 @dataclass(frozen=True)
 class Verification:
+    """The layers of a weights file, compared with what a network needs."""
+
     path: Path
     backbone: BackboneName
     width: float
@@ -42,6 +47,7 @@ class Verification:
 
     @property
     def misfits(self) -> list[LayerFit]:
+        """Layers that do not fit."""
         return [layer for layer in self.layers if not layer.fits]
 
 
@@ -62,11 +68,17 @@ def list_weights(settings: Settings) -> list[WeightsFile]:
 def import_file(
     settings: Settings, source: Path, backbone: BackboneName, *, name: str | None, width: float
 ) -> WeightsFile:
-    """Verify a published file layer by layer and keep it, translated, under a name that `--weights` understands.
+    """Verify a published file layer by layer, convert it, and store it under a name for `--weights`.
+
+    Args:
+        source: the published file.
+        backbone: the network of the file.
+        name: None takes the file's name.
+        width: multiplier of the channel counts.
 
     Raises:
-        SpecError: the name cannot be one, or is taken by other weights.
-        WeightsError: the file is of an unknown format, broken, or does not fit the backbone.
+        SpecError: the name is invalid, or other weights have it.
+        WeightsError: the format is unknown, or the file is broken or does not fit the backbone.
     """
     from workers.weights.importing import import_weights
 
@@ -75,10 +87,14 @@ def import_file(
 
 
 def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsFile:
-    """Keep what a finished job learned, so that other sweeps can start from it.
+    """Store the weights of a finished job under a name for `--weights`.
+
+    Args:
+        wanted: the job's key, the start of it, or its title.
+        name: None takes `job-KEY`.
 
     Raises:
-        SpecError: no such job, or it has not finished; or as `import_file` for the name.
+        SpecError: the job is unknown or has not succeeded; the name is invalid, or other weights have it.
     """
     from workers.checkpoints.store import find_checkpoint
     from workers.tracking.run_log import RunLog
@@ -86,7 +102,9 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
 
     record = find_job(settings, wanted)
     if record.state is not JobState.SUCCEEDED or record.result is None or record.result.checkpoint is None:
-        raise SpecError(f"Job {record.title} ({record.key}) is {record.state}; weights come from jobs that succeeded.")
+        raise SpecError(
+            f"Job {record.title} ({record.key}) is {record.state}. Import the weights of a job that has succeeded."
+        )
 
     def fetch(folder: Path) -> Path | None:
         return RunLog(settings.store_uri, record.run_id).fetch_checkpoint(folder)
@@ -103,17 +121,22 @@ def _keep(settings: Settings, name: str, state: dict[str, Any], provenance: Prov
     if path.exists():
         before = read_provenance(path)
         if before is None or (before.sha256, before.backbone) != (provenance.sha256, provenance.backbone):
-            raise SpecError(f"There are other weights called {name!r} ({path}). Choose another `--name`.")
+            raise SpecError(f"Other weights are called {name!r} already ({path}). Choose another `--name`.")
     write_weights(path, state, provenance)
     return WeightsFile(name, path, provenance)
 
 
 def verify_weights(settings: Settings, word: str, backbone: BackboneName | None, width: float | None) -> Verification:
-    """Each layer's need against what a file has; an imported file knows its backbone and width itself.
+    """Compare each layer of a file with what a network needs.
+
+    Args:
+        word: a path, or the name of imported weights.
+        backbone: None takes the backbone that an imported file states.
+        width: None takes the width that an imported file states, else 1.
 
     Raises:
-        SpecError: nobody says which backbone.
-        WeightsError: the file cannot be read.
+        SpecError: the backbone is unknown.
+        WeightsError: the file does not exist or cannot be read.
     """
     from workers.weights.importing import verify_weights as compare
     from workers.weights.weight_file import read_provenance
@@ -122,13 +145,17 @@ def verify_weights(settings: Settings, word: str, backbone: BackboneName | None,
     provenance = read_provenance(path)
     chosen = backbone or (provenance.backbone if provenance else None)
     if chosen is None:
-        raise SpecError(f"{path} does not say for which network it is. Name one: `--backbone vgg16`.")
+        raise SpecError(f"{path} does not state its network. Name it, such as `--backbone vgg16`.")
     width = width or (provenance.width if provenance else 1.0)
     return Verification(path, chosen, width, compare(path, chosen, width))
 
 
 def raise_if_misfit(found: Verification) -> None:
-    """Raise WeightsError for a file that cannot be used."""
+    """Raise the error that a file with misfits ends with.
+
+    Raises:
+        WeightsError: some layers do not fit.
+    """
     if not found.misfits:
         return
     count = len(found.misfits)
@@ -139,10 +166,10 @@ def raise_if_misfit(found: Verification) -> None:
 
 
 def find_file(settings: Settings, word: str) -> Path:
-    """The file that a person means: a path, or the name of an imported file.
+    """Find a weights file by its path or by the name of imported weights.
 
     Raises:
-        WeightsError: there is neither.
+        WeightsError: neither exists.
     """
     from workers.weights.weight_file import ENDING
 
@@ -154,13 +181,17 @@ def find_file(settings: Settings, word: str) -> Path:
         return imported
     names = [*BUILT_IN, *(file.name for file in list_weights(settings))]
     raise WeightsError(
-        f"There are no weights {word!r}: no file {path}, and none imported under that name. "
-        f"{did_you_mean(word, names)} `orch weights list` shows them, `orch weights import` adds a file."
+        f"There are no weights {word!r}: {path} is no file, and no imported weights have that name. "
+        f"{did_you_mean(word, names)} `orch weights list` lists them; `orch weights import` adds a file."
     )
 
 
 def weights_field(settings: Settings, word: str | None) -> dict[str, Any]:
-    """What `--weights WORD` sets in a job's spec."""
+    """The fields of a job's spec that `--weights WORD` sets; none without a word.
+
+    Raises:
+        WeightsError: the weights do not exist.
+    """
     if word is None:
         return {}
     if word in BUILT_IN:
@@ -171,7 +202,7 @@ def weights_field(settings: Settings, word: str | None) -> dict[str, Any]:
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in BUILT_IN:
         raise SpecError(
-            f"Weights cannot be called {name!r}. Give a `--name` of letters, digits, dots, dashes and underscores "
-            f"that is none of {', '.join(BUILT_IN)}."
+            f"Weights cannot be called {name!r}. Use letters, digits, dots, dashes and underscores in `--name`; "
+            f"{' and '.join(BUILT_IN)} are reserved."
         )
     return name

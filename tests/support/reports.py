@@ -1,4 +1,4 @@
-"""Builders for the tests of reports: sweeps whose jobs ended with given numbers."""
+"""Builds sweeps with given results, for the tests of reports."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ Measure = Callable[[JobSpec], JobMetrics]
 
 
 def sweep_of(sweep: str | Mapping[str, Any] = "voc-part", **options: Any) -> tuple[PlannedSweep, list[JobSpec]]:
-    """A planned sweep and those of its jobs that are no pre-training."""
+    """A planned sweep, and its jobs without pre-training."""
     planned = plan_of(sweep, **{"backbones": ("alexnet",), **options})
     return planned, [job for job in planned.jobs if job.key not in planned.upstream_keys]
 
 
 def half(spec: JobSpec) -> JobMetrics:
-    """Interpretable networks are twice as steady."""
+    """Metrics in which interpretable networks have half the location instability of ordinary ones."""
     return metrics(0.9, 0.2 if spec.model.variant == "ordinary" else 0.1)
 
 
 def done(spec: JobSpec, found: JobMetrics | None = None) -> PlannedJob:
+    """A succeeded job with the given metrics, or those of `half`."""
     result = JobResult(job_key=spec.key, attempt=1, stop_reason=StopReason.FINISHED, metrics=found or half(spec))
     record = replace(first_record(spec, "s", 0.0, "r"), state=JobState.SUCCEEDED, result=result)
     return PlannedJob(spec, PlanStatus.DONE, "", record)
 
 
 def stored(planned: PlannedSweep, **more: Any) -> StoredPlan:
+    """The plan as the store keeps it."""
     return StoredPlan(
         name=planned.name,
         profile=planned.profile,

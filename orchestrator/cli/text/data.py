@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from workers.data.verify import Verified
 
 LISTED = 20
-"""Broken files of one category that the text names; JSON has all."""
+"""Broken files of one category that the text lists; JSON has all."""
 
 
 def label_of(category: str) -> str:
+    """The short name of a category, such as `voc-cat`; other ids are returned unchanged."""
     return BY_ID[category].label if category in BY_ID else category
 
 
@@ -36,15 +37,16 @@ def label_of(category: str) -> str:
 
 
 def generated_text() -> RenderableType:
+    """A table of the generated animals, for use without a data root."""
     table = plain_table("category", "landmarks", "parts with true masks")
     for category in CATEGORIES:
         table.add_row(category.label, ", ".join(category.landmarks), ", ".join(category.parts))
     return Group(
-        Text("Generated animals: as many as are asked for, drawn where no data root is given."),
+        Text("Generated animals, used when no data root is given. Any number of images can be drawn."),
         Text(""),
         table,
         Text(""),
-        Text("Photographs: --data-root FOLDER. `orch data show` draws what the networks see."),
+        Text("To list photographs: orch data list --data-root FOLDER. To see images: orch data show"),
     )
 
 
@@ -73,11 +75,12 @@ class GeneratedJson(JsonModel):
 
 
 def list_text(found: Inventory) -> RenderableType:
+    """A table of each data set under the data root."""
     parts: list[RenderableType] = []
     for dataset in found.datasets:
         parts += [*_dataset_text(dataset), Text("")]
     if found.negatives is None:
-        parts.append(Text("negatives: no folder neg/ (other categories serve instead)"))
+        parts.append(Text("negatives: no folder neg/ (images of other categories are used)"))
     else:
         parts.append(Text(f"negatives: {found.negatives[1]} photographs in {found.negatives[0]}"))
     return Group(*parts)
@@ -151,12 +154,13 @@ class InventoryJson(JsonModel):
 
 
 def verify_text(found: Sequence[Verified]) -> RenderableType:
+    """The broken files, then a table of the categories."""
     parts: list[RenderableType] = []
     for one in found:
         parts += [Text(f"{flaw.path}: {flaw.why}", style="red") for flaw in one.flaws[:LISTED]]
         if len(one.flaws) > LISTED:
             left = len(one.flaws) - LISTED
-            parts.append(Text(f"... and {left} more of {label_of(one.category)} (--json names all)", style="red"))
+            parts.append(Text(f"... and {left} more of {label_of(one.category)} (--json lists all)", style="red"))
     table = plain_table("category", "objects", "photographs", "flaws", "")
     for one in found:
         flaws = Text(str(len(one.flaws)), style="red" if one.flaws else "green")
@@ -207,7 +211,8 @@ class VerifyJson(JsonModel):
 
 
 def prepare_text(done: Sequence[PreparedCategory]) -> RenderableType:
-    table = plain_table("category", "pixels", "pictures", "part maps", "skipped", "time")
+    """A table of the prepared categories."""
+    table = plain_table("category", "pixels", "images", "part maps", "skipped", "time")
     for one in done:
         skipped = Text(", ".join(one.skipped[:3]) + (", ..." if len(one.skipped) > 3 else ""), style="yellow")
         table.add_row(

@@ -13,11 +13,13 @@ from orchestrator.cli.console import JsonModel, plain_table
 from orchestrator.services.figures import Drawn, Explained
 
 LISTED = 8
+"""Filters that the text lists; JSON has all."""
 
 
 def figures_text(drawn: Sequence[Drawn]) -> RenderableType:
+    """One line per figure."""
     return Text("\n".join(
-        f"{one.path}  Fig. {one.figure} of {' and '.join(one.jobs)}{' (as logged)' if one.from_run else ''}"
+        f"{one.path}  Fig. {one.figure} of {' and '.join(one.jobs)}{' (from the run)' if one.from_run else ''}"
         for one in drawn
     ))  # fmt: skip
 
@@ -51,10 +53,10 @@ class FiguresJson(JsonModel):
 
 
 def explanation_text(explained: Explained) -> RenderableType:
-    """The decision, what it is made of, and the filters that matter most."""
+    """The decision, the parts of its logit, and the filters that contribute most."""
     found = explained.found
     total = sum(says.contribution for says in found.filters)
-    table = plain_table("filter", "usually peaks", "adds", "alone", "activation", "peak at x, y")
+    table = plain_table("filter", "usually peaks", "contribution", "alone", "activation", "peak at x, y")
     for says in found.filters[:LISTED]:
         at = f"{says.peak[0]:.0f}, {says.peak[1]:.0f}" if says.peak else "silent"
         table.add_row(
@@ -66,12 +68,12 @@ def explanation_text(explained: Explained) -> RenderableType:
         table.columns[number].justify = "right"
     lines: list[RenderableType] = [
         Text(f"{found.spec.title}: {found.decision}", style="bold"),
-        f"logit of {found.label} {found.logit:+.3f} = {found.base:+.3f} without any filter {total:+.3f} from "
+        f"logit of {found.label} {found.logit:+.3f} = {found.base:+.3f} without filters {total:+.3f} from "
         f"{len(found.filters)} filters of {found.layer}",
         table,
     ]
     if left > 0:
-        lines.append(f"and {left} filters that add less")
+        lines.append(f"... and {left} more filters with smaller contributions (--json lists all)")
     if explained.path:
         lines.append(Text(str(explained.path)))
     return Group(*lines)

@@ -31,13 +31,14 @@ from schemas.lifecycle import JobState, StopReason
 
 
 def requeue_text(done: Requeued) -> RenderableType:
+    """The jobs that were put back, and how to run them."""
     lines = [f"  {job.key}  {job.title} ({job.stop_reason})" for job in done.jobs[:LISTED]]
     if len(done.jobs) > LISTED:
         lines.append(f"  ... and {len(done.jobs) - LISTED} more")
     one = len(done.jobs) == 1
-    begins, goes_on = ("It begins", "It goes on") if one else ("They begin", "They go on")
-    how = f"{begins} afresh" if done.from_scratch else f"{goes_on}, from the last checkpoint where there is one,"
-    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {how} with: orch resume {done.sweep}"
+    starts = "It starts" if one else "They start"
+    how = "from scratch" if done.from_scratch else "from the last checkpoint, if any,"
+    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {starts} {how} with: orch resume {done.sweep}"
     return Text("\n".join([head, *lines]))
 
 
@@ -58,45 +59,46 @@ class RequeuedJson(JsonModel):
 
 
 def control_text(done: Controlled) -> RenderableType:
+    """What became of a request to pause or cancel."""
     return Text("\n".join(_control_lines(done)))
 
 
 def _control_lines(done: Controlled) -> list[str]:
     what = f"{done.job} of sweep {done.sweep}" if done.job else f"sweep {done.sweep}"
-    verb, asked = ("cancelled", "cancels") if done.kind == "cancel" else ("paused", "pauses")
+    verb, does = ("cancelled", "cancels") if done.kind == "cancel" else ("paused", "pauses")
     if done.driver or done.heard:
         who = f"process {done.driver.pid} on {done.driver.host}" if done.driver else "its driver"
         if not done.heard:
-            return [f"{who} was asked, but has not answered yet; it {asked} {what} as soon as it looks. "
+            return [f"{who} has the request, but has not answered yet; it {does} {what} when it reads it. "
                     f"See: orch status {done.sweep}"]  # fmt: skip
-        return [f"{who} {asked} {what}: what runs saves a checkpoint and ends. See: orch status {done.sweep}",
+        return [f"{who} {does} {what}: running jobs save a checkpoint and end. See: orch status {done.sweep}",
                 *_afterwards(done)]  # fmt: skip
     if done.kind == "pause":
-        state = "every job is done" if not done.left else (
-            f"{_jobs(done.left)} left, to be run with: orch resume {done.sweep}")  # fmt: skip
-        return [f"nobody drives {what}, so there is nothing to pause: {state}."]
+        state = "every job is done." if not done.left else (
+            f"{_jobs(done.left)} left. To run the rest: orch resume {done.sweep}")  # fmt: skip
+        return [f"{what} has no driver, so there is nothing to pause: {state}"]
     if not done.changed:
-        return [f"nothing of {what} can be cancelled: {_why_not(done)}."]
+        return [f"{what} has nothing to cancel: {_why_not(done)}."]
     lines = [f"{what}: {_jobs(len(done.changed))} {verb}: {_few(done.changed)}."] if not done.job else [
         f"{what} is {verb}."]  # fmt: skip
     if done.never_begun:
-        lines.append(f"{_jobs(done.never_begun)} not begun, and stay so.")
+        lines.append(f"{_jobs(done.never_begun)} not started, and will not start.")
     return [*lines, *_afterwards(done)]
 
 
 def _why_not(done: Controlled) -> str:
     if done.running_elsewhere:
-        return f"another sweep's driver has {_few(done.running_elsewhere)} in hand; cancel it there"
+        return f"another sweep's driver runs {_few(done.running_elsewhere)}; cancel the job there"
     if done.never_begun:
-        return f"{_jobs(done.never_begun)} not begun, and nobody drives it"
+        return f"{_jobs(done.never_begun)} not started, and the sweep has no driver"
     if done.found is not None:
         return "it is cancelled already" if done.found is JobState.CANCELLED else f"it has {done.found}"
-    return "all that was begun has ended" if done.left else "every job is done"
+    return "every started job has ended" if done.left else "every job is done"
 
 
 def _afterwards(done: Controlled) -> list[str]:
     if done.job:
-        return [f"Put it back with: orch requeue {done.sweep} --cancelled"]
+        return [f"To put it back: orch requeue {done.sweep} --cancelled"]
     return [f"Go on with: orch resume {done.sweep}"]
 
 
@@ -129,13 +131,14 @@ class ControlJson(JsonModel):
 
 
 def why_text(found: Why) -> RenderableType:
+    """The causes, each with its jobs, the end of a log and the next command."""
     if not found.causes:
         return Text(_nothing_wrong(found))
     parts: list[RenderableType] = []
     for cause, tail in found.causes:
         parts += [*_cause_lines(cause, found, tail), Text("")]
     if waiting := _waiting(found):
-        return Group(*parts, Text(f"{waiting} more not begun yet."))
+        return Group(*parts, Text(f"{waiting} more not started yet."))
     return Group(*parts[:-1])
 
 
@@ -146,13 +149,13 @@ def _waiting(found: Why) -> int:
 def _nothing_wrong(found: Why) -> str:
     what = found.job or f"sweep {found.sweep}"
     if not found.jobs:
-        return f"{what} was stopped before it was planned. Type its `orch sweep` command again."
+        return f"{what} was stopped before it was planned. Repeat its `orch sweep` command."
     waiting = _waiting(found)
     running = sum(job.status is PlanStatus.RUNNING for job in found.jobs)
     if waiting or running:
-        after = "" if found.is_driven else f" `orch resume {found.sweep}` runs what is left."
-        return f"{what}: nothing has gone wrong; {running} running, {waiting} not begun.{after}"
-    return f"{what}: nothing has gone wrong, everything is done."
+        after = "" if found.is_driven else f" To run the rest: orch resume {found.sweep}"
+        return f"{what}: no failures; {running} running, {waiting} not started.{after}"
+    return f"{what}: no failures, every job is done."
 
 
 def _head(cause: Cause) -> str:
@@ -164,7 +167,7 @@ def _head(cause: Cause) -> str:
     if cause.status is not PlanStatus.FAILED:
         return f"{number} {plural} {cause.status}: {cause.message.strip()}"
     tries = "1 attempt" if cause.attempts == 1 else f"{cause.attempts} attempts"
-    return f"{number} {plural} failed in {tries}: {cause.reason or 'nobody knows why'}{mark}"
+    return f"{number} {plural} failed in {tries}: {cause.reason or 'unknown reason'}{mark}"
 
 
 def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
@@ -179,7 +182,7 @@ def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
     if len(cause.jobs) > LISTED:
         lines.append(Text(f"  ... and {len(cause.jobs) - LISTED} more"))
     if tail and (cause.fingerprint or cause.status is PlanStatus.FAILED):
-        lines.append(Text(f"  the end of the log of {cause.jobs[0].spec.key}:", style="dim"))
+        lines.append(Text(f"  end of the log of {cause.jobs[0].spec.key}:", style="dim"))
         lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
     lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven)}"))
     return lines
@@ -269,16 +272,17 @@ class LogJson(JsonModel):
 
 
 def fsck_text(report: FsckResult) -> RenderableType:
+    """A table of what does not hold, and what was done or is left to do about it."""
     if not report.found:
-        return Text("Everything is as it should be.")
-    rows = plain_table("what must hold", "where", "what was found", "repaired" if report.repaired else "to do")
+        return Text("No problems found.")
+    rows = plain_table("rule", "where", "found", "repaired" if report.repaired else "to do")
     for one in report.found:
         finding = one.finding
         can = finding.advice or ("`orch fsck --repair`" if finding.repair is not Repair.NOTHING else "")
         rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
-    again = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
+    sweeps = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
                     and one.finding.run and one.finding.run.record})  # fmt: skip
-    return Group(rows, *(Text(f"What was requeued runs with: orch resume {sweep}") for sweep in again))
+    return Group(rows, *(Text(f"To run the requeued jobs: orch resume {sweep}") for sweep in sweeps))
 
 
 class FindingJson(JsonModel):
@@ -315,6 +319,7 @@ class FsckJson(JsonModel):
 
 
 def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
+    """A table of the unused folders, and their size together."""
     if not waste:
         return Text("Nothing to delete.")
     rows = plain_table("what", "where", "size")
@@ -322,7 +327,7 @@ def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
         rows.add_row(one.what, str(one.path), _size(one.size))
     total = _size(sum(one.size for one in waste))
     folders = "1 folder" if len(waste) == 1 else f"{len(waste)} folders"
-    end = f"{total} in {folders}; `orch gc` without --dry-run deletes that." if dry_run else f"{total} deleted."
+    end = f"{total} in {folders}; `orch gc` without --dry-run deletes them." if dry_run else f"{total} deleted."
     return Group(rows, Text(end))
 
 

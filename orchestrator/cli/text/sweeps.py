@@ -57,8 +57,9 @@ def _counts(counts: dict[str, int]) -> str:
 
 
 def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
-    lending = len(plan.sweep.upstream_keys)
-    total = f"{len(plan.jobs) - lending} jobs" + (f" and {lending} pre-training" if lending else "")
+    """A plan as a summary and a table of its first jobs, or with `all_jobs` of all."""
+    upstream = len(plan.sweep.upstream_keys)
+    total = f"{len(plan.jobs) - upstream} jobs" + (f" and {upstream} pre-training" if upstream else "")
     head = Text(f"sweep {plan.sweep.name}: {total}: {_counts(plan.counts)}")
     images = sorted({job.spec.data.images for job in plan.jobs if job.spec.key not in plan.sweep.upstream_keys})
     source = f"profile {plan.sweep.profile}, {' and '.join(images)}" + (
@@ -77,7 +78,7 @@ def _plan_facts(plan: Plan) -> Iterator[str]:
         listed = ", ".join(f"{table} ({values} of {of})" for table, values, of in plan.filled)
         yield f"values of the paper's tables: {listed}"
     if not plan.data_seen:
-        yield "no data root is given: photographs and finished jobs were not looked at; --data-root FOLDER checks them"
+        yield "no data root is given, so photographs and finished jobs were not checked; add --data-root FOLDER"
 
 
 def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
@@ -162,8 +163,9 @@ def _planned(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]
 
 
 def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
+    """A table of the store's sweeps."""
     if not sweeps:
-        return Text("No sweep yet. `orch sweep --grid smoke` runs a first one.")
+        return Text("No sweep yet. To run a first one: orch sweep --grid smoke")
     table = plain_table("sweep", "started", "driven", "jobs")
     for sweep in sweeps:
         table.add_row(sweep.record.name, _when(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep))
@@ -179,7 +181,7 @@ def _who_drives(sweep: SweepStatus) -> str:
 
 
 def _what_is_known(sweep: SweepStatus) -> str:
-    return f"unknown: `orch status {sweep.record.name}` says why" if sweep.problem else _counts(sweep.counts)
+    return f"unknown: `orch status {sweep.record.name}` shows why" if sweep.problem else _counts(sweep.counts)
 
 
 class SweepJson(JsonModel):
@@ -215,7 +217,7 @@ def _sweep(sweep: SweepStatus) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _ByWidth:
-    """What a narrow terminal has no room for is left out."""
+    """A table that leaves out columns on a narrow terminal."""
 
     wide: Table
     narrow: Table
@@ -225,7 +227,7 @@ class _ByWidth:
 
 
 def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
-    """Of a very large sweep those jobs that are not done come first, and not all are listed."""
+    """A table of a sweep's jobs; of a very large sweep only the first, unfinished ones before finished ones."""
     listed = sweep.jobs
     if len(listed) > MANY and not all_jobs:
         listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
@@ -334,6 +336,7 @@ class JobJson(RecordJson, JobId):
 
 
 def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
+    """One job: its state, metrics, files and spec."""
     table = plain_table("", "")
     table.show_header = False
     for name, value in _job_lines(record, artifacts, is_lost):
@@ -367,6 +370,7 @@ def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tup
 
 
 def outcome_text(outcome: SweepOutcome) -> RenderableType:
+    """The results of a sweep, and what failed."""
     parts: list[RenderableType] = [Text("")]
     if outcome.table.rows:
         parts.append(_result_table(outcome.table))
@@ -374,7 +378,7 @@ def outcome_text(outcome: SweepOutcome) -> RenderableType:
     if outcome.table.skipped_images:
         parts.append(Text(f"{outcome.table.skipped_images} unreadable images were skipped.", style="yellow"))
     parts.append(Text(f"sweep {outcome.name}: {_counts(outcome.counts)} ({in_words(outcome.seconds)})"))
-    parts.append(Text("Look at every curve, filter and table: orch ui"))
+    parts.append(Text("Curves, filters and tables of every job: orch ui"))
     return Group(*parts)
 
 
@@ -429,7 +433,8 @@ class OutcomeJson(JsonModel):
 
 
 def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
-    table = plain_table("grid", "axes", "what it is")
+    """A table of the built-in grids."""
+    table = plain_table("grid", "axes", "description")
     for grid in grids:
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
         further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []
@@ -438,9 +443,12 @@ def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
 
 
 def ui_text(pages: UiPages) -> RenderableType:
-    note = "The port was busy, so another one is used.\n" if pages.moved else ""
+    """The addresses of MLflow's UI."""
+    note = "The requested port is busy; this is another one.\n" if pages.moved else ""
     return Text(
-        f"{note}jobs    {pages.jobs}\nsweeps  {pages.sweeps}\nCtrl-C ends MLflow's UI.", overflow="ignore", no_wrap=True
+        f"{note}jobs    {pages.jobs}\nsweeps  {pages.sweeps}\nPress Ctrl-C to stop MLflow's UI.",
+        overflow="ignore",
+        no_wrap=True,
     )
 
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from interp_model.weights import LayerFit
 
 _BUILT_IN = (
-    ("torchvision", "alexnet, vgg16", "ImageNet; torchvision downloads them, or finds them in its own cache"),
-    ("random", "all", "nothing: networks start untrained"),
+    ("torchvision", "alexnet, vgg16", "ImageNet; downloaded by torchvision, or read from its cache"),
+    ("random", "all", "no training: random initialisation"),
 )
 
 
 def list_text(files: Sequence[WeightsFile], folder: Path) -> RenderableType:
+    """A table of the built-in sources and the files."""
     table = plain_table("--weights", "backbone", "width", "weights from", "imported", "source SHA-256")
     for name, backbones, what in _BUILT_IN:
         table.add_row(name, backbones, "1", what, "", "")
@@ -38,7 +39,7 @@ def list_text(files: Sequence[WeightsFile], folder: Path) -> RenderableType:
         else:
             table.add_row(file.name, found.backbone, f"{found.width:g}", found.label, found.imported, found.sha256[:12])
     hint = (
-        f"Imported files lie in {folder}. Without `--weights`, the profile decides: a pre-training job, or torchvision."
+        f"Imported files are in {folder}. Without `--weights`, the profile chooses: a pre-training job, or torchvision."
     )
     return Group(table, "", hint)
 
@@ -68,16 +69,18 @@ def list_json(files: Sequence[WeightsFile]) -> list[BuiltInJson | WeightsJson]:
 
 
 def imported_text(file: WeightsFile) -> str:
+    """Where imported weights are, and a command that starts from them."""
     assert file.provenance is not None
     found = file.provenance
     sweep = f"orch sweep --grid voc-part --backbone {found.backbone} --set model.width={found.width:g}"
     return (
-        f"{file.path}\n{found.backbone} at width {found.width:g}, weights from {found.label}. Start from them with:\n"
+        f"{file.path}\n{found.backbone} at width {found.width:g}, weights from {found.label}. To start from them:\n"
         f"{sweep} --weights {file.name}"
     )
 
 
 def verify_text(found: Verification) -> RenderableType:
+    """A table of the layers."""
     table = plain_table("layer", "", "expected", "found", "fits")
     for layer in found.layers:
         verdict = "yes" if layer.fits else "no" if layer.is_finite else "no: not finite"

@@ -1,4 +1,4 @@
-"""Commands: what they print and with which code they end. Nothing here starts Ray."""
+"""Commands: what they print and their exit codes. Nothing here starts Ray."""
 
 from __future__ import annotations
 

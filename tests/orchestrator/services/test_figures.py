@@ -1,4 +1,4 @@
-"""Figures and explanations of finished jobs: what is refused before any work, and what a real network gives."""
+"""Figures and explanations of finished jobs: what is refused early, and the results of a real network."""
 
 from __future__ import annotations
 
@@ -123,14 +123,18 @@ def test_an_unknown_figure_is_refused(capsys: pytest.CaptureFixture[str]) -> Non
     assert "No figure is called '7'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("name", "told"), [("cat.gif", "PNG"), ("nowhere/cat.png", "no folder")])
-def test_a_file_that_cannot_be_written_is_refused_first(queued: Ledger, tmp_path: Path, name: str, told: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"), [("cat.gif", "PNG"), ("nowhere/cat.png", "nowhere does not exist or cannot be written to")]
+)
+def test_a_file_that_cannot_be_written_is_refused_first(
+    queued: Ledger, tmp_path: Path, name: str, message: str
+) -> None:
     spec = tiny("ordinary")
     queued.move(spec.key, JobState.RUNNING, 1.0)
     queued.move(
         spec.key, JobState.SUCCEEDED, 2.0, reason=StopReason.FINISHED, result=result_of(order_of(spec, Settings()))
     )
-    with pytest.raises(SpecError, match=told):
+    with pytest.raises(SpecError, match=message):
         figures.draw_figures(
             Settings(), spec.key, (5,), tmp_path / name, figures.DrawOptions(), data_root=None, report=lambda _: None
         )
@@ -201,11 +205,11 @@ def test_a_photograph_is_explained(at_home: Path, capsys: pytest.CaptureFixture[
     assert "explain-cat.png" in capsys.readouterr().out
     assert size_of(at_home / "explain-cat.png")[0] > 800
     assert run(*asked, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["box"] == [10, 5, 110, 75]
-    shares = [says["contribution"] for says in told["filters"]]
-    assert told["base"] + sum(shares) + told["residual"] == pytest.approx(told["logit"], abs=1e-5)
-    assert any(says["usually_peaks"].startswith("on ") for says in told["filters"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["box"] == [10, 5, 110, 75]
+    shares = [says["contribution"] for says in answer["filters"]]
+    assert answer["base"] + sum(shares) + answer["residual"] == pytest.approx(answer["logit"], abs=1e-5)
+    assert any(says["usually_peaks"].startswith("on ") for says in answer["filters"])
     assert run(*asked, "--category", "dog") == 2
     assert "voc_part/cat" in capsys.readouterr().err
     assert run("explain", "voc-cat alexnet interpretable", "dog.jpg") == 3

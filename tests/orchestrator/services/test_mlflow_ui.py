@@ -1,4 +1,4 @@
-"""The views that MLflow's UI is opened with."""
+"""Views in MLflow's UI."""
 
 from __future__ import annotations
 

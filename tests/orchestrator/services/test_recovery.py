@@ -1,4 +1,4 @@
-"""The commands that keep sweeps going, typed on a real store: what they say, what they change, how they end."""
+"""The recovery commands on a real store: what they print, what they change, and their exit codes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ORDINARY, INTERPRETABLE = "voc-cat alexnet ordinary", "voc-cat alexnet interpret
 
 
 class Bench:
-    """One store; each sweep has a seed of its own, a pre-training job and two that start from it."""
+    """One store. Each sweep has another seed, one pre-training job, and two jobs that start from it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -77,7 +77,7 @@ class Terminal:
         self.out = self.err = ""
 
     def type(self, *words: str) -> int:
-        """What a person types, and the code with which it ends; what it printed is kept."""
+        """Run a command, keep what it prints, and return its exit code."""
         with pytest.raises(SystemExit) as end:
             main(list(words))
         self.out, self.err = self._capsys.readouterr()
@@ -111,11 +111,9 @@ def test_a_failure_is_explained_put_back_and_gone(bench: Bench, terminal: Termin
     assert (cause["attempts"], [job["key"] for job in cause["jobs"]]) == (4, [key])
 
     assert terminal.type("requeue", "fails", "--failed", "--reason", "diverged") == 2
-    assert f"Nothing of sweep 'fails' fits. There are 1 failed (out_of_memory): {ORDINARY} seed 1." in terminal.err
+    assert f"No job of sweep 'fails' matches. There are 1 failed (out_of_memory): {ORDINARY} seed 1." in terminal.err
     assert terminal.type("requeue", "fails", "--failed", "--reason", "out_of_memory", "--category", "cat") == 0
-    assert "1 job is put back. It goes on, from the last checkpoint where there is one, with: orch resume fails" in (
-        terminal.out
-    )
+    assert "1 job is put back. It starts from the last checkpoint, if any, with: orch resume fails" in (terminal.out)
     assert bench.counts("fails") == {"done": 2, "interrupted": 1}
     assert terminal.type("why", "fails") == 0  # what went wrong is still known
     assert "1 job put back or stopped: out_of_memory, fingerprint " in terminal.out
@@ -128,9 +126,9 @@ def test_a_failure_is_explained_put_back_and_gone(bench: Bench, terminal: Termin
 def test_a_sweep_that_is_all_done_has_nothing_to_explain_cancel_or_pause(bench: Bench, terminal: Terminal) -> None:
     bench.sweep("fine", 2)
     for command, said in (
-        ("why", "nothing has gone wrong, everything is done"),
-        ("cancel", "nothing of sweep fine can be cancelled: every job is done"),
-        ("pause", "nobody drives sweep fine, so there is nothing to pause: every job is done"),
+        ("why", "sweep fine: no failures, every job is done"),
+        ("cancel", "sweep fine has nothing to cancel: every job is done"),
+        ("pause", "sweep fine has no driver, so there is nothing to pause: every job is done"),
     ):
         assert terminal.type(command, "fine") == 0
         assert said in terminal.out
@@ -140,7 +138,7 @@ def test_a_cancelled_job_is_left_out_until_it_is_put_back(bench: Bench, terminal
     bench.sweep("partly", 3, {INTERPRETABLE: [R.BAD_DATA]})
     key = bench.key("partly", INTERPRETABLE)
     assert terminal.type("requeue", "partly", "--failed", "--from-scratch") == 0
-    assert "It begins afresh with: orch resume partly" in terminal.out
+    assert "It starts from scratch with: orch resume partly" in terminal.out
     done = terminal.answer("cancel", f"{INTERPRETABLE} seed 3")
     assert (done["sweep"], done["changed"], done["left"]) == ("partly", [f"{INTERPRETABLE} seed 3"], 1)
     assert terminal.type("cancel", key) == 0
@@ -276,10 +274,10 @@ def test_fsck_ends_with_4_until_all_is_mended(terminal: Terminal, new_home: Call
         patch.setenv("ORCH_HOME", str(home.settings.root))
         assert terminal.type("fsck") == 4, terminal.out
         assert "attempt 2 runs without a driver" in terminal.out
-        assert "3 things are not as they should be. `orch fsck --repair` repairs them." in terminal.err
+        assert "3 problems found. `orch fsck --repair` repairs them." in terminal.err
         assert terminal.type("fsck", "--repair") == 0  # results that no scripted worker wrote are missing, so run again
         assert terminal.out.count(" requeued\n") == 3
-        assert "What was requeued runs with: orch resume torn" in terminal.out
+        assert "To run the requeued jobs: orch resume torn" in terminal.out
         assert terminal.answer("fsck") == {"clean": True, "findings": []}
         assert home.counts("torn") == {"interrupted": 3}
 

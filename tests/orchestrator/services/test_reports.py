@@ -1,4 +1,4 @@
-"""From a sweep's name to its report, and the commands that fill what it lacks."""
+"""Reports of sweeps, and the commands that fill missing values."""
 
 from __future__ import annotations
 

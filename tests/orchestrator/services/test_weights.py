@@ -1,4 +1,4 @@
-"""Weights are imported once, found by name from then on, and refused before a sweep begins where they do not fit."""
+"""Weights are imported once, found by name, and refused before a sweep starts if they do not fit."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_a_name_is_not_taken_from_other_weights(published: Path) -> None:
     import_file(Settings(), published, "alexnet", name="mine", width=WIDTH)
     state = torch.load(published, weights_only=True)
     torch.save({key: value + 1 for key, value in state.items()}, published)
-    with pytest.raises(SpecError, match="other weights called 'mine'"):
+    with pytest.raises(SpecError, match="Other weights are called 'mine' already"):
         import_file(Settings(), published, "alexnet", name="mine", width=WIDTH)
 
 
