@@ -27,7 +27,8 @@ from schemas.job import RandomWeights
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
-from workers.checkpoints.store import CheckpointStore, find_checkpoint, load_checkpoint
+from workers.checkpoints.loading import find_checkpoint, load_checkpoint
+from workers.checkpoints.store import CheckpointStore
 from workers.data.dataset import JobData, load_job_data
 from workers.evaluation.evaluate import evaluate
 from workers.tracking.buffered_log import Logbook

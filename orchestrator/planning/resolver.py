@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from orchestrator.settings import Settings
 from schemas.errors import WeightsError
 from schemas.job import DataSpec, FileWeights, JobSpec
+from workers.files import sha256_of
 
 
 @dataclass
@@ -97,14 +97,10 @@ def check_all_data(jobs: Iterable[JobSpec], data_root: str | None, cache_dir: Pa
 
 
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise WeightsError(
             f"The weights file {path} cannot be read ({error.strerror or error}). "
             "Give the path of a file that torch saved."
         ) from error
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState
 from schemas.results import CheckpointPointer
+from workers.checkpoints.layout import path_below
 from workers.files import sha256_of
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def checkpoint_status(settings: Settings, run: JobRun) -> CheckpointStatus:
     pointer = run.record.result.checkpoint if run.record and run.record.result else None
     if pointer is None:
         return CheckpointStatus.MISSING
-    moved = settings.checkpoint_dir / run.key / Path(pointer.path).name
+    moved = path_below(settings.checkpoint_dir, run.key, pointer)
     here = [path for path in (Path(pointer.path), moved) if path.is_file()]
     if not here:
         return CheckpointStatus.MISSING
@@ -129,8 +130,8 @@ def _folders(root: Path) -> list[Path]:
 
 def _partial_files(settings: Settings) -> Iterator[Leftover]:
     """Partial files of checkpoints, copies and the store. Partial image sets are not: the next job continues them."""
-    for path in sorted(settings.checkpoint_dir.glob("*/*.partial")):
-        yield Leftover(path, path.parent.name)
+    for path in sorted(settings.checkpoint_dir.glob("*/attempt-*/*.partial")):
+        yield Leftover(path, path.parent.parent.name)
     for root, pattern in ((settings.checkpoint_dir, ".fetched-*"), (settings.root, "mlflow.partial*")):
         yield from (Leftover(path) for path in sorted(root.glob(pattern)))
 

@@ -19,6 +19,7 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer
+from workers.checkpoints.layout import path_below
 
 REQUEUED = "requeued"
 
@@ -137,7 +138,7 @@ def _repair_state(context: _Context, how: Repair, run: JobRun, record: JobRecord
 
 def _fetch(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> bool:
     """Replace the final checkpoint by the run's copy. Returns whether the copy is intact."""
-    target = settings.checkpoint_dir / run.key / Path(pointer.path).name
+    target = path_below(settings.checkpoint_dir, run.key, pointer)
     target.parent.mkdir(parents=True, exist_ok=True)
     with intact_copy(settings, run, pointer) as copy:
         if copy is not None:

@@ -274,7 +274,7 @@ class _JobFigures:
         Raises:
             StoreError: the job has no checkpoint, or the checkpoint is missing or damaged.
         """
-        from workers.checkpoints.store import find_checkpoint
+        from workers.checkpoints.loading import find_checkpoint
         from workers.tracking.run_log import RunLog
 
         pointer = self._record.result.checkpoint if self._record.result else None

@@ -96,7 +96,7 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
     Raises:
         SpecError: the job is unknown or has not succeeded; the name is invalid, or other weights have it.
     """
-    from workers.checkpoints.store import find_checkpoint
+    from workers.checkpoints.loading import find_checkpoint
     from workers.tracking.run_log import RunLog
     from workers.weights.importing import import_job as read
 

@@ -154,8 +154,8 @@ class Adversary:
         wait_for(lambda: not processes_of(self.stage.home), 60.0, "the Ray of a killed driver to end")
         finished = self.stage.store.finished()
         newest = [path for folder in sorted(self.stage.home.glob("checkpoints/*/")) if (path := _newest(folder))]
-        open_ones = [path for path in newest if path.parent.name not in finished]
-        lending = [path for path in newest if (run := finished.get(path.parent.name)) and _lends(run)]
+        open_ones = [path for path in newest if _job_of(path) not in finished]
+        lending = [path for path in newest if (run := finished.get(_job_of(path))) and _lends(run)]
         victims = open_ones or lending
         if victims:
             _spoil(victims[int(blow.pick * len(victims))], blow)
@@ -233,9 +233,13 @@ def _wake(process: psutil.Process) -> bool:
 
 def _newest(folder: Path) -> Path | None:
     """The newest checkpoint of a job's latest attempt."""
-    pointers = sorted(folder.glob("newest-attempt-*.json"), key=lambda path: int(path.stem.rpartition("-")[2]))
+    pointers = sorted(folder.glob("attempt-*/newest.json"), key=lambda path: int(path.parent.name.split("-")[1]))
     rows = json.loads(pointers[-1].read_text()) if pointers else []
-    return folder / Path(rows[0]["path"]).name if rows else None
+    return pointers[-1].parent / Path(rows[0]["path"]).name if rows else None
+
+
+def _job_of(checkpoint: Path) -> str:
+    return checkpoint.parent.parent.name
 
 
 def _spoil(path: Path, blow: Blow) -> None:

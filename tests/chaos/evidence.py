@@ -102,8 +102,8 @@ class Store:
 
 def weights_digest(checkpoints: Path, run: Run) -> str:
     """Return the SHA-256 of a job's final weights and filter statistics, without the durations in the file."""
-    pointer = json.loads(run.result)["checkpoint"]
-    state = torch.load(checkpoints / run.key / Path(pointer["path"]).name, weights_only=True, map_location="cpu")
+    path = Path(json.loads(run.result)["checkpoint"]["path"])
+    state = torch.load(checkpoints / run.key / path.parent.name / path.name, weights_only=True, map_location="cpu")
     digest = hashlib.sha256()
     _feed(digest, {name: value for name, value in state.items() if name in ("network", "filter_losses")})
     return digest.hexdigest()

@@ -33,7 +33,7 @@ from schemas.results import CheckpointPointer, JobResult
 from tests.support.toy import toy_spec
 from workers import job, outcome
 from workers.checkpoints import store as checkpoint_store
-from workers.checkpoints.store import load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
 from workers.job import run_job, stop_reason_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     assert client.get_run(order.run_id).data.metrics["test_accuracy"] == result.metrics.test_accuracy
     assert result.checkpoint is not None
     assert "optimiser" not in load_checkpoint(result.checkpoint, spec.key)
-    assert len(list(Path(result.checkpoint.path).parent.glob("*.pt"))) == 1
+    assert len(list(Path(result.checkpoint.path).parent.parent.rglob("*.pt"))) == 1
     assert {progress.phase for progress in desk.seen} >= {
         "preparing images",
         "training",
@@ -306,7 +306,7 @@ def test_a_job_whose_checkpoint_has_no_room_says_where_and_goes_on_when_there_is
         raise no_room(errno.ENOSPC)
 
     with monkeypatch.context() as full:
-        full.setattr(checkpoint_store, "_dump", no_room_for_it)
+        full.setattr(checkpoint_store, "_save_state", no_room_for_it)
         result = desk.run(desk.order(toy_spec()))
     assert (result.stop_reason, result.checkpoint) == (StopReason.DISK_FULL, None)
     assert result.failure is not None

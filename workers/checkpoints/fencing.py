@@ -6,7 +6,6 @@ taken for dead. It must not write over what its successor writes, whenever it wa
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import psutil
-from pydantic import ValidationError
 
 from schemas.base import Stored
 from schemas.errors import Superseded
@@ -53,10 +51,6 @@ def machine_name() -> str:
     return f"{socket.gethostname()}/{space}"
 
 
-def holder_text() -> str:
-    return Holder.of_this_process().model_dump_json()
-
-
 def end_holder(path: Path) -> int | None:
     """Kill the process that a file names as an attempt's holder, and wait until it is gone; a stopped one dies too.
 
@@ -64,8 +58,8 @@ def end_holder(path: Path) -> int | None:
         Its number; None where there was nothing to kill: no such file, another machine, gone, or this very process.
     """
     try:
-        holder = Holder.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, ValidationError):
+        holder = Holder.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
         return None
     if holder.machine != machine_name() or holder.pid == os.getpid():
         return None

@@ -13,7 +13,7 @@ from interp_model.network import Network, build_network
 from schemas.job import JobSpec
 from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
-from workers.checkpoints.store import load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
 from workers.data.dataset import JobData, load_job_data
 from workers.evaluation.evaluate import filter_rows, find_peaks, measure, with_places
 from workers.evaluation.peak_places import find_places

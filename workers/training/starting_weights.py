@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from interp_model.weights import TORCHVISION_BACKBONES, load_state_into
 from schemas.errors import CheckpointError, WeightsError
 from schemas.job import BackboneName, FileWeights, JobSpec, PretrainSpec, TorchvisionWeights
 from schemas.results import CheckpointPointer
-from workers.checkpoints.store import load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
+from workers.files import sha256_of
 
 NETWORK = "network"
 """Under which a checkpoint keeps the network's state."""
@@ -78,7 +78,7 @@ def _torchvision_state(backbone: BackboneName) -> Mapping[str, Tensor]:
 def _check_name_digest(path: Path) -> None:
     """torchvision checks what it downloads, not what already lies there; the name ends in the digest's first digits."""
     expected = path.stem.rsplit("-", 1)[-1]
-    found = _sha256(path)
+    found = sha256_of(path)
     if not found.startswith(expected):
         raise WeightsError(f"{path} has SHA-256 {found[:12]}..., not {expected}...: it is broken. Delete it.")
 
@@ -96,7 +96,7 @@ def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
         )
     if not path.is_file():
         raise WeightsError(f"This machine has no file {path}. Put the weights there, or repair `weights.path`.")
-    if sha256 and (found := _sha256(path)) != sha256:
+    if sha256 and (found := sha256_of(path)) != sha256:
         raise WeightsError(
             f"{path} has SHA-256 {found[:12]}..., but {sha256[:12]}... was planned. "
             "Put the planned file back, or plan the sweep again with the new one."
@@ -124,8 +124,3 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read as safetensors ({error}). Save or import it again.") from error
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,8 +15,9 @@ from schemas.errors import WeightsError
 from schemas.job import BackboneName, JobSpec, RandomWeights
 from schemas.results import CheckpointPointer
 from schemas.weights import Provenance, WeightsFormat
-from workers.checkpoints.store import load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
 from workers.evaluation.evaluate import IMAGES_ARE, starting_weights
+from workers.files import sha256_of
 from workers.training.starting_weights import FILE_ENDINGS, NETWORK, read_weights_file
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -96,7 +96,7 @@ def import_weights(path: Path, backbone: BackboneName, width: float) -> tuple[di
         WeightsError: as `read_foreign`, or a layer does not fit; the message names it, with both shapes.
     """
     foreign = read_foreign(path, backbone)
-    return _accepted(foreign, backbone, width, source=path.name, sha256=_sha256(path))
+    return _accepted(foreign, backbone, width, source=path.name, sha256=sha256_of(path))
 
 
 def import_job(spec: JobSpec, checkpoint: CheckpointPointer) -> tuple[dict[str, Tensor], Provenance]:
@@ -136,8 +136,3 @@ def _accepted(
 def verify_weights(path: Path, backbone: BackboneName, width: float) -> list[LayerFit]:
     """Each layer's need against what the file has."""
     return read_foreign(path, backbone).compare(backbone, width)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

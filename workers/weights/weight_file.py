@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from schemas.errors import StoreError, WeightsError
 from schemas.weights import Provenance
+from workers.files import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor  # planning asks for the provenance, and must not wait for torch
@@ -34,16 +34,9 @@ def write_weights(path: Path, state: Mapping[str, Tensor], provenance: Provenanc
         {name: value.contiguous() for name, value in state.items()},
         {"format": "pt", _KEY: provenance.model_dump_json()},
     )
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        write_atomically(path, content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StoreError(
             f"The weights cannot be written to {path} ({error.strerror}). Free space there, or set ORCH_HOME elsewhere."
         ) from error

@@ -24,7 +24,8 @@ from schemas.errors import DiskFull, StoreError, StoreUnreachable
 from schemas.lifecycle import JobState, StopReason
 from schemas.sweep import SweepSpec
 from tests.support.doubles import Listener, ScriptedPool, plan_of
-from workers.checkpoints.store import CheckpointStore, load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
+from workers.checkpoints.store import CheckpointStore
 
 SWEEP = plan_of("smoke", categories=("cat",), backbones=("alexnet",))
 PLAN = StoredPlan.of("s", "laptop", None, SWEEP.jobs, SWEEP.upstream_keys, SWEEP.resources)

@@ -99,7 +99,9 @@ def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
 
 def is_training(desk: Desk) -> bool:
     """A category job has published a checkpoint and goes on."""
-    return len(list(desk.home.glob("checkpoints/*/newest*.json"))) >= 2 and "running" in desk.tags("orch.state")
+    return len(list(desk.home.glob("checkpoints/*/attempt-*/newest.json"))) >= 2 and "running" in desk.tags(
+        "orch.state"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ class Bench:
     def finish(self, number: int = 0) -> JobRecord:
         """A job as a worker leaves it: results and checkpoint in its run, checkpoint on the disk."""
         record = self.run(number)
-        folder = self.settings.checkpoint_dir / record.key
+        folder = self.settings.checkpoint_dir / record.key / "attempt-1"
         folder.mkdir(parents=True)
         path = folder / "epoch-0002.pt"
         path.write_bytes(WEIGHTS)
@@ -75,7 +75,7 @@ class Bench:
         return self.ledger.move(record.key, S.SUCCEEDED, 3.0, reason=StopReason.FINISHED, result=result)
 
     def checkpoint(self, number: int = 0) -> Path:
-        return self.settings.checkpoint_dir / self.jobs[number].key / "epoch-0002.pt"
+        return self.settings.checkpoint_dir / self.jobs[number].key / "attempt-1/epoch-0002.pt"
 
     def artifact(self, record: JobRecord, name: str) -> Path:
         return Path(str(self.client.get_run(record.run_id).info.artifact_uri)) / name
@@ -230,7 +230,7 @@ def test_a_claim_that_was_made_anew_since_is_not_lifted(bench: Bench) -> None:
 
 def test_half_written_files_go_and_sets_of_images_in_the_making_stay(bench: Bench) -> None:
     record = bench.finish()
-    torn = bench.settings.checkpoint_dir / record.key / "epoch-0003.partial"
+    torn = bench.settings.checkpoint_dir / record.key / "attempt-1/.epoch-0003.pt.17.partial"
     torn.write_bytes(b"x")
     (bench.settings.checkpoint_dir / ".fetched-1").mkdir()
     going_on = bench.settings.cache_dir / "image-sets" / ".cat-r5.partial"

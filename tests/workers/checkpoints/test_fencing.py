@@ -23,7 +23,8 @@ from tests.support.lives import start, wait_until_stopped
 from tests.support.toy import toy_spec
 from workers.checkpoints import fencing
 from workers.checkpoints.fencing import Holder, check_tags, die_with_parent, end_holder
-from workers.checkpoints.store import CheckpointStore, is_whole
+from workers.checkpoints.published import is_whole
+from workers.checkpoints.store import CheckpointStore
 from workers.job import run_job
 from workers.tracking.run_log import CURVES, RunLog
 
@@ -52,9 +53,8 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     process.stdin.close()  # type: ignore[union-attr]
 
 
-def holder_of(process: subprocess.Popen[bytes], folder: Path, **changes: object) -> Path:
+def holder_of(process: subprocess.Popen[bytes], path: Path, **changes: object) -> Path:
     holder = Holder(machine=fencing.machine_name(), pid=process.pid, born=psutil.Process(process.pid).create_time())
-    path = folder / "holder-attempt-1.json"
     path.write_text(holder.model_copy(update=changes).model_dump_json())
     return path
 
@@ -82,7 +82,7 @@ def everything(desk: Desk, result: JobResult) -> dict[str, object]:
         "artifacts": names,
         "metrics": desk.file("metrics.json"),
         "final": desk.file("checkpoint/final.pt"),
-        "files": sorted(path.name for path in Path(result.checkpoint.path).parent.iterdir()),
+        "files": sorted(str(path) for path in Path(result.checkpoint.path).parent.parent.rglob("*")),
         "tags": client.get_run(desk.run_id).data.tags,
     }
 
@@ -118,7 +118,7 @@ def test_an_attempt_that_slept_cannot_overwrite_the_one_that_replaced_it(
         assert woken.stop_reason is StopReason.SUPERSEDED or allowed, woken.failure
     else:
         assert process.exitcode == -signal.SIGKILL
-        assert any(f"Process {process.pid} still worked on attempt 1" in problem for problem in result.problems)
+        assert any(f"Process {process.pid} was still working on attempt 1" in problem for problem in result.problems)
         allowed = []
     after = everything(desk, result)
     assert set(unlike(before, after)) <= set(allowed), {name: (before[name], after[name]) for name in ("files", "tags")}
@@ -143,12 +143,12 @@ def may_slip(moment: tuple[str, int]) -> list[str]:
 
 def test_a_successor_ends_a_stopped_process_and_says_so(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     store = CheckpointStore(tmp_path, "0123456789ab")
-    store.folder.mkdir()
+    store.folder.mkdir(parents=True)
     sleeper.send_signal(signal.SIGSTOP)
-    holder_of(sleeper, store.folder)
+    holder_of(sleeper, store.holder)
     taken = CheckpointStore(tmp_path, store.job_key, 2).take_over()
     assert sleeper.wait(30) == -signal.SIGKILL
-    assert taken.problems == (f"Process {sleeper.pid} still worked on attempt 1: it was ended.",)
+    assert taken.problems == (f"Process {sleeper.pid} was still working on attempt 1 and was killed.",)
 
 
 @pytest.mark.parametrize("changes", [{"machine": ELSEWHERE}, {"born": 1.0}, {"pid": os.getpid()}, {"pid": 2**22 + 1}])
@@ -156,7 +156,7 @@ def test_no_other_process_is_ended(
     tmp_path: Path, sleeper: subprocess.Popen[bytes], changes: dict[str, object]
 ) -> None:
     """A number may have been given to another process since, or mean one of another machine, or this one."""
-    assert end_holder(holder_of(sleeper, tmp_path, **changes)) is None
+    assert end_holder(holder_of(sleeper, tmp_path / "holder", **changes)) is None
     assert sleeper.poll() is None
 
 
@@ -170,7 +170,7 @@ def test_a_holder_that_cannot_be_read_is_nobody(tmp_path: Path, text: str) -> No
 def test_a_later_attempt_is_never_ended_by_an_earlier_one(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
     late = CheckpointStore(tmp_path, "0123456789ab", 3)
     late.take_over()
-    holder_of(sleeper, late.folder).rename(late.holder)
+    holder_of(sleeper, late.holder)
     with pytest.raises(Superseded, match="attempt 3 has taken over"):
         CheckpointStore(tmp_path, "0123456789ab", 2).take_over()
     assert sleeper.poll() is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +14,9 @@ import torch
 
 from schemas.errors import CheckpointError, StoreError, Superseded
 from schemas.results import CheckpointPointer
-from workers.checkpoints import store as checkpoint_store
-from workers.checkpoints.store import CheckpointStore, load_checkpoint
+from workers.checkpoints import published
+from workers.checkpoints.loading import load_checkpoint
+from workers.checkpoints.store import CheckpointStore
 
 
 @pytest.fixture
@@ -28,6 +28,12 @@ def load_newest(store: CheckpointStore) -> dict[str, Any]:
     pointer = store.newest()
     assert pointer is not None
     return load_checkpoint(pointer, store.job_key)
+
+
+def files_of(store: CheckpointStore) -> list[str]:
+    """Files of all attempts, without the steps and digests in their names."""
+    files = (path.relative_to(store.job_folder) for path in store.job_folder.rglob("*") if path.is_file())
+    return [str(path).partition("-step")[0] for path in files]
 
 
 def state(value: float) -> dict[str, Any]:
@@ -80,14 +86,14 @@ def test_a_checkpoint_that_the_disk_cannot_read_gives_way_to_the_one_before(
 ) -> None:
     store.save(1, state(1))
     newest = store.save(2, state(2))
-    sha256 = checkpoint_store._sha256
+    sha256_of = published.sha256_of
 
     def bad_sector(path: Path) -> str:
         if path.name.startswith("epoch-0002"):
             raise OSError(errno.EIO, "Input/output error")
-        return sha256(path)
+        return sha256_of(path)
 
-    monkeypatch.setattr(checkpoint_store, "_sha256", bad_sector)
+    monkeypatch.setattr(published, "sha256_of", bad_sector)
     if pointer == "damaged":
         store.pointer.write_text("{")
     taken = CheckpointStore(store.root, store.job_key, attempt=2).take_over()
@@ -109,7 +115,7 @@ def test_a_checkpoint_that_cannot_be_read_for_a_while_is_not_given_up(
 
     after = CheckpointStore(store.root, store.job_key, attempt=2)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint_store, "_sha256", refused)
+        patch.setattr(published, "sha256_of", refused)
         with pytest.raises(StoreError):
             after.take_over()
     taken = after.take_over().checkpoint
@@ -132,15 +138,21 @@ def test_a_checkpoint_that_must_be_copied_is_on_the_disk_before_the_original_goe
         flushed.append(os.readlink(f"/proc/self/fd/{number}"))
         fsync(number)
 
-    monkeypatch.setattr(checkpoint_store.os, "link", no_links)
-    monkeypatch.setattr(checkpoint_store.os, "fsync", flush)
-    taken = CheckpointStore(store.root, store.job_key, attempt=2).take_over()
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(os, "fsync", flush)
+    late = CheckpointStore(store.root, store.job_key, attempt=2)
+    taken = late.take_over()
     assert taken.checkpoint is not None
-    assert flushed.index(taken.checkpoint.path) < flushed.index(str(store.folder / "newest-attempt-2.partial"))
+    copied, pointer = (
+        next(i for i, path in enumerate(flushed) if Path(path).name.startswith(f".{name}."))
+        for name in (Path(taken.checkpoint.path).name, late.pointer.name)
+    )
+    assert copied < pointer
+    assert not store.folder.exists()
     assert load_checkpoint(taken.checkpoint, store.job_key)["epoch"] == 1
 
 
-@pytest.mark.parametrize("renames_before_the_kill", [0, 1])
+@pytest.mark.parametrize("renames_before_the_kill", [0, 1, 2])
 def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, renames_before_the_kill: int
 ) -> None:
@@ -154,7 +166,7 @@ def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
         done += 1
         os.rename(source, target)
 
-    monkeypatch.setattr(checkpoint_store.os, "replace", rename)
+    monkeypatch.setattr(os, "replace", rename)
     with pytest.raises(KeyboardInterrupt):
         store.save(2, state(2))
     monkeypatch.undo()
@@ -168,9 +180,15 @@ def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
 def test_an_attempt_clears_away_what_earlier_ones_left(store: CheckpointStore, attempt: int) -> None:
     for epoch in (1, 2):
         store.save(epoch, state(epoch))
-    (store.folder / "epoch-0003-attempt-1.partial").write_bytes(b"half of it")
-    CheckpointStore(store.root, store.job_key, attempt).save(3, state(3))
-    assert sorted(path.name.split("-")[1] for path in store.folder.glob("epoch-*")) == ["0002", "0003"]
+    for name in (".epoch-0003-step-0000-.pt.17.partial", "epoch-0003-step-0000-.pt"):
+        (store.folder / name).write_bytes(b"half of it")
+    late = CheckpointStore(store.root, store.job_key, attempt)
+    late.take_over()
+    late.save(3, state(3))
+    assert sorted(files_of(store)) == [
+        *(f"attempt-{attempt}/epoch-000{epoch}" for epoch in (2, 3)),
+        *(f"attempt-{attempt}/{name}" for name in ("holder.json", "newest.json")),
+    ]
 
 
 def test_an_attempt_goes_on_from_what_the_one_before_it_published(store: CheckpointStore) -> None:
@@ -180,7 +198,7 @@ def test_an_attempt_goes_on_from_what_the_one_before_it_published(store: Checkpo
     taken = late.take_over()
     assert (taken.checkpoint, taken.problems) == (late.newest(), ())
     assert load_newest(late)["epoch"] == 2
-    assert {path.name.split("attempt-")[1][0] for path in store.folder.iterdir()} == {"2"}
+    assert list(store.job_folder.iterdir()) == [late.folder]
     Path(taken.checkpoint.path).unlink()  # type: ignore[union-attr]
     assert load_newest(late)["epoch"] == 1
 
@@ -195,7 +213,7 @@ def test_an_attempt_that_was_replaced_can_neither_save_nor_delete(
     for epoch in (1, 2):
         store.save(epoch, state(1))
     if not linked:
-        monkeypatch.setattr(checkpoint_store.os, "link", no_links)
+        monkeypatch.setattr(os, "link", no_links)
     late = CheckpointStore(store.root, store.job_key, 2)
     late.take_over()
     with pytest.raises(Superseded, match=r"Attempt 1 has lost its job \(attempt 2 has taken over"):
@@ -228,17 +246,17 @@ def test_an_attempt_that_is_replaced_in_the_middle_of_saving_changes_nothing(
     with suppress(Superseded):
         store.save(2, state(1))
     assert load_newest(late)["epoch"] == 3
-    assert [row.epoch for row in late._published()] == [3, 2]
-    assert all(load_checkpoint(row, late.job_key)["network"]["weight"][0] == 2 for row in late._published())
+    assert [row.epoch for row in late._published().checkpoints] == [3, 2]
+    assert all(load_checkpoint(row, late.job_key)["network"]["weight"][0] == 2 for row in late._published().checkpoints)
     late.save(4, state(2))
-    assert {path.name.split("attempt-")[1][0] for path in store.folder.iterdir()} == {"2"}
+    assert list(store.job_folder.iterdir()) == [late.folder]
 
 
 def test_a_file_that_its_attempt_replaces_while_it_is_taken_over_is_looked_for_again(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.save(1, state(1))
-    link = checkpoint_store.os.link
+    link = os.link
 
     def replaced(source: Any, target: Any) -> None:
         monkeypatch.undo()
@@ -246,21 +264,10 @@ def test_a_file_that_its_attempt_replaces_while_it_is_taken_over_is_looked_for_a
             store.save(epoch, state(1))
         link(source, target)
 
-    monkeypatch.setattr(checkpoint_store.os, "link", replaced)
+    monkeypatch.setattr(os, "link", replaced)
     taken = CheckpointStore(store.root, store.job_key, 2).take_over()
     assert taken.checkpoint is not None
     assert taken.checkpoint.epoch == 3
-
-
-def test_the_pointer_of_an_older_version_is_read(store: CheckpointStore) -> None:
-    pointer = store.save(1, state(1))
-    old = Path(pointer.path).rename(store.folder / "epoch-0001-attempt-1-abcdef01.pt")
-    row = {"path": str(old), "epoch": 1, "sha256": pointer.sha256}
-    store.pointer.unlink()
-    (store.folder / "newest.json").write_text(json.dumps([row]))
-    taken = CheckpointStore(store.root, store.job_key, 2).take_over()
-    assert taken.checkpoint is not None
-    assert Path(taken.checkpoint.path).name == "epoch-0001-attempt-2-abcdef01.pt"
 
 
 def test_a_checkpoint_within_an_epoch_is_newer_than_the_one_at_its_start(store: CheckpointStore) -> None:
@@ -282,7 +289,7 @@ def test_the_root_may_move(store: CheckpointStore, tmp_path: Path) -> None:
     store.save(1, state(1))
     moved = CheckpointStore(tmp_path / "elsewhere", store.job_key)
     moved.root.mkdir()
-    store.folder.rename(moved.folder)
+    store.job_folder.rename(moved.job_folder)
     loaded = load_newest(moved)
     assert loaded["epoch"] == 1
 
@@ -291,7 +298,7 @@ def test_another_jobs_checkpoint_is_refused(store: CheckpointStore) -> None:
     pointer = store.save(1, state(1))
     with pytest.raises(CheckpointError, match="belongs to job 0123456789ab, not ba9876543210"):
         load_checkpoint(pointer, "ba9876543210")
-    store.folder.rename(store.root / "ba9876543210")
+    store.job_folder.rename(store.root / "ba9876543210")
     with pytest.raises(CheckpointError, match="belongs to job 0123456789ab"):
         load_newest(CheckpointStore(store.root, "ba9876543210"))
 
@@ -323,18 +330,18 @@ def test_a_damaged_pointer_is_reported_and_made_up_for_by_the_digests_in_names(
 ) -> None:
     for epoch in (1, 2, 3):
         store.save(epoch, state(epoch))
-    (store.folder / "epoch-0004-step-0000-attempt-1-00000000.pt").write_bytes(b"not what its name says")
+    (store.folder / "epoch-0004-step-0000-00000000.pt").write_bytes(b"not what its name says")
     store.pointer.write_text(text)
     taken = CheckpointStore(store.root, store.job_key, 2).take_over()
     assert taken.checkpoint is not None
     assert taken.checkpoint.epoch == 3
     (problem,) = taken.problems
-    assert "newest-attempt-1.json is damaged" in problem
+    assert "attempt-1/newest.json is damaged" in problem
 
 
 def test_a_pointer_that_may_not_be_read_is_a_store_error(store: CheckpointStore) -> None:
     store.save(1, state(1))
     store.pointer.unlink()
     store.pointer.mkdir()
-    with pytest.raises(StoreError, match=r"newest-attempt-1\.json, which names the job's checkpoints, cannot be read"):
+    with pytest.raises(StoreError, match=r"attempt-1/newest\.json, which names the job's checkpoints, cannot be read"):
         store.newest()

@@ -16,7 +16,8 @@ from schemas.results import CheckpointPointer, JobResult
 from tests.support.desk import Desk
 from tests.support.lives import Moment, live
 from tests.support.toy import toy_spec
-from workers.checkpoints.store import CheckpointStore, load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
+from workers.checkpoints.store import CheckpointStore
 from workers.job import run_job
 from workers.tracking.run_log import CURVES
 

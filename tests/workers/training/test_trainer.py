@@ -14,7 +14,8 @@ import torch
 from schemas.errors import Diverged, Interrupted
 from schemas.job import TrainSpec
 from tests.support.toy import run_epochs, toy_spec, toy_trainer, weights_of
-from workers.checkpoints.store import CheckpointStore, load_checkpoint
+from workers.checkpoints.loading import load_checkpoint
+from workers.checkpoints.store import CheckpointStore
 from workers.training import inputs
 from workers.training.trainer import batches_of_epoch, learning_rate_at, task_loss
 
