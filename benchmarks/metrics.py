@@ -23,11 +23,11 @@ from interp_model.metrics.accuracy import accuracy
 from interp_model.network import build_network
 from schemas.job import BackboneName, JobSpec
 from workers.data.dataset import JobData, Rows, Split
-from workers.evaluation.evaluate import evaluate, find_peaks, measure
+from workers.evaluation.evaluate import evaluate, find_peaks, measure, predict
 from workers.evaluation.parts import maps_after_mask, measure_parts
 from workers.training.determinism import choose_device
 from workers.training.inputs import Inputs
-from workers.training.trainer import Trainer, predict
+from workers.training.trainer import Trainer
 
 EPOCHS, SHARE = 5, 0.10
 """Targets: all metrics within so many epochs, part interpretability within so much over its forward passes."""

@@ -27,9 +27,9 @@ from workers.data.dataset import JobData
 from workers.evaluation.parts import Parts, measure_parts
 from workers.evaluation.peak_places import Places, find_places
 from workers.tracking.job_log import LOGGER
-from workers.training.filter_information import look
+from workers.training.filter_information import assess
 from workers.training.inputs import Inputs
-from workers.training.trainer import Trainer, predict
+from workers.training.trainer import Trainer
 
 IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
 """What a person is told of `data.images`."""
@@ -101,23 +101,30 @@ def evaluate(
     """Both accuracies, and every filter of the top layer; no image is mirrored."""
     spec, network = trainer.spec, trainer.network
     report("measuring accuracy")
-    seen = look(network, test)
-    test_accuracy = accuracy(seen.logits_NO, test.label_N, spec.loss)
+    held_out = assess(network, test)
+    test_accuracy = accuracy(held_out.logits_NO, test.label_N, spec.loss)
     train_accuracy = accuracy(predict(network, train), train.label_N, spec.loss)
     peaks = find_peaks(network, measured, report)
     found, category_F = measure(spec, data, peaks)
     parts = measure_parts(spec, network, data, measured, report)
     rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
-    rows = with_information(rows, seen.told)
+    rows = with_information(rows, held_out.information)
     rows = with_places(rows, data, find_places(data, peaks.pixel_NF2, peaks.score_NF, category_F))
     metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
     assigned_F = trainer.assigned_categories()
-    counts = assigned_filters(spec, seen.category_F if assigned_F is None else assigned_F)
+    counts = assigned_filters(spec, held_out.category_F if assigned_F is None else assigned_F)
     metrics = metrics.model_copy(update={"assigned_filters": counts})
     if parts is not None:
         rows = with_parts(spec, rows, parts)
         metrics = metrics.model_copy(update=part_summary(spec, network, parts))
     return Evaluation(metrics, rows, peaks)
+
+
+@torch.no_grad()
+def predict(network: Network, inputs: Inputs) -> Tensor:
+    """Return the logits of all images, without flips: (N, O)."""
+    network.eval()
+    return torch.cat([network.forward_head(inputs.as_they_are(index_B)).logits for index_B in inputs.batches()])
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ from workers.figures.canvas import (
     resized,
     stack,
 )
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 LANDMARK_MARKERS = ("P", "X", "D", "^", "s")
 
@@ -81,16 +81,14 @@ class Marked(NamedTuple):
 
 
 def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
-    """Task loss, accuracies, peak activation, where there is one filter loss with lambda, and what filters tell (Eq. 5)
-    against the epoch."""
+    """Draw the curves of training: task loss, accuracies, peak activation, the filter loss with lambda if there is one,
+    and the information in the filters (Eq. 5)."""
     epochs = [record.epoch for record in records]
     has_filter_loss = any(record.lambda_ for record in records)
-    told = [record for record in records if record.mutual_information is not None]
-    count = 3 + has_filter_loss + 2 * bool(told)
-    rows, columns = (2, 3) if told else (1, count)
-    height = 530 if told else 305
-    figure = blank(1150 if told or has_filter_loss else 900, height, title)
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    count = 5 + has_filter_loss
+    height = 530
+    figure = blank(1150, height, title)
+    panels = list(figure.subplots(2, 3, squeeze=False).flat)
     top, bottom = 1 - 79 / height, 49 / height
     figure.subplots_adjust(left=0.05, right=0.95, top=top, bottom=bottom, wspace=0.28, hspace=0.45)
     for unused in panels[count:]:
@@ -110,18 +108,17 @@ def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
         lambdas = [record.lambda_ for record in records]
         right = _two(panels[3], "filter loss (left) and λ (right)", epochs, [r.filter_loss for r in records], lambdas)
         right.set_ylim(bottom=0)
-    if told:
-        _draw_told(panels[count - 2], panels[count - 1], told)
+    _draw_information(panels[count - 2], panels[count - 1], records)
     return figure
 
 
-def _draw_told(information: Axes, entropies: Axes, told: Sequence[EpochRecord]) -> None:
-    """The filters' mutual information, and the entropies of where and of which category that keep it from H(T)."""
-    epochs = [record.epoch for record in told]
+def _draw_information(information: Axes, entropies: Axes, records: Sequence[EpochRecord]) -> None:
+    """Draw the filters' mutual information, and the two entropies of Eq. 5."""
+    epochs = [record.epoch for record in records]
     panel = _panel(information, "mutual information, nats")
-    _line(panel, epochs, [record.mutual_information or 0.0 for record in told], BLUE)
-    where = [record.spatial_entropy or 0.0 for record in told]
-    category = [record.category_entropy or 0.0 for record in told]
+    _line(panel, epochs, [record.mutual_information for record in records], BLUE)
+    where = [record.spatial_entropy for record in records]
+    category = [record.category_entropy for record in records]
     _two(entropies, "entropy of place (left), of category (right)", epochs, where, category)
 
 

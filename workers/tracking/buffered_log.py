@@ -11,7 +11,7 @@ from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import JobMetrics
 from workers.tracking.run_log import RunLog
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 AGAIN_SECONDS = 10.0
 """Between two tries, at least."""

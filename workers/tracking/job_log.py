@@ -14,7 +14,7 @@ from schemas.errors import Interrupted, StoreError
 from schemas.order import WorkOrder
 
 if TYPE_CHECKING:
-    from workers.training.trainer import EpochRecord
+    from workers.training.records import EpochRecord
 
 LOGGER = logging.getLogger("orch.job")
 LOGGER.setLevel(logging.INFO)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from workers.training.trainer import EpochRecord
+    from workers.training.records import EpochRecord
 
 CURVES: Mapping[str, str] = {
     "task_loss": "train/task_loss",
@@ -111,10 +111,9 @@ class RunLog:
         for start in range(0, len(fresh), EPOCHS_AT_ONCE):
             some = fresh[start : start + EPOCHS_AT_ONCE]
             points = [
-                Metric(curve, value, now, record.epoch)
+                Metric(curve, getattr(record, field), now, record.epoch)
                 for record in some
                 for field, curve in CURVES.items()
-                if (value := getattr(record, field)) is not None
             ]
             with self._reaching_store():
                 self._check()

@@ -1,10 +1,11 @@
-"""Which device a job computes on, how many threads it takes, and where every random number comes from."""
+"""Which device a job computes on, how many threads it uses, and where every random number comes from."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -13,24 +14,24 @@ import torch
 Purpose = Literal["weights", "order", "mirror", "dropout"]
 
 CUBLAS_WORKSPACE = ":4096:8"
-"""cuBLAS is deterministic only with a workspace of fixed size."""
+"""Workspace of fixed size, without which cuBLAS is not deterministic."""
 
 
 def choose_device() -> torch.device:
-    """The GPU that Ray (or CUDA_VISIBLE_DEVICES) left visible, else the CPU."""
+    """Return the GPU that Ray or CUDA_VISIBLE_DEVICES left visible, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def make_deterministic(threads: int) -> None:
-    """Pin the thread count and refuse algorithms whose result depends on timing.
+    """Pin the thread count and forbid algorithms whose result depends on timing.
 
-    To be called in the thread that computes: OpenMP keeps its thread count per calling thread.
+    Call it in the thread that computes: OpenMP keeps its thread count per calling thread.
     """
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = CUBLAS_WORKSPACE
     torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)  # else every worker's drawing takes all cores
+    cv2.setNumThreads(threads)  # otherwise drawing takes all cores in every worker
     torch.use_deterministic_algorithms(True)
-    # Filling every fresh tensor with NaN only helps to find reads of memory that nothing wrote.
+    # Filling fresh tensors with NaN only helps to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
@@ -38,19 +39,32 @@ def make_deterministic(threads: int) -> None:
 
 
 def seed_of(seed: int, epoch: int, purpose: Purpose) -> int:
-    """63 bits that depend on nothing but the spec's seed, the epoch and the purpose.
+    """Derive a 63-bit seed from the spec's seed, the epoch and the purpose alone.
 
-    No generator lives longer than an epoch, so a job that resumes between two epochs draws what it would have drawn.
+    Generators live for one epoch only, so a job resumed between two epochs draws the same numbers.
     """
     digest = hashlib.sha256(f"{seed}/{epoch}/{purpose}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 def seed_torch(seed: int, epoch: int, purpose: Purpose) -> None:
-    """Restart torch's global generators, on every device."""
+    """Seed torch's global generators on every device."""
     torch.manual_seed(seed_of(seed, epoch, purpose))
 
 
 def generator(seed: int, epoch: int, purpose: Purpose) -> np.random.Generator:
-    """A generator of its own for each use, so that a further use moves no other."""
+    """Return a NumPy generator for one purpose; draws for one purpose do not shift those for another."""
     return np.random.default_rng(seed_of(seed, epoch, purpose))
+
+
+def random_states() -> dict[str, Any]:
+    """Return the states of torch's global generators, on the CPU and on every GPU."""
+    gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "gpus": gpus}
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Restore what `random_states` returned; GPU states only if the number of GPUs is the same."""
+    torch.set_rng_state(states["cpu"])
+    if len(states["gpus"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["gpus"])

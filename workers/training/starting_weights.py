@@ -1,4 +1,4 @@
-"""Where a network's first convolutions come from: the upstream job, torchvision, a file, or chance."""
+"""Where a network's initial convolutions come from: an upstream job, torchvision, a file, or random numbers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ from workers.checkpoints.loading import load_checkpoint
 from workers.files import sha256_of
 
 NETWORK = "network"
-"""Under which a checkpoint keeps the network's state."""
+"""Key of the network's state in a checkpoint."""
 MEAN_IMAGE = "mean_image"
-"""Under which a final checkpoint keeps what is taken from every image: (S, S, 3)."""
+"""Key of the mean image in a final checkpoint: (S, S, 3)."""
 
 FILE_ENDINGS = (".pt", ".pth", ".safetensors")
 
 
 def load_starting_weights(network: Network, spec: JobSpec, upstream: CheckpointPointer | None) -> None:
-    """Put the weights that `spec.weights` names into the network; RandomWeights leave it as it was built.
+    """Load the weights that `spec.weights` names; RandomWeights leave the network as it was built.
+
+    Args:
+        network: the network to load into.
+        spec: the job.
+        upstream: final checkpoint of the upstream job, if the spec has one.
 
     Raises:
-        WeightsError: they cannot be had, or do not fit the network.
-        CheckpointError: the upstream job's checkpoint is missing, torn, or not that job's.
+        WeightsError: the weights are unavailable or do not fit the network.
+        CheckpointError: the upstream job's checkpoint is missing, damaged, or another job's.
     """
     if isinstance(spec.weights, PretrainSpec):
         load_state_into(network, _upstream_state(spec, upstream))
@@ -47,7 +52,7 @@ def _upstream_state(spec: JobSpec, upstream: CheckpointPointer | None) -> Mappin
     if upstream is None:
         raise CheckpointError(
             f"Job {spec.key} starts from the weights of job {spec.upstream.key}, but was sent no checkpoint of it. "
-            "Run the sweep again: it plans the upstream job first."
+            "Run the sweep again: it runs the upstream job first."
         )
     state: Mapping[str, Tensor] = load_checkpoint(upstream, spec.upstream.key)[NETWORK]
     return state
@@ -56,7 +61,7 @@ def _upstream_state(spec: JobSpec, upstream: CheckpointPointer | None) -> Mappin
 def _torchvision_state(backbone: BackboneName) -> Mapping[str, Tensor]:
     if backbone not in TORCHVISION_BACKBONES:
         raise WeightsError(
-            f"torchvision publishes no weights for {backbone}, only for {', '.join(TORCHVISION_BACKBONES)}. "
+            f"torchvision has no weights for {backbone}, only for {', '.join(TORCHVISION_BACKBONES)}. "
             "Set `weights.source: pretrain`, or `file` with a path."
         )
     from torchvision.models import get_model_weights
@@ -66,47 +71,51 @@ def _torchvision_state(backbone: BackboneName) -> Mapping[str, Tensor]:
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:  # no network; a digest that differs; an archive cut short
+    except (OSError, RuntimeError) as error:  # no network, a wrong digest, or a truncated archive
         raise WeightsError(
-            f"torchvision's weights for {backbone} cannot be had ({error}). "
-            f"On a machine without internet put {weights.url} at {target}; if the file is there, it is broken."
+            f"torchvision's weights for {backbone} cannot be loaded ({error}). "
+            f"Without internet access, put {weights.url} at {target}; if that file exists, it is damaged: delete it."
         ) from error
     _check_name_digest(target)
     return state
 
 
 def _check_name_digest(path: Path) -> None:
-    """torchvision checks what it downloads, not what already lies there; the name ends in the digest's first digits."""
+    """Check a file against the digest in its name: torchvision checks downloads only, not files already present."""
     expected = path.stem.rsplit("-", 1)[-1]
     found = sha256_of(path)
     if not found.startswith(expected):
-        raise WeightsError(f"{path} has SHA-256 {found[:12]}..., not {expected}...: it is broken. Delete it.")
+        raise WeightsError(f"{path} has SHA-256 {found[:12]}..., not {expected}...: it is damaged. Delete it.")
 
 
 def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
-    """The state dict in a file, ours or torchvision-named, verified against `sha256` unless that is empty.
+    """Read the state dict in a file, with our layer names or torchvision's.
+
+    Args:
+        path: the file.
+        sha256: expected digest; empty skips the check.
 
     Raises:
-        WeightsError: missing, of an unknown kind, changed since it was planned, or no state dict.
+        WeightsError: the file is missing, of an unknown format, changed since it was planned, or not a state dict.
     """
     if path.suffix not in FILE_ENDINGS:
         raise WeightsError(
-            f"{path} is of unknown kind. Networks start from files ending in {', '.join(FILE_ENDINGS)}; "
-            "`orch weights import` makes one from files of other kinds."
+            f"{path} has an unknown format. Networks start from files ending in {', '.join(FILE_ENDINGS)}; "
+            "`orch weights import` converts files of other formats."
         )
     if not path.is_file():
-        raise WeightsError(f"This machine has no file {path}. Put the weights there, or repair `weights.path`.")
+        raise WeightsError(f"{path} does not exist on this machine. Put the weights there, or correct `weights.path`.")
     if sha256 and (found := sha256_of(path)) != sha256:
         raise WeightsError(
             f"{path} has SHA-256 {found[:12]}..., but {sha256[:12]}... was planned. "
             "Put the planned file back, or plan the sweep again with the new one."
         )
     content: dict[str, Any] = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for wrapper in (NETWORK, "state_dict"):  # an orch checkpoint, and what others wrap theirs in
+    for wrapper in (NETWORK, "state_dict"):  # an orch checkpoint, and the usual wrapper of others
         content = content.get(wrapper, content)
     if not content or not all(isinstance(value, Tensor) for value in content.values()):
         raise WeightsError(
-            f"{path} holds no state dict. Save one, layer names to tensors, with torch.save(state, path)."
+            f"{path} is not a state dict. Save one, layer names to tensors, with torch.save(state, path)."
         )
     return content
 
@@ -114,7 +123,7 @@ def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the unpickler says of a foreign file, it cannot be used
+    except Exception as error:  # the unpickler raises many types for foreign files
         raise WeightsError(f"{path} cannot be read as tensors alone ({error}). Save a state dict.") from error
     return dict(content) if isinstance(content, Mapping) else {}
 

@@ -9,7 +9,7 @@ import pytest
 from interp_model.network import build_network, parameter_groups
 from schemas.job import BackboneName, JobSpec, TrainSpec
 from tests.support.doubles import Plan
-from workers.training.trainer import learning_rate_at
+from workers.training.schedule import learning_rate_at
 
 
 class Schedule(NamedTuple):

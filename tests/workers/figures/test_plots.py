@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from workers.figures import canvas, plots
 from workers.figures.canvas import Title
 from workers.figures.plots import FilterStrip, Marked, Shown
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 TITLE = Title(
     "ilsvrc-hippopotamus vgg16 interpretable seed 3 · generated animals · random initial weights", "what it shows"
@@ -23,7 +22,8 @@ GREY_IMAGE = np.full((64, 64, 3), 128, np.uint8)
 
 
 def record(epoch: int, weight: float) -> EpochRecord:
-    return EpochRecord(epoch, 1 / epoch, 3.0, weight / epoch, 2.0, 0.9, 0.95, 0.01, 1.0)
+    information = (3.0 - 1 / epoch, 0.1, 1 / epoch)
+    return EpochRecord(epoch, 1 / epoch, 3.0, weight / epoch, 2.0, 0.9, 0.95, 0.01, 1.0, *information)
 
 
 def pixels(figure: Figure, folder: Path) -> NDArray[np.uint8]:
@@ -46,22 +46,19 @@ def assert_nothing_clipped(image: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_curves_show_the_filter_loss_where_there_is_one(tmp_path: Path, weight: float) -> None:
-    image = pixels(plots.draw_curves([record(epoch, weight) for epoch in range(1, 21)], TITLE), tmp_path)
-    assert shows(image, canvas.BLUE)
-    assert shows(image, canvas.GREEN)
-    assert shows(image, canvas.PURPLE) == (weight > 0)
-    assert shows(image, canvas.ORANGE) == (weight > 0)
+    figure = plots.draw_curves([record(epoch, weight) for epoch in range(1, 21)], TITLE)
+    assert any("filter loss" in axes.get_title("left") for axes in figure.axes) == (weight > 0)
+    colours = [line.get_color() for axes in figure.axes for line in axes.lines]
+    assert colours.count(canvas.PURPLE) == colours.count(canvas.ORANGE) == 1 + (weight > 0)  # one for the entropies
+    image = pixels(figure, tmp_path)
+    assert all(shows(image, colour) for colour in (canvas.BLUE, canvas.GREEN))
     assert_nothing_clipped(image)
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_curves_show_what_filters_tell_where_it_was_measured(tmp_path: Path, weight: float) -> None:
-    """A job that went on from an older version's checkpoint has it for its later epochs."""
-    records = [
-        replace(record(e, weight), mutual_information=3.0 - 1 / e, spatial_entropy=1 / e, category_entropy=0.1)
-        for e in range(1, 21)
-    ]
-    for measured in (records, [record(1, weight), *records[1:]], records[-1:]):
+def test_curves_show_the_information_in_the_filters(tmp_path: Path, weight: float) -> None:
+    records = [record(epoch, weight) for epoch in range(1, 21)]
+    for measured in (records, records[-1:]):
         image = pixels(plots.draw_curves(measured, TITLE), tmp_path)
         assert_nothing_clipped(image)
         assert all(shows(image, colour) for colour in (canvas.BLUE, canvas.PURPLE, canvas.ORANGE))

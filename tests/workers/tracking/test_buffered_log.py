@@ -14,7 +14,7 @@ from schemas.results import JobMetrics
 from tests.support.toy import toy_spec
 from workers.tracking.buffered_log import AGAIN_SECONDS, Logbook
 from workers.tracking.run_log import RunLog
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 
 class Away:
@@ -44,7 +44,10 @@ class _Run:
 
 
 def records(epochs: int) -> list[EpochRecord]:
-    return [EpochRecord(epoch, 0.5, 3.0, 1 / epoch, 2.0, 0.9, 0.95, 0.01, 1.0) for epoch in range(1, epochs + 1)]
+    return [
+        EpochRecord(epoch, 0.5, 3.0, 1 / epoch, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6)
+        for epoch in range(1, epochs + 1)
+    ]
 
 
 @pytest.fixture

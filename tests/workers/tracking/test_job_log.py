@@ -12,7 +12,7 @@ from schemas.errors import Interrupted, StoreError
 from schemas.order import WorkOrder
 from tests.support.toy import toy_spec
 from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 SPEC = toy_spec("ordinary")
 
@@ -104,10 +104,10 @@ def test_a_disk_that_is_full_costs_the_log_and_not_the_job(tmp_path: Path, monke
 def test_an_epoch_is_one_line_and_only_interpretable_networks_have_a_filter_loss(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    record = EpochRecord(3, 0.5, 2.0, 0.25, 2.0, 0.9, 0.95, 0.01, 1.0)
+    record = EpochRecord(3, 0.5, 2.0, 0.25, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6)
     with caplog.at_level(logging.INFO, logger=LOGGER.name):
         log_epoch(record, 9)
-        log_epoch(EpochRecord(3, 0.5, 0.0, 0.0, 2.0, 0.9, 0.95, 0.01, 1.0), 9)
+        log_epoch(EpochRecord(3, 0.5, 0.0, 0.0, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6), 9)
     with_loss, without = caplog.messages
     assert with_loss.startswith("epoch 3/9: task loss 0.5000, filter loss 2.0000, lambda 0.25, accuracy 0.900")
     assert without.startswith("epoch 3/9: task loss 0.5000, accuracy 0.900 in training and 0.950 on held-out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,7 @@ from schemas.job import FileWeights
 from schemas.results import JobMetrics
 from tests.support.toy import toy_spec
 from workers.tracking.run_log import CURVES, RunLog, flatten
-from workers.training.trainer import EpochRecord
+from workers.training.records import EpochRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -59,16 +58,6 @@ def test_more_epochs_than_one_request_takes_are_sent_whole(
     assert len(sent) == 3
     assert not sent[0] & sent[1]
     assert [point.step for point in store.client.get_metric_history(run_id, "train/lambda")] == list(range(1, 201))
-
-
-def test_what_an_epoch_of_an_older_version_did_not_measure_has_no_point(
-    store: Store, new_run: Callable[[], str]
-) -> None:
-    run_id = new_run()
-    old = replace(records(1)[0], mutual_information=None, category_entropy=None, spatial_entropy=None)
-    RunLog(store.uri, run_id).log_epochs([old, records(2)[1]])
-    for curve in ("filters/mutual_information", "filters/category_entropy", "filters/spatial_entropy"):
-        assert [point.step for point in store.client.get_metric_history(run_id, curve)] == [2]
 
 
 def test_the_spec_becomes_parameters_and_may_be_logged_again(store: Store, new_run: Callable[[], str]) -> None:

@@ -103,6 +103,7 @@ def check(spec: JobSpec, new_desk: Callable[[str], Desk], moments: tuple[Moment,
     return stormy, ended
 
 
+@pytest.mark.slow
 def test_an_interpretable_network_killed_in_mid_epoch_and_at_its_checkpoint(new_desk: Callable[[str], Desk]) -> None:
     spec = toy_spec(model__dropout=0.5)
     check(spec, new_desk, (("training", STEPS + 2), ("publishing a checkpoint", 2), ("writing files", 1)))
@@ -128,6 +129,7 @@ def test_killed_everywhere(variant: str, changes: dict[str, Any], new_desk: Call
     check(toy_spec(variant, **changes), new_desk, EVERYWHERE)
 
 
+@pytest.mark.slow
 def test_with_a_step_interval_no_more_than_its_steps_are_lost(new_desk: Callable[[str], Desk]) -> None:
     spec = toy_spec(train__epochs=2, train__checkpoint_every=2, train__checkpoint_every_steps=2, model__dropout=0.5)
     desk = new_desk("stormy")

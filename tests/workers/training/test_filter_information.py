@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -12,10 +11,11 @@ import torch
 from interp_model.loss.mutual_information import Information
 from tests.support.toy import CPU, run_epochs, toy_data, toy_spec, toy_trainer
 from workers.data.dataset import Rows, Split
+from workers.evaluation.evaluate import predict
 from workers.training import filter_information
-from workers.training.filter_information import look
+from workers.training.filter_information import assess
 from workers.training.inputs import Inputs
-from workers.training.trainer import EpochRecord, Trainer, predict
+from workers.training.trainer import Trainer
 
 TWO = ("voc_part/cat", "voc_part/dog")
 
@@ -42,16 +42,16 @@ def assert_told_alike(found: Information, expected: Information) -> None:
 def test_the_answers_are_those_of_every_image() -> None:
     trainer = run_epochs(toy_trainer(toy_spec()), 1)
     inputs = inputs_of(trainer, toy_data(trainer.spec).train)
-    assert torch.equal(look(trainer.network, inputs).logits_NO, predict(trainer.network, inputs))
+    assert torch.equal(assess(trainer.network, inputs).logits_NO, predict(trainer.network, inputs))
 
 
 def test_of_many_images_evenly_spaced_ones_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = run_epochs(toy_trainer(toy_spec()), 2)
     split = toy_data(trainer.spec).train
-    monkeypatch.setattr(filter_information, "WATCHED", 6)
-    found = look(trainer.network, inputs_of(trainer, split))
+    monkeypatch.setattr(filter_information, "INFORMATION_IMAGES", 6)
+    found = assess(trainer.network, inputs_of(trainer, split))
     spaced = some_of(split, [0, 5, 9, 14, 18, 23])
-    assert_told_alike(found.told, look(trainer.network, inputs_of(trainer, spaced)).told)
+    assert_told_alike(found.information, assess(trainer.network, inputs_of(trainer, spaced)).information)
     assert len(found.logits_NO) == 24
 
 
@@ -59,11 +59,11 @@ def test_a_filter_that_grows_tells_no_more() -> None:
     """The maps are seen in units of each filter's own mean peak."""
     trainer = run_epochs(toy_trainer(toy_spec("ordinary")), 2)
     inputs = inputs_of(trainer, toy_data(trainer.spec).test)
-    before = look(trainer.network, inputs).told
+    before = assess(trainer.network, inputs).information
     with torch.no_grad():
         for parameter in trainer.network.blocks["conv5"].parameters():
             parameter *= 8
-    assert_told_alike(look(trainer.network, inputs).told, before)
+    assert_told_alike(assess(trainer.network, inputs).information, before)
 
 
 def test_a_filter_stands_for_the_category_whose_images_activate_it_most() -> None:
@@ -72,7 +72,7 @@ def test_a_filter_stands_for_the_category_whose_images_activate_it_most() -> Non
     with torch.no_grad():
         maps = trainer.network.forward_head(inputs.as_they_are(np.arange(12))).maps["conv5"]
     mean_CF = torch.stack([maps[inputs.label_N == c].sum(dim=(2, 3)).mean(dim=0) for c in range(2)])
-    assert look(trainer.network, inputs).category_F.tolist() == (mean_CF[1] > mean_CF[0]).long().tolist()
+    assert assess(trainer.network, inputs).category_F.tolist() == (mean_CF[1] > mean_CF[0]).long().tolist()
 
 
 @pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
@@ -80,22 +80,6 @@ def test_every_epoch_records_what_the_filters_tell_and_what_they_leave_open(vari
     trainer = run_epochs(toy_trainer(toy_spec(variant)), 2)
     places = trainer.network.map_side(trainer.network.top_layer) ** 2
     for record in trainer.records:
-        assert None not in (record.mutual_information, record.category_entropy, record.spatial_entropy)
         parts = (record.mutual_information, record.category_entropy, record.spatial_entropy)
-        assert sum(part or 0.0 for part in parts) == pytest.approx(math.log(places + 1), abs=1e-6)  # Eq. 5
-        assert (record.mutual_information or 0.0) > 0
-
-
-def test_records_of_a_version_without_entropies_are_gone_on_from() -> None:
-    trainer = run_epochs(toy_trainer(toy_spec()), 1)
-    state = trainer.state_dict()
-    for record in state["records"]:
-        for name in ("mutual_information", "category_entropy", "spatial_entropy"):
-            del record[name]
-    resumed = toy_trainer(toy_spec())
-    resumed.load_state_dict(state)
-    assert resumed.records[0].mutual_information is None
-    assert asdict(resumed.records[0]) == asdict(
-        replace(trainer.records[0], mutual_information=None, category_entropy=None, spatial_entropy=None)
-    )
-    assert isinstance(resumed.run_epoch(on_step=lambda: None), EpochRecord)
+        assert sum(parts) == pytest.approx(math.log(places + 1), abs=1e-6)  # Eq. 5
+        assert record.mutual_information > 0

@@ -93,7 +93,7 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.pth", None, "has no file"),
+        ("missing.pth", None, "does not exist on this machine"),
         ("weights.h5", b"x", "orch weights import"),
         ("weights.pth", b"no archive", "cannot be read as tensors alone"),
         ("weights.safetensors", b"\x05\0\0\0\0\0\0\0{{{{{", "cannot be read as safetensors"),
@@ -108,7 +108,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, name: str, content:
 
 def test_a_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "weights.pt")
-    with pytest.raises(WeightsError, match="holds no state dict"):
+    with pytest.raises(WeightsError, match="is not a state dict"):
         read_weights_file(tmp_path / "weights.pt")
 
 
@@ -138,7 +138,7 @@ def test_without_internet_torchvisions_weights_can_be_put_in_place(
     with pytest.raises(WeightsError, match=rf"(?s)no route to host.*pytorch.org\S*{target.name} at {target}"):
         conv1(spec)
     torch.save(other_state(), target)
-    with pytest.raises(WeightsError, match=r"not 7be5be79\.\.\.: it is broken"):
+    with pytest.raises(WeightsError, match=r"not 7be5be79\.\.\.: it is damaged"):
         conv1(spec)
 
 
@@ -165,7 +165,7 @@ def test_torchvisions_own_loader_takes_a_file_from_its_cache_and_the_digest_in_i
     red = network.state_dict()["features.0.weight"][0, 0] * PIXEL_SCALE / (255 * 0.229)
     torch.testing.assert_close(conv1(spec)[0, 0], red)
     cached.write_bytes(cached.read_bytes() + b"\0")
-    with pytest.raises(WeightsError, match=rf"{name} has SHA-256 .*it is broken\. Delete it"):
+    with pytest.raises(WeightsError, match=rf"{name} has SHA-256 .*it is damaged\. Delete it"):
         conv1(spec)
 
 

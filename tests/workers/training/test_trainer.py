@@ -17,7 +17,8 @@ from tests.support.toy import run_epochs, toy_spec, toy_trainer, weights_of
 from workers.checkpoints.loading import load_checkpoint
 from workers.checkpoints.store import CheckpointStore
 from workers.training import inputs
-from workers.training.trainer import batches_of_epoch, learning_rate_at, task_loss
+from workers.training.losses import task_loss
+from workers.training.schedule import batches_of_epoch, learning_rate_at
 
 
 @pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
