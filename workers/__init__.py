@@ -1,1 +1,1 @@
-"""One job on one machine: data, training, evaluation, checkpoints, figures, logging; the only Ray actor."""
+"""Runs one job on one machine: data, training, evaluation, checkpoints, figures, logging; holds the only Ray actor."""

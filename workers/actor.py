@@ -1,4 +1,4 @@
-"""The Ray actor that runs jobs, one at a time: text in, text out, so that a worker of another version fails clearly."""
+"""The Ray actor that runs jobs one at a time; orders and results are JSON, so that a version mismatch fails clearly."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 from schemas.order import Progress, WorkOrder
 
 RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
-"""Ray retries nothing: every retry is the driver's decision. One thread runs the job while two answer questions."""
+"""Ray must not retry: the driver decides every retry. One thread runs the job, two answer `progress` and `stop`."""
 
 
 class JobWorker:
-    """Lives as long as its slot; torch and mlflow are loaded once and not once per job."""
+    """Runs the jobs of one slot, one after the other; torch and mlflow are imported once for all of them."""
 
     def __init__(self) -> None:
-        hide_gpus_of_others()  # before torch looks
-        gc.disable()  # what is loaded stays, and looking through it for garbage again and again takes half a second
-        import mlflow  # noqa: F401 - here and not in the first job
+        """Import the libraries that every job needs."""
+        hide_gpus_of_others()  # before torch initialises CUDA
+        gc.disable()  # collecting garbage during the imports takes half a second and frees nothing
+        import mlflow  # noqa: F401 - imported here so that the first job does not wait for it
 
         import workers.job  # noqa: F401
         from workers.checkpoints.fencing import die_with_parent
@@ -28,13 +29,20 @@ class JobWorker:
         gc.enable()
         wait_briefly()
         if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
-            die_with_parent()  # nobody is left who could ask for a result
+            die_with_parent()  # without its raylet, no process can receive a result
         self._stopping = threading.Event()
         self._interrupted: str | None = None
         self._progress: Progress | None = None
 
     def run(self, order_json: str) -> str:
-        """Run one job; a WorkOrder as JSON gives a JobResult as JSON."""
+        """Run one job.
+
+        Args:
+            order_json: a WorkOrder.
+
+        Returns:
+            A JobResult as JSON.
+        """
         from workers.job import run_job
 
         order = WorkOrder.model_validate_json(order_json)
@@ -49,16 +57,16 @@ class JobWorker:
         return result.model_dump_json()
 
     def progress(self) -> str | None:
-        """What the job that runs now is doing, as JSON; None when there is none."""
+        """Return the Progress of the running job as JSON; None if no job runs."""
         progress = self._progress
         return progress.model_dump_json() if progress else None
 
     def stop(self) -> None:
-        """End what runs now at its next batch, checkpoint saved, and whatever is sent after it: this worker is done."""
+        """Stop the running job at its next batch, after saving a checkpoint, and every job sent later."""
         self._stopping.set()
 
     def interrupt(self, job_key: str) -> None:
-        """End this job at its next batch, checkpoint saved, if it is the one that runs or comes next."""
+        """Stop one job at its next batch, after saving a checkpoint, if it is running or sent next."""
         self._interrupted = job_key
 
     def _note(self, progress: Progress) -> None:
@@ -66,9 +74,9 @@ class JobWorker:
 
 
 def hide_gpus_of_others() -> None:
-    """In an actor that has no share of a GPU: Ray leaves every GPU of the machine visible to it.
+    """Hide all GPUs from an actor that has no share of one: Ray leaves every GPU of the machine visible to it.
 
-    Not by a `runtime_env`: an actor with one cannot take a process that Ray has ready, and begins a second later.
+    A `runtime_env` would do the same, but such an actor cannot use a prestarted process and starts a second later.
     """
     import ray
 
@@ -77,7 +85,7 @@ def hide_gpus_of_others() -> None:
 
 
 def worker_class() -> Any:
-    """JobWorker as a Ray actor class; `.options(num_cpus=..., num_gpus=...)` says what its slot takes."""
+    """Return JobWorker as a Ray actor class; set a slot's resources with `.options(num_cpus=..., num_gpus=...)`."""
     import ray
 
     return ray.remote(**RAY_OPTIONS)(JobWorker)

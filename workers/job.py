@@ -1,4 +1,4 @@
-"""One job from order to result: the boundary at which whatever happens becomes a result with a stop reason."""
+"""Runs one job from order to result, and turns every exception into a result with a stop reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from workers.checkpoints.loading import find_checkpoint, load_checkpoint
 from workers.checkpoints.store import CheckpointStore
 from workers.data.dataset import JobData, load_job_data
 from workers.evaluation.evaluate import evaluate
-from workers.tracking.buffered_log import Logbook
+from workers.tracking.buffered_log import BufferedLog
 from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
 from workers.tracking.outages import is_full_disk
 from workers.tracking.run_log import RunLog
@@ -47,21 +47,21 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (DataError, StopReason.BAD_DATA),
     (SpecError, StopReason.BAD_SPEC),
     (WeightsError, StopReason.BAD_SPEC),
-    (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting for the store will not repair it
+    (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting does not help
     (StoreError, StopReason.STORE_UNREACHABLE),
     (MemoryError, StopReason.OUT_OF_MEMORY),
     (torch.OutOfMemoryError, StopReason.OUT_OF_MEMORY),
     (Exception, StopReason.CODE_RAISED),
 )
-"""The first class that an exception belongs to decides."""
+"""Stop reason by exception class; the first class that matches decides."""
 
 CPU_OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
-"""torch's CPU allocator raises a plain RuntimeError that says the first; oneDNN, which convolves there, says the others
-where there is no memory for what it compiles."""
+"""Messages of plain RuntimeErrors that mean out of memory: the first is from torch's CPU allocator, the others are from
+oneDNN, which runs the CPU's convolutions."""
 
 
 def stop_reason_of(error: Exception) -> StopReason:
-    """Why a job that raised `error` stopped."""
+    """Return the stop reason of a job that raised `error`."""
     if is_full_disk(error) and not isinstance(error, (Interrupted, Superseded)):
         return StopReason.DISK_FULL
     if isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_OUT_OF_MEMORY):
@@ -70,11 +70,12 @@ def stop_reason_of(error: Exception) -> StopReason:
 
 
 def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> JobResult:
-    """Run one job, from its newest checkpoint if it has one, and say how it ended. Only a kill makes it raise.
+    """Run one job, from its newest checkpoint if it has one. An exception becomes part of the result.
 
     Args:
-        on_progress: told what the job is doing.
-        should_stop: asked before every batch; once true the job saves a checkpoint and ends as interrupted.
+        order: the job, and where to read, write and log.
+        on_progress: called with what the job is doing.
+        should_stop: called before every batch; once true, the job saves a checkpoint and ends as interrupted.
     """
     started = time.monotonic()
     job = _Job(order, on_progress, should_stop)
@@ -82,14 +83,14 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
     try:
         with job_log(order):
             metrics = job.run()
-    except Exception as error:  # noqa: BLE001 - reported, not swallowed; BaseException still kills
+    except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
         reason = stop_reason_of(error)
         where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
         failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
     finally:
         job.release()
     if reason not in (StopReason.STORE_UNREACHABLE, StopReason.SUPERSEDED):
-        job.hand_in_log()
+        job.upload_log()
     return JobResult(
         job_key=order.spec.key,
         attempt=order.attempt,
@@ -109,25 +110,26 @@ class _Job:
         self, order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
     ) -> None:
         self.checkpoint: CheckpointPointer | None = None
-        """The newest one, whatever happens afterwards."""
+        """The newest checkpoint, even if the job fails later."""
         self.problems: tuple[str, ...] = ()
         self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key, order.attempt)
         self._order = order
         self._spec = order.spec
         self._epoch = 0
         self._phase = ""
-        self._logbook = Logbook(
+        self._log = BufferedLog(
             lambda: RunLog(order.tracking_uri, order.run_id, order.attempt), order.spec, order.store_patience
         )
         self._on_progress = on_progress
         self._should_stop = should_stop
 
     def run(self) -> JobMetrics:
+        """Train, measure and log the job."""
         make_deterministic(self._order.threads)
         device = choose_device()
-        self._take_over()  # before the run is read: an earlier attempt must not write into it afterwards
+        self._take_over()  # before reading the run, so that no earlier attempt writes to it afterwards
         self._report("opening the run")
-        self._logbook.bring_up_to_date(())
+        self._log.bring_up_to_date(())
         self._report("preparing images")
         data = load_job_data(
             self._spec.data,
@@ -144,12 +146,14 @@ class _Job:
             for split in (data.train, data.test, data.measured)
         )
         if self._order.micro_batches > 1:
-            LOGGER.info("short of memory before: batches go in %d parts", self._order.micro_batches)
+            LOGGER.info(
+                "an earlier attempt ran out of memory: batches are cut into %d parts", self._order.micro_batches
+            )
         trainer = Trainer(self._spec, network, train, test, micro_batches=self._order.micro_batches)
         if self.checkpoint is not None:
             trainer.load_state_dict(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
-            LOGGER.info("goes on after epoch %d%s", self._epoch, f", step {trainer.step}" if trainer.step else "")
+            LOGGER.info("resuming after epoch %d%s", self._epoch, f", step {trainer.step}" if trainer.step else "")
         for inputs, flip in ((train, self._spec.train.horizontal_flip), (test, False)):
             inputs.keep_features(horizontal_flip=flip, report=self._report)
         self._train(trainer)
@@ -162,26 +166,27 @@ class _Job:
             LOGGER.warning("%s", problem)
 
     def release(self) -> None:
+        """Record that this process no longer works on the attempt."""
         self._store.release()
 
-    def hand_in_log(self) -> None:
-        """Leave the attempt's log in the run too, for those who cannot see this machine's disk."""
-        run = self._logbook.run
+    def upload_log(self) -> None:
+        """Log the attempt's log file as an artifact of the run, so that other machines can read it."""
+        run = self._log.run
         if run is None or self._order.log_dir is None:
             return
         path = log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt)
         try:
             run.log_log(path)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must not change how the job ended
-            LOGGER.warning("%s stays on this machine: %s", path, error)
+        except Exception as error:  # noqa: BLE001 - no error may change the stop reason
+            LOGGER.warning("%s cannot be uploaded and stays on this machine: %s", path, error)
 
     def _report(self, phase: str) -> None:
-        """Say what is being done; stop there if asked to."""
+        """Report the current phase, or raise Interrupted if the job was asked to stop."""
         if self._should_stop():
             raise Interrupted(f"Job {self._spec.key} was asked to stop while {phase}.")
-        what = phase.partition(":")[0]  # what follows counts up
-        if what != self._phase:
-            self._phase = what
+        name = phase.partition(":")[0]  # a counter follows the colon
+        if name != self._phase:
+            self._phase = name
             LOGGER.info("%s", phase)
         self._on_progress(
             Progress(job_key=self._spec.key, phase=phase, epoch=self._epoch, epochs=self._spec.train.epochs)
@@ -210,17 +215,17 @@ class _Job:
     def _train(self, trainer: Trainer) -> None:
         spec = self._spec.train
         try:
-            # First the epochs that a checkpoint has and an outage kept from the store.
-            self._logbook.bring_up_to_date(trainer.records)
+            # Epochs that are in the checkpoint but were not logged because of an outage.
+            self._log.bring_up_to_date(trainer.records)
             while trainer.epoch < spec.epochs:
                 trainer.run_epoch(on_step=lambda: self._between_steps(trainer))
                 self._epoch = trainer.epoch
                 log_epoch(trainer.records[-1], spec.epochs)
                 if trainer.epoch == spec.epochs or trainer.epoch % spec.checkpoint_every == 0:
                     self._save(trainer)
-                self._logbook.bring_up_to_date(trainer.records)
+                self._log.bring_up_to_date(trainer.records)
         except (Interrupted, StoreUnreachable):
-            # Both come between two steps or two epochs, where the trainer's state is whole.
+            # Both are raised between two steps or two epochs, where the trainer's state is valid.
             if (trainer.epoch, trainer.step) != self._saved:
                 self._save(trainer)
             raise
@@ -229,8 +234,8 @@ class _Job:
         every = self._spec.train.checkpoint_every_steps
         if every and trainer.step and trainer.step % every == 0 and (trainer.epoch, trainer.step) != self._saved:
             self._save(trainer)
-        if self._logbook.is_behind:
-            self._logbook.bring_up_to_date(trainer.records)
+        if self._log.is_behind:
+            self._log.bring_up_to_date(trainer.records)
         self._report("training")
 
     @property
@@ -251,12 +256,12 @@ class _Job:
         try:
             with tempfile.TemporaryDirectory(prefix="orch-") as folder:
                 write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
-                self._logbook.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
+                self._log.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
         except OSError as error:
             if not is_full_disk(error):
                 raise
             raise StoreError(
                 f"Tables and figures cannot be written in {tempfile.gettempdir()} ({error.strerror or error}). "
-                "Make room there, or name another folder in TMPDIR."
+                "Make room there, or set TMPDIR to another folder."
             ) from error
         return found.metrics

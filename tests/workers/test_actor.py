@@ -1,4 +1,4 @@
-"""The worker takes text and gives text, answers while it runs, and runs nothing after it was told to stop."""
+"""The worker takes and returns JSON, answers while a job runs, and runs no job after `stop`."""
 
 from __future__ import annotations
 

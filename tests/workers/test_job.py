@@ -1,4 +1,4 @@
-"""From order to result: a whole tiny job on a real store, interrupted, resumed, repeated, and every way to fail."""
+"""From order to result: a tiny job on a real store, interrupted, resumed, repeated, and failing in every way."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Desk:
-    """Sends orders for jobs of one ORCH_HOME."""
+    """Runs jobs of one ORCH_HOME."""
 
     store: Store
     new_run: Callable[[], str]
@@ -67,7 +67,7 @@ class Desk:
         return WorkOrder(**(fields | changes))
 
     def run(self, order: WorkOrder, *, stop_in_epoch: int | None = None) -> JobResult:
-        """Run it; asked to stop once that many epochs are done, in the middle of the next."""
+        """Run a job, and stop it in the epoch after the given number of epochs."""
 
         def should_stop() -> bool:
             return stop_in_epoch is not None and any(p.epoch >= stop_in_epoch for p in self.seen)
@@ -250,7 +250,7 @@ def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPa
         (MemoryError(), StopReason.OUT_OF_MEMORY),
         (torch.OutOfMemoryError("CUDA out of memory"), StopReason.OUT_OF_MEMORY),
         (ResourceError("x"), StopReason.CODE_RAISED),
-        (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # as oneDNN puts it
+        (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # a message of oneDNN
         (RuntimeError("shapes differ"), StopReason.CODE_RAISED),
         (ZeroDivisionError(), StopReason.CODE_RAISED),
     ],
@@ -274,7 +274,7 @@ def test_whatever_comes_of_a_full_disk_is_a_full_disk(kind: type[Exception], cod
 
 def test_an_error_that_hides_the_full_disk_before_it_is_its_own() -> None:
     hidden = StoreError("another matter")
-    hidden.__context__, hidden.__suppress_context__ = no_room(errno.ENOSPC), True  # as `from None` leaves it
+    hidden.__context__, hidden.__suppress_context__ = no_room(errno.ENOSPC), True  # as after `from None`
     assert stop_reason_of(hidden) is StopReason.STORE_UNREACHABLE
 
 
@@ -289,7 +289,7 @@ def test_an_attempt_that_is_over_is_over_also_on_a_full_disk(kind: type[Exceptio
 
 def test_figures_that_have_no_room_say_where(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room_for_them(*_: object) -> None:
-        raise no_room(errno.ENOSPC)  # of a write, which names no file
+        raise no_room(errno.ENOSPC)  # as from a write, without a file name
 
     monkeypatch.setattr(outcome, "write_outcome", no_room_for_them)
     result = desk.run(desk.order(toy_spec()))

@@ -1,4 +1,4 @@
-"""What is not real is said to be so on every figure, and the filters shown are the ones that deserve it."""
+"""Every figure says which data are generated, and the figures show the right filters."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Keeps checkpoints whole, and decides whose checkpoint counts."""
+"""Saves and reads checkpoints, and keeps a replaced attempt from writing over its successor."""

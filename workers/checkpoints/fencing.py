@@ -1,7 +1,7 @@
-"""Decides whether an attempt still has its job, and ends what earlier attempts left running on this machine.
+"""Decides whether an attempt still has its job, and kills processes of earlier attempts on this machine.
 
-An attempt can be replaced while its process still exists: stopped with its laptop, or cut off from a driver that was
-taken for dead. It must not write over what its successor writes, whenever it wakes.
+An attempt can be replaced while its process still exists: on a suspended laptop, or cut off from a driver that counts
+as dead. When such a process wakes, it must not write over its successor's files.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ from schemas.base import Stored
 from schemas.errors import Superseded
 
 STATE_TAG, ATTEMPT_TAG = "orch.state", "orch.attempt"
-"""Of a job's run, written by drivers alone."""
+"""Tags of a job's run; only drivers write them."""
 RUNNING = "running"
 LOOK_SECONDS = 0.5
+"""Interval at which a process checks that its parent exists."""
 DEATH_SECONDS = 10.0
-"""How long a killed process may take to be gone: one that waits for its disk takes a while."""
+"""Seconds to wait for a killed process to end; one that waits for its disk takes a while."""
 
 
 class Holder(Stored):
-    """Which process works on an attempt."""
+    """The process that works on an attempt."""
 
     machine: str
     pid: int
     born: float
-    """Unix seconds; with the number it names a process for good."""
+    """Start time in Unix seconds; together with the pid it identifies a process."""
 
     @classmethod
     def of_this_process(cls) -> Holder:
+        """Return the holder for the calling process."""
         return cls(machine=machine_name(), pid=os.getpid(), born=psutil.Process().create_time())
 
 
 def machine_name() -> str:
-    """Process numbers mean something within it: the host, and the container where it is one."""
+    """Return the scope in which pids are unique: the host and its PID namespace (a container has its own)."""
     try:
         space = os.stat("/proc/self/ns/pid").st_ino
     except OSError:
@@ -52,10 +54,10 @@ def machine_name() -> str:
 
 
 def end_holder(path: Path) -> int | None:
-    """Kill the process that a file names as an attempt's holder, and wait until it is gone; a stopped one dies too.
+    """Kill the process that a holder file names, running or stopped, and wait for its end.
 
     Returns:
-        Its number; None where there was nothing to kill: no such file, another machine, gone, or this very process.
+        Its pid; None if nothing was killed: no valid file, a process of another machine, an ended one, or this one.
     """
     try:
         holder = Holder.model_validate_json(path.read_bytes())
@@ -73,7 +75,7 @@ def end_holder(path: Path) -> int | None:
 
 
 def _wait_for_end(process: psutil.Process) -> None:
-    """A zombie is at an end too: it writes nothing, and who should collect it may be gone."""
+    """Wait for a process to end or to become a zombie, which writes nothing and may never be reaped."""
     until = time.monotonic() + DEATH_SECONDS
     with suppress(psutil.NoSuchProcess):
         while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < until:
@@ -81,9 +83,15 @@ def _wait_for_end(process: psutil.Process) -> None:
 
 
 def check_tags(tags: dict[str, str], attempt: int, run_id: str) -> None:
-    """
+    """Check that a run's tags name this attempt as the running one.
+
+    Args:
+        tags: tags of the run.
+        attempt: this attempt.
+        run_id: ID of the run, for the message.
+
     Raises:
-        Superseded: a run's tags say that another attempt has the job, or that nobody should be running it.
+        Superseded: another attempt has the job, or the job should not be running.
     """
     state, current = tags.get(STATE_TAG, RUNNING), tags.get(ATTEMPT_TAG, str(attempt))
     if state != RUNNING or current != str(attempt):
@@ -91,20 +99,24 @@ def check_tags(tags: dict[str, str], attempt: int, run_id: str) -> None:
 
 
 def superseded(attempt: int, why: str) -> Superseded:
+    """Return the error with which a replaced attempt ends."""
     return Superseded(
         f"Attempt {attempt} has lost its job ({why}), so it ends without writing anything more. "
-        "Nothing is to be done: `orch logs` shows what the attempt that replaced it does."
+        "No action is needed: `orch logs` shows the attempt that replaced it."
     )
 
 
 def die_with_parent(end: Callable[[], object] | None = None, parent: int | None = None) -> threading.Thread:
-    """Watch for the process that started this one, and end this one at once when it is gone.
+    """Start a thread that ends this process when its parent process ends.
 
-    Ray's own workers notice that too, but may take many seconds, in which a job would go on.
+    Ray's workers do the same, but may take many seconds, during which a job would continue.
 
     Args:
-        end: what to do then; leaves the process without cleaning up unless told otherwise.
-        parent: whose end to wait for; that of the process that is the parent now.
+        end: called when the parent has ended. Default: exit at once, without cleanup.
+        parent: pid of the parent. Default: the current parent.
+
+    Returns:
+        The thread.
     """
     parent = os.getppid() if parent is None else parent
 

@@ -1,4 +1,4 @@
-"""What a trained network is worth: accuracies, and what its filters mark on the measured images.
+"""Measures a trained network: its accuracies, and what its filters mark on the measured images.
 
 Shape legend: N images   B images of a batch   F filters   H = W = n map side   K landmarks   C categories.
 """
@@ -32,63 +32,69 @@ from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
 
 IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
-"""What a person is told of `data.images`."""
+"""Words for `data.images`."""
 
 
 @dataclass(frozen=True)
 class Peaks:
-    """Where and how strongly every filter of the measured layer peaks, before masking."""
+    """Place and strength of the peaks of the measured layer's filters, before masking."""
 
     unit_NF: Tensor
-    """Row * n + column on the map."""
+    """Row * n + column of the peak on the map."""
     pixel_NF2: Tensor
-    """(row, col) of the receptive field's centre, in pixel indices of the network's input as landmarks are."""
+    """(row, column) of the receptive field's centre, in pixel indices of the network's input, as landmarks are."""
     score_NF: Tensor
+    """Activation at the peak."""
 
 
 @dataclass(frozen=True)
 class FilterRow:
-    """One filter of the measured layer, a row of `tables/filters.csv`."""
+    """One filter of the measured layer: a row of `tables/filters.csv`."""
 
     filter: int
     category: str
-    """Whose parts it marks most steadily; the job's own category where there is one only."""
+    """Category on whose images the filter is steadiest (lowest location instability)."""
     assigned_category: str
-    """Whose parts the filter loss made it mark; empty without a filter loss."""
+    """Category that the filter loss assigned to the filter; empty without a filter loss."""
     location_instability: float | None
-    """Mean over the landmarks; None where too few images can be used."""
+    """Mean over the landmarks; None if too few images can be used."""
     per_landmark: dict[str, float | None]
+    """Location instability by landmark."""
     images_used: dict[str, int]
+    """Number of images by landmark."""
     fires: bool
-    """On any measured image."""
+    """Whether the filter fires on any measured image."""
     firing_rate: float
+    """Fraction of the measured images on which the filter fires."""
     peak_spread: float | None
-    """How far its peaks scatter over the image, as a share of the diagonal (standard deviation from their mean place).
-    Near 0 the filter stands still whatever the image shows, and a low instability says nothing for it."""
+    """Standard deviation of the peaks from their mean place, as a fraction of the image's diagonal. Near 0 the filter
+    peaks at the same place whatever the image shows, and a low instability is no sign of a good filter."""
     peak_mean: float
     peak_std: float
     peak_max: float
     part_interpretability: float | None = None
-    """P_f, on the images of the category that activates it most; None where it cannot be measured."""
+    """P_f, on the images of the category that activates the filter most; None if it cannot be measured."""
     best_part: str = ""
-    """The part that P_f is about; empty where that is 0, or cannot be measured."""
+    """Part with the highest P_fk; empty if P_f is 0 or cannot be measured."""
     best_part_category: str = ""
-    """The category whose part that is."""
+    """Category of the best part."""
     per_part: dict[str, float | None] = field(default_factory=dict)
-    """P_fk."""
+    """P_fk by part."""
     peaks_near: dict[str, float | None] = field(default_factory=dict)
-    """In what share of its category's images each landmark is the nearest to its peak."""
+    """Fraction of its category's images in which each landmark is the nearest to the peak."""
     peaks_on: dict[str, float | None] = field(default_factory=dict)
-    """In what share its peak lies on each part, or beside them all; empty where the images have no part masks."""
+    """Fraction of those images in which the peak lies on each part or on none; empty without part masks."""
     mutual_information: float | None = None
-    """What its maps tell of the templates on held-out images (Eq. 1), and the two entropies of Eq. 5, in nats."""
+    """Mutual information of maps and templates on held-out images (Eq. 1), in nats."""
     category_entropy: float | None = None
+    """Inter-category entropy of Eq. 5, in nats."""
     spatial_entropy: float | None = None
+    """Spatial entropy of Eq. 5, in nats."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything measured of one network."""
+    """All measurements of one network."""
 
     metrics: JobMetrics
     rows: list[FilterRow]
@@ -98,7 +104,16 @@ class Evaluation:
 def evaluate(
     trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs, report: ReportPhase
 ) -> Evaluation:
-    """Both accuracies, and every filter of the top layer; no image is mirrored."""
+    """Measure both accuracies and every filter of the top layer, without flips.
+
+    Args:
+        trainer: the trained network.
+        data: the job's images.
+        train: inputs of the training images.
+        test: inputs of the test images.
+        measured: inputs of the images that the filters are measured on.
+        report: called with the phase, often; may raise to stop.
+    """
     spec, network = trainer.spec, trainer.network
     report("measuring accuracy")
     held_out = assess(network, test)
@@ -129,7 +144,7 @@ def predict(network: Network, inputs: Inputs) -> Tensor:
 
 @torch.no_grad()
 def find_peaks(network: Network, inputs: Inputs, report: ReportPhase) -> Peaks:
-    """Peaks of the measured layer's filters on every image, none mirrored."""
+    """Find the peaks of the measured layer's filters on every image, without flips."""
     network.eval()
     units, scores = [], []
     for index_B in inputs.batches():
@@ -142,15 +157,15 @@ def find_peaks(network: Network, inputs: Inputs, report: ReportPhase) -> Peaks:
 
 
 def unit_to_pixel(network: Network, unit_NF: Tensor) -> Tensor:
-    """(row, col) of the centre of each unit's receptive field, in pixel indices: (N, F, 2)."""
+    """Return (row, column) of the centre of each unit's receptive field, in pixel indices: (N, F, 2)."""
     n, field = network.map_side(network.top_layer), network.receptive_field(network.top_layer)
-    # Receptive fields measure from the image's edge, where pixel 0 has its centre at 0.5; landmarks have it at 0.
+    # Receptive fields count from the image's edge, so the centre of pixel 0 is at 0.5; for landmarks it is at 0.
     centre_H = torch.tensor([field.centre_of(unit) - 0.5 for unit in range(n)], dtype=torch.float64)
     return torch.stack([centre_H[unit_NF // n], centre_H[unit_NF % n]], dim=2)
 
 
 def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstability, Tensor]:
-    """Location instability of every filter, on the images of the category that it marks most steadily.
+    """Measure location instability (Sec. 5.2.2) of every filter, on images of the category where it is lowest.
 
     Returns:
         The measurement, and each filter's category as an index into `spec.data.categories`: (F,).
@@ -185,7 +200,7 @@ def filter_rows(
     category_F: Tensor,
     assigned_F: Tensor | None,
 ) -> list[FilterRow]:
-    """The table of filters, one row each, in the layer's order."""
+    """Build the table of filters: one row each, in the layer's order."""
     rows = []
     for index, score_N in enumerate(peaks.score_NF.unbind(dim=1)):
         names = data.landmark_names
@@ -209,19 +224,24 @@ def filter_rows(
 
 
 def assigned_filters(spec: JobSpec, category_F: Tensor) -> dict[str, int]:
-    """How many filters stand for each of several categories; says so in the log where one has none."""
+    """Count the filters of each category, and log a warning for categories without any; empty for a single category.
+
+    Args:
+        spec: the job.
+        category_F: category of each filter, as an index of an output.
+    """
     if spec.is_single:
         return {}
     counts = torch.bincount(category_F.cpu(), minlength=spec.n_outputs).tolist()
     found = dict(zip(spec.output_labels, counts, strict=True))
     if empty := [name for name, count in found.items() if count == 0]:
-        LOGGER.warning("no filter stands for %s: these categories activate none the most", ", ".join(empty))
+        LOGGER.warning("no filter has category %s: no filter responds most to these categories", ", ".join(empty))
     return found
 
 
-def with_information(rows: Sequence[FilterRow], told: Information) -> list[FilterRow]:
-    """The same table with why each filter is clean or not: which of Eq. 5's entropies its maps leave."""
-    columns = (told.mutual_F.tolist(), told.category_F.tolist(), told.spatial_F.tolist())
+def with_information(rows: Sequence[FilterRow], found: Information) -> list[FilterRow]:
+    """Add each filter's mutual information (Eq. 1) and entropies (Eq. 5) to the table."""
+    columns = (found.mutual_F.tolist(), found.category_F.tolist(), found.spatial_F.tolist())
     return [
         replace(row, mutual_information=mutual, category_entropy=category, spatial_entropy=spatial)
         for row, mutual, category, spatial in zip(rows, *columns, strict=True)
@@ -229,7 +249,7 @@ def with_information(rows: Sequence[FilterRow], told: Information) -> list[Filte
 
 
 def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> list[FilterRow]:
-    """The same table with where on the animal each filter peaks."""
+    """Add to the table where on the animal each filter peaks."""
     near, on = places.near.share_FK, places.on.share_FK if places.on else None
     return [
         replace(
@@ -244,7 +264,7 @@ def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> lis
 
 
 def with_parts(spec: JobSpec, rows: Sequence[FilterRow], parts: Parts) -> list[FilterRow]:
-    """The same table with what part interpretability says of each filter."""
+    """Add each filter's part interpretability (Sec. 5.2.1) to the table."""
     found = parts.found
     filled = []
     for row, category, best in zip(rows, parts.category_F.tolist(), found.best_part_F.tolist(), strict=True):
@@ -262,7 +282,7 @@ def with_parts(spec: JobSpec, rows: Sequence[FilterRow], parts: Parts) -> list[F
 
 
 def part_summary(spec: JobSpec, network: Network, parts: Parts) -> dict[str, Any]:
-    """What part interpretability adds to a job's numbers."""
+    """Return the fields of JobMetrics that come from part interpretability."""
     found = parts.found
     per_part_K = found.per_part_FK.nanmean(dim=0)
     associated = {name: _or_none(per_part_K[k]) for k, name in enumerate(parts.names_K)}
@@ -286,7 +306,7 @@ def summarise(
     train_accuracy: float,
     test_accuracy: float,
 ) -> JobMetrics:
-    """The numbers of one job."""
+    """Summarise the table and the accuracies as the metrics of the job."""
     per_landmark_K = found.per_landmark_FK.nanmean(dim=0)
     spreads = [row.peak_spread for row in rows if row.peak_spread is not None]
     landmark = {name: _or_none(per_landmark_K[k]) for k, name in enumerate(data.landmark_names)}
@@ -308,7 +328,7 @@ def summarise(
 
 
 def starting_weights(spec: JobSpec) -> str:
-    """Where the network started, with the images that an upstream job saw, or what an imported file learned."""
+    """Describe the initial weights: their source, and the images that an upstream job or an imported file used."""
     if isinstance(spec.weights, PretrainSpec):
         return f"pre-training on {IMAGES_ARE[spec.weights.data.images]}"
     if isinstance(spec.weights, FileWeights) and spec.weights.label:
@@ -317,7 +337,7 @@ def starting_weights(spec: JobSpec) -> str:
 
 
 def _spread(pixel_N2: Tensor, side: int) -> float | None:
-    """sqrt(var row + var column) over the image's diagonal; None for fewer than two peaks."""
+    """Return sqrt(var row + var column) over the image's diagonal; None for fewer than two peaks."""
     if len(pixel_N2) < 2:
         return None
     return pixel_N2.var(dim=0).sum().sqrt().item() / (math.sqrt(2) * side)

@@ -1,4 +1,4 @@
-"""Part interpretability of a network: which maps, which images and which category's parts each filter is measured on.
+"""Measures part interpretability: decides which maps, images and parts each filter is measured on.
 
 Shape legend: B images of a batch   F filters   H = W map side   K parts   C categories   R ranks   S input side.
 """
@@ -39,35 +39,39 @@ class Parts:
     category_F: Tensor
     """Index into `spec.data.categories`: the category that activates the filter most."""
     names_K: tuple[str, ...]
+    """Names of the parts of all categories."""
 
 
 @torch.no_grad()
 def measure_parts(spec: JobSpec, network: Network, data: JobData, inputs: Inputs, report: ReportPhase) -> Parts | None:
-    """None where the measured images have no part masks.
+    """Measure part interpretability (Sec. 5.2.1) in two passes, so that only one batch of maps is in memory.
 
-    Two passes over the images, so that no more than a batch of maps is ever held: T_f is known after the first.
+    The first pass finds the thresholds T_f.
+
+    Returns:
+        None if the measured images have no part masks.
     """
     if data.measured.parts_NSS is None:
         return None
     network.eval()
     names_K = tuple(dict.fromkeys(name for category in spec.data.categories for name in BY_ID[category].parts))
     regions = build_regions(spec, network)
-    look = _Look(network, data, inputs, names_K, report)
+    batch = _Batch(network, data, inputs, names_K, report)
     activations, of_category = [], []
     for category in range(len(spec.data.categories)):
         index_N: Indices = np.flatnonzero(np.asarray(data.measured.categories_N) == category)
-        threshold_F, activation_F = _thresholds(look, index_N, spec.evaluation.valid_share)
+        threshold_F, activation_F = _thresholds(batch, index_N, spec.evaluation.valid_share)
         activations.append(activation_F)
         batches = _batches(index_N, inputs.evaluation_batch)
-        looked = ((look.maps(index_B), look.masks(index_B, category)) for index_B in batches)
-        of_category.append(part_interpretability(looked, threshold_F, regions))
+        pairs = ((batch.maps(index_B), batch.masks(index_B, category)) for index_B in batches)
+        of_category.append(part_interpretability(pairs, threshold_F, regions))
     # c-hat = argmax_c mean_{I in I_c} sum_ij x_ij, then that category's images alone (Sec. 5.2.1).
     best_F = torch.stack(activations).argmax(dim=0).cpu()
     return Parts(_of_own_category(of_category, best_F), best_F, names_K)
 
 
 def build_regions(spec: JobSpec, network: Network) -> Regions:
-    """The rule that the spec names, on the device of the network."""
+    """Return the spec's rule from valid units to image regions, on the network's device."""
     layer, side = network.top_layer, spec.model.input_size
     field = network.receptive_field(layer)
     centre_H = torch.tensor(
@@ -81,7 +85,7 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
 
 
 def maps_after_mask(network: Network, features: Tensor) -> Tensor:
-    """What the measured layer hands on (Sec. 5.2.1): after ReLU and, where the layer has one, the mask."""
+    """Return the measured layer's output (Sec. 5.2.1), after ReLU and the mask if it has one: (B, F, H, W)."""
     x_BFHW = network.forward_head(features).maps[network.top_layer]
     if network.top_layer in network.interpretable_layers and network.model.mask:
         return apply_mask(x_BFHW, network.bank_PHW, peak_index(x_BFHW))
@@ -89,8 +93,8 @@ def maps_after_mask(network: Network, features: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Maps and part masks of some measured images."""
+class _Batch:
+    """Computes maps and part masks of some measured images."""
 
     network: Network
     data: JobData
@@ -99,12 +103,12 @@ class _Look:
     report: ReportPhase
 
     def maps(self, index_B: Indices) -> Tensor:
-        """(B, F, H, W)."""
+        """Return the maps of some images: (B, F, H, W)."""
         self.report("measuring parts")
         return maps_after_mask(self.network, self.inputs.as_they_are(index_B))
 
     def masks(self, index_B: Indices, category: int) -> Tensor:
-        """(B, K, S, S), bool; a part that is none of the category's is nowhere."""
+        """Return the part masks of some images: (B, K, S, S), bool; empty for parts of other categories."""
         assert self.data.measured.parts_NSS is not None
         bits_BSS = torch.from_numpy(self.data.measured.parts_NSS.take(index_B)).to(self.network.bank_PHW.device)
         own = BY_ID[self.data.category_names[category]].parts
@@ -112,14 +116,14 @@ class _Look:
         return (bits_BSS[:, None] & bit_K.to(bits_BSS)[:, None, None]) > 0
 
 
-def _thresholds(look: _Look, index_N: Indices, share: float) -> tuple[Tensor, Tensor]:
-    """T_f over these images, and the mean over them of the map's sum: two (F,)."""
-    network = look.network
+def _thresholds(batch: _Batch, index_N: Indices, share: float) -> tuple[Tensor, Tensor]:
+    """Return T_f over these images, and the mean over them of the map's sum: (F,) each."""
+    network = batch.network
     valid = valid_units(share, len(index_N) * network.map_side(network.top_layer) ** 2)
     total_F = network.bank_PHW.new_zeros(network.filters(network.top_layer))
     top_FR = total_F.new_zeros(len(total_F), 0)
-    for index_B in _batches(index_N, look.inputs.evaluation_batch):
-        x_BFHW = look.maps(index_B)
+    for index_B in _batches(index_N, batch.inputs.evaluation_batch):
+        x_BFHW = batch.maps(index_B)
         top_FR = merge_top(top_FR, x_BFHW, valid + 1)
         total_F += x_BFHW.sum(dim=(0, 2, 3))
     return activation_thresholds(top_FR, valid), total_F / len(index_N)
@@ -131,7 +135,7 @@ def _batches(index_N: Indices, size: int) -> Iterator[Indices]:
 
 
 def _of_own_category(of_category: list[PartInterpretability], best_F: Tensor) -> PartInterpretability:
-    """Each filter's row from the measurement on its category; images of all categories together."""
+    """Pick each filter's row from the measurement on its own category; add up the images of all categories."""
     filter_F = torch.arange(len(best_F))
     return PartInterpretability(
         torch.stack([found.per_filter_F.cpu() for found in of_category])[best_F, filter_F],

@@ -1,4 +1,4 @@
-"""Where on the animal the peaks of every filter lie: on which part, where somebody drew them, and near which landmark.
+"""Finds where on the animal the peaks of every filter lie: on which annotated part, and near which landmark.
 
 Shape legend: N images   B images of a batch   F filters   K parts   C categories   S input side.
 """
@@ -16,23 +16,28 @@ from schemas.categories import BY_ID
 from workers.data.dataset import JobData
 from workers.training.inputs import EVALUATION_BATCH
 
-BESIDE = "background"
-"""What is no part of the category; it counts as one here."""
+BACKGROUND = "background"
+"""Name for peaks on no part of the category."""
 
 
 class Places(NamedTuple):
+    """Fractions of images in which the peaks lie at each place."""
+
     near: Shares
-    """By landmark of the job."""
+    """Nearest landmark, by landmark of the job."""
     on: Shares | None
-    """By part of `parts`; None where the images have no part masks."""
+    """Part under the peak, by part of `parts`; None without part masks."""
     parts: tuple[str, ...]
+    """Names of the parts, with the background last; empty without part masks."""
 
 
 def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: Tensor) -> Places:
-    """Of every filter, on the images of its own category that make it fire.
+    """Find the places of every filter's peaks, on the images of its own category that make it fire.
 
     Args:
-        pixel_NF2: (row, column) of the peaks, pixel indices.
+        data: the job's images, with landmarks and perhaps part masks.
+        pixel_NF2: (row, column) of the peaks, in pixel indices.
+        score_NF: activation at the peaks.
         category_F: index into `data.category_names`.
     """
     category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
@@ -45,13 +50,13 @@ def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: 
     names = tuple(dict.fromkeys(name for parts in own for name in parts))
     bit_CK = torch.tensor([[1 << parts.index(name) if name in parts else 0 for name in names] for parts in own])
     part_NFK, shown_NK = _parts_under(data, pixel_NF2, bit_CK[category_N])
-    beside_NF1 = ~part_NFK.any(dim=2, keepdim=True)
-    on = parts_at_peaks(torch.cat([part_NFK, beside_NF1], dim=2), counts_NF, shown_NK)
-    return Places(near, on, (*names, BESIDE))
+    background_NF1 = ~part_NFK.any(dim=2, keepdim=True)
+    on = parts_at_peaks(torch.cat([part_NFK, background_NF1], dim=2), counts_NF, shown_NK)
+    return Places(near, on, (*names, BACKGROUND))
 
 
 def _parts_under(data: JobData, pixel_NF2: Tensor, bit_NK: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each peak lies on each part (N, F, K), and whether each image shows it (N, K)."""
+    """Return whether each peak lies on each part (N, F, K), and whether each image shows it (N, K)."""
     assert data.measured.parts_NSS is not None
     under, shown = [], []
     for start in range(0, len(pixel_NF2), EVALUATION_BATCH):

@@ -1,1 +1,1 @@
-"""Logs a job to its MLflow run, and keeps what a store that is away could not take."""
+"""Logs a job to its MLflow run, and buffers what could not be logged during an outage."""

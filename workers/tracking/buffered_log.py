@@ -1,4 +1,4 @@
-"""Decides what a job does while the tracking store is away: it goes on, and ends in order if that lasts too long."""
+"""Decides what a job does during an outage of the tracking store: it continues, unless the outage lasts too long."""
 
 from __future__ import annotations
 
@@ -13,75 +13,83 @@ from schemas.results import JobMetrics
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
-AGAIN_SECONDS = 10.0
-"""Between two tries, at least."""
-TRYING_SHARE = 0.1
-"""Of a job's time, at most, goes into tries, as long as FEWEST_TRIES can be made."""
+RETRY_SECONDS = 10.0
+"""Shortest pause between two tries."""
+RETRY_SHARE = 0.1
+"""Largest share of a job's time spent on tries, as long as that leaves FEWEST_TRIES."""
 FEWEST_TRIES = 4
-"""Within what patience there is, however long each takes."""
+"""Tries made before the store counts as unreachable, however long each takes."""
 
 
 @dataclass
-class Logbook:
+class BufferedLog:
+    """Logs a job's epochs and outcome to its run; logs later what an outage prevented."""
+
     open_run: Callable[[], RunLog]
     spec: JobSpec
     patience: float
-    """Seconds for which the store may be away."""
+    """Longest outage to tolerate, in seconds."""
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _run: RunLog | None = field(default=None, init=False)
-    _away_since: float | None = field(default=None, init=False)
-    _again_at: float = field(default=0.0, init=False)
+    _outage_since: float | None = field(default=None, init=False)
+    _retry_at: float = field(default=0.0, init=False)
 
     @property
     def run(self) -> RunLog | None:
-        """The run, if it could be reached when that was last tried."""
+        """The run; None if the last try to reach it failed."""
         return self._run
 
     @property
     def is_behind(self) -> bool:
-        """The store was away when it was last told something."""
-        return self._away_since is not None
+        """Whether the last try to log failed."""
+        return self._outage_since is not None
 
     def bring_up_to_date(self, records: Sequence[EpochRecord]) -> None:
-        """Tell the store of all epochs that it does not know; an outage is borne, and the next call tells it more.
+        """Log all epochs that the store does not have; after a failed try, a later call logs them.
+
+        Args:
+            records: all epochs so far.
 
         Raises:
-            StoreUnreachable: the store has been away for longer than there is patience.
+            StoreUnreachable: the outage has lasted longer than `patience`.
         """
         began = self.clock()
-        if self.is_behind and began < self._again_at:
+        if self.is_behind and began < self._retry_at:
             return
         try:
-            self._tell(records)
-            self._away_since = None
+            self._send(records)
+            self._outage_since = None
         except StoreUnreachable as error:
-            self._bear(error, began)
+            self._postpone(error, began)
 
     def finish(
         self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path, wait: Callable[[], None]
     ) -> None:
-        """Tell the store everything: there is nothing left to do but to wait for it.
+        """Log everything, and wait for the store if it is unreachable.
 
         Args:
-            wait: called every second meanwhile; may raise to end the waiting.
+            records: all epochs.
+            metrics: the job's metrics.
+            folder: files to log as artifacts.
+            wait: called every second of a wait; may raise to end it.
 
         Raises:
-            StoreUnreachable: the store has been away for longer than there is patience.
+            StoreUnreachable: the outage has lasted longer than `patience`.
         """
         while True:
             began = self.clock()
             try:
-                self._tell(records).log_outcome(metrics, folder)
-                self._away_since = None
+                self._send(records).log_outcome(metrics, folder)
+                self._outage_since = None
                 return
             except StoreUnreachable as error:
-                self._bear(error, began)
-            while self.clock() < self._again_at:
+                self._postpone(error, began)
+            while self.clock() < self._retry_at:
                 wait()
                 self.sleep(1.0)
 
-    def _tell(self, records: Sequence[EpochRecord]) -> RunLog:
+    def _send(self, records: Sequence[EpochRecord]) -> RunLog:
         if self._run is None:
             run = self.open_run()
             run.log_spec(self.spec)
@@ -89,11 +97,11 @@ class Logbook:
         self._run.log_epochs(records)
         return self._run
 
-    def _bear(self, error: StoreUnreachable, began: float) -> None:
+    def _postpone(self, error: StoreUnreachable, began: float) -> None:
         now = self.clock()
-        pause = min((now - began) * (1 / TRYING_SHARE - 1), self.patience / FEWEST_TRIES)
-        self._run = None  # what was last sent may have arrived: only the store knows what it has
-        self._away_since = now if self._away_since is None else self._away_since
-        self._again_at = now + max(AGAIN_SECONDS, pause)
-        if now - self._away_since >= self.patience:
+        pause = min((now - began) * (1 / RETRY_SHARE - 1), self.patience / FEWEST_TRIES)
+        self._run = None  # the last request may have arrived: reopen the run to see what it has
+        self._outage_since = now if self._outage_since is None else self._outage_since
+        self._retry_at = now + max(RETRY_SECONDS, pause)
+        if now - self._outage_since >= self.patience:
             raise error

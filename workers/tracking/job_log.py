@@ -1,4 +1,4 @@
-"""A job's log: one file per attempt, with what it did, what it was warned of and how it ended."""
+"""A job's log: one file per attempt, with its progress, warnings and how it ended."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger("orch.job")
 LOGGER.setLevel(logging.INFO)
 LOG_FOLDER = "logs"
-"""Where a run keeps them."""
+"""Artifact folder of the logs in a run."""
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def log_path(log_dir: Path, job_key: str, attempt: int) -> Path:
+    """Return the log file of one attempt."""
     return log_dir / job_key / f"attempt-{attempt}.log"
 
 
 @contextmanager
 def job_log(order: WorkOrder) -> Iterator[None]:
-    """Everything that is logged in this process meanwhile, warnings of libraries included, goes to the attempt's file.
+    """Write all log records of this process, warnings of libraries included, to the attempt's file.
+
+    Args:
+        order: the job; without a `log_dir`, no file is written.
 
     Raises:
         StoreError: the file cannot be written.
@@ -55,7 +59,7 @@ def job_log(order: WorkOrder) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        with suppress(OSError):  # a full disk: the end of the log is lost, and the job is not
+        with suppress(OSError):  # on a full disk the end of the log is lost, but the job continues
             handler.close()
 
 
@@ -72,6 +76,12 @@ def _open(path: Path) -> logging.Handler:
 
 
 def log_epoch(record: EpochRecord, epochs: int) -> None:
+    """Log one line about an epoch.
+
+    Args:
+        record: the epoch.
+        epochs: number of epochs of the job.
+    """
     interpretable = f", filter loss {record.filter_loss:.4f}, lambda {record.lambda_:.3g}" if record.lambda_ else ""
     LOGGER.info(
         "epoch %d/%d: task loss %.4f%s, accuracy %.3f in training and %.3f on held-out images (%.1f s)",

@@ -1,5 +1,4 @@
-"""Decides which errors mean that the tracking store is away for a while or a disk is full, and how long MLflow itself
-goes on trying."""
+"""Decides which errors mean an outage of the tracking store or a full disk, and how long MLflow itself retries."""
 
 from __future__ import annotations
 
@@ -7,18 +6,18 @@ import errno
 import os
 
 UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
-"""MLflow's codes for a store that may answer later; the others are mistakes of ours."""
+"""MLflow's error codes for a store that may answer later; other codes mean a wrong request."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _SHORT_WAITS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "AWS_MAX_ATTEMPTS": "2",  # of up to a minute each, where runs keep their files in S3 themselves
+    "AWS_MAX_ATTEMPTS": "2",  # of up to a minute each, if clients access S3 directly
 }  # fmt: skip
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What MLflow lets through: its own errors, and those of its database, its server and its object store."""
+    """Return the exceptions that MLflow raises: its own, and those of its database, its server and its object store."""
     from boto3.exceptions import Boto3Error
     from botocore.exceptions import BotoCoreError, ClientError
     from mlflow.exceptions import MlflowException
@@ -29,7 +28,7 @@ def store_errors() -> tuple[type[Exception], ...]:
 
 
 def is_outage(error: Exception) -> bool:
-    """Of one of `store_errors`: whether the store may answer later."""
+    """Return whether the store may answer later, after one of `store_errors`."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
@@ -39,7 +38,7 @@ def is_outage(error: Exception) -> bool:
 
 
 def is_full_disk(error: BaseException | None) -> bool:
-    """Whether a disk without room, or a used-up quota, is what an error comes from."""
+    """Return whether an error was caused by a full disk or an exhausted quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _NO_ROOM:
             return True
@@ -48,6 +47,6 @@ def is_full_disk(error: BaseException | None) -> bool:
 
 
 def wait_briefly() -> None:
-    """In this process and those it starts: MLflow by itself is silent for minutes when its server is gone."""
+    """Shorten MLflow's retries in this process and its children: its defaults block for minutes without a server."""
     for name, value in _SHORT_WAITS.items():
         os.environ.setdefault(name, value)

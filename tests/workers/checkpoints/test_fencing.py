@@ -1,4 +1,4 @@
-"""An attempt that was replaced while its process slept writes nothing over its successor: real processes, stopped."""
+"""A replaced attempt whose process was stopped writes nothing over its successor; tested with real processes."""
 
 from __future__ import annotations
 
@@ -68,11 +68,11 @@ MOMENTS = [
     ("logging", 1),
     ("writing files", 1),
 ]
-"""Where an attempt falls asleep: within an epoch, around a checkpoint, between looking at its run and writing to it."""
+"""Where an attempt is stopped: within an epoch, around a checkpoint, between checking its run and writing to it."""
 
 
 def everything(desk: Desk, result: JobResult) -> dict[str, object]:
-    """What the attempt that won has left, to the byte."""
+    """Return everything that the winning attempt has written."""
     client = desk.store.client
     names = [item.path for item in client.list_artifacts(desk.run_id)]
     assert result.checkpoint is not None
@@ -98,12 +98,12 @@ def unlike(one: dict[str, object], other: dict[str, object]) -> list[str]:
 def test_an_attempt_that_slept_cannot_overwrite_the_one_that_replaced_it(
     desk: Desk, moment: tuple[str, int], machine: str
 ) -> None:
-    """On one machine its successor ends it before it begins. Elsewhere it wakes, and finds that it was replaced."""
+    """On the same machine the successor kills it first. On another machine it wakes and finds that it was replaced."""
     spec = toy_spec("ordinary", train__epochs=3)
     process, result_file = start(desk.order(spec, 1), moment, signal.SIGSTOP)
     wait_until_stopped(process)
     store = CheckpointStore(desk.folder / "checkpoints", spec.key)
-    if machine:  # as if the sleeper's number meant nothing here
+    if machine:  # as if its pid belonged to another machine
         holder = Holder.model_validate_json(store.holder.read_text())
         store.holder.write_text(holder.model_copy(update={"machine": machine}).model_dump_json())
     result = run_job(desk.order(spec, 2), lambda _: None, lambda: False)
@@ -128,10 +128,10 @@ def test_an_attempt_that_slept_cannot_overwrite_the_one_that_replaced_it(
 
 
 def may_slip(moment: tuple[str, int]) -> list[str]:
-    """What an attempt on another machine can still do that fell asleep between its look and its write.
+    """Return what an attempt on another machine can still write if it was stopped between its check and its write.
 
-    MLflow cannot be asked to write on a condition: points of an epoch may be there twice. Files among the checkpoints
-    are its own, and no pointer that counts names them.
+    MLflow has no conditional writes, so points of an epoch may be logged twice. Checkpoint files go to the attempt's
+    own folder, and no pointer that counts lists them.
     """
     slips = {
         "checking whose run it is": ["curves"],
@@ -155,13 +155,13 @@ def test_a_successor_ends_a_stopped_process_and_says_so(tmp_path: Path, sleeper:
 def test_no_other_process_is_ended(
     tmp_path: Path, sleeper: subprocess.Popen[bytes], changes: dict[str, object]
 ) -> None:
-    """A number may have been given to another process since, or mean one of another machine, or this one."""
+    """A pid may have been reused, or belong to another machine or to this process."""
     assert end_holder(holder_of(sleeper, tmp_path / "holder", **changes)) is None
     assert sleeper.poll() is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}'])
-def test_a_holder_that_cannot_be_read_is_nobody(tmp_path: Path, text: str) -> None:
+def test_a_holder_that_cannot_be_read_names_no_process(tmp_path: Path, text: str) -> None:
     (tmp_path / "holder").write_text(text)
     assert end_holder(tmp_path / "holder") is None
     assert end_holder(tmp_path / "missing") is None
@@ -206,7 +206,7 @@ def test_every_way_to_write_into_a_run_looks_first(desk: Desk, tmp_path: Path) -
     spec = toy_spec("ordinary", train__epochs=1)
     order = desk.order(spec, 1)
     run = RunLog(order.tracking_uri, order.run_id, 1)
-    desk.order(spec, 2)  # as a driver does when it begins the next attempt
+    desk.order(spec, 2)  # as a driver does when it starts the next attempt
     before = desk.store.client.get_run(desk.run_id)
     (tmp_path / "file").write_text("text")
     record = _record()
@@ -252,7 +252,7 @@ def test_a_job_that_was_replaced_ends_as_superseded_and_keeps_its_log_to_itself(
 
 
 def test_a_process_whose_parent_ends_ends_too(tmp_path: Path) -> None:
-    """A worker whose raylet is gone; the one between dies as the raylet does, without a word."""
+    """Like a worker whose raylet was killed."""
     child = "from workers.checkpoints.fencing import die_with_parent; import sys, os; t = die_with_parent(); print(os.getpid()); sys.stdout.flush(); t.join()"  # noqa: E501
     parent = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}]); p.wait()"
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)

@@ -1,4 +1,4 @@
-"""A kill, a torn file or another job's folder never costs more than the epochs since the last whole checkpoint."""
+"""A kill, a damaged file or another job's folder costs at most the epochs since the last whole checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load_newest(store: CheckpointStore) -> dict[str, Any]:
 
 
 def files_of(store: CheckpointStore) -> list[str]:
-    """Files of all attempts, without the steps and digests in their names."""
+    """Return the files of all attempts, without the steps and digests in their names."""
     files = (path.relative_to(store.job_folder) for path in store.job_folder.rglob("*") if path.is_file())
     return [str(path).partition("-step")[0] for path in files]
 
@@ -126,7 +126,7 @@ def test_a_checkpoint_that_cannot_be_read_for_a_while_is_not_given_up(
 def test_a_checkpoint_that_must_be_copied_is_on_the_disk_before_the_original_goes(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the file system has no hard links."""
+    """For file systems without hard links."""
     store.save(1, state(1))
     flushed: list[str] = []
     fsync = os.fsync
@@ -173,7 +173,7 @@ def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
     loaded = load_newest(store)
     assert loaded["epoch"] == 1
     store.save(2, state(2))
-    assert len(list(store.folder.iterdir())) == 3  # the newest, the one before, the pointer: nothing left over
+    assert len(list(store.folder.iterdir())) == 3  # the newest, the one before, the pointer: nothing else
 
 
 @pytest.mark.parametrize("attempt", [1, 2])
@@ -229,7 +229,7 @@ def test_an_attempt_that_was_replaced_can_neither_save_nor_delete(
 def test_an_attempt_that_is_replaced_in_the_middle_of_saving_changes_nothing(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, asleep_in: str
 ) -> None:
-    """It wakes after it has looked whose turn it is: what it still writes is its own, and nobody's any more."""
+    """It is replaced after its check: what it still writes goes to its own folder, which no longer counts."""
     store.save(1, state(1))
     late = CheckpointStore(store.root, store.job_key, 2)
     owner: Any = torch if asleep_in == "save" else CheckpointStore

@@ -1,4 +1,4 @@
-"""Peaks are where the map says, filters are judged on the category they mark best, and dead ones are left out."""
+"""Peaks match the maps, filters are measured on their steadiest category, and dead filters are left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_units_are_rows_then_columns_one_stride_apart() -> None:
     network = toy_network(toy_spec("ordinary", model__input_size=224))
     assert network.map_side("conv5") == 13
     pixel_2 = unit_to_pixel(network, torch.tensor([[0, 1, 13]]))[0]
-    # conv1's unit 0 sees pixels -2 to 8, with pixel 3 in the middle; two poolings look 4 and 8 pixels further.
+    # conv1's unit 0 sees pixels -2 to 8, with pixel 3 in the middle; two poolings reach 4 and 8 pixels further.
     assert pixel_2[0].tolist() == [15, 15]
     assert (pixel_2[1] - pixel_2[0]).tolist() == [0, 16]
     assert (pixel_2[2] - pixel_2[0]).tolist() == [16, 0]
@@ -127,7 +127,7 @@ def test_filters_are_counted_by_category_and_one_without_any_is_said(caplog: pyt
     spec = toy_spec("ordinary", data__categories=("voc_part/cat", "voc_part/dog", "cub200/bird"), loss="softmax")
     counts = assigned_filters(spec, torch.tensor([0, 2, 2, 0, 2]))
     assert counts == {"voc-cat": 2, "voc-dog": 0, "cub-bird": 3}
-    assert "no filter stands for voc-dog" in caplog.text
+    assert "no filter has category voc-dog" in caplog.text
     assert assigned_filters(toy_spec(), torch.zeros(5, dtype=torch.int64)) == {}
 
 
@@ -149,6 +149,6 @@ def test_each_filter_says_what_it_tells_and_what_it_leaves_open() -> None:
     trainer, data = run_epochs(toy_trainer(spec), 1), toy_data(spec)
     inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
     rows = evaluate(trainer, data, *inputs, lambda _: None).rows
-    told = [row.mutual_information or 0.0 for row in rows]
-    assert sum(told) / len(told) == pytest.approx(trainer.records[-1].mutual_information)
+    values = [row.mutual_information or 0.0 for row in rows]
+    assert sum(values) / len(values) == pytest.approx(trainer.records[-1].mutual_information)
     assert all((row.category_entropy or 0.0) > 0 and (row.spatial_entropy or 0.0) > 0 for row in rows)

@@ -1,4 +1,4 @@
-"""Every filter is measured on masked maps, on the parts of its own category, and dead ones are left out."""
+"""Filters are measured on masked maps and on the parts of their own category; dead filters are left out."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ ONE_UNIT_AN_IMAGE = 1 / UNITS**2
 
 
 def places(images: int) -> NDArray[np.int64]:
-    """A unit of the map for each image."""
+    """One unit of the map per image."""
     return np.arange(images) % UNITS**2
 
 
 def marked_data(spec: JobSpec, network: Network) -> JobData:
-    """Black images with a bright block about one unit; the block is the part, the first or the second."""
+    """Return black images with a bright block around one unit; the block is the first or the second part."""
     data = toy_data(spec)
     images = 18
     centre_N2 = unit_to_pixel(network, torch.from_numpy(places(images))[None])[0].numpy().round().astype(int)
@@ -56,7 +56,7 @@ def marked_data(spec: JobSpec, network: Network) -> JobData:
 
 
 def measure(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> Parts:
-    """The filters: one fires at the red block, one at the green, one opposite the red, the others never."""
+    """Set the filters: one fires at the red block, one at the green, one opposite the red, the others never."""
     network = toy_network(spec)
 
     def see(network: Network, images_B3SS: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is told to a store that was away: everything it lacks, and nothing it has."""
+"""After an outage, the store gets everything it lacks and nothing twice."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import JobMetrics
 from tests.support.toy import toy_spec
-from workers.tracking.buffered_log import AGAIN_SECONDS, Logbook
+from workers.tracking.buffered_log import RETRY_SECONDS, BufferedLog
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
 
 class Away:
-    """A store whose answers get lost: what is sent arrives, and the sender is told that nobody answered."""
+    """A store whose answers get lost: requests arrive, and the sender sees an outage."""
 
     def __init__(self) -> None:
         self.epochs: list[int] = []
@@ -39,7 +39,7 @@ class _Run:
     def log_epochs(self, records: Sequence[EpochRecord]) -> None:
         self._store.epochs += [record.epoch for record in records if record.epoch > self._last]
         if self._store.loses_answers:
-            raise StoreUnreachable("nobody answers")
+            raise StoreUnreachable("no answer")
         self._last = max(self._store.epochs, default=0)
 
 
@@ -57,22 +57,22 @@ def store() -> Away:
 
 def test_an_epoch_whose_receipt_was_lost_is_not_told_again(store: Away) -> None:
     now = [0.0]
-    book = Logbook(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book = BufferedLog(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
     book.bring_up_to_date(records(1))
     store.loses_answers = True
     book.bring_up_to_date(records(2))
     assert book.run is None
     store.loses_answers = False
-    now[0] += AGAIN_SECONDS
+    now[0] += RETRY_SECONDS
     book.bring_up_to_date(records(3))
     assert store.epochs == [1, 2, 3]
     assert store.opened == 2
 
 
 def test_a_store_that_came_back_within_a_long_epoch_is_told_there(store: Away) -> None:
-    """Two moments of absence an hour apart are not an absence of an hour."""
+    """Two short outages an hour apart are not an outage of an hour."""
     now = [0.0]
-    book = Logbook(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book = BufferedLog(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
     book.bring_up_to_date(())
     for hour in (1, 2, 3):
         now[0] = 3600.0 * hour
@@ -80,13 +80,13 @@ def test_a_store_that_came_back_within_a_long_epoch_is_told_there(store: Away) -
         book.bring_up_to_date(records(hour))
         assert book.is_behind
         store.loses_answers = False
-        now[0] += AGAIN_SECONDS
+        now[0] += RETRY_SECONDS
         book.bring_up_to_date(records(hour))
         assert not book.is_behind
     assert store.epochs == [1, 2, 3]
 
 
-@pytest.mark.parametrize(("takes", "pause"), [(0.0, AGAIN_SECONDS), (10.0, 90.0), (90.0, 150.0)])
+@pytest.mark.parametrize(("takes", "pause"), [(0.0, RETRY_SECONDS), (10.0, 90.0), (90.0, 150.0)])
 def test_tries_that_take_long_are_made_seldom_but_within_patience(store: Away, takes: float, pause: float) -> None:
     now = [0.0]
 
@@ -94,20 +94,20 @@ def test_tries_that_take_long_are_made_seldom_but_within_patience(store: Away, t
         now[0] += takes
         raise StoreUnreachable("no answer")
 
-    book = Logbook(hang, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book = BufferedLog(hang, toy_spec(), patience=600.0, clock=lambda: now[0])
     book.bring_up_to_date(())
     now[0] += pause - 1
     before = now[0]
     book.bring_up_to_date(())
-    assert now[0] == before  # not asked
+    assert now[0] == before  # no request
     now[0] += 1
-    book.open_run = store.open  # it is back
+    book.open_run = store.open  # the outage ends
     book.bring_up_to_date(records(1))
     assert store.epochs == [1]
 
 
 class _Outcomes(_Run):
-    """Curves arrive, files do not: the object store is away and the tracking server is not."""
+    """Metrics arrive, files do not: only the object store is unreachable."""
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
         raise StoreUnreachable("no such bucket")
@@ -123,10 +123,10 @@ def test_files_that_cannot_be_left_are_waited_for_only_so_long(tmp_path: Path) -
         waited[0] += 1
         assert waited[0] < 1000, "waits for ever"
 
-    book = Logbook(
+    book = BufferedLog(
         lambda: cast(RunLog, _Outcomes(Away())), toy_spec(), patience=60.0, clock=lambda: now[0], sleep=sleep
     )
     with pytest.raises(StoreUnreachable, match="no such bucket"):
         book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, wait)
-    assert 60.0 <= now[0] <= 60.0 + AGAIN_SECONDS
+    assert 60.0 <= now[0] <= 60.0 + RETRY_SECONDS
     assert waited[0] == now[0]

@@ -1,4 +1,4 @@
-"""What an attempt leaves in its log."""
+"""Content of an attempt's log."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def test_warnings_of_libraries_are_kept_and_their_chatter_is_not(tmp_path: Path)
         warnings.simplefilter("always")
         logging.captureWarnings(True)
         warnings.warn("this will change", FutureWarning, stacklevel=1)
-        logging.getLogger("somebody").info("chatter")
-        logging.getLogger("somebody").warning("take care")
+        logging.getLogger("library").info("chatter")
+        logging.getLogger("library").warning("take care")
     assert "FutureWarning: this will change" in text(tmp_path)
     assert "WARNING take care" in text(tmp_path)
     assert "chatter" not in text(tmp_path)
@@ -90,7 +90,7 @@ def test_a_log_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_disk_that_is_full_costs_the_log_and_not_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # else it says so on stderr, once a line
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # otherwise it prints to stderr for each line
     path = log_path(tmp_path, SPEC.key, 1)
     path.parent.mkdir()
     path.symlink_to("/dev/full")

@@ -1,4 +1,4 @@
-"""Runs that keep their files in an object store: while it is away jobs train, and nothing that they leave is lost."""
+"""Runs with artifacts in an object store: jobs train through an outage, and no artifact is lost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
 
 @pytest.fixture
 def run_id(store: Store, objects: ObjectStore) -> str:
-    """Of a run whose files go straight to the object store."""
+    """Return the order for a run whose artifacts go to the object store directly."""
     name = uuid4().hex
     experiment = store.client.create_experiment(name, artifact_location=f"s3://{BUCKET}/{name}")
     return str(store.client.create_run(experiment).info.run_id)
@@ -62,7 +62,7 @@ def test_a_job_trains_to_its_end_without_the_object_store_and_leaves_everything_
 
     def come_back(progress: Progress) -> None:
         if progress.phase == "logging" and words.count("logging") == 1:
-            objects.start()  # the second such word: the first try has failed
+            objects.start()  # at the second report the first try has failed
         words.append(progress.phase)
 
     objects.stop()

@@ -1,4 +1,4 @@
-"""Logging to a real store: under the names that are promised, and twice is the same as once."""
+"""Logging to a real store: under fixed names, and twice is the same as once."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_an_epoch_is_logged_once_however_often_it_is_told(store: Store, new_run:
 def test_more_epochs_than_one_request_takes_are_sent_whole(
     store: Store, new_run: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a long outage: a cut between two requests must not fall within an epoch."""
+    """After a long outage, the split into requests must not fall within an epoch."""
     run_id, sent = new_run(), []
     log = RunLog(store.uri, run_id)
     log_batch = log._client.log_batch
@@ -96,7 +96,7 @@ def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
     assert run.data.metrics["location_instability.head"] == 0.1
     assert run.data.metrics["part_interpretability"] == 0.4
     assert run.data.metrics["part_association.tail"] == 0.3
-    assert "location_instability" not in run.data.metrics  # nothing was measured, which is not 0
+    assert "location_instability" not in run.data.metrics  # not measured, which is not 0
     assert [item.path for item in store.client.list_artifacts(run_id, "tables")] == ["tables/filters.csv"]
 
 

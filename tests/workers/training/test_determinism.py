@@ -1,4 +1,4 @@
-"""Every draw follows from the seed, the epoch and the purpose, whatever ran before."""
+"""Random draws depend on the seed, the epoch and the purpose alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that is killed again and again ends with the bits of one that was left in peace."""
+"""A job that is killed repeatedly ends with bit-identical results to an undisturbed one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.conftest import Store
 
 STEPS = 3
-"""Batches of an epoch: 24 images in batches of eight; there are four epochs."""
+"""Batches per epoch: 24 images in batches of eight; there are four epochs."""
 EVERYWHERE: tuple[Moment, ...] = (
     ("training", STEPS + 2),
     ("training", STEPS),
@@ -36,7 +36,7 @@ EVERYWHERE: tuple[Moment, ...] = (
     ("measuring filters", 1),
     ("logging", 1),
     ("writing files", 1),
-    ("handing in the log", 1),
+    ("uploading the log", 1),
 )
 """One kill for each attempt: within epochs, around a checkpoint, in evaluation and while results are logged."""
 
@@ -57,7 +57,7 @@ def state_of(pointer: CheckpointPointer | None, spec: JobSpec) -> dict[str, Any]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Bit by bit, all the way down."""
+    """Return whether two nested states are bit-identical."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -143,7 +143,7 @@ def test_with_a_step_interval_no_more_than_its_steps_are_lost(new_desk: Callable
     assert resumed is not None
     assert_ended_alike(spec, (calm, undisturbed), (desk, resumed))
     log = (desk.folder / "logs" / spec.key / "attempt-2.log").read_text()
-    assert "goes on after epoch 0, step 2" in log
+    assert "resuming after epoch 0, step 2" in log
 
 
 @pytest.mark.parametrize("damage", ["torn", "empty", "bit flipped", "gone", "pointer torn"])
@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_is_reported(
     log = (desk.folder / "logs" / spec.key / "attempt-2.log").read_text()
     assert problem in log
     went_on = "epoch 2, step 1" if damage == "pointer torn" else "epoch 2"
-    assert f"goes on after {went_on}\n" in log
+    assert f"resuming after {went_on}\n" in log
     assert [step for step, _ in desk.points("train/task_loss")] == [1, 2, 3]
 
 

@@ -1,4 +1,4 @@
-"""One look at the held-out images gives the answers, what filters tell, and which category each stands for."""
+"""One pass over held-out images gives the logits, the information in the filters, and their categories."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_of_many_images_evenly_spaced_ones_are_watched(monkeypatch: pytest.Monke
 
 
 def test_a_filter_that_grows_tells_no_more() -> None:
-    """The maps are seen in units of each filter's own mean peak."""
+    """Maps are scaled by each filter's own mean peak."""
     trainer = run_epochs(toy_trainer(toy_spec("ordinary")), 2)
     inputs = inputs_of(trainer, toy_data(trainer.spec).test)
     before = assess(trainer.network, inputs).information

@@ -1,4 +1,4 @@
-"""What the trained layers see is the image, or what frozen layers make of it, mirrored where asked."""
+"""Inputs of the trained layers are images or features of the frozen layers, flipped on request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch that is cut into parts for want of memory trains the network that the whole batch would have trained."""
+"""Training on a batch in parts gives the same network as on the whole batch."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 ONE_BATCH = {"train__batch_size": 24, "train__epochs": 1, "model__dropout": 0.5}
 ROOM = 220
-"""Megabytes beyond what a process has when training begins: less than a batch needs, more than a part does."""
+"""Megabytes that the process may add once it trains: less than a batch needs, more than a part needs."""
 PARTS = 5
-"""Of 24 images: four of five and one of four."""
+"""Parts of 24 images: four of five images and one of four."""
 
 
 def exact_trainer(spec: JobSpec, micro_batches: int) -> Trainer:
-    """In double precision, so that nothing but a mistake makes a difference."""
+    """Return a trainer in double precision, so that rounding does not hide a mistake."""
     data, network = toy_data(spec), toy_network(spec).double()
     train, test = (Inputs(network, split, data.mean_SS3.astype(np.float64), CPU) for split in (data.train, data.test))
     trainer = Trainer(spec, network, train, test, micro_batches=micro_batches)
@@ -60,7 +60,7 @@ FORMS: list[dict[str, Any] | None] = [
 
 @pytest.mark.parametrize("filter_loss", FORMS)
 def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(filter_loss: dict[str, Any] | None) -> None:
-    """The second step is compared too: it starts from running statistics, and from where the draws have come to."""
+    """The second step is compared too: it depends on running statistics and the generators' states."""
     spec = toy_spec(**ONE_BATCH | {"train__epochs": 2}, filter_loss=filter_loss)
     whole, parts = exact_trainer(spec, 1), exact_trainer(spec, PARTS)
     for epoch in (1, 2):
@@ -82,7 +82,7 @@ def test_the_gradient_of_the_parts_is_that_of_the_whole_batch(filter_loss: dict[
 
 
 def test_the_filter_loss_matters_in_that_comparison() -> None:
-    """Or it would hold of a gradient that leaves the filter loss out."""
+    """Otherwise the comparison would hold without the filter loss."""
     without, with_it = (
         gradients_of(run_epochs(exact_trainer(toy_spec(**ONE_BATCH, filter_loss=loss), PARTS), 1))
         for loss in (None, FORMS[1])
@@ -92,7 +92,7 @@ def test_the_filter_loss_matters_in_that_comparison() -> None:
 
 
 def test_a_filter_loss_of_each_part_alone_would_be_another_one() -> None:
-    """What gradients that are simply added up would give: p(x|T) is normalised over the images of a batch (Eq. 2)."""
+    """Gradients cannot simply be accumulated: p(x|T) is normalised over the images of a batch (Eq. 2)."""
     spec = toy_spec(**ONE_BATCH, filter_loss={"form": "exact", "weight": 1.0})
     trainer = exact_trainer(spec, 1)
     layer = trainer.filter_losses["conv6"].eval()
@@ -168,7 +168,7 @@ def test_evaluation_and_kept_features_are_cut_too(monkeypatch: pytest.MonkeyPatc
 
 
 def bytes_kept_for_backward(trainer: Trainer) -> int:
-    """The most that autograd holds on to at one time."""
+    """Return the peak number of bytes that autograd saves for the backward pass."""
     held, most = 0, 0
 
     def pack(tensor: Tensor) -> Tensor:
@@ -190,7 +190,7 @@ def bytes_kept_for_backward(trainer: Trainer) -> int:
 
 
 def test_less_memory_is_held_for_the_backward_pass() -> None:
-    """Weights are held too, whatever the batch: so it falls less than the parts are many."""
+    """Weights are saved too, whatever the batch, so six parts need more than a sixth."""
     spec = toy_spec(**ONE_BATCH)
     whole, parts = (
         bytes_kept_for_backward(Trainer(*parts_for(spec, memory_divisor=count), micro_batches=count))
@@ -203,7 +203,7 @@ def test_less_memory_is_held_for_the_backward_pass() -> None:
 def test_a_job_with_too_little_memory_for_its_batches_has_it_for_their_parts(
     store: Store, new_run: Callable[[], str], tmp_path: Path
 ) -> None:
-    """The process's own limit makes the allocation fail, as a full machine would."""
+    """A limit on the process's address space makes the allocation fail."""
     size = {"backbone": "vgg16", "width": 0.25, "input_size": 112}
     changes = {f"model__{name}": value for name, value in size.items()}
     spec = toy_spec(**changes, data__train_per_category=16, train__batch_size=32, train__epochs=1)
@@ -218,7 +218,7 @@ def test_a_job_with_too_little_memory_for_its_batches_has_it_for_their_parts(
         ends.append((result.stop_reason, result.micro_batches))
     assert ends == [(StopReason.OUT_OF_MEMORY, 1), (StopReason.FINISHED, 8)]
     log = (tmp_path / "log_dir" / spec.key / "attempt-2.log").read_text()
-    assert "short of memory before: batches go in 8 parts" in log
+    assert "an earlier attempt ran out of memory: batches are cut into 8 parts" in log
 
 
 @pytest.mark.parametrize(("images", "count"), [(24, 5), (24, 24), (3, 8), (2, 1), (33, 4)])

@@ -1,4 +1,4 @@
-"""Convolutions come from where the spec says, verified, or the message says what to put where."""
+"""Convolutions are loaded from the spec's source and verified, or the message says what to do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop learns, stops when numbers go wrong, and is the same whether or not it was interrupted."""
+"""The training loop learns, stops when values are not finite, and gives the same bits after an interruption."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_features_kept_in_memory_train_the_same_network(monkeypatch: pytest.Monk
 
 
 def test_the_filter_loss_within_its_layer_leaves_the_layers_below_alone() -> None:
-    """With `gradient_scope: layer` the first gradient below the interpretable layers is that of the task alone."""
+    """With `gradient_scope: layer`, layers below the interpretable ones get the gradient of the task alone."""
 
     def gradients(**changes: object) -> dict[str, torch.Tensor]:
         trainer = toy_trainer(toy_spec(train__epochs=1, train__batch_size=24, **changes))

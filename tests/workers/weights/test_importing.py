@@ -1,4 +1,4 @@
-"""Published files are recognised by content, translated exactly, and keep their provenance; others are refused."""
+"""Published files are recognised by content, converted exactly, and keep their provenance; others are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOY_WIDTH = toy_spec().model.width
 
 
 def check_edge_detector(path: Path, image_SS3: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
-    """Ours computes what the detector's own conventions say: BGR minus the mean, HWIO kernels, in double precision."""
+    """Our network computes what the detector computes: BGR minus the mean, HWIO kernels, in double precision."""
     side = len(image_SS3)
     state, provenance = import_weights(path, "vgg16", 1.0)
     network = build_network(ModelSpec(backbone="vgg16", variant="ordinary", input_size=side, fc_width=8), 1)
@@ -105,12 +105,12 @@ def test_what_a_job_started_from_stays_in_the_label_of_its_weights(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("missing.mat", None, "There is no file"),
+        ("missing.mat", None, "does not exist"),
         ("empty.h5", b"", "is empty"),
-        ("cut.h5", b"\x89HDF\r\n\x1a\n\0\0\0", "broken HDF5 file"),
+        ("cut.h5", b"\x89HDF\r\n\x1a\n\0\0\0", "damaged HDF5 file"),
         ("old.mat", b"MATLAB 4.2", "no MATLAB file of version 5 or 7.3"),
-        ("cut.mat", b"MATLAB 5.0 MAT-file" + b"\0" * 20, "broken MATLAB file"),
-        ("text.txt", b"hello there", "no weights file of a known format"),
+        ("cut.mat", b"MATLAB 5.0 MAT-file" + b"\0" * 20, "damaged MATLAB file"),
+        ("text.txt", b"hello there", "not a weights file of a supported format"),
         ("page.pth", b"<html>not found</html>", "cannot be read as tensors alone"),
         ("cut.safetensors", b"\x10\0\0\0\0\0\0\0{", "cannot be read as safetensors"),
     ],
@@ -125,7 +125,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path, name: str, content: 
 def test_a_truncated_edge_detector_is_refused(tmp_path: Path) -> None:
     path = write_hed(tmp_path / "hed.h5")
     path.write_bytes(path.read_bytes()[:1_000_000])
-    with pytest.raises(WeightsError, match="broken HDF5 file"):
+    with pytest.raises(WeightsError, match="damaged HDF5 file"):
         read_foreign(path, "vgg16")
 
 
@@ -140,7 +140,7 @@ def test_a_missing_array_and_another_layout_are_named(tmp_path: Path) -> None:
 
 
 def test_the_edge_detector_is_no_alexnet(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"holds a vgg16, not a alexnet\. Say `--backbone vgg16`"):
+    with pytest.raises(WeightsError, match=r"holds a vgg16, not a alexnet\. Pass `--backbone vgg16`"):
         read_foreign(write_hed(tmp_path / "hed.h5"), "alexnet")
 
 

@@ -1,4 +1,4 @@
-"""MatConvNet's files compute in our networks what their own conventions say, or are refused layer by layer."""
+"""Imported MatConvNet files compute the same in our networks, or the mismatching layer is named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from workers.weights.importing import import_weights, verify_weights
 
 
 def forward(layers: Layers, x_NCHW: Tensor, upto: str) -> dict[str, Tensor]:
-    """What MatConvNet would compute, in double precision, from a file's own fields; by layer, after ReLU."""
+    """Return what MatConvNet computes from a file's fields, in double precision; by layer, after ReLU."""
     maps: dict[str, Tensor] = {}
     for layer in layers:
         numbers = {name: [int(v) for v in layer[name].ravel()] for name in ("pad", "stride", "pool") if name in layer}
@@ -171,7 +171,7 @@ def test_a_truncated_file_says_so_in_both_formats(tmp_path: Path) -> None:
     layers = matconvnet_layers("alexnet_2012")
     for path in (write_mat(tmp_path / "v5.mat", layers), write_mat73(tmp_path / "v73.mat", layers)):
         path.write_bytes(path.read_bytes()[:-100_000])
-        with pytest.raises(WeightsError, match="broken MATLAB file"):
+        with pytest.raises(WeightsError, match="damaged MATLAB file"):
             import_weights(path, "alexnet_2012", 1.0)
 
 
