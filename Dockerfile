@@ -1,7 +1,7 @@
 # One image for the Ray head, the Ray workers and the MLflow server of docker-compose.yml.
 FROM python:3.11-slim
 WORKDIR /app
-COPY pyproject.toml constraints.txt README.md ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY schemas schemas
 COPY interp_model interp_model
 COPY workers workers

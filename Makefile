@@ -4,19 +4,19 @@ BIN := $(VENV)/bin
 
 .PHONY: setup sweep test quick format docs
 
-sweep: setup  ## Train and measure 74 networks on generated animals; about ten minutes on two cores.
+sweep: setup  ## Train and measure 74 networks on generated animals: five to ten minutes on two cores.
 	$(BIN)/orch sweep --grid all-categories --profile laptop
 
-test: setup  ## Everything that must hold: style, types, tests. The same command as CI.
+test: setup  ## Style, types and every test: the command of CI.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-quick: setup  ## The tests without real sweeps and kills.
+quick: setup  ## Tests without real sweeps and kills.
 	$(BIN)/pytest -m "not slow"
 
-docs: setup  ## HTML pages of the API of the four packages, in build/api/.
+docs: setup  ## HTML pages of the four packages' API, in build/api/.
 	$(BIN)/python -W error::UserWarning docs/api.py build/api
 
 format: setup  ## Fix style.
