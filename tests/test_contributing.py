@@ -114,8 +114,8 @@ def test_a_recipe_fits_the_code_and_passes_its_check(title: str, copy: Path) -> 
     recipe = RECIPES[title]
     for block in recipe.blocks:
         apply(block, copy)
-    ruff = [sys.executable, "-m", "ruff"]
-    style = [[*ruff, "check", "--no-cache", "."], [*ruff, "format", "--no-cache", "--check", "."]]
+    ruff, files = [sys.executable, "-m", "ruff"], sorted({block.path for block in recipe.blocks})
+    style = [[*ruff, "check", "--no-cache", *files], [*ruff, "format", "--no-cache", "--check", *files]]
     for command in [*style, *([*PROGRAMS[name], *words] for name, *words in recipe.checks)]:
         ran = run(command, copy)
         assert ran.returncode == 0, f"{shlex.join(command)}\n{ran.stdout[-3000:]}\n{ran.stderr[-3000:]}"
