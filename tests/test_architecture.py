@@ -36,7 +36,7 @@ ROOMS: dict[str, list[set[str]]] = {
     ],
 }  # fmt: skip
 """From the top down: a room may import those below it, and none beside or above it."""
-LEAST_DOCUMENTED = {"schemas": 0.70, "interp_model": 0.91, "workers": 0.79, "orchestrator": 0.80}
+LEAST_DOCUMENTED = {"schemas": 0.70, "interp_model": 0.91, "workers": 0.84, "orchestrator": 0.80}
 """Smallest share of public functions, classes and methods with a docstring, per package. It may only rise."""
 LOCAL = re.compile(
     r"(?<![\w.~])/(?:home|root|Users|work|workspace|opt)/\w"  # a path of one machine
