@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp_model.loss.filter_loss import FilterLoss
-from interp_model.network import Network, build_network, parameter_groups
+from interp_model.network import Network, build_network
+from interp_model.parameter_groups import parameter_groups
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec, TrainSpec
 
 TARGET = 1.25
