@@ -184,7 +184,7 @@ def check_input_size(backbone: BackboneName, input_size: int) -> None:
     for name, side in map_sides(BACKBONES[backbone], input_size):
         if side < 1:
             raise SpecError(
-                f"`model.input_size` is {input_size}, which is too small for {backbone}: the map of {name} is empty. "
+                f"`model.input_size` is {input_size}, which is too small for {backbone}: the map is empty at {name}. "
                 f"Use {smallest_input(backbone)} or more."
             )
 

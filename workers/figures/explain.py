@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp_model.explain.attribution import Contributions, contributions
-from interp_model.explain.occlusion import lost_where, occluder_for, occlusion_drop
+from interp_model.explain.occlusion import occluder_for, occlusion_drop, sensitivity_map
 from interp_model.mask import peak_index
 from interp_model.network import Network, to_input
 from schemas.errors import DataError, SpecError
@@ -153,7 +153,7 @@ def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int
         return maps_after_mask(network, network.forward_trunk(images_B3SS))[:, filters]
 
     drop_FGG = occlusion_drop(maps, image_3SS, occluder).cpu()
-    return {f: lost_where(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}
+    return {f: sensitivity_map(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}
 
 
 def _says(

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     EDGE,
     FILTER_COLOURS,
@@ -79,7 +79,7 @@ def _shown(found: Explanation, picture: Image.Image) -> Bytes:
 
 
 def _region(field_SS: Floats, image: Bytes) -> Bools:
-    return np.asarray(enlarged(field_SS, image.shape[1], image.shape[0]) >= CUT)
+    return np.asarray(enlarged(field_SS, image.shape[1], image.shape[0]) >= REGION_THRESHOLD)
 
 
 def _thumb(image: Bytes, region: Bools, colour: str, total: int) -> Bytes:

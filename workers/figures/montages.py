@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     BLUE,
     EDGE,
@@ -119,7 +119,7 @@ def _head(axes: Axes, text: str) -> None:
 
 
 def _lit(item: Lit) -> Bytes:
-    return lit(resized(item.image_SS3, TILE), enlarged(item.field_SS, TILE) >= CUT)
+    return lit(resized(item.image_SS3, TILE), enlarged(item.field_SS, TILE) >= REGION_THRESHOLD)
 
 
 def _heated(item: Heated, side: int) -> Bytes:

@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     BLUE,
     EDGE,
@@ -223,7 +223,7 @@ def _tiles(item: Shown, highest: float) -> list[Bytes]:
     if item.mask_HW is not None:
         tiles += [grey(item.mask_HW, TILE), heat(item.map_HW * item.mask_HW, highest, TILE)]
     if item.field_SS is not None:
-        tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= CUT))
+        tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= REGION_THRESHOLD))
     return tiles
 
 
