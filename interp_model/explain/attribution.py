@@ -62,9 +62,8 @@ def contributions(head: Head, x_FHW: Tensor, output: int, *, steps: int = STEPS)
         total_FHW += torch.autograd.grad(logit, x_AFHW)[0].sum(dim=0)
     with torch.no_grad():
         base, logit_of_x = head(torch.stack([torch.zeros_like(x_FHW), x_FHW]))[:, output].tolist()
-    return Contributions(
-        (x_FHW * total_FHW / steps).sum(dim=(1, 2)), _alone(head, x_FHW, output, logit_of_x), base, logit_of_x
-    )
+    alone_F = _alone(head, x_FHW, output, logit_of_x)
+    return Contributions((x_FHW * total_FHW / steps).sum(dim=(1, 2)), alone_F, base, logit_of_x)
 
 
 @torch.no_grad()

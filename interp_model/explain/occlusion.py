@@ -128,7 +128,7 @@ def aligned_field(
 
 
 def image_field(map_HW: Tensor, field_PP: Tensor, centre_H: Tensor) -> Tensor:
-    """Return the receptive field of a filter's activations on one image: max over units of x_ij times the shifted field.
+    """Return a filter's receptive field on one image: the maximum over units of x_ij times the field around the unit.
 
     Args:
         map_HW: the filter's map after ReLU and, in an interpretable layer, after the mask.

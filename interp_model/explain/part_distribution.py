@@ -20,8 +20,8 @@ class Shares(NamedTuple):
     """
 
     share_FK: Tensor
-    """Fractions; NaN for a filter without counted images. A row sums to 1 for landmarks. For parts the sum can be below 1
-    (background) or above 1 (overlapping parts)."""
+    """Fractions; NaN for a filter without counted images. A row sums to 1 for landmarks. For parts the sum can be
+    below 1 (background) or above 1 (overlapping parts)."""
     images_F: Tensor
     """int64: number of counted images."""
 
