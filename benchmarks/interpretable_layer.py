@@ -1,7 +1,7 @@
 """Cost of an interpretable layer: a training step with masks and filter losses, compared with the same step without.
 
 Both networks are the interpretable AlexNet of the published size, including the new convolution. Steps alternate within
-one run and are timed in CPU seconds, so that other processes have little effect. The result is the ratio of the medians.
+one run and are timed in CPU seconds, so that other processes have little effect. The result is the ratio of medians.
 Target: at most 1.25.
 
     python -m benchmarks.interpretable_layer [--pairs 8] [--batch 32] [--threads 1] [--form labelled]

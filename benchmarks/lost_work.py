@@ -1,11 +1,11 @@
 """Cost of a SIGKILL: the same scenario with Ray Tune and its MLflow callback, and with orch.
 
 A grid of N no-op trials runs two at a time. The driver is killed with SIGKILL when half of the trials have ended, and
-all its child processes stop. Then the sweep is continued as documented (`Tuner.restore`, `orch resume`) until all trials
-have ended.
+all its child processes stop. Then the sweep is continued as documented (`Tuner.restore`, `orch resume`) until all
+trials have ended.
 
-A trial is the same in both systems: it appends its start and its end to a file, and logs one number to MLflow. orch runs
-with its real planner, driver, ledger and Ray pool; only the worker's training is replaced.
+A trial is the same in both systems: it appends its start and its end to a file, and logs one number to MLflow. orch
+runs with its real planner, driver, ledger and Ray pool; only the worker's training is replaced.
 
     pip install -c constraints.txt -e ".[bench]"
     python -m benchmarks.lost_work [--trials 296]

@@ -1,8 +1,8 @@
 """Cost of measuring a network, compared with training epochs.
 
 An interpretable network (VGG-16 with 512 filters, or any `--backbone`) trains one epoch on noise images with boxes as
-parts. It is then measured as in a job: both accuracies, location instability, part interpretability with its two forward
-passes, and the places of peaks. Times are wall-clock seconds on a GPU and CPU seconds otherwise.
+parts. It is then measured as in a job: both accuracies, location instability, part interpretability with its two
+forward passes, and the places of peaks. Times are wall-clock seconds on a GPU and CPU seconds otherwise.
 Targets: measuring takes at most five epochs; part interpretability at most 10 % more than its two forward passes.
 
     python -m benchmarks.metrics                                        # a GPU: 600 images, 224 px, full width

@@ -135,7 +135,7 @@ def time_status(home: Path, *words: str) -> tuple[float, float]:
 
 
 def time_resume(settings: Settings) -> dict[str, float]:
-    """Resume the sweep and return the times of the command, of Ray's start, and of the first job's hand-over and start."""
+    """Resume the sweep and return the times of the command, Ray's start, and the first job's hand-over and start."""
     marks = {"typed": time.time()}
     start = RaySession.start
 
@@ -181,13 +181,9 @@ def main() -> None:
             print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} CPU s)")
         settings = make_store(Path(folder) / "small", 296, 290)
         marks = time_resume(settings)
-        print(
-            f"orch resume, 290 of 296 jobs finished: Ray starts within {marks['ray'] - marks['typed']:.1f} s; after that"
-        )
+        print(f"orch resume, 290 of 296 done: Ray starts within {marks['ray'] - marks['typed']:.1f} s; after that")
         print(f"  {marks['handed over'] - marks['ray']:5.2f} s until the first job is sent to a worker")
-        print(
-            f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has imported torch and MLflow and starts it"
-        )
+        print(f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has imported torch and MLflow")
 
 
 if __name__ == "__main__":
