@@ -114,7 +114,7 @@ class JobResult(Stored):
     metrics: JobMetrics | None = None
     """Metrics; None unless the job finished."""
     checkpoint: CheckpointPointer | None = None
-    """Newest checkpoint; None if there is none."""
+    """Newest checkpoint; None if the attempt saved nothing."""
     failure: Failure | None = None
     """The exception that ended the attempt, if any."""
     micro_batches: int = 1
