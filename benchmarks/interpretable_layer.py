@@ -1,8 +1,8 @@
-"""What an interpretable layer costs: a training step with masks and filter losses against the same step without.
+"""Cost of an interpretable layer: a training step with masks and filter losses, compared with the same step without.
 
-Both networks are the interpretable AlexNet of the published size, new convolution included. Steps alternate within one
-run and are timed in seconds of CPU, so that what else the machine does falls on neither; the ratio is that of the
-medians. Target: at most 1.25.
+Both networks are the interpretable AlexNet of the published size, including the new convolution. Steps alternate within
+one run and are timed in CPU seconds, so that other processes have little effect. The result is the ratio of medians.
+Target: at most 1.25.
 
     python -m benchmarks.interpretable_layer [--pairs 8] [--batch 32] [--threads 1] [--form labelled]
 """
@@ -20,18 +20,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from interp_model.loss.filter_loss import FilterLoss
-from interp_model.network import Network, build_network, parameter_groups
+from interp_model.network import Network, build_network
+from interp_model.parameter_groups import parameter_groups
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec, TrainSpec
 
 TARGET = 1.25
 WEIGHT = 1e-3
-"""Of the filter loss; the cost of a step does not depend on it."""
+"""Weight of the filter loss; it does not affect the cost of a step."""
 
 Step = Callable[[], None]
 
 
 def make_step(network: Network, losses: nn.ModuleDict, images_N3SS: Tensor, label_N: Tensor) -> Step:
-    """One training step, from images to moved weights."""
+    """Return a function that performs one training step: forward, backward and update."""
     optimiser = torch.optim.SGD(parameter_groups(network, TrainSpec()), lr=1e-4, momentum=0.9)
     network.train()
 
@@ -48,13 +49,14 @@ def make_step(network: Network, losses: nn.ModuleDict, images_N3SS: Tensor, labe
 
 
 def seconds_of(step: Step) -> float:
+    """Return the CPU seconds of one step."""
     started = time.process_time()
     step()
     return time.process_time() - started
 
 
 def measure(model: ModelSpec, form: FilterLossSpec, batch: int, pairs: int) -> tuple[list[float], list[float]]:
-    """CPU seconds per step, with and without; one unmeasured step each comes first."""
+    """Return the CPU seconds of each step with and without masks and losses, after one warm-up step each."""
     torch.manual_seed(0)
     size = model.input_size
     images_N3SS, label_N = torch.randn(batch, 3, size, size), torch.arange(batch) % 2
@@ -74,6 +76,7 @@ def measure(model: ModelSpec, form: FilterLossSpec, batch: int, pairs: int) -> t
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=get_args(BackboneName), default="alexnet")
     parser.add_argument(

@@ -1,10 +1,11 @@
-"""What a SIGKILL costs: the same script of events against Ray Tune with its MLflow callback, and against orch.
+"""Cost of a SIGKILL: the same scenario with Ray Tune and its MLflow callback, and with orch.
 
-A grid of N no-op trials, two at a time; SIGKILL of the driver when half of the trials have come to their end; every
-process below it gone; then the documented way to go on (`Tuner.restore`, `orch resume`), until nothing is left.
+A grid of N no-op trials runs two at a time. The driver is killed with SIGKILL when half of the trials have ended, and
+all its child processes stop. Then the sweep is continued as documented (`Tuner.restore`, `orch resume`) until all
+trials have ended.
 
-A trial is the same on both sides: it says that it begins and that it has ended, in a file that no crash takes back,
-and one number reaches MLflow. Of orch everything but the worker's work is the product's: planner, driver, ledger, Ray.
+A trial is the same in both systems: it appends its start and its end to a file, and logs one number to MLflow. orch
+runs with its real planner, driver, ledger and Ray pool; only the worker's training is replaced.
 
     pip install -c constraints.txt -e ".[bench]"
     python -m benchmarks.lost_work [--trials 296]
@@ -37,6 +38,8 @@ PATIENCE_SECONDS = 1800.0
 
 
 class Row(NamedTuple):
+    """Results of one system."""
+
     system: str
     trials: int
     ended_before: int
@@ -46,19 +49,21 @@ class Row(NamedTuple):
     doubled: int
     stuck: int
     first_new: float
-    """Seconds from the command that goes on to the first trial that had not begun before."""
+    """Seconds from the command that continues the sweep to the start of the first new trial."""
 
 
-# -- what a trial does --------------------------------------------------------------------------------------------
+# -- trials ------------------------------------------------------------------------------------------------------
 
 
 def note(folder: Path, trial: str, what: str) -> None:
+    """Append an event of a trial to the file of events."""
     line = json.dumps({"trial": trial, "what": what, "at": time.time()}) + "\n"
     with open(folder / "trials.jsonl", "ab", buffering=0) as file:
         file.write(line.encode())
 
 
 def notes(folder: Path) -> list[dict[str, Any]]:
+    """Return all events."""
     path = folder / "trials.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -67,6 +72,7 @@ def notes(folder: Path) -> list[dict[str, Any]]:
 
 
 def drive_tune(folder: Path, trials: int, again: bool) -> None:
+    """Run the grid with Ray Tune, or restore it."""
     import ray
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
@@ -92,7 +98,7 @@ def drive_tune(folder: Path, trials: int, again: bool) -> None:
 
 
 def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
-    """Trial and status of every MLflow run."""
+    """Return trial and status of every MLflow run."""
     from mlflow import MlflowClient
 
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -106,6 +112,7 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
 
 
 def drive_orch(folder: Path, trials: int, again: bool) -> None:
+    """Run the grid with orch, or resume it."""
     from orchestrator.execution.pool import WorkerLayout, WorkerPool
     from orchestrator.execution.progress import open_display
     from orchestrator.execution.ray_pool import RayPool, RaySession
@@ -137,7 +144,7 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
 
 
 def no_op_worker(folder: Path) -> Any:
-    """A worker as `workers.actor` has it, whose jobs do nothing."""
+    """Return a Ray actor with the interface of `workers.actor`, whose jobs do nothing."""
     import ray
 
     class NoOp:
@@ -168,6 +175,7 @@ def no_op_worker(folder: Path) -> Any:
 
 
 def runs_of_orch(folder: Path) -> list[tuple[str, str]]:
+    """Return job key and status of every MLflow run."""
     from orchestrator.ledger.mlflow_ledger import MlflowLedger
     from orchestrator.ledger.store import open_client
     from orchestrator.settings import Settings
@@ -176,7 +184,7 @@ def runs_of_orch(folder: Path) -> list[tuple[str, str]]:
     return [(run.key, run.status) for run in MlflowLedger(open_client(settings), settings.store_uri).job_runs()]
 
 
-# -- the script of events -----------------------------------------------------------------------------------------
+# -- the scenario -------------------------------------------------------------------------------------------------
 
 SYSTEMS: dict[str, tuple[Callable[[Path, int, bool], None], Callable[[Path], list[tuple[str, str]]]]] = {
     "tune": (drive_tune, runs_of_tune),
@@ -185,6 +193,7 @@ SYSTEMS: dict[str, tuple[Callable[[Path, int, bool], None], Callable[[Path], lis
 
 
 def measure(system: str, trials: int, folder: Path) -> Row:
+    """Run the scenario with one system and count what was lost or repeated."""
     folder.mkdir()
     driver = _start(system, trials, folder, again=False)
     _wait(lambda: len(_ended(folder)) >= trials // 2, driver)
@@ -230,7 +239,7 @@ def _start(system: str, trials: int, folder: Path, again: bool) -> subprocess.Po
 
 
 def _tidy(folder: Path) -> None:
-    """What a killed driver's Ray leaves in /tmp."""
+    """Delete the files that the killed driver's Ray left in /tmp."""
     for path in Path("/tmp").glob(f"{RAY_PREFIX}{os.getpid()}-*"):
         shutil.rmtree(path, ignore_errors=True)
     if (folder / "orch").exists():
@@ -257,13 +266,14 @@ def _wait(holds: Callable[[], bool], driver: subprocess.Popen[bytes] | None = No
     until = time.monotonic() + PATIENCE_SECONDS
     while not holds():
         if driver is not None and driver.poll() is not None:
-            raise SystemExit(f"the driver ended by itself with {driver.returncode}; see driver.log")
+            raise SystemExit(f"the driver exited early with code {driver.returncode}; see driver.log")
         if time.monotonic() > until:
-            raise SystemExit("it never came")
+            raise SystemExit(f"timed out after {PATIENCE_SECONDS:.0f} s; see driver.log")
         time.sleep(POLL_SECONDS)
 
 
 def table(rows: list[Row]) -> str:
+    """Return the results as a Markdown table."""
     names = {"tune": "Ray Tune + MLflow callback", "orch": "orch"}
     lines: list[tuple[str, Callable[[Row], str]]] = [
         ("trials that had ended when the driver was killed", lambda row: str(row.ended_before)),
@@ -282,6 +292,7 @@ def table(rows: list[Row]) -> str:
 
 
 def main() -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=120, help="of the grid (default 120; the paper's has 296)")
     parser.add_argument("--system", choices=SYSTEMS, help="only this one")

@@ -1,12 +1,12 @@
-"""What measuring a network costs beside training it: everything that a finished job measures, against training epochs.
+"""Cost of measuring a network, compared with training epochs.
 
-An interpretable network (VGG-16 with 512 filters, or any `--backbone`) trains on noise with boxes for parts, one epoch
-being the yardstick, and is then measured as jobs are: both accuracies, location instability, part interpretability with
-its two forward passes, and where peaks lie. Timed side by side, seconds by the clock on a GPU and of CPU without one.
-Targets: measuring within five epochs; part interpretability at most 10 % over the two passes that it needs.
+An interpretable network (VGG-16 with 512 filters, or any `--backbone`) trains one epoch on noise images with boxes as
+parts. It is then measured as in a job: both accuracies, location instability, part interpretability with its two
+forward passes, and the places of peaks. Times are wall-clock seconds on a GPU and CPU seconds otherwise.
+Targets: measuring takes at most five epochs; part interpretability at most 10 % more than its two forward passes.
 
     python -m benchmarks.metrics                                        # a GPU: 600 images, 224 px, full width
-    python -m benchmarks.metrics --images 24 --batch 8 --threads 1      # a CPU: as many as there is patience for
+    python -m benchmarks.metrics --images 24 --batch 8 --threads 1      # a CPU
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
 
 EPOCHS, SHARE = 5, 0.10
-"""Targets: all metrics within so many epochs, part interpretability within so much over its forward passes."""
+"""Targets: maximum cost of all metrics in epochs, and maximum overhead of part interpretability."""
 
 PASSES = 2
 """Forward passes that part interpretability needs."""
 
 
 def spec_of(backbone: BackboneName, width: float, size: int, batch: int, regions: str) -> JobSpec:
+    """Return the spec of the benchmarked job."""
     return JobSpec.model_validate(
         {
             "data": {"categories": ["voc_part/cat"], "train_per_category": 2, "test_per_category": 2},
@@ -49,7 +50,7 @@ def spec_of(backbone: BackboneName, width: float, size: int, batch: int, regions
 
 
 def noise(images: int, size: int) -> Split:
-    """Half of the images positives, with five parts in boxes and three landmarks somewhere; a measured image each."""
+    """Return noise images: half of them positive, each with five parts as boxes and three random landmarks."""
     rng = np.random.default_rng(0)
     pixels_NSS3 = rng.integers(0, 256, (images, size, size, 3), dtype=np.uint8)
     parts_NSS = np.zeros((images, size, size), dtype=np.uint8)
@@ -69,6 +70,7 @@ def noise(images: int, size: int) -> Split:
 
 
 def data_of(spec: JobSpec, split: Split) -> JobData:
+    """Return job data that uses `split` for training, testing and measuring."""
     size = spec.model.input_size
     mean_SS3 = np.full((size, size, 3), 127, np.float32)
     landmarks = ("head", "neck", "torso")
@@ -77,7 +79,7 @@ def data_of(spec: JobSpec, split: Split) -> JobData:
 
 
 def seconds_of(step: Callable[[], object], device: torch.device) -> float:
-    """By the clock on a GPU, until it has finished; of CPU otherwise, so that other work does not count."""
+    """Return the duration of a step: wall-clock seconds on a GPU, after synchronisation; CPU seconds otherwise."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
     started = clock()
     step()
@@ -88,7 +90,7 @@ def seconds_of(step: Callable[[], object], device: torch.device) -> float:
 
 @torch.no_grad()
 def forward_passes(trainer: Trainer, measured: Inputs) -> None:
-    """What part interpretability needs of the network, and nothing after it."""
+    """Run only the forward passes that part interpretability needs."""
     trainer.network.eval()
     for _ in range(PASSES):
         for index_B in measured.batches():
@@ -96,6 +98,7 @@ def forward_passes(trainer: Trainer, measured: Inputs) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=600)
     parser.add_argument("--size", type=int, default=224)

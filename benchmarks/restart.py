@@ -1,8 +1,8 @@
-"""What going on costs: `orch status` of a sweep of 10,000 jobs, and the first job of a resumed sweep of 296.
+"""Cost of a restart: `orch status` of a sweep of 10,000 jobs, and the first job of a resumed sweep of 296.
 
     python -m benchmarks.restart [--jobs 10000]
 
-The stores are made through orch as far as one job goes; that job's rows are then multiplied in the database.
+The first job of each state is created through orch; its rows are then copied in the database.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ WAYS = {
 
 
 class Silent:
+    """A display that shows nothing."""
+
     def show(self, now: Now) -> None: ...
     def say(self, line: str) -> None: ...
     def close(self) -> None: ...
 
 
 def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Settings:
-    """A store with one sweep of so many jobs, of which the first `succeeded` are done and `running` were lost."""
+    """Create a store with one sweep: `jobs` jobs, of which `succeeded` are finished and the next `running` are lost."""
     settings = Settings(home=home)
     sweep = SweepSpec(name=NAME, base=BASE, axes={"category": ("voc_part/cat",), "seed": tuple(range(jobs))})
     planned = sweeps.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
@@ -92,7 +94,7 @@ def _begin(ledger: MlflowLedger, spec: JobSpec, state: JobState) -> None:
 
 
 def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> None:
-    """Rows of further jobs, like those of the template but for what names the job."""
+    """Insert the rows of further jobs as copies of the template's, with their own keys and titles."""
     with closing(sqlite3.connect(database)) as connection, connection:
         (old,) = connection.execute(
             "SELECT run_uuid FROM tags WHERE key = 'orch.job_key' AND value = ?", (template.key,)
@@ -120,7 +122,7 @@ def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> No
 
 
 def time_status(home: Path, *words: str) -> tuple[float, float]:
-    """Seconds of the whole command, the best of three, and the seconds of processor time in it."""
+    """Return the wall-clock and CPU seconds of the command, the best of three runs."""
     command = [sys.executable, "-m", "orchestrator.cli.main", "status", *words]
     best = (float("inf"), float("inf"))
     for _ in range(TIMES):
@@ -133,7 +135,7 @@ def time_status(home: Path, *words: str) -> tuple[float, float]:
 
 
 def time_resume(settings: Settings) -> dict[str, float]:
-    """Seconds from the command to Ray, and from Ray to the first job: handed to a worker, and at work in it."""
+    """Resume the sweep and return the times of the command, Ray's start, and the first job's hand-over and start."""
     marks = {"typed": time.time()}
     start = RaySession.start
 
@@ -167,20 +169,21 @@ def _watch(settings: Settings, marks: dict[str, float], ended: threading.Event) 
 
 
 def main() -> None:
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=10_000, help="of the large sweep (default 10000)")
+    parser.add_argument("--jobs", type=int, default=10_000, help="number of jobs of the large sweep (default 10000)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orch-restart-") as folder:
         home = Path(folder) / "large"
         make_store(home, options.jobs, options.jobs - options.jobs // 50, options.jobs // 100)
         for words in ((NAME,), (), (NAME, "--json")):
             seconds, used = time_status(home, *words)
-            print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} s of processor)")
+            print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} CPU s)")
         settings = make_store(Path(folder) / "small", 296, 290)
         marks = time_resume(settings)
-        print(f"orch resume, 290 of 296 done: Ray is up after {marks['ray'] - marks['typed']:.1f} s; from then")
-        print(f"  {marks['handed over'] - marks['ray']:5.2f} s until the first job is handed to a worker")
-        print(f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has loaded torch and MLflow and begins it")
+        print(f"orch resume, 290 of 296 done: Ray starts within {marks['ray'] - marks['typed']:.1f} s; after that")
+        print(f"  {marks['handed over'] - marks['ray']:5.2f} s until the first job is sent to a worker")
+        print(f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has imported torch and MLflow")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""The four backbones as one table of data, and the arithmetic on it: channels, map sides, which inputs are too small.
+"""The backbones as one table (Sec. 5), with channel counts, map sides and the smallest input computed from it.
 
-Without torch, so that the planner may ask. The table stops at the last pooling: fully connected layers are always new.
+This file does not import torch, so that the planner can use it. The table ends with the last pooling, because fully
+connected layers are always new.
 """
 
 from __future__ import annotations
@@ -18,53 +19,67 @@ class Lrn(NamedTuple):
     """Local response normalisation: y_i = x_i / (kappa + alpha sum_j x_j^2)^beta over `window` channels."""
 
     window: int
+    """Number of channels in the sum."""
     kappa: float
+    """Additive constant."""
     alpha: float
-    """Of each square, as in MatConvNet's files; Caffe's and torch's is `window` times this."""
+    """Factor of each square, as in MatConvNet; the alpha of Caffe and torch is `window` times this."""
     beta: float
+    """Exponent."""
 
 
 class Conv(NamedTuple):
     """A convolution followed by ReLU and, with `lrn`, local response normalisation."""
 
     name: str
+    """Name of the layer."""
     channels: int
+    """Number of filters at width 1."""
     kernel: int
+    """Side of the kernel."""
     stride: int = 1
+    """Stride."""
     pad: int = 0
+    """Zero padding at every side."""
     lrn: Lrn | None = None
+    """Local response normalisation after ReLU, if any."""
     groups: int = 1
-    """Into so many parts inputs and outputs are divided, each output seeing the inputs of its own part."""
+    """Number of groups, as in torch's `groups`."""
     multiple_of: int = 1
-    """Of which the number of channels stays a multiple at every width, so that groups divide it."""
+    """Number that must divide the channel count at every width, so that the groups are equal."""
 
     @property
     def pads(self) -> tuple[int, int]:
-        """(before, after), rows and columns alike."""
+        """Padding (before, after), equal for rows and columns."""
         return self.pad, self.pad
 
 
 class Pool(NamedTuple):
-    """A maximum pooling."""
+    """A max pooling."""
 
     name: str
+    """Name of the layer."""
     kernel: int
+    """Side of the window."""
     stride: int
+    """Stride."""
     pad_end: int = 0
-    """Rows and columns added at the bottom and the right only, as in MatConvNet's models."""
+    """Padding at the bottom and the right only, as in MatConvNet's models."""
 
     @property
     def pads(self) -> tuple[int, int]:
-        """(before, after), rows and columns alike."""
+        """Padding (before, after), equal for rows and columns."""
         return 0, self.pad_end
 
 
 Layer = Conv | Pool
+"""A row of the backbone table."""
 
 NEW_LAYER = "conv6"
-"""The convolution that an interpretable network has above the backbone's top one (Sec. 5)."""
+"""Name of the convolution that an interpretable network adds on top of the backbone (Sec. 5)."""
 
 FC_LAYERS = ("fc6", "fc7", "fc8")
+"""Names of the fully connected layers."""
 
 
 def _vgg16() -> tuple[Layer, ...]:
@@ -77,10 +92,12 @@ def _vgg16() -> tuple[Layer, ...]:
 
 
 VGG_LRN = Lrn(5, 2.0, 1e-4, 0.75)
+"""Normalisation of MatConvNet's VGG-M and VGG-S."""
 ALEXNET_LRN = Lrn(5, 1.0, 2e-5, 0.75)
+"""Normalisation of the original AlexNet."""
 
-# `alexnet` is torchvision's, so that torchvision's weights load; `alexnet_2012` is the original, on two GPUs' worth of
-# groups, as Caffe and MatConvNet publish it. VGG-M and VGG-S are MatConvNet's imagenet-vgg-m and -s.
+# `alexnet` is torchvision's, so that torchvision's weights load. `alexnet_2012` is the original one with two groups, as
+# published for Caffe and MatConvNet. VGG-M and VGG-S are MatConvNet's imagenet-vgg-m and imagenet-vgg-s.
 BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
     "alexnet": (
         Conv("conv1", 64, 11, 4, pad=2), Pool("pool1", 3, 2),
@@ -108,30 +125,39 @@ BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
     ),
     "vgg16": _vgg16(),
 }  # fmt: skip
+"""Name -> layers up to the last pooling, input to output."""
 
 
 def top_conv(backbone: BackboneName) -> Conv:
-    """The backbone's last convolution, the one that becomes interpretable."""
+    """Return the backbone's last convolution, which becomes an interpretable layer (Sec. 5)."""
     return next(layer for layer in reversed(BACKBONES[backbone]) if isinstance(layer, Conv))
 
 
 def layers_of(backbone: BackboneName, variant: Variant) -> tuple[Layer, ...]:
-    """Everything up to the last pooling; an interpretable network has one more convolution before that pooling."""
+    """Return the layers up to the last pooling; interpretable networks have one more convolution before it (Sec. 5)."""
     layers = BACKBONES[backbone]
     if variant == "ordinary":
         return layers
-    # M filters of 3 x 3 x M, padded, so that the map keeps its side.
+    # M filters of 3 x 3 x M, padded so that the map keeps its side.
     new = top_conv(backbone)._replace(name=NEW_LAYER, kernel=3, stride=1, pad=1, lrn=None, groups=1)
     return (*layers[:-1], new, layers[-1])
 
 
 def scaled_channels(layer: Conv, width: float) -> int:
-    """How many channels a layer keeps under the width multiplier."""
+    """Return the channel count of a layer under the width multiplier: at least 1, and a multiple of `multiple_of`."""
     return max(1, round(layer.channels * width / layer.multiple_of)) * layer.multiple_of
 
 
 def map_sides(layers: Sequence[Layer], input_size: int) -> Iterator[tuple[str, int]]:
-    """(layer name, side of its map) for a square input, input to output; a side below 1 means that nothing is left."""
+    """Yield (layer name, map side) for a square input, input to output.
+
+    Args:
+        layers: rows of the backbone table.
+        input_size: side of the input, pixels.
+
+    Yields:
+        Sides in units; below 1 if the input is too small.
+    """
     side = input_size
     for layer in layers:
         side = (side + sum(layer.pads) - layer.kernel) // layer.stride + 1
@@ -139,31 +165,39 @@ def map_sides(layers: Sequence[Layer], input_size: int) -> Iterator[tuple[str, i
 
 
 def map_side(backbone: BackboneName, layer: str, input_size: int) -> int:
-    """Side n of the map of `layer`, which may be the new convolution of an interpretable network."""
+    """Return the map side n of `layer`, which may be the new convolution of an interpretable network."""
     return dict(map_sides(layers_of(backbone, "interpretable"), input_size))[layer]
 
 
 def smallest_input(backbone: BackboneName) -> int:
-    """The smallest input of which something is left after the last pooling."""
+    """Return the side of the smallest input for which every map has at least one unit, pixels."""
     layers = BACKBONES[backbone]
     return next(size for size in count(1) if all(side > 0 for _, side in map_sides(layers, size)))
 
 
 def check_input_size(backbone: BackboneName, input_size: int) -> None:
-    """Raise SpecError when a map vanishes on the way."""
+    """Check that every map of a backbone has at least one unit.
+
+    Raises:
+        SpecError: the input is too small; the message names the smallest valid size.
+    """
     for name, side in map_sides(BACKBONES[backbone], input_size):
         if side < 1:
             raise SpecError(
-                f"`model.input_size` is {input_size}, but {backbone} has nothing left of such an image at {name}. "
+                f"`model.input_size` is {input_size}, which is too small for {backbone}: the map is empty at {name}. "
                 f"Use {smallest_input(backbone)} or more."
             )
 
 
 def first_trained(backbone: BackboneName, freeze_below: str) -> str:
-    """The layer at which training starts: a convolution's name, or `top_conv` for the backbone's last.
+    """Resolve `train.freeze_below` to the name of the first trained convolution.
 
-    `conv5` stands for `conv5_1` where a backbone numbers layers so. Every layer up to the backbone's top
-    convolution may be named: the measured maps lie above it.
+    Args:
+        backbone: name of the backbone.
+        freeze_below: a convolution of the backbone, or `top_conv` for the last one. `conv5` means `conv5_1` in VGG-16.
+
+    Raises:
+        SpecError: the backbone has no such convolution; the message suggests a valid name.
     """
     if freeze_below == "top_conv":
         return top_conv(backbone).name
@@ -172,13 +206,17 @@ def first_trained(backbone: BackboneName, freeze_below: str) -> str:
         if name == freeze_below or name.startswith(f"{freeze_below}_"):
             return name
     raise SpecError(
-        f"`train.freeze_below` is {freeze_below!r}, which is no convolution of {backbone}. "
+        f"`train.freeze_below` is {freeze_below!r}, which is not a convolution of {backbone}. "
         f"{did_you_mean(freeze_below, ['top_conv', *names])}"
     )
 
 
 def check_model(model: ModelSpec, freeze_below: str | None) -> None:
-    """Raise SpecError for a network that cannot be built as asked."""
+    """Check that a network can be built from `model` and frozen below a layer.
+
+    Raises:
+        SpecError: the input is too small, or the backbone has no such layer.
+    """
     check_input_size(model.backbone, model.input_size)
     if freeze_below is not None:
         first_trained(model.backbone, freeze_below)

@@ -1,4 +1,4 @@
-"""The forward half of an interpretable layer: keep what surrounds each map's peak, drop the rest (Sec. 3).
+"""Forward pass of an interpretable layer: mask each map around its peak (Sec. 3).
 
 Shape legend: templates.py.
 """
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def peak_index(x_NFHW: Tensor) -> Tensor:
-    """mu-hat = argmax_ij x_ij as `row * n + column`; the first one where several are equal.
+    """Return the peak mu-hat = argmax_ij x_ij as `row * n + column`, the first one if there are ties (Sec. 3).
 
     Returns:
         (N, F), int64.
@@ -18,10 +18,16 @@ def peak_index(x_NFHW: Tensor) -> Tensor:
 
 
 def apply_mask(x_NFHW: Tensor, bank_PHW: Tensor, peak_NF: Tensor) -> Tensor:
-    """x_masked = max(x o T_mu-hat, 0), for maps after ReLU and the clipped bank of `mask_bank`.
+    """Return x_masked = max(x o T_mu-hat, 0) (Sec. 3). The mask is a constant for autograd.
 
-    The peak is where it is: no gradient flows through its choice, so the mask is a constant for autograd.
+    Args:
+        x_NFHW: maps after ReLU.
+        bank_PHW: masks, see `mask_bank`.
+        peak_NF: peaks, see `peak_index`.
+
+    Returns:
+        (N, F, H, W).
     """
-    # index_select, not bank[peak]: one copy of whole rows, and several times faster on a CPU.
+    # index_select copies whole rows and is several times faster on a CPU than bank[peak].
     mask_NFHW = bank_PHW.flatten(1).index_select(0, peak_NF.flatten()).view_as(x_NFHW)
     return x_NFHW * mask_NFHW

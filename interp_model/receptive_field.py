@@ -1,4 +1,4 @@
-"""Where on the image a unit looks: receptive-field size, stride and centre from the table's arithmetic alone."""
+"""Theoretical receptive fields: size, stride and centre of a layer's units, computed from the backbone table."""
 
 from __future__ import annotations
 
@@ -9,27 +9,31 @@ from interp_model.backbones import Layer
 
 
 class ReceptiveField(NamedTuple):
-    """Of the units of one layer; rows and columns alike."""
+    """Receptive fields of the units of one layer, equal for rows and columns."""
 
     size: int
-    """Side, in image pixels."""
+    """Side of a receptive field, image pixels."""
     stride: int
-    """Image pixels between the centres of neighbouring units."""
+    """Distance between the centres of neighbouring units, image pixels."""
     first_centre: float
-    """Image coordinate of unit 0's centre, in pixels; pixel p spans [p, p + 1), so its own centre is p + 0.5."""
+    """Image coordinate of the centre of unit 0, pixels. Pixel p spans [p, p + 1), so its own centre is p + 0.5."""
 
     def centre_of(self, unit: int) -> float:
-        """Image coordinate of the centre of a unit's receptive field along one axis."""
+        """Return the image coordinate of a unit's centre along one axis, pixels."""
         return self.first_centre + unit * self.stride
 
 
 def receptive_field(layers: Iterable[Layer], upto: str) -> ReceptiveField:
-    """Receptive field of the layer called `upto`.
+    """Return the receptive field of the layer `upto`: p(mu), the centre of a unit's receptive field (Sec. 5.2.2).
 
-    Padding moves the centre; that it lies past the image's border for outer units of deep layers is as it should be.
+    Padding shifts the centres. Those of the outer units of deep layers may lie outside the image.
+
+    Args:
+        layers: layers of the network, input to output.
+        upto: name of the layer.
 
     Raises:
-        KeyError: no layer has that name; the message lists those that do.
+        KeyError: no layer has that name; the message lists the valid names.
     """
     size, stride, centre = 1, 1, 0.5
     seen: list[str] = []

@@ -1,4 +1,4 @@
-"""Which weights of a foreign network go into which layer: the backbone's convolutions and nothing above them."""
+"""Loading pre-trained weights: which arrays of a state dict go into which convolution of the backbone."""
 
 from __future__ import annotations
 
@@ -15,31 +15,38 @@ from schemas.errors import WeightsError
 from schemas.job import BackboneName
 
 TORCHVISION_BACKBONES: tuple[BackboneName, ...] = ("alexnet", "vgg16")
+"""Backbones whose weights torchvision publishes."""
 
 TORCHVISION_STD = (0.229, 0.224, 0.225)
-"""By which torchvision's networks divide red, green and blue, pixels being in 0..1."""
+"""Standard deviations (R, G, B) by which torchvision normalises pixels in 0..1."""
 
 KINDS = ("weight", "bias")
+"""Parameters of a convolution."""
 
 
 class LayerFit(NamedTuple):
-    """What a layer needs and what the file has."""
+    """Comparison of one parameter or attribute of a layer with a weights file."""
 
     layer: str
+    """Name of the layer."""
     kind: str
-    """`weight`, in the order (outputs, inputs, rows, columns), or `bias`; or what else a file says of its layers, such
-    as `stride` and `pad`."""
+    """`weight` with shape (outputs, inputs, rows, columns), `bias`, or another attribute that a file has for its
+    layers, such as `stride` or `pad`."""
     expected: tuple[float | str, ...]
+    """Shape or value that the network needs."""
     found: tuple[float | str, ...] | None
+    """Shape or value in the file; None if it is missing."""
     is_finite: bool = True
+    """Whether all numbers are finite."""
 
     @property
     def fits(self) -> bool:
+        """Whether the file has the expected, finite values."""
         return self.found is not None and _equal(self.expected, self.found) and self.is_finite
 
 
 def _equal(expected: tuple[float | str, ...], found: tuple[float | str, ...]) -> bool:
-    """Files hold some numbers in single precision."""
+    """Compare numbers up to single precision, in which some files store them."""
     return len(expected) == len(found) and all(
         math.isclose(a, b, rel_tol=1e-6) if isinstance(a, float | int) and isinstance(b, float | int) else a == b
         for a, b in zip(expected, found, strict=True)
@@ -47,12 +54,17 @@ def _equal(expected: tuple[float | str, ...], found: tuple[float | str, ...]) ->
 
 
 def state_key(layer: str, kind: str) -> str:
-    """Under which a network's state keeps a convolution's weight or bias."""
+    """Return the key of a convolution's `weight` or `bias` in the state dict of a `Network`."""
     return f"blocks.{layer}.conv.{kind}"
 
 
 def expected_shapes(backbone: BackboneName, width: float) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """(layer, kind, shape) of everything that a weights file has to give, input to output."""
+    """Yield (layer, kind, shape) of every parameter that a weights file must have, input to output.
+
+    Args:
+        backbone: name of the backbone.
+        width: multiplier of every channel count.
+    """
     channels = 3
     for layer in BACKBONES[backbone]:
         if isinstance(layer, Conv):
@@ -63,7 +75,16 @@ def expected_shapes(backbone: BackboneName, width: float) -> Iterator[tuple[str,
 
 
 def compare_layers(backbone: BackboneName, width: float, state: Mapping[str, Tensor]) -> list[LayerFit]:
-    """Every layer's need against a state dict, ours or torchvision's."""
+    """Compare every parameter of a backbone with a state dict under our names or torchvision's.
+
+    Args:
+        backbone: name of the backbone.
+        width: multiplier of every channel count.
+        state: the state dict.
+
+    Raises:
+        WeightsError: the names are torchvision's, and torchvision has no such backbone.
+    """
     ours = to_our_names(backbone, state)
     return [
         LayerFit(layer, kind, shape, None)
@@ -74,7 +95,11 @@ def compare_layers(backbone: BackboneName, width: float, state: Mapping[str, Ten
 
 
 def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
-    """Raise WeightsError for the first layer that does not fit."""
+    """Check that all layers fit.
+
+    Raises:
+        WeightsError: a layer does not fit; the message describes the first one.
+    """
     for fit in fits:
         what = f"the {fit.kind} for {fit.layer} of {backbone}"
         if fit.found is None:
@@ -82,7 +107,7 @@ def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
                 f"the weights have no {fit.kind} for {fit.layer} of {backbone}. Use weights of a whole {backbone}."
             )
         if not fit.is_finite:
-            raise WeightsError(f"{what} holds numbers that are not finite. The file is broken: take another copy.")
+            raise WeightsError(f"{what} holds numbers that are not finite. The file is corrupt: use another copy.")
         if not fit.fits:
             raise WeightsError(
                 f"{what} should be {fit.expected} and is {fit.found}. "
@@ -91,23 +116,32 @@ def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
 
 
 def load_state_into(network: Network, state: Mapping[str, Tensor]) -> None:
-    """Start from the convolutions in `state`, ours or torchvision's; new and fully connected layers stay as they are.
+    """Copy the backbone's convolutions from a state dict into a network. New and fully connected layers stay unchanged.
+
+    Args:
+        network: changed in place.
+        state: state dict under our names or torchvision's.
 
     Raises:
-        WeightsError: a convolution is missing or of another shape; the network is then unchanged.
+        WeightsError: a convolution is missing or has another shape; the network is then unchanged.
     """
     backbone = network.model.backbone
     check_layers(backbone, compare_layers(backbone, network.model.width, state))
-    ours, own = to_our_names(backbone, state), network.state_dict()
+    source, target = to_our_names(backbone, state), network.state_dict()
     with torch.no_grad():
         for layer, kind, _ in expected_shapes(backbone, network.model.width):
-            own[state_key(layer, kind)].copy_(ours[state_key(layer, kind)])
+            target[state_key(layer, kind)].copy_(source[state_key(layer, kind)])
 
 
 def to_our_names(backbone: BackboneName, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """A state dict under our names and for our input: as it is, or translated from torchvision's.
+    """Convert a state dict from torchvision to our names and input scale; return one with our names unchanged.
 
-    torchvision counts modules: a convolution and its ReLU take two numbers of `features`, a pooling takes one.
+    torchvision numbers modules in `features`: a convolution with its ReLU takes two numbers, a pooling one. The first
+    kernel is rescaled, because torchvision divides pixels by `TORCHVISION_STD` and we divide them by `PIXEL_SCALE`.
+
+    Args:
+        backbone: name of the backbone.
+        state: the state dict.
 
     Raises:
         WeightsError: the names are torchvision's, and torchvision has no such backbone.
@@ -116,8 +150,8 @@ def to_our_names(backbone: BackboneName, state: Mapping[str, Tensor]) -> Mapping
         return state
     if backbone not in TORCHVISION_BACKBONES:
         raise WeightsError(
-            f"the weights are named as torchvision names them, and torchvision has no {backbone}. "
-            f"Use weights of {backbone}, or a backbone that it has: {', '.join(TORCHVISION_BACKBONES)}."
+            f"the weights have torchvision's names, but torchvision has no {backbone}. "
+            f"Use weights of {backbone}, or one of torchvision's backbones: {', '.join(TORCHVISION_BACKBONES)}."
         )
     renamed: dict[str, Tensor] = {}
     index = 0
@@ -137,10 +171,17 @@ def to_our_names(backbone: BackboneName, state: Mapping[str, Tensor]) -> Mapping
 
 
 def kernel_for_our_input(kernel_OIHW: Tensor, *, is_bgr: bool) -> Tensor:
-    """The first kernel of a network that takes bytes minus a mean, for our input: RGB, and divided by PIXEL_SCALE.
+    """Convert the first kernel of a network whose input is 0..255 minus a mean to our input: RGB over `PIXEL_SCALE`.
 
-    The bias stays. Which mean is subtracted cannot be folded into it: a padded convolution sees zeros beyond the
-    border, whatever the mean, so that the difference of two means is no constant there.
+    The bias stays the same. A different mean cannot be folded into it, because zero padding makes the difference of two
+    means non-constant at the border.
+
+    Args:
+        kernel_OIHW: weights of the first convolution, (outputs, 3, rows, columns).
+        is_bgr: whether the network takes BGR instead of RGB.
+
+    Returns:
+        (outputs, 3, rows, columns).
     """
     rgb = kernel_OIHW.flip(1) if is_bgr else kernel_OIHW
     return rgb * PIXEL_SCALE

@@ -1,1 +1,1 @@
-"""What things are: jobs, sweeps, grids, profiles, categories, the lifecycle, results and errors."""
+"""Data models shared by all packages: jobs, sweeps, grids, profiles, categories, states, results and errors."""

@@ -1,30 +1,42 @@
-"""What every model of this package shares: immutable, closed, and errors that teach."""
+"""Base classes of all models in this package, and readable messages for validation errors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.errors import SpecError
 
+Positive = Annotated[float, Field(gt=0)]
+"""A number above 0."""
+NonNegative = Annotated[float, Field(ge=0)]
+"""A number of at least 0."""
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""A fraction strictly between 0 and 1."""
+
 
 class Frozen(BaseModel):
-    """Immutable and closed: a typo in a sweep file fails instead of being ignored."""
+    """Immutable model that rejects unknown fields, so that a typo in a sweep file fails instead of being ignored."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class Stored(BaseModel):
-    """Immutable and lenient: what we wrote ourselves, perhaps with an older version."""
+    """Immutable model that ignores unknown fields, for data written by orch itself, possibly by another version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def field_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Dotted names of every leaf field below `model`, such as `train.epochs`."""
+    """Return the dotted names of all leaf fields of `model`, such as `train.epochs`.
+
+    Args:
+        model: model class; nested models are entered.
+        prefix: prepended to each name, with its dot.
+    """
     paths: list[str] = []
     for name, field in model.model_fields.items():
         inner = _models_in(field.annotation)
@@ -40,7 +52,7 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
-    """A sentence that names the nearest valid name, or lists them all when none is near."""
+    """Return a sentence that suggests the nearest valid name, or lists the valid names if none is near."""
     names = list(valid)
     near = get_close_matches(wrong, names, n=1, cutoff=0.5)
     listed = ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])}, ... ({len(names)} in all)"
@@ -54,15 +66,15 @@ RENAMED_FIELDS = {
     "reach": "gradient_scope",
     "sharpness": "logit_scale",
 }
-"""Last parts of field names as orch 0.1 had them, with the names they have now."""
+"""Renamed fields: last part of the old field name -> new one."""
 
 
 def unknown_field(name: str, valid: Iterable[str]) -> str:
-    """Say what to write in place of a field that does not exist: its new name, or the nearest one.
+    """Return a sentence that suggests a replacement for an unknown field: its new name, or the nearest one.
 
     Args:
-        name: dotted, such as `train.epoch`.
-        valid: the dotted names that exist.
+        name: dotted name of the unknown field, such as `train.epoch`.
+        valid: dotted names of the existing fields.
     """
     *parents, last = name.split(".")
     if last in RENAMED_FIELDS:
@@ -71,7 +83,13 @@ def unknown_field(name: str, valid: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError, where: str, root: type[BaseModel]) -> SpecError:
-    """Turn pydantic's report into one message a person can act on."""
+    """Turn a pydantic validation error into a `SpecError` with one readable message.
+
+    Args:
+        error: what pydantic raised.
+        where: origin of the input, such as a file's name; the message begins with it.
+        root: model that was validated, for suggestions of valid field names.
+    """
     lines = []
     for item in error.errors(include_url=False):
         location = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-"))
@@ -80,7 +98,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel]) -> SpecEr
         elif item["type"] == "literal_error":
             lines.append(f"`{location}` is {item['input']!r}; it must be {item['ctx']['expected']}.")
         elif item["type"] == "missing":
-            lines.append(f"`{location}` is required, and nothing sets it.")
+            lines.append(f"`{location}` is required but not set.")
         elif item["type"] == "value_error":
             lines.append(f"{item['ctx']['error']}")
         else:

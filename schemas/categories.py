@@ -8,30 +8,38 @@ from schemas.base import did_you_mean
 from schemas.errors import SpecError
 
 DatasetName = Literal["ilsvrc_animal_part", "voc_part", "cub200"]
+"""Names of the paper's three data sets."""
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
+"""All data sets, in the order of the paper's tables."""
 
 
 class Category(NamedTuple):
+    """One animal category of one data set."""
+
     dataset: DatasetName
+    """Data set that the category belongs to."""
     key: str
-    """The data set's own name: a synset for ILSVRC, the class name otherwise."""
+    """Name within the data set: a synset for ILSVRC, the class name otherwise."""
     name: str
+    """Name as the paper's tables print it."""
     landmarks: tuple[str, ...]
-    """What location instability is measured against (Sec. 5.2.2)."""
+    """Landmarks of location instability (Sec. 5.2.2)."""
     parts: tuple[str, ...]
-    """What part interpretability is measured against (Sec. 5.2.1)."""
+    """Parts of part interpretability (Sec. 5.2.1)."""
 
     @property
     def id(self) -> str:
+        """Unique name in specs, such as `voc_part/cat`."""
         return f"{self.dataset}/{self.key}"
 
     @property
     def label(self) -> str:
-        """Short and unique: the name, with the data set where two share it."""
+        """Short, unique display name, such as `voc-cat`."""
         return f"{self.label_prefix}-{self.name}"
 
     @property
     def label_prefix(self) -> str:
+        """Short name of the data set: `ilsvrc`, `voc` or `cub`."""
         return {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}[self.dataset]
 
 
@@ -48,14 +56,14 @@ _ILSVRC = (
 _VOC = ("bird", "cat", "cow", "dog", "horse", "sheep")
 
 _HOOFED = ("cow", "horse", "sheep", "cattle", "zebra", "swine", "hippopotamus", "antelope", "camel", "elephant")
-"""The paper leaves out the tails of cow, horse and sheep; so do we, with those of their kind."""
+"""Names of hoofed animals, which have no part `tail`: the paper omits it for cow, horse and sheep (Sec. 5.2.1)."""
 
 _STUB_TAILED = ("frog", "turtle", "koala", "bear", "rabbit", "hamster", "giant_panda")
-"""A tail of a few pixels, or none."""
+"""Names of animals whose tail is missing or only a few pixels large."""
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The paper's parts of its six VOC categories, and what corresponds to them in the others."""
+    """Return the paper's parts of its six VOC categories (Sec. 5.2.1), and corresponding parts of the others."""
     if name == "goldfish":
         return ("head", "torso", "tail")
     if name == "bird":
@@ -77,19 +85,21 @@ CATEGORIES: tuple[Category, ...] = (
     *(Category("voc_part", name, name, ("head", "neck", "torso"), _parts(name)) for name in _VOC),
     Category("cub200", "bird", "bird", ("forehead", "back", "tail"), _parts("bird")),
 )
+"""All 37 categories, in the order of the paper's tables."""
 BY_ID = {category.id: category for category in CATEGORIES}
+"""Category id -> category."""
 
 
-def find_categories(wanted: str) -> tuple[Category, ...]:
-    """The categories that a user's word names: an id, a key, a label, or a name in any data set.
+def find_categories(query: str) -> tuple[Category, ...]:
+    """Return all categories that match an id, a label, a key, or a name in any data set.
 
     Raises:
-        SpecError: no category has that name; the message lists the nearest.
+        SpecError: no category matches; the message suggests the nearest name.
     """
-    word = wanted.strip().lower()
+    word = query.strip().lower()
     exact = tuple(c for c in CATEGORIES if word in (c.id, c.label))
     found = exact or tuple(c for c in CATEGORIES if word in (c.key, c.name))
     if not found:
         names = sorted({c.name for c in CATEGORIES} | {c.key for c in CATEGORIES})
-        raise SpecError(f"No category is called {wanted!r}. {did_you_mean(word, names)} Ids look like `voc_part/cat`.")
+        raise SpecError(f"No category is called {query!r}. {did_you_mean(word, names)} Ids look like `voc_part/cat`.")
     return found

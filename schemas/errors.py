@@ -1,4 +1,4 @@
-"""Every expected failure, one tree; the CLI turns each into a message and its exit code."""
+"""Every expected failure as one tree of exceptions; the CLI prints the message and exits with `exit_code`."""
 
 from __future__ import annotations
 
@@ -6,80 +6,81 @@ from typing import ClassVar
 
 
 class OrchError(Exception):
-    """Something a person can repair. The message says what, where and what to do next."""
+    """Base class of failures that a user can resolve. The message says what happened, where, and what to do next."""
 
     exit_code: ClassVar[int] = 1
+    """Exit code of the command that fails with this error."""
 
 
 class SweepIncomplete(OrchError):
-    """The sweep ended, but some jobs did not succeed."""
+    """The sweep ended, but some of its jobs did not succeed. Exit code 1."""
 
     exit_code = 1
 
 
 class SpecError(OrchError):
-    """A spec, grid, profile, sweep file or name that cannot be used as written."""
+    """An invalid spec, grid, profile, sweep file, option or name. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(OrchError):
-    """Images or annotations that are missing, empty, broken or too few."""
+    """Images or annotations are missing, empty, corrupt or too few. Exit code 3."""
 
     exit_code = 3
 
 
 class StoreError(OrchError):
-    """The tracking store, or a file under ORCH_HOME, that cannot be opened, read or written."""
+    """The tracking store or a file under ORCH_HOME cannot be opened, read or written. Exit code 4."""
 
     exit_code = 4
 
 
 class StoreUnreachable(StoreError):
-    """The tracking store does not answer now, but may later: what was asked of it is asked again."""
+    """The tracking store does not respond at the moment; the request is retried. Exit code 4."""
 
 
 class DiskFull(StoreError):
-    """A disk that jobs write to has no room left, so the sweep was stopped in order."""
+    """A disk that jobs write to is full, so the sweep was stopped in order. Exit code 4."""
 
 
 class CheckpointError(StoreError):
-    """A checkpoint that is torn, of another job, or does not fit the network."""
+    """A checkpoint is missing or damaged, belongs to another job, or does not fit the network. Exit code 4."""
 
 
 class WeightsError(OrchError):
-    """A weights file that does not fit the backbone it is loaded into."""
+    """A weights file does not fit the backbone that it is loaded into. Exit code 3."""
 
     exit_code = 3
 
 
 class ResourceError(OrchError):
-    """Fewer cores, GPUs or memory than the jobs need."""
+    """The machine or cluster has fewer cores, GPUs or memory than the jobs need. Exit code 5."""
 
     exit_code = 5
 
 
 class SweepBusy(OrchError):
-    """Another driver is running this sweep."""
+    """Another driver is running this sweep. Exit code 6."""
 
     exit_code = 6
 
 
 class IllegalTransition(OrchError):
-    """A job was asked to make a move that the lifecycle table does not have: a defect of orch."""
+    """A job was asked to make a transition that the lifecycle table does not allow: a bug in orch. Exit code 70."""
 
     exit_code = 70
 
 
 class Diverged(OrchError):
-    """Training met a loss or a weight that is not finite."""
+    """A loss or a weight became infinite or NaN during training. Raised within a job, which ends as `diverged`."""
 
 
 class Superseded(OrchError):
-    """An attempt found that another one has its job now."""
+    """Another attempt has taken over the job. Raised within the older attempt, which ends as `superseded`."""
 
 
 class Interrupted(OrchError):
-    """The user asked the sweep to stop; what ran is saved and `orch resume` goes on."""
+    """The user stopped the sweep. Running jobs were saved and `orch resume` continues. Exit code 130."""
 
     exit_code = 130

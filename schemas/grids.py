@@ -9,9 +9,11 @@ from schemas.profiles import GENERATED_PRETRAINING
 from schemas.sweep import SweepSpec
 
 BACKBONES = ("alexnet", "vgg_m", "vgg_s", "vgg16")
-"""The paper's four."""
+"""The paper's four backbones (Sec. 5)."""
 VARIANTS = ("ordinary", "interpretable")
+"""Baseline and interpretable network."""
 LOSSES = ("logistic", "softmax")
+"""Task losses of multi-category networks (Sec. 5.1)."""
 
 
 def _categories(*datasets: str) -> tuple[str, ...]:
@@ -23,14 +25,14 @@ def _single(name: str, description: str, *datasets: DatasetName) -> SweepSpec:
     return SweepSpec(name=name, description=description, axes=axes)
 
 
-def _several(name: str, description: str, dataset: DatasetName) -> SweepSpec:
-    """One network for all categories of a data set."""
+def _multi(name: str, description: str, dataset: DatasetName) -> SweepSpec:
+    """Return a grid of networks that each learn all categories of a data set."""
     axes = {"category": (_categories(dataset),), "backbone": BACKBONES, "loss": LOSSES, "variant": VARIANTS}
     return SweepSpec(name=name, description=description, axes=axes)
 
 
-def _several_in_the_paper() -> tuple[dict[str, Any], ...]:
-    """The multi-category networks of Tables 2, 6 and 7: no AlexNet, and of ILSVRC neither VGG-16 nor softmax."""
+def _multi_in_the_paper() -> tuple[dict[str, Any], ...]:
+    """Return the multi-category networks of Tables 2, 6 and 7: six for VOC Part, two for ILSVRC, in both variants."""
     networks = [("voc_part", backbone, loss) for backbone in ("vgg_m", "vgg_s", "vgg16") for loss in LOSSES]
     networks += [("ilsvrc_animal_part", backbone, "logistic") for backbone in ("vgg_m", "vgg_s")]
     return tuple(
@@ -47,7 +49,7 @@ GRIDS: dict[str, SweepSpec] = {
             name="paper",
             description="Every network behind Tables 1-7: 296 of one category each, 16 of several.",
             axes={"category": _categories(), "backbone": BACKBONES, "variant": VARIANTS},
-            include=_several_in_the_paper(),
+            include=_multi_in_the_paper(),
         ),
         _single("all-categories", "Every category, one network each (Tables 1, 3, 4, 5 and half of 7)."),
         _single("ilsvrc-animal-part", "The 30 ILSVRC 2013 DET Animal-Part categories (Table 3).", "ilsvrc_animal_part"),
@@ -56,10 +58,10 @@ GRIDS: dict[str, SweepSpec] = {
         SweepSpec(
             name="paper-multi",
             description="The 16 networks of several categories in the paper (Tables 2 and 6, and their part of 7).",
-            include=_several_in_the_paper(),
+            include=_multi_in_the_paper(),
         ),
-        _several("voc-part-multi", "The 6 VOC categories in one network, both losses (Tables 2, 6 and 7).", "voc_part"),
-        _several(
+        _multi("voc-part-multi", "The 6 VOC categories in one network, both losses (Tables 2, 6 and 7).", "voc_part"),
+        _multi(
             "ilsvrc-multi",
             "The 30 ILSVRC categories in one network, both losses (Tables 6 and 7).",
             "ilsvrc_animal_part",
@@ -86,3 +88,4 @@ GRIDS: dict[str, SweepSpec] = {
     )
     if grid.name is not None
 }
+"""Name -> built-in grid."""

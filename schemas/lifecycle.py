@@ -1,4 +1,4 @@
-"""A job's states, why it stopped, and the one table of moves it may make."""
+"""States of a job, reasons why it stops, and the one table of allowed transitions."""
 
 from __future__ import annotations
 
@@ -9,44 +9,65 @@ from schemas.errors import IllegalTransition
 
 
 class JobState(StrEnum):
+    """State of a job in the ledger."""
+
     PLANNED = "planned"
+    """In the ledger, not yet scheduled."""
     QUEUED = "queued"
+    """Scheduled, waiting for a worker."""
     RUNNING = "running"
+    """A worker executes an attempt."""
     REQUEUED = "requeued"
+    """An attempt stopped early; the job will run again."""
     SUCCEEDED = "succeeded"
+    """Results and final checkpoint are complete."""
     FAILED = "failed"
+    """An attempt failed and no retry is left."""
     CANCELLED = "cancelled"
+    """A user cancelled the job or its sweep."""
 
     @property
     def has_ended(self) -> bool:
-        """Nothing happens to the job any more, unless a person puts it back."""
+        """Whether the job stays in this state until a user or `orch fsck --repair` requeues it."""
         return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
 
 
 class StopReason(StrEnum):
+    """Why an attempt, or the job itself, stopped."""
+
     FINISHED = "finished"
+    """All epochs are trained and the network is measured."""
     WORKER_LOST = "worker_lost"
+    """The worker process died."""
     NODE_LOST = "node_lost"
-    """The whole machine of the worker."""
+    """The worker's machine died or left the cluster."""
     PREEMPTED = "preempted"
-    """The machine was taken away, as was announced."""
+    """The worker's machine was taken away with notice."""
     SUPERSEDED = "superseded"
-    """The worker found that another attempt has its job."""
+    """Another attempt has taken over the job."""
     STORE_UNREACHABLE = "store_unreachable"
+    """The tracking store did not respond for longer than orch waits."""
     DISK_FULL = "disk_full"
-    """No room for a checkpoint, a log or images: the sweep stops, and `orch resume` goes on when there is room."""
+    """A checkpoint, log or image did not fit on the disk. The sweep stops; `orch resume` continues once there is
+    space."""
     OUT_OF_MEMORY = "out_of_memory"
+    """The attempt ran out of CPU or GPU memory."""
     DIVERGED = "diverged"
+    """A loss or a weight became infinite or NaN."""
     BAD_DATA = "bad_data"
+    """Images or annotations are missing, empty, corrupt or too few."""
     BAD_SPEC = "bad_spec"
+    """The spec cannot be executed as written."""
     CODE_RAISED = "code_raised"
+    """The worker's code raised an unexpected exception."""
     INTERRUPTED = "interrupted"
+    """The user stopped the sweep."""
     RESULTS_LOST = "results_lost"
-    """It had succeeded, but `orch fsck` found its files gone or damaged."""
+    """The job had succeeded, but `orch fsck` found its files missing or damaged."""
     CANCELLED_BY_USER = "cancelled_by_user"
-    """This job by name: `orch resume` leaves it alone."""
+    """The user cancelled this job by name; `orch resume` leaves it cancelled."""
     SWEEP_CANCELLED = "sweep_cancelled"
-    """With all of its sweep: `orch resume` puts it back."""
+    """The user cancelled the whole sweep; `orch resume` requeues the job."""
 
 
 _S = JobState
@@ -56,18 +77,24 @@ TRANSITIONS = MappingProxyType(
         _S.QUEUED: frozenset({_S.RUNNING, _S.FAILED, _S.CANCELLED}),
         _S.RUNNING: frozenset({_S.SUCCEEDED, _S.FAILED, _S.REQUEUED, _S.CANCELLED}),
         _S.REQUEUED: frozenset({_S.QUEUED, _S.FAILED, _S.CANCELLED}),
-        _S.SUCCEEDED: frozenset({_S.REQUEUED}),  # only by `orch fsck --repair`, when its results are gone
+        _S.SUCCEEDED: frozenset({_S.REQUEUED}),  # only by `orch fsck --repair`, if the results are lost
         _S.FAILED: frozenset({_S.REQUEUED}),
         _S.CANCELLED: frozenset({_S.REQUEUED}),
     }
 )
+"""State -> states that may follow it."""
 
 
 def advance(job_key: str, current: JobState, target: JobState) -> JobState:
-    """Return `target` if the edge exists. The one place a state may change.
+    """Return `target` if the table allows the transition. Every change of a state goes through this function.
+
+    Args:
+        job_key: key of the job, for the message.
+        current: the job's state.
+        target: the state to change to.
 
     Raises:
-        IllegalTransition: the table has no such edge; the message lists those it has.
+        IllegalTransition: the table does not allow it; the message lists the allowed targets.
     """
     if target not in TRANSITIONS[current]:
         allowed = ", ".join(sorted(TRANSITIONS[current]))

@@ -1,4 +1,4 @@
-"""What the driver sends a worker with a job: where to read, write and log. None of it decides the result."""
+"""What the driver sends to a worker with a job: locations and limits, none of which changes the result."""
 
 from __future__ import annotations
 
@@ -12,40 +12,50 @@ from schemas.job import JobSpec
 from schemas.results import CheckpointPointer
 
 ReportPhase = Callable[[str], None]
-"""Called with the phase a job is in, often enough to stop it there: it may raise."""
+"""Callback that receives the current phase of a job. It is called often and may raise to stop the job."""
 ReportProgress = Callable[[str, int, int], None]
-"""Called with what is being worked on, how many items of it are done, and how many there are."""
+"""Callback that receives the name of a task, the number of finished items and their total number."""
 
 
 class WorkOrder(Frozen):
+    """One attempt of a job, as the driver sends it to a worker."""
+
     spec: JobSpec
+    """The job."""
     run_id: str
-    """The job's MLflow run, created by the driver; the worker logs into it and never changes its state."""
+    """The job's MLflow run. The driver creates it; the worker logs into it and never changes its state."""
     attempt: int
+    """Number of the attempt, counted from 1."""
     tracking_uri: str
+    """URI of the MLflow tracking store."""
     cache_dir: str
-    """Prepared images, shared by all jobs of the machine."""
+    """Folder of prepared images, shared by all jobs of the machine."""
     checkpoint_dir: str
-    """Root of all checkpoints; each job has the folder of its key."""
+    """Root folder of all checkpoints; each job has a subfolder named by its key."""
     log_dir: str | None = None
-    """Root of all logs; each job has the folder of its key. None: none is kept."""
+    """Root folder of all logs, with a subfolder per job; None writes no log."""
     data_root: str | None = None
+    """Folder of the photographs' data sets; None for generated images."""
     upstream: CheckpointPointer | None = None
     """Final checkpoint of `spec.upstream`."""
     upstream_run_id: str = ""
-    """The run that keeps a copy of it."""
+    """MLflow run that keeps a copy of the upstream checkpoint."""
     threads: int = 1
+    """Number of CPU threads."""
     micro_batches: Annotated[int, Field(ge=1)] = 1
-    """Into how many parts to cut each batch: what an attempt before this one had no memory for."""
+    """Number of micro-batches per batch; above 1 after an attempt that ran out of memory."""
     store_patience: float = 600.0
-    """Seconds for which a tracking store that does not answer is borne."""
+    """Seconds to wait for a tracking store that does not respond."""
 
 
 class Progress(Frozen):
-    """What a busy worker says when asked."""
+    """Answer of a busy worker to a progress request."""
 
     job_key: str
+    """Key of the running job."""
     phase: str
-    """Such as `preparing images`, `training`, `measuring`."""
+    """Current phase, such as `preparing images`, `training` or `measuring`."""
     epoch: int = 0
+    """Number of finished epochs."""
     epochs: int = 0
+    """Total number of epochs."""

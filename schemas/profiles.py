@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from schemas.job import ALL_CATEGORY_IDS, BackboneName
+from schemas.categories import CATEGORIES
+from schemas.model_spec import BackboneName
 from schemas.sweep import Profile, Resources, Rule
 
 GENERATED_PRETRAINING: dict[str, Any] = {
     "source": "pretrain",
     "data": {
-        "categories": ALL_CATEGORY_IDS,
+        "categories": tuple(category.id for category in CATEGORIES),
         "images": "generated",
         "train_per_category": 240,
         "test_per_category": 20,
     },
 }
+"""Starting weights from pre-training on generated animals of all 37 categories."""
 
 
 def _schedule(*backbones: BackboneName, batch_size: int, factor: float) -> Rule:
+    """Return the released code's batch size and learning rates: 1e-4 to 1e-5 times the backbone's factor."""
     return Rule(
         when={"backbone": list(backbones)},
         set={
@@ -31,26 +34,24 @@ def _schedule(*backbones: BackboneName, batch_size: int, factor: float) -> Rule:
 
 _RATES = ("train.learning_rate", "train.final_learning_rate")
 
-_SEVERAL_CATEGORIES = Rule(
-    when={"variant": "interpretable"}, least_categories=2, set={"filter_loss.assignment": "steady"}
-)
-_RELEASED_SEVERAL = (
-    _SEVERAL_CATEGORIES,
-    # The released code: 80 epochs, all of them log-spaced, at rates times the number of labels ...
+_MULTI_CATEGORY = Rule(when={"variant": "interpretable"}, least_categories=2, set={"filter_loss.assignment": "steady"})
+_RELEASED_MULTI_CATEGORY = (
+    _MULTI_CATEGORY,
+    # The released code: 80 epochs with log-spaced learning rates, multiplied by the number of labels.
     Rule(
         least_categories=2,
-        # ... and no negatives: each category is the others'.
+        # There are no negative images.
         set={"train.epochs": 80, "train.decay_epochs": None, "data.negatives": "other_categories"},
         by_categories=_RATES,
     ),
-    # ... a fifth of them for softmax, a tenth for more than ten labels.
+    # The rates are divided by 5 for softmax, and by 10 for more than ten labels.
     Rule(when={"loss": "softmax"}, least_categories=2, multiply=dict.fromkeys(_RATES, 1 / 5)),
     Rule(least_categories=11, multiply=dict.fromkeys(_RATES, 1 / 10)),
 )
 
 _LAPTOP = Profile(
     name="laptop",
-    description="Generated animals, small inputs and widths, AlexNet unless told otherwise: minutes on two cores.",
+    description="Generated animals, small inputs and widths, AlexNet by default: minutes on two cores.",
     base={
         "model": {"width": 0.25, "input_size": 128, "fc_width": 256, "dropout": 0.2},
         "data": {
@@ -68,7 +69,7 @@ _LAPTOP = Profile(
             "max_grad_norm": 5.0,
             "freeze_below": "top_conv",
         },
-        # One valid unit an image on a 7 x 7 map, as the paper's 0.005 leaves on VGG-16's 14 x 14.
+        # One valid unit per image on a 7 x 7 map, as the paper's 0.005 gives on VGG-16's 14 x 14 map.
         "evaluation": {"split": "test", "valid_share": 0.02},
     },
     photographs={
@@ -82,10 +83,10 @@ _LAPTOP = Profile(
     },
     axes={"backbone": ("alexnet",)},
     rules=(
-        # At half the width all four measure 64 filters, as AlexNet does at a quarter.
+        # 64 measured filters for every backbone, as for AlexNet at width 0.25.
         Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"model.width": 0.125}),
         Rule(when={"backbone": "vgg16"}, set={"model.width": 0.125, "model.input_size": 96}),
-        _SEVERAL_CATEGORIES,
+        _MULTI_CATEGORY,
     ),
 )
 
@@ -108,18 +109,18 @@ _PAPER = Profile(
     },
     photographs={},
     rules=(
-        # The released code's batch sizes, and its 1e-4 -> 1e-5 times a factor of the backbone.
         _schedule("alexnet", "alexnet_2012", batch_size=512, factor=30),
         _schedule("vgg_m", batch_size=196, factor=30),
         _schedule("vgg_s", batch_size=128, factor=10),
         _schedule("vgg16", batch_size=32, factor=1),
-        *_RELEASED_SEVERAL,
-        # torchvision publishes no weights for these.
+        *_RELEASED_MULTI_CATEGORY,
+        # torchvision publishes no weights for these backbones.
         Rule(when={"backbone": ["vgg_m", "vgg_s", "alexnet_2012"]}, set={"weights": GENERATED_PRETRAINING}),
-        # Without padding, the original AlexNet's maps have their published 13 x 13 units from 227 px.
+        # conv1 of the original AlexNet has no padding: 13 x 13 maps need an input of 227 px.
         Rule(when={"backbone": "alexnet_2012"}, set={"model.input_size": 227}),
     ),
     resources=Resources(memory_gb_per_worker=8.0),
 )
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (_LAPTOP, _PAPER)}
+"""Name -> built-in profile."""

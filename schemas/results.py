@@ -1,4 +1,4 @@
-"""What a finished job hands back: numbers, the checkpoint it left, or why it stopped."""
+"""What a job returns: metrics, its final checkpoint, or why it stopped."""
 
 from __future__ import annotations
 
@@ -11,90 +11,119 @@ from pydantic import Field
 from schemas.base import Stored
 from schemas.lifecycle import StopReason
 
-TOLD_TO_STOP = frozenset({StopReason.INTERRUPTED, StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED})
-"""Reasons of stops that are nobody's failure."""
+STOP_REQUESTED = frozenset({StopReason.INTERRUPTED, StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED})
+"""Reasons for a stop that a user requested, which is not a failure."""
 
 
 class CheckpointPointer(Stored):
-    """Which file holds a job's newest whole checkpoint."""
+    """Location and digest of a job's newest complete checkpoint."""
 
     path: str
+    """Path of the checkpoint file."""
     epoch: int
-    """Epochs that are done."""
+    """Number of finished epochs."""
     step: int = 0
-    """Batches of the following epoch that are done too."""
+    """Number of finished batches of the next epoch."""
     sha256: str
+    """SHA-256 of the file."""
 
 
 class JobMetrics(Stored):
-    """Accuracy as fractions; location instability without unit, lower is steadier (Sec. 5.2.2); part interpretability
-    from 0 to 1, higher is clearer (Sec. 5.2.1)."""
+    """Metrics of a trained network.
+
+    Accuracies are fractions. Location instability has no unit, and lower is more stable (Sec. 5.2.2). Part
+    interpretability is between 0 and 1, and higher is better (Sec. 5.2.1).
+    """
 
     test_accuracy: float
+    """Accuracy on held-out images (Table 7)."""
     train_accuracy: float
+    """Accuracy on training images."""
     location_instability: float | None = None
-    """Mean over the measured layer's filters; None where the job has no landmarks to measure."""
+    """Mean location instability over the measured layer's filters; None if the images have no landmarks."""
     landmark_instability: dict[str, float] = Field(default_factory=dict)
+    """Landmark -> mean location instability over filters."""
     measured_layer: str = ""
+    """Name of the layer whose filters are measured."""
     measured_split: Literal["test", "all"] = "test"
+    """Images on which filters are measured."""
     measured_images: int = 0
+    """Number of images on which filters are measured."""
     filters: int = 0
+    """Number of filters of the measured layer."""
     filters_left_out: int = 0
-    """Filters that never fire, or that have fewer than two usable images."""
+    """Number of filters without location instability: they never fire, or have too few usable images."""
     assigned_filters: dict[str, int] = Field(default_factory=dict)
-    """Networks of several categories: how many filters stand for each, those that it activates most (Sec. 3.1); as the
-    filter loss assigned them in training, or where there is none on the held-out images."""
+    """Multi-category networks: category -> number of filters that it activates most (Sec. 3.1). As assigned by the
+    filter loss in training, or without a filter loss on the held-out images."""
     images: Literal["generated", "photographs"] = "generated"
+    """Source of the images."""
     peak_spread: float | None = None
-    """How far a filter's peaks scatter over the image, as a share of its diagonal; mean over filters. Near 0 the
-    filters stand still whatever the image shows, and a low instability says nothing."""
+    """Spread of a filter's peaks over the image, as a fraction of its diagonal; mean over filters. Near 0 the peaks do
+    not move with the image's content, and a low location instability means nothing."""
     part_interpretability: float | None = None
-    """Mean over the measured layer's filters; None where the images have no part masks."""
+    """Mean part interpretability over the measured layer's filters; None if the images have no part masks."""
     part_association: dict[str, float] = Field(default_factory=dict)
-    """For each part, in what share of the images that show it a filter's region is that part; mean over filters."""
+    """Part -> fraction of the images showing it in which a filter's region matches it; mean over filters."""
     part_images: dict[str, int] = Field(default_factory=dict)
-    """Measured images that show each part."""
+    """Part -> number of measured images that show it."""
     part_filters_left_out: int = 0
-    """Filters that never fire, or whose category's images show no part."""
+    """Number of filters without part interpretability: they never fire, or no image of their category shows a part."""
     part_valid_units: float | None = None
-    """Valid units of a filter per measured image. Below 1 it is about the highest part interpretability there can be,
-    so only networks with maps of one size can be compared."""
+    """Number of valid units of a filter per measured image. Below 1 it is about the upper bound of part
+    interpretability, so compare networks with maps of equal size only."""
     part_regions: Literal["round", "bilinear"] = "round"
+    """How valid units became regions of the image."""
     weights: str = "random"
-    """Where the network started: the weights' source, and for an upstream job what images it saw."""
+    """Source of the starting weights; for an upstream job, also the images that it was trained on."""
     skipped_images: int = 0
+    """Number of unreadable images that were skipped."""
 
 
 class Failure(Stored):
+    """The exception that ended an attempt."""
+
     kind: str
     """Class name of the exception."""
     message: str
+    """Message of the exception."""
     traceback: str = ""
+    """Formatted traceback."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for failures of one cause: the kind and the code lines of the traceback, numbers taken out."""
+        """Hash of the exception's class and the functions in its traceback; equal for failures with the same cause."""
         frames = re.findall(r'File "[^"]*?([^"/]+)", line \d+, in (\S+)', self.traceback)
         text = self.kind + "".join(f"|{file}:{function}" for file, function in frames)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 class JobResult(Stored):
+    """Outcome of one attempt, as the worker returns it to the driver."""
+
     job_key: str
+    """Key of the job."""
     attempt: int
+    """Number of the attempt, counted from 1."""
     stop_reason: StopReason
+    """Why the attempt stopped."""
     epochs_done: int = 0
+    """Number of finished epochs."""
     seconds: float = 0.0
+    """Duration of the attempt, seconds."""
     metrics: JobMetrics | None = None
+    """Metrics; None unless the job finished."""
     checkpoint: CheckpointPointer | None = None
+    """Newest checkpoint; None if the attempt saved nothing."""
     failure: Failure | None = None
+    """The exception that ended the attempt, if any."""
     micro_batches: int = 1
-    """Into how many parts the attempt cut each batch for want of memory. The gradient is that of the whole batch, to
-    rounding, so the result is no longer the same bit by bit as without."""
+    """Number of micro-batches per batch. Above 1 the accumulated gradient equals that of the whole batch up to
+    rounding, so the result is not bit-identical to that of a single batch."""
     problems: tuple[str, ...] = ()
-    """What the attempt met and overcame, such as a damaged checkpoint."""
+    """Problems that the attempt recovered from, such as a damaged checkpoint."""
 
     @property
     def has_failed(self) -> bool:
-        """Something went wrong, other than that the job was told to stop."""
-        return self.failure is not None and self.stop_reason not in TOLD_TO_STOP
+        """Whether an exception ended the attempt without a user's request to stop."""
+        return self.failure is not None and self.stop_reason not in STOP_REQUESTED

@@ -1,4 +1,4 @@
-"""What a sweep is: a base, axes over any field of a job, rows added and left out. A built-in grid is the same model."""
+"""What a sweep is: a base, axes over job fields, included and excluded rows. Built-in grids use the same model."""
 
 from __future__ import annotations
 
@@ -9,76 +9,89 @@ from pydantic import Field, model_validator
 from schemas.base import Frozen
 
 AxisValues = tuple[Any, ...]
+"""Values of one axis."""
 
 AXIS_ALIASES = {
     "category": "data.categories",
     "backbone": "model.backbone",
     "variant": "model.variant",
 }
-"""Short names that may stand for a field in axes, include and exclude rows and on the command line."""
+"""Short names of fields, valid in axes, include and exclude rows and on the command line."""
 
 
 class Resources(Frozen):
-    """What a slot takes. No part of a job's key: the same job on another machine is the same job."""
+    """Resources per worker. They are not part of a job's key."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Jobs at a time; None makes one slot per GPU, or per core where there is no GPU."""
+    """Number of jobs that run at the same time; None uses one worker per GPU, or per core without a GPU."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
+    """Number of CPU cores per worker."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
-    """None: one GPU a worker where Ray has any, else none. A fraction shares a GPU."""
+    """Number of GPUs per worker; a fraction shares a GPU. None uses one GPU per worker if Ray has any."""
     memory_gb_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """Memory per worker, GB."""
 
 
 class SweepSpec(Frozen):
-    """A sweep file. `grid` starts from a built-in grid; everything else here is laid over it."""
+    """A sweep file. `grid` names a built-in grid to start from; the other fields are applied on top of it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] | None = None
+    """Name of the sweep."""
     description: str = ""
+    """One sentence about the sweep."""
     grid: str | None = None
+    """Name of the built-in grid to start from."""
     profile: str | None = None
+    """Name of the built-in profile."""
     base: dict[str, Any] = Field(default_factory=dict)
-    """Fields of a job, nested (`train: {epochs: 5}`) or dotted (`train.epochs: 5`)."""
+    """Fields of every job, nested (`train: {epochs: 5}`) or dotted (`train.epochs: 5`)."""
     axes: dict[str, AxisValues] = Field(default_factory=dict)
-    """Field or alias -> values; the jobs are their cross product, in the order written, the last axis fastest."""
+    """Field or alias -> values. The jobs are the cross product of the axes in file order; the last axis varies
+    fastest."""
     include: tuple[dict[str, Any], ...] = ()
-    """Further jobs, each as the fields in which it differs from the base. A file may consist of nothing else."""
+    """Additional jobs, each given by the fields that differ from the base. A file may consist of these alone."""
     exclude: tuple[dict[str, Any], ...] = ()
-    """Jobs to leave out: those that agree with every entry of a row; a list agrees with any of its values."""
+    """Jobs to remove: those that match every entry of a row. A list matches any of its values."""
     resources: Resources = Resources()
+    """Resources per worker."""
 
     @model_validator(mode="after")
     def _axes_are_not_empty(self) -> Self:
         for axis, values in self.axes.items():
             if not values:
-                raise ValueError(
-                    f"axis `{axis}` has no values, so the sweep would have no jobs. Give it one, or drop it."
-                )
+                raise ValueError(f"axis `{axis}` has no values, so the sweep has no jobs. Add one, or remove the axis.")
         return self
 
 
 class Rule(Frozen):
-    """Fields that a profile sets on the jobs that agree with `when`, such as a backbone's own learning rate."""
+    """Fields that a profile sets on matching jobs, such as the learning rate of a backbone."""
 
     when: dict[str, Any] = Field(default_factory=dict)
+    """Fields that a job must have for the rule to apply; a list matches any of its values."""
     least_categories: Annotated[int, Field(ge=1)] = 1
-    """The rule is for networks that tell at least so many categories apart."""
+    """Minimum number of categories for the rule to apply."""
     set: dict[str, Any] = Field(default_factory=dict)
+    """Fields to set."""
     multiply: dict[str, float] = Field(default_factory=dict)
-    """Numbers of the profile, and by what they are multiplied."""
+    """Field -> factor, for numbers that the profile sets."""
     by_categories: tuple[str, ...] = ()
-    """Numbers of the profile that are multiplied by the number of categories."""
+    """Fields to multiply by the number of categories."""
 
 
 class Profile(Frozen):
-    """A setting of the machine and the science: laid under every grid."""
+    """Defaults of every grid for one kind of machine and experiment."""
 
     name: str
+    """Name of the profile."""
     description: str
+    """One sentence about the profile."""
     base: dict[str, Any]
+    """Fields of every job."""
     photographs: dict[str, Any]
-    """Laid over `base` when the sweep reads photographs (`--data-root`)."""
+    """Fields applied on top of `base` when the sweep reads photographs (`--data-root`)."""
     axes: dict[str, AxisValues] = Field(default_factory=dict)
-    """Values an axis of a grid takes unless the user names others."""
+    """Default values of a grid's axes."""
     rules: tuple[Rule, ...] = ()
-    """Laid over the base, under the user's own fields."""
+    """Rules applied on top of `base`, before the user's own fields."""
     resources: Resources = Resources()
+    """Resources per worker."""

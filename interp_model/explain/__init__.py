@@ -1,1 +1,1 @@
-"""Which parts a network uses, and what each filter adds to its answer."""
+"""Explanations of a trained network: receptive fields by occlusion, part distribution, filter contributions."""

@@ -1,4 +1,4 @@
-"""How much every filter of a layer adds to a decision, so that the parts add up to the whole.
+"""Contributions of the filters of a layer to a logit, by integrated gradients (not in the paper).
 
 Shape legend: F filters   H = W map side   O outputs   A steps of the path.
 """
@@ -12,59 +12,66 @@ import torch
 from torch import Tensor
 
 STEPS = 256
-"""Of the path. The layers above are piecewise linear along it, so the error falls with the square of this."""
+"""Number of steps of the path. The layers above are piecewise linear, so the error falls with its square."""
 
-_TOGETHER = 32
-"""Steps computed at once."""
+_CHUNK = 32
+"""Number of steps that are computed at once."""
 
 Head = Callable[[Tensor], Tensor]
-"""From maps (A, F, H, W), as the layer hands them on, to logits (A, O)."""
+"""Function from the output of the layer, (A, F, H, W), to logits (A, O)."""
 
 
 class Contributions(NamedTuple):
-    """`base + per_filter_F.sum() + residual == logit`, and `residual` is the error of the sum over the path's steps."""
+    """Decomposition of a logit: `base + per_filter_F.sum() + residual == logit`."""
 
     per_filter_F: Tensor
-    """What the filter adds to the logit, with a share of what it does together with others."""
+    """Contribution of each filter to the logit: (F,)."""
     alone_F: Tensor
-    """What the logit loses when this filter alone is silenced. These do not add up: filters stand in for each other."""
+    """Drop of the logit when only this filter is set to 0: (F,). These values do not sum to the logit, because filters
+    are redundant."""
     base: float
-    """The logit with every filter silent: what the biases say."""
+    """Logit with all filters set to 0, which depends on the biases only."""
     logit: float
+    """Logit of the unmodified maps."""
 
     @property
     def residual(self) -> float:
+        """Discretisation error of the path integral."""
         return self.logit - self.base - float(self.per_filter_F.sum())
 
 
 def contributions(head: Head, x_FHW: Tensor, output: int, *, steps: int = STEPS) -> Contributions:
-    """Integrated gradients (Sundararajan et al. 2017) of one logit with respect to a layer's maps.
+    """Return the integrated gradients (Sundararajan et al. 2017) of one logit with respect to a layer's maps.
 
         c_f = sum_ij x_ij * integral_0^1 dlogit(a x)/dx_ij da
 
-    The path leads from silence, a = 0, to the maps as they are, a = 1, all filters rising together. It is the one
-    attribution along a straight path, so that what filters do jointly is shared among them by how much they rise, and
-    the contributions sum to logit - base but for the error of the midpoint rule.
+    The straight path leads from all-zero maps (a = 0) to the unmodified maps (a = 1). The contributions sum to
+    logit - base, up to the error of the midpoint rule.
 
     Args:
-        x_FHW: what the layer hands on, after the mask where it has one.
+        head: computes logits from the layer's output, such as `Network.forward_classifier`.
+        x_FHW: output of the layer, after the mask if it has one.
+        output: index of the logit.
+        steps: number of steps of the path.
     """
     weight_A = (torch.arange(steps, dtype=x_FHW.dtype, device=x_FHW.device) + 0.5) / steps
     total_FHW = torch.zeros_like(x_FHW)
-    for start in range(0, steps, _TOGETHER):
-        x_AFHW = (weight_A[start : start + _TOGETHER, None, None, None] * x_FHW).requires_grad_()
+    for start in range(0, steps, _CHUNK):
+        x_AFHW = (weight_A[start : start + _CHUNK, None, None, None] * x_FHW).requires_grad_()
         logit = head(x_AFHW)[:, output].sum()
         total_FHW += torch.autograd.grad(logit, x_AFHW)[0].sum(dim=0)
     with torch.no_grad():
-        base, whole = head(torch.stack([torch.zeros_like(x_FHW), x_FHW]))[:, output].tolist()
-    return Contributions((x_FHW * total_FHW / steps).sum(dim=(1, 2)), _alone(head, x_FHW, output, whole), base, whole)
+        base, logit_of_x = head(torch.stack([torch.zeros_like(x_FHW), x_FHW]))[:, output].tolist()
+    alone_F = _alone(head, x_FHW, output, logit_of_x)
+    return Contributions((x_FHW * total_FHW / steps).sum(dim=(1, 2)), alone_F, base, logit_of_x)
 
 
 @torch.no_grad()
 def _alone(head: Head, x_FHW: Tensor, output: int, logit: float) -> Tensor:
-    left = []
-    for start in range(0, len(x_FHW), _TOGETHER):
-        x_AFHW = x_FHW.repeat(min(_TOGETHER, len(x_FHW) - start), 1, 1, 1)
+    """Return the drop of the logit when each filter alone is set to 0: (F,)."""
+    remaining = []
+    for start in range(0, len(x_FHW), _CHUNK):
+        x_AFHW = x_FHW.repeat(min(_CHUNK, len(x_FHW) - start), 1, 1, 1)
         x_AFHW[:, start:].diagonal(dim1=0, dim2=1).zero_()
-        left.append(head(x_AFHW)[:, output])
-    return logit - torch.cat(left)
+        remaining.append(head(x_AFHW)[:, output])
+    return logit - torch.cat(remaining)

@@ -1,1 +1,1 @@
-"""The filter loss, the category each filter stands for, and the mutual information between them."""
+"""The filter loss, the assignment of filters to categories, and the mutual information of maps and templates."""

@@ -1,8 +1,8 @@
-"""The filter loss: how well each filter's maps tell which template, hence which part position, they show (Eqs. 1-5).
+"""The filter loss: minus the mutual information of each filter's maps and the part templates (Eqs. 1-5).
 
-Everything is computed in log space: a strength e^tr never leaves its exponent, p(x) is a logsumexp and the running
-Z_T a logaddexp, so no map, however strong, turns into an infinity that would need patching.
-docs/filter-loss.md says what each form computes and why the default is the default.
+Everything is computed in log space: e^tr is never evaluated by itself, p(x) is a logsumexp and the running Z_T a
+logaddexp, so strong activations do not overflow.
+docs/filter-loss.md explains the forms and the choice of the default.
 
 Shape legend (see templates.py): N images   F filters   H = W = n map side   T = n*n + 1 templates, the last negative.
 """
@@ -22,33 +22,34 @@ from interp_model.mask import peak_index
 from interp_model.templates import make_templates, template_prior, template_strength
 from schemas.job import FilterLossSpec
 
-KEPT = 0.9
-"""Share of a running statistic that one more batch leaves in place."""
-WEAKEST = 0.01
-"""A filter's mean peak counts as at least this share of its layer's."""
-SILENT = 1e-6
-"""And as at least this much where the whole layer is silent."""
+DECAY = 0.9
+"""Decay of the running mean of e^tr per batch."""
+MIN_RELATIVE_PEAK = 0.01
+"""Lower bound of a filter's mean peak, relative to the mean over the layer's filters."""
+MIN_PEAK = 1e-6
+"""Absolute lower bound of a filter's mean peak, for layers whose filters are all silent."""
 
 
 def batch_log_z(x_NFHW: Tensor, t_THW: Tensor) -> Tensor:
-    """log Z_T = log sum_x exp tr(x T) over the images of a batch: (F, T)."""
+    """Return log Z_T = log sum_x exp tr(x T) over the images of a batch (Eq. 2): (F, T)."""
     return fitness(x_NFHW, t_THW).logsumexp(dim=0)
 
 
 class _PaperGradient(torch.autograd.Function):
-    """Loss_f of Eq. 1 over a batch, with the backward that the paper writes down instead of differentiating:
+    """Loss_f of Eq. 1 over a batch, with the paper's Eq. 4 as its backward pass:
 
         dLoss_f/dx_ij = -sum_T p(T) t_ij p(x|T) { tr(x T) - log Z_T - log p(x) }                 (Eq. 4)
 
-    Z_T is a constant in it, so it is not the gradient of Eq. 1 as a function of x alone. The sign is that of
-    Loss_f = -MI; Eq. 4 as printed has the other one. With a target the sum keeps T-hat alone, its second line.
+    Eq. 4 holds Z_T constant, so it is not the full gradient of Eq. 1 with respect to x. The sign is that of
+    Loss_f = -MI; Eq. 4 is printed with the opposite sign. With a target, only the term of T-hat remains (second line
+    of Eq. 4).
     """
 
     @staticmethod
     def forward(
         ctx: Any, x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, log_z_FT: Tensor, target_NF: Tensor | None
     ) -> Tensor:
-        # A probability is at most 1. A running Z_T lags behind maps that grow and would allow more.
+        # A probability is at most 1. A running Z_T lags behind growing maps and could exceed it.
         log_px_given_t_NFT = (fitness(x_NFHW, t_THW) - log_z_FT).clamp_max(0)  # Eq. 2
         log_joint_NFT = log_px_given_t_NFT + prior_T.log()
         log_px_NF1 = log_joint_NFT.logsumexp(dim=2, keepdim=True)
@@ -67,41 +68,69 @@ class _PaperGradient(torch.autograd.Function):
         weight_NFT, t_THW, *target = ctx.saved_tensors
         n = t_THW.shape[-1]
         t_TP = t_THW.flatten(1)
-        pull_NFP = weight_NFT * t_TP[target[0]] if target else weight_NFT @ t_TP  # Eq. 4: second line, first line
-        grad_x_NFHW = -grad_F[:, None, None] * pull_NFP.unflatten(2, (n, n))
+        grad_NFP = weight_NFT * t_TP[target[0]] if target else weight_NFT @ t_TP  # Eq. 4: second line, first line
+        grad_x_NFHW = -grad_F[:, None, None] * grad_NFP.unflatten(2, (n, n))
         return grad_x_NFHW, None, None, None, None
 
 
 def paper_loss(
     x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, log_z_FT: Tensor, target_NF: Tensor | None = None
 ) -> Tensor:
-    """-MI(X; T) of each filter given Z_T, with Eq. 4 as its gradient; the T-hat approximation if targets are given."""
+    """Return Loss_f = -MI(X; T) of each filter (Eq. 1), with Eq. 4 as its gradient.
+
+    Args:
+        x_NFHW: maps after ReLU.
+        t_THW: templates, see `make_templates`.
+        prior_T: p(T), see `template_prior`.
+        log_z_FT: log Z_T, held constant.
+        target_NF: index of T-hat for each map. If given, the sum over templates keeps only T-hat (second line of
+            Eq. 4).
+
+    Returns:
+        (F,), in nats.
+    """
     loss_F: Tensor = _PaperGradient.apply(x_NFHW, t_THW, prior_T, log_z_FT, target_NF)
     return loss_F
 
 
-def in_units_of_peak(x_NFHW: Tensor, wanted_NF: Tensor, logit_scale: float) -> Tensor:
-    """Maps whose fitness is independent of how strong a filter is: `logit_scale` nats for a lone unit at the mean peak.
+def scale_by_peak(x_NFHW: Tensor, selected_NF: Tensor, logit_scale: float) -> Tensor:
+    """Divide each filter's maps by its mean peak activation, so that template scores do not depend on its scale.
 
-    The mean is over the wanted images, or over all where there are none. It is part of the graph, so a filter gains
-    nothing by growing. It is kept above a small share of the layer's own mean, because a filter that has nearly
-    died would otherwise get a gradient as large as it is weak.
+    The mean peak is part of the graph, so larger activations do not lower the loss. It is bounded below by a fraction
+    of the layer's mean, which limits the gradient of filters that are almost silent.
+
+    Args:
+        x_NFHW: maps after ReLU.
+        selected_NF: bool, images over which a filter's mean peak is taken; all images if none is selected.
+        logit_scale: score tr(x T) for its template, in nats, of a map whose only active unit has the mean peak.
+
+    Returns:
+        (N, F, H, W).
     """
     peak_NF = x_NFHW.flatten(2).amax(dim=2)
-    wanted_NF = wanted_NF | ~wanted_NF.any(dim=0)
-    peak_F = _mean_where(peak_NF, wanted_NF)
-    floor = (peak_F.detach().mean() * WEAKEST).clamp_min(SILENT)
+    selected_NF = selected_NF | ~selected_NF.any(dim=0)
+    peak_F = _mean_where(peak_NF, selected_NF)
+    floor = (peak_F.detach().mean() * MIN_RELATIVE_PEAK).clamp_min(MIN_PEAK)
     scale_F = logit_scale / template_strength(x_NFHW.shape[-1]) / peak_F.clamp_min(floor)
     return x_NFHW * scale_F[:, None, None]
 
 
 def labelled_entropy(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, is_target_NF: Tensor) -> Tensor:
-    """H(T'|X) + sum_x p(T+, x) H(T+|X = x) of each filter where the labels tell T': (F,), in nats.
+    """Return H(T'|X) + sum_x p(T+, x) H(T+|X = x) of each filter, with T' = {T-, T+} known from the labels.
 
-    These are the two terms of Loss_f that are not constant (Eq. 5). What T' = {T-, T+} should be is known for every
-    image, so the entropy that Eq. 6 estimates becomes the cross-entropy with the label, and images of the category
-    alone enter Eq. 7. Both kinds of images weigh one half. Z_T is the batch's own and differentiated: it is what
-    makes templates compete for images, and so keeps a filter from peaking at one place of every picture.
+    These are the two terms of Loss_f that depend on the maps (Eq. 5). Because T' is known for every image, the entropy
+    of Eq. 6 becomes the cross-entropy with the label, and only images of the filter's category enter Eq. 7. Positive
+    and negative images weigh one half each. Z_T is computed from the batch and differentiated: templates then compete
+    for images, which prevents a filter from peaking at the same position on every image.
+
+    Args:
+        x_NFHW: maps, scaled by `scale_by_peak`.
+        t_THW: templates, see `make_templates`.
+        prior_T: p(T), see `template_prior`.
+        is_target_NF: bool, whether the image is of the filter's category.
+
+    Returns:
+        (F,), in nats.
     """
     fit_NFT = fitness(x_NFHW, t_THW)
     log_post_NFT = (fit_NFT.log_softmax(dim=0) + prior_T.log()).log_softmax(dim=2)  # Eq. 2, then p(T|x)
@@ -113,18 +142,24 @@ def labelled_entropy(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor, is_target_N
     return (positive_F + _mean_where(-log_post_NFT[..., -1], ~is_target_NF)) / 2
 
 
-def _mean_where(value_NF: Tensor, wanted_NF: Tensor) -> Tensor:
-    """Mean over the wanted images; 0 where there are none."""
-    return (value_NF * wanted_NF).sum(dim=0) / wanted_NF.sum(dim=0).clamp_min(1)
+def _mean_where(value_NF: Tensor, selected_NF: Tensor) -> Tensor:
+    """Return the mean over the selected images, 0 if none is selected: (F,)."""
+    return (value_NF * selected_NF).sum(dim=0) / selected_NF.sum(dim=0).clamp_min(1)
 
 
 def mean_peak(x_NFHW: Tensor) -> Tensor:
-    """mean_x max_ij x_ij of each filter: (F,)."""
+    """Return mean_x max_ij x_ij of each filter (Sec. 5): (F,)."""
     return x_NFHW.flatten(2).amax(dim=2).mean(dim=0)
 
 
 def lambda_at(spec: FilterLossSpec, epoch: int, mean_peak: float) -> float:
-    """The filter loss's weight in an epoch, counted from 1. `mean_peak` is the layer's mean_x max_ij x_ij."""
+    """Return lambda, the weight of the filter loss in an epoch (Sec. 5).
+
+    Args:
+        spec: gives schedule and weight.
+        epoch: counted from 1.
+        mean_peak: mean_x max_ij x_ij of the layer, used by the schedule `activation`.
+    """
     match spec.schedule:
         case "constant":
             return spec.weight
@@ -135,19 +170,27 @@ def lambda_at(spec: FilterLossSpec, epoch: int, mean_peak: float) -> float:
 
 
 class FilterLoss(nn.Module):
-    """The loss of one interpretable layer; all that it remembers is in buffers, so a checkpoint carries it."""
+    """Filter loss of one interpretable layer. All state is in buffers, so it is part of the state dict.
 
+    Args:
+        spec: form of the loss and assignment of filters to categories.
+        side: n, side of the layer's maps.
+        filters: F, number of the layer's filters.
+        categories: number of categories of the network; 1 means labels 1 (the category) and 0 (negative images).
+    """
+
+    categories: FilterCategories
+    """Assignment of filters to categories."""
     t_THW: Tensor
+    """Templates, see `make_templates`."""
     prior_T: Tensor
+    """p(T), see `template_prior`."""
     log_mean_FT: Tensor
+    """Logarithm of the running mean of exp tr(x T) over images."""
     batches: Tensor
+    """Number of batches seen."""
 
     def __init__(self, spec: FilterLossSpec, side: int, filters: int, categories: int) -> None:
-        """
-        Args:
-            side: n, of the layer's maps.
-            categories: how many the network tells apart; 1 against other images means labels 1 and 0.
-        """
         super().__init__()
         self.spec = spec
         kind = SteadyCategories if spec.assignment == "steady" else FilterCategories
@@ -159,21 +202,25 @@ class FilterLoss(nn.Module):
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def forward(self, x_NFHW: Tensor, label_N: Tensor) -> Tensor:
-        """The sum over filters of Loss_f on a batch of maps after ReLU and before the mask.
+        """Return the sum over filters of Loss_f on a batch: a scalar, in nats.
 
-        `lambda_at` times it is what joins a task loss averaged over the batch. In training mode the batch also
-        moves the running statistics.
+        Multiply it by `lambda_at` and add it to a task loss averaged over the batch (Eq. 3). In training mode it also
+        updates the running statistics.
+
+        Args:
+            x_NFHW: maps after ReLU and before masking.
+            label_N: labels of the images.
         """
         if self.training:
             self._update(x_NFHW.detach(), label_N)
         match self.spec.form:
             case "labelled":
                 is_target_NF = self.categories.is_target(label_N)
-                x_NFHW = in_units_of_peak(x_NFHW, is_target_NF, self.spec.logit_scale)
+                x_NFHW = scale_by_peak(x_NFHW, is_target_NF, self.spec.logit_scale)
                 loss_F = labelled_entropy(x_NFHW, self.t_THW, self.prior_T, is_target_NF)
             case "exact":
-                every_NF = x_NFHW.new_ones(x_NFHW.shape[:2], dtype=torch.bool)
-                x_NFHW = in_units_of_peak(x_NFHW, every_NF, self.spec.logit_scale)
+                all_NF = x_NFHW.new_ones(x_NFHW.shape[:2], dtype=torch.bool)
+                x_NFHW = scale_by_peak(x_NFHW, all_NF, self.spec.logit_scale)
                 loss_F = -mutual_information(x_NFHW, self.t_THW, self.prior_T)
             case "full":
                 loss_F = paper_loss(x_NFHW, self.t_THW, self.prior_T, self._log_z_FT(len(x_NFHW)))
@@ -183,12 +230,15 @@ class FilterLoss(nn.Module):
         return loss_F.sum()
 
     def target(self, x_NFHW: Tensor, label_N: Tensor) -> Tensor:
-        """T-hat: T_mu-hat where the image shows the filter's category, T^- elsewhere; an index of t_THW, (N, F)."""
+        """Return T-hat as an index of `t_THW` (Sec. 3.1, Eq. 4): (N, F), int64.
+
+        T-hat is T_mu-hat for images of the filter's category, and T^- for other images.
+        """
         negative = len(self.t_THW) - 1
         return torch.where(self.categories.is_target(label_N), peak_index(x_NFHW.detach()), negative)
 
     def _log_z_FT(self, images: int) -> Tensor:
-        """log Z_T over as many images as the batch has, so that Loss_f weighs the same whatever the batch size."""
+        """Return log Z_T for as many images as the batch has, so that Loss_f does not depend on the batch size."""
         return self.log_mean_FT + math.log(images)
 
     @torch.no_grad()
@@ -196,6 +246,6 @@ class FilterLoss(nn.Module):
         self.categories.update(x_NFHW, label_N)
         if self.spec.form in ("full", "approximate"):
             log_mean_FT = batch_log_z(x_NFHW, self.t_THW) - math.log(len(x_NFHW))
-            moved_FT = torch.logaddexp(self.log_mean_FT + math.log(KEPT), log_mean_FT + math.log(1 - KEPT))
-            self.log_mean_FT.copy_(moved_FT if self.batches > 0 else log_mean_FT)
+            updated_FT = torch.logaddexp(self.log_mean_FT + math.log(DECAY), log_mean_FT + math.log(1 - DECAY))
+            self.log_mean_FT.copy_(updated_FT if self.batches > 0 else log_mean_FT)
         self.batches += 1

@@ -1,4 +1,4 @@
-"""How much a filter's maps tell which template they show (Eq. 1), and the two entropies that keep it from more (Eq. 5).
+"""Mutual information of a filter's maps and the templates (Eq. 1), and its decomposition into entropies (Eq. 5).
 
 Shape legend (see templates.py): N images   F filters   H = W = n map side
 P = n*n positive templates   T = P + 1 templates, the last negative.
@@ -12,33 +12,45 @@ import torch
 from torch import Tensor
 
 CHUNK = 16
-"""Filters looked at together: 256 maps of 17 x 17 take 5 MB a tensor."""
+"""Number of filters that are computed at once: 256 maps of 17 x 17 take 5 MB per tensor."""
 
 
 class Entropies(NamedTuple):
-    """The two terms of Eq. 5 that training can change, in nats; what is left of H(T) without them is the MI."""
+    """The two terms of Eq. 5 that depend on the maps, in nats: MI = H(T) - category - spatial."""
 
     category_F: Tensor
-    """H(T' = {T-, T+} | X) (Eq. 6): how unsure a map leaves whether the image is of the filter's category."""
+    """H(T' = {T-, T+} | X), inter-category entropy (Eq. 6): (F,)."""
     spatial_F: Tensor
-    """sum_x p(T+, x) H(T+ | X = x) (Eq. 7): how unsure it leaves where the part is."""
+    """sum_x p(T+, x) H(T+ | X = x), spatial entropy (Eq. 7): (F,)."""
 
 
 class Information(NamedTuple):
-    """Of every filter of a layer, (F,) each, in nats: mutual = H(T) - category - spatial."""
+    """Terms of Eq. 5 for every filter of a layer, in nats: mutual = H(T) - category - spatial."""
 
     mutual_F: Tensor
+    """MI(X; T) (Eq. 1): (F,)."""
     category_F: Tensor
+    """Inter-category entropy (Eq. 6): (F,)."""
     spatial_F: Tensor
+    """Spatial entropy (Eq. 7): (F,)."""
 
 
 def fitness(x_NFHW: Tensor, t_THW: Tensor) -> Tensor:
-    """tr(x T) = sum_ij x_ij t_ij of every map and template, as one matrix product: (N, F, T)."""
+    """Return tr(x T) = sum_ij x_ij t_ij for every map and template (Eq. 2): (N, F, T)."""
     return x_NFHW.flatten(2) @ t_THW.flatten(1).T
 
 
 def mutual_information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Tensor:
-    """MI(X; T) of each filter over a batch, Z_T differentiated like everything else: (F,), in nats."""
+    """Return MI(X; T) of each filter over a batch (Eq. 1), with gradients through Z_T.
+
+    Args:
+        x_NFHW: maps after ReLU.
+        t_THW: templates, see `make_templates`.
+        prior_T: p(T), see `template_prior`.
+
+    Returns:
+        (F,), in nats.
+    """
     log_px_given_t_NFT = fitness(x_NFHW, t_THW).log_softmax(dim=0)  # Eq. 2
     log_joint_NFT = log_px_given_t_NFT + prior_T.log()
     log_px_NF1 = log_joint_NFT.logsumexp(dim=2, keepdim=True)
@@ -46,13 +58,18 @@ def mutual_information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Tensor
 
 
 def entropies(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Entropies:
-    """The second and third term of Eq. 5. Eq. 7 is printed without the minus sign of an entropy; it has it here.
+    """Return the second and third term of Eq. 5. Eq. 7 is printed without the minus sign of an entropy.
 
-    One exponential per image, filter and template: this is measured after every epoch.
+    It computes one exponential per image, filter and template, because it runs after every epoch.
+
+    Args:
+        x_NFHW: maps after ReLU.
+        t_THW: templates, see `make_templates`.
+        prior_T: p(T), see `template_prior`.
     """
     fit_NFT = fitness(x_NFHW, t_THW)
     fit_NFT = fit_NFT - fit_NFT.amax(dim=0)
-    strength_NFT = fit_NFT.exp()  # at most 1, and 1 for some image: no sum over images is 0
+    strength_NFT = fit_NFT.exp()  # at most 1, and 1 for one image, so that no sum over images is 0
     share_FT = prior_T / strength_NFT.sum(dim=0)
     joint_NFT = strength_NFT * share_FT  # p(x, T) = p(T) p(x|T), Eq. 2
     place_NF = (joint_NFT * (fit_NFT + share_FT.log()))[..., :-1].sum(dim=2)  # sum_mu p(x, T_mu) log p(x, T_mu)
@@ -67,13 +84,19 @@ def entropies(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Entropies:
 
 
 def prior_entropy(prior_T: Tensor) -> Tensor:
-    """H(T), the constant of Eq. 5: log(n^2 + 1) with the paper's alpha. A scalar, in nats."""
+    """Return H(T), the constant of Eq. 5, in nats: a scalar. It is log(n^2 + 1) with the paper's alpha."""
     return -(prior_T * prior_T.log()).sum()
 
 
 @torch.no_grad()
 def information(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Information:
-    """Eq. 5 of every filter of a layer over the images given, a few filters at a time."""
-    found = [entropies(x_NcHW, t_THW, prior_T) for x_NcHW in torch.split(x_NFHW, CHUNK, dim=1)]
-    category_F, spatial_F = (torch.cat(column) for column in zip(*found, strict=True))
+    """Return the terms of Eq. 5 for every filter, computed `CHUNK` filters at a time and without gradients.
+
+    Args:
+        x_NFHW: maps after ReLU.
+        t_THW: templates, see `make_templates`.
+        prior_T: p(T), see `template_prior`.
+    """
+    chunks = [entropies(x_NcHW, t_THW, prior_T) for x_NcHW in torch.split(x_NFHW, CHUNK, dim=1)]
+    category_F, spatial_F = (torch.cat(column) for column in zip(*chunks, strict=True))
     return Information(prior_entropy(prior_T) - category_F - spatial_F, category_F, spatial_F)

@@ -1,1 +1,1 @@
-"""What a trained network is judged by: pure functions of arrays."""
+"""Metrics of a trained network, as pure functions of tensors (Sec. 5.2)."""

@@ -1,4 +1,4 @@
-"""Share of right answers, for logistic and softmax outputs (Table 7)."""
+"""Classification accuracy for logistic and softmax outputs (Table 7)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from schemas.job import LossKind
 
 
 def accuracy(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> float:
-    """Share of right answers among N images.
+    """Return the classification accuracy over N images, from 0 to 1 (Table 7).
 
     Args:
         logits_NO: one output per category; a single-category network has one output.
-        label_N: category index, or with one output 1 for its category and 0 for other images.
-        loss: `softmax` takes the largest output. `logistic` outputs are independent yes-or-no answers, yes above 0;
-            with several of them the accuracy is the mean of theirs.
+        label_N: category index; with one output, 1 for its category and 0 for negative images.
+        loss: `softmax` predicts the largest output. `logistic` outputs are independent binary predictions, positive
+            above 0; with several outputs their accuracies are averaged (footnote 4).
     """
     if loss == "softmax":
         return (logits_NO.argmax(dim=1) == label_N).double().mean().item()
@@ -23,7 +23,12 @@ def accuracy(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> float:
 
 
 def binary_targets(label_N: Tensor, n_outputs: int) -> Tensor:
-    """What each independent logistic output should say: (N, O), bool."""
+    """Return the binary target of each logistic output: (N, O), bool.
+
+    Args:
+        label_N: as in `accuracy`.
+        n_outputs: number of outputs.
+    """
     if n_outputs == 1:
         return label_N[:, None] == 1
     return label_N[:, None] == torch.arange(n_outputs, device=label_N.device)

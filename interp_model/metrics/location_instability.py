@@ -1,4 +1,4 @@
-"""Location instability: how much a filter's distance to a landmark changes from image to image (Sec. 5.2.2).
+"""Location instability: deviation over images of a filter's distance to a landmark (Sec. 5.2.2).
 
 Shape legend: N images   F filters   K landmarks   C categories   R ranks, best score first.
 """
@@ -11,29 +11,31 @@ import torch
 from torch import Tensor
 
 TOP_IMAGES = 100
+"""Number of images per filter and landmark (Sec. 5.2.2)."""
 FEWEST_IMAGES = 2
+"""Minimum number of images for a deviation."""
 
 
 class LocationInstability(NamedTuple):
-    """No unit, lower is steadier; NaN where too few images can be used."""
+    """Location instability of a layer: no unit, lower is more stable; NaN if there are too few usable images."""
 
     per_filter_F: Tensor
-    """mean_k D_fk over the landmarks that could be measured."""
+    """mean_k D_fk over the landmarks with a value: (F,)."""
     per_landmark_FK: Tensor
-    """D_fk."""
+    """D_fk: (F, K)."""
     images_used_FK: Tensor
-    """int64; at most `top`."""
+    """int64: number of images behind each D_fk, at most `top`: (F, K)."""
     never_fires_F: Tensor
-    """bool: the map is zero on every image, so the filter has no peak."""
+    """bool: the filter's map is zero on every image, so it has no peak: (F,)."""
 
     @property
     def left_out_F(self) -> Tensor:
-        """bool: filters without a value, which no mean counts."""
+        """bool: filters without a value, which are excluded from the mean: (F,)."""
         return self.per_filter_F.isnan()
 
     @property
     def mean(self) -> float:
-        """E_f[mean_k D_fk] over the filters that have a value: the figure of Tables 3 to 5."""
+        """E_f[mean_k D_fk] over the filters with a value, as in Tables 3-5."""
         return self.per_filter_F.nanmean().item()
 
 
@@ -45,19 +47,20 @@ def location_instability(
     top: int = TOP_IMAGES,
     fewest: int = FEWEST_IMAGES,
 ) -> LocationInstability:
-    """Standard deviation, over images, of the normalised distance from filter peak to landmark.
+    """Return the standard deviation, over images, of the normalised distance from filter peak to landmark.
 
         d_I(p_k, mu) = ||p_k - p(mu)|| / sqrt(w^2 + h^2)        D_fk = sqrt(var_I d_I),  var with N - 1
 
-    For filter f and landmark k, the images are the `top` ones with the highest peak score among those that show k
-    and on which f fires at all. The paper does not say what a map of zeros infers; it has no peak, so we use none.
+    For filter f and landmark k, the images are the `top` ones with the highest peak score among those that show k and
+    on which f fires. The paper does not define the peak of an all-zero map, so such images are not used.
 
     Args:
         peak_NF2: (row, col) of the receptive field's centre at each filter's peak, image pixels.
         score_NF: the peak's activation before masking.
         landmark_NK2: (row, col), image pixels; NaN where a landmark is not visible.
-        diagonal_N: of the image, pixels.
-        fewest: images on which a D_fk must rest, at least 2.
+        diagonal_N: diagonal of each image, pixels.
+        top: maximum number of images per filter and landmark.
+        fewest: minimum number of images per filter and landmark, at least 2.
     """
     fires_NF = score_NF > 0
     peak_NF2, diagonal_N = peak_NF2.double(), diagonal_N.double()
@@ -71,29 +74,29 @@ def location_instability(
 
 
 def steadiest_category(per_filter_CF: Tensor) -> tuple[Tensor, Tensor]:
-    """min_c mean_{k in Part_c} D_fk, for networks of many categories (Sec. 5.2.2, Table 6).
+    """Return min_c mean_{k in Part_c} D_fk, for multi-category networks (Sec. 5.2.2, Table 6).
 
     Args:
-        per_filter_CF: each filter's instability, measured on the images of every category in turn.
+        per_filter_CF: each filter's location instability, measured on the images of each category.
 
     Returns:
-        (F,) the lowest value, NaN for a filter that no category could measure; (F,) the category's index, int64.
+        (F,) the lowest value, NaN for a filter without any value; (F,) the category's index, int64.
     """
     lowest_F, category_F = per_filter_CF.nan_to_num(nan=torch.inf).min(dim=0)
     return torch.where(lowest_F.isinf(), torch.nan, lowest_F), category_F
 
 
 def _distance(peak_NF2: Tensor, landmark_N2: Tensor, diagonal_N: Tensor) -> Tensor:
-    """d_I of one landmark: (N, F), NaN where it is not visible."""
+    """Return d_I of one landmark: (N, F), NaN where it is not visible."""
     return (peak_NF2 - landmark_N2[:, None]).square().sum(dim=2).sqrt() / diagonal_N[:, None]
 
 
 def _of_one_landmark(
     distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, top: int, fewest: int
 ) -> tuple[Tensor, Tensor]:
-    """D_fk and the number of images it rests on: two (F,)."""
+    """Return D_fk of one landmark and the number of images behind it: two (F,)."""
     usable_NF = fires_NF & ~distance_NF.isnan()
-    # Stable, so that images of equal score are taken in their order whatever the machine.
+    # A stable sort, so that ties are broken in the same way on every machine.
     order_RF = score_NF.where(usable_NF, -torch.inf).argsort(dim=0, descending=True, stable=True)[:top]
     used_RF = usable_NF.gather(0, order_RF)
     distance_RF = distance_NF.gather(0, order_RF).where(used_RF, 0)

@@ -75,7 +75,7 @@ def test_the_smallest_input_named_works_and_one_pixel_less_does_not(backbone: Ba
 
 
 def test_a_vanishing_map_is_named_with_the_size_that_works() -> None:
-    with pytest.raises(SpecError, match=r"input_size` is 48, but alexnet .* at pool5\. Use 63 or more"):
+    with pytest.raises(SpecError, match=r"input_size` is 48, .* too small for alexnet: .* at pool5\. Use 63 or more"):
         check_model(ModelSpec(backbone="alexnet", variant="ordinary", input_size=48), None)
 
 

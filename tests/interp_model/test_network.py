@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from interp_model.backbones import VGG_LRN, top_conv
+from interp_model.blocks import ResponseNorm
 from interp_model.mask import peak_index
-from interp_model.network import Network, ResponseNorm, build_network, parameter_groups, to_input
+from interp_model.network import Network, build_network, to_input
+from interp_model.parameter_groups import parameter_groups
 from schemas.errors import SpecError
 from schemas.job import BackboneName, ModelSpec, TrainSpec, Variant
 
@@ -166,7 +168,7 @@ def test_biases_do_not_decay_and_every_trained_parameter_is_in_one_group() -> No
 def test_biases_may_learn_at_the_released_codes_rates(backbone: BackboneName, top: str) -> None:
     network = build_network(small(backbone), 1)
     groups = parameter_groups(network, TrainSpec(bias_lr_multiplier=5, new_bias_lr_multiplier=2))
-    rate = {id(parameter): group["rate"] for group in groups for parameter in group["params"]}
+    rate = {id(parameter): group["lr_multiplier"] for group in groups for parameter in group["params"]}
     found = {name.split(".", 1)[1]: rate[id(parameter)] for name, parameter in network.named_parameters()}
     not_one = {name: factor for name, factor in found.items() if factor != 1}
     new = ("conv6.conv", "fc6.linear", "fc7.linear", "fc8.linear")

@@ -42,7 +42,7 @@ def test_an_upstream_network_gives_its_convolutions_and_nothing_else(backbone: B
         assert torch.equal(value, given.get(key, before[key])), key
 
 
-@pytest.mark.parametrize("backbone", ["alexnet", "vgg16"])
+@pytest.mark.parametrize("backbone", ["alexnet", pytest.param("vgg16", marks=pytest.mark.slow)])
 def test_torchvisions_weights_compute_torchvisions_features(backbone: BackboneName) -> None:
     theirs = getattr(torchvision.models, backbone)(weights=None).eval()
     ours = build_network(ModelSpec(backbone=backbone, variant="ordinary", input_size=64, fc_width=8), 1)

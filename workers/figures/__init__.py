@@ -1,1 +1,1 @@
-"""Draws what a network has learned."""
+"""Figures of trained networks: curves, filters, receptive fields, part distributions and explanations."""

@@ -1,4 +1,4 @@
-"""What all pictures share: paper, ink, titles, and tiles laid pixel for pixel.
+"""Shared drawing primitives of all figures: colours, titles, and image tiles placed pixel by pixel.
 
 Shape legend: S side of an image   H = W map side.
 """
@@ -24,19 +24,19 @@ PAPER_WHITE = "#ffffff"
 BLUE, GREEN, PURPLE, ORANGE = "#1f6feb", "#0f9d76", "#8250df", "#d9730d"
 
 FILTER_COLOURS = ("#e6194b", "#ffc400", "#00c2d1", "#c05bff", "#3ddc5b", "#ff7a1a")
-"""One a filter, apart from each other and from fur, grass and sky."""
+"""One colour per filter, distinct from each other and from fur, grass and sky."""
 
 GAP, GROUP_GAP = 3, 16
-"""Pixels between the pictures of one image, and between images."""
+"""Gap between the tiles of one image, and between images, pixels."""
 MIN_WIDTH = 860
-"""Room for the longest title."""
+"""Minimum width of a figure, pixels; fits the longest title."""
 BOLD_WIDTH = 9.2
-"""Of a letter of the title, pixels: a longer title is set smaller."""
+"""Width of a letter of the title, pixels; longer titles use a smaller font."""
 EDGE = 14
 """Margin, pixels."""
 
 DIMMED = 0.36
-"""What is left of an image's brightness outside a region."""
+"""Factor of an image's brightness outside a region."""
 
 Bytes = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
@@ -44,14 +44,16 @@ Floats = NDArray[np.float32]
 
 
 class Title(NamedTuple):
+    """Two-line title of a figure."""
+
     subject: str
-    """Whose network, and what its images are."""
+    """Network and kind of images."""
     what: str
-    """What the figure shows of it."""
+    """Content of the figure."""
 
 
 def blank(width: int, height: int, title: Title) -> Figure:
-    """A figure of so many pixels, with its title at the top."""
+    """Return an empty figure with a title at the top; width and height are in pixels."""
     width = max(width, MIN_WIDTH)
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
@@ -71,19 +73,19 @@ def place(figure: Figure, canvas: Bytes, left: int, top: int) -> Axes:
 
 
 def box(figure: Figure, left: float, top: float, width: float, height: float) -> tuple[float, float, float, float]:
-    """A rectangle given in pixels from the upper left corner, as matplotlib wants it."""
+    """Convert a rectangle in pixels from the upper left corner to matplotlib's figure coordinates."""
     whole_width, whole_height = figure.get_size_inches() * DPI
     return left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height
 
 
 def save(figure: Figure, path: Path) -> None:
-    """As PNG; the figure's size in pixels is what it was drawn for."""
+    """Write a figure as PNG at its original size in pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 3})
 
 
 def stack(tiles: Sequence[Bytes], *, axis: int, gap: int) -> Bytes:
-    """Side by side (axis 1) or one below the other (axis 0), white between."""
+    """Concatenate tiles side by side (axis 1) or vertically (axis 0), with white gaps of `gap` pixels."""
     space = list(tiles[0].shape)
     space[axis] = gap
     white = np.full(space, 255, dtype=np.uint8)
@@ -92,37 +94,38 @@ def stack(tiles: Sequence[Bytes], *, axis: int, gap: int) -> Bytes:
 
 
 def resized(image: Bytes, width: int, height: int | None = None, how: int = cv2.INTER_LINEAR) -> Bytes:
-    """To a square, or to a size."""
+    """Resize an image to a square, or to width x height pixels."""
     return np.asarray(cv2.resize(image, (width, width if height is None else height), interpolation=how), np.uint8)
 
 
 def enlarged(map_HW: Floats, width: int, height: int | None = None) -> Floats:
-    """A map of numbers, smoothly, at another size."""
+    """Resize a map bilinearly to a square, or to width x height pixels."""
     size = (width, width if height is None else height)
     return np.asarray(cv2.resize(map_HW, size, interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def heat(map_HW: Floats, highest: float, side: int, how: int = cv2.INTER_NEAREST) -> Bytes:
-    """A map from black to yellow; `highest` is what becomes yellow."""
+    """Return a map as a colour image from black (0) to yellow (`highest`)."""
     level_HW = np.clip(map_HW * (255 / highest if highest > 0 else 0), 0, 255).astype(np.uint8)
     coloured = cv2.applyColorMap(level_HW, cv2.COLORMAP_INFERNO)[:, :, ::-1]
     return resized(np.ascontiguousarray(coloured), side, how=how)
 
 
 def grey(mask_HW: Floats, side: int) -> Bytes:
+    """Return a mask as a grey image from black (0) to white (1)."""
     level_HW = (np.clip(mask_HW, 0, 1) * 255).astype(np.uint8)
     return resized(np.repeat(level_HW[:, :, None], 3, axis=2), side, how=cv2.INTER_NEAREST)
 
 
 def lit(image: Bytes, region: Bools, colour: str = PAPER_WHITE) -> Bytes:
-    """The image, dark outside the region, whose border is drawn."""
+    """Return the image darkened outside the region, with the region's outline."""
     inside = region[:, :, None]
     shown = np.where(inside, image, (image * DIMMED).astype(np.uint8))
     return outlined(shown, region, colour, 1)
 
 
 def outlined(image: Bytes, region: Bools, colour: str, width: int) -> Bytes:
-    """The image with the region's border, smooth."""
+    """Return the image with the region's outline, `width` pixels wide."""
     outlines, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     drawn = np.ascontiguousarray(image).copy()
     cv2.drawContours(drawn, outlines, -1, rgb(colour), width, cv2.LINE_AA)
@@ -130,12 +133,12 @@ def outlined(image: Bytes, region: Bools, colour: str, width: int) -> Bytes:
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
-    """Of `#rrggbb`."""
+    """Convert `#rrggbb` to (red, green, blue), 0 to 255."""
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def glowing(image: Bytes, heat_HW: Floats) -> Bytes:
-    """The image, darkened, under a heat map that covers it the more the hotter it is."""
+    """Return the darkened image under a heat map whose opacity grows with its value."""
     highest = float(heat_HW.max())
     level_HW = heat_HW / highest if highest > 0 else heat_HW
     hot = cv2.applyColorMap((level_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
@@ -144,13 +147,13 @@ def glowing(image: Bytes, heat_HW: Floats) -> Bytes:
 
 
 def one_below_the_other(pngs: Sequence[bytes]) -> bytes:
-    """Pictures as one, left edges aligned."""
-    pictures = [Image.open(BytesIO(png)).convert("RGB") for png in pngs]
-    whole = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    """Stack PNG images vertically, aligned to the left, and return the PNG."""
+    images = [Image.open(BytesIO(png)).convert("RGB") for png in pngs]
+    whole = Image.new("RGB", (max(p.width for p in images), sum(p.height for p in images)), "white")
     top = 0
-    for picture in pictures:
-        whole.paste(picture, (0, top))
-        top += picture.height
+    for image in images:
+        whole.paste(image, (0, top))
+        top += image.height
     file = BytesIO()
     whole.save(file, "PNG")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Which filters and images the pictures of a network show, and what their titles and labels say.
+"""Which filters and images the figures of a network show, with their titles and labels.
 
 Shape legend: N images   B chosen images   F filters   H = W = map side   S input side.
 """
@@ -26,7 +26,7 @@ from workers.figures.receptive_fields import Care, filter_fields, image_fields, 
 from workers.training.inputs import Indices, Inputs
 
 SHOWN_FILTERS = 4
-"""In a picture with a row per filter."""
+"""Default number of filters in a figure with one row per filter."""
 GALLERY_IMAGES, GALLERY_IMAGES_UNMASKED = 2, 4
 PEAK_FILTERS, PEAK_IMAGES = 5, 12
 MONTAGE_IMAGES = 8
@@ -36,29 +36,37 @@ MEAN_BATCH = 64
 
 @dataclass(frozen=True)
 class Studied:
-    """A trained network with what was measured of it."""
+    """A trained network with its data and measurements."""
 
     spec: JobSpec
+    """The job."""
     network: Network
+    """The trained network."""
     data: JobData
+    """Images and annotations."""
     measured: Inputs
+    """Inputs of the measured images."""
     peaks: Peaks
+    """Peaks of all filters on the measured images."""
     rows: list[FilterRow]
+    """Table of the filters."""
 
     @property
     def steadiest(self) -> list[FilterRow]:
-        """The filters worth a look, the steadiest first."""
+        """Filters with a location instability, most stable first."""
         return [row for row in steadiest_filters(self.rows) if row.location_instability is not None]
 
     def title(self, what: str) -> Title:
+        """Return the title of a figure that shows `what`."""
         return Title(subject(self.spec), what)
 
 
 def subject(spec: JobSpec, verb: str = "") -> str:
-    """What a figure shows, with everything that is not real said so.
+    """Return the first line of a title: the job, the kind of its images and the origin of its weights.
 
     Args:
-        verb: such as `trained on `, where the images shown are not those of the job.
+        spec: the job.
+        verb: prefix of the kind of images, such as `trained on `, if the figure shows other images.
     """
     parts = [spec.title, verb + IMAGES_ARE[spec.data.images]]
     if isinstance(spec.weights, RandomWeights):
@@ -71,12 +79,12 @@ def subject(spec: JobSpec, verb: str = "") -> str:
 
 
 def steadiest_filters(rows: Sequence[FilterRow]) -> list[FilterRow]:
-    """Lowest instability first; those that fire on fewer than half the images last, since little speaks for them."""
+    """Sort filters by location instability, lowest first; filters that fire on fewer than half of the images last."""
     return sorted(rows, key=lambda row: (row.firing_rate < 0.5, row.location_instability or 0.0))
 
 
 def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]) -> str:
-    """Where on the animal a filter peaks most often, such as `on head 81%`; empty where nobody knows."""
+    """Return where on the animal a filter peaks most often, such as `on head 81%`; empty if unknown."""
     for word, shares in (("on", on), ("near", near)):
         known = {name: share for name, share in shares.items() if share is not None}
         if known:
@@ -86,6 +94,7 @@ def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]
 
 
 def label_of(row: FilterRow, spec: JobSpec) -> str:
+    """Return the label of a filter: number, location instability, category and usual place, one per line."""
     category = "" if spec.is_single else BY_ID[row.category].label
     lines = (
         f"filter {row.filter}",
@@ -97,7 +106,7 @@ def label_of(row: FilterRow, spec: JobSpec) -> str:
 
 
 def draw_gallery(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Fig. 4, of the steadiest filters on the images that excite each most; None where no filter could be measured."""
+    """Draw Fig. 4 for the most stable filters on their top images; None if no filter has a location instability."""
     rows = studied.steadiest[:filters]
     if not rows:
         return None
@@ -107,7 +116,7 @@ def draw_gallery(studied: Studied, filters: int, care: Care, report: ReportPhase
 
 
 def draw_peaks(studied: Studied) -> Figure | None:
-    """Where the steadiest filters peak on evenly spaced images."""
+    """Draw the peaks of the most stable filters on evenly spaced images; None if there are no such filters."""
     rows = studied.steadiest[:PEAK_FILTERS]
     if not rows:
         return None
@@ -117,7 +126,7 @@ def draw_peaks(studied: Studied) -> Figure | None:
 
 
 def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Fig. 5, of the steadiest filters on the images that excite each most."""
+    """Draw Fig. 5 for the most stable filters on their top images; None if no filter has a location instability."""
     rows = studied.steadiest[:filters]
     if not rows:
         return None
@@ -133,7 +142,7 @@ def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase)
 
 
 def draw_heat(studied: Studied) -> Figure | None:
-    """Fig. 6, of all filters that fire at all; None where none does."""
+    """Draw Fig. 6 for all filters that fire; None if none does."""
     data, peaks = studied.data, studied.peaks
     if not bool((peaks.score_NF > 0).any()):
         return None
@@ -144,7 +153,7 @@ def draw_heat(studied: Studied) -> Figure | None:
     index_B = _evenly_spaced(len(data.measured), HEAT_IMAGES)
     heat_BSS = peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma).numpy()
     shown = [montages.Heated(*pair) for pair in zip(data.measured.take(index_B), heat_BSS, strict=True)]
-    # The peaks of all images together are those of one image with so many more filters.
+    # The peaks on all images are treated as those of one image with N * F filters.
     heat_SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)[0].numpy()
     whole = montages.Heated(_mean_image(data), heat_SS)
     shares, what = _shares(studied.rows)
@@ -164,7 +173,7 @@ def _mean_image(data: JobData) -> Bytes:
 
 
 def marked_images(data: JobData, peaks: Peaks, rows: Sequence[FilterRow]) -> list[plots.Marked]:
-    """Evenly spaced measured images, chosen without looking at any peak."""
+    """Return evenly spaced measured images with peaks and landmarks. The choice does not depend on the peaks."""
     index_B = _evenly_spaced(len(data.measured), PEAK_IMAGES)
     filters = [row.filter for row in rows]
     fires_BF = (peaks.score_NF[index_B][:, filters] > 0).numpy()
@@ -195,7 +204,7 @@ def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor) -> plots.Fi
 
 
 def _shares(rows: Sequence[FilterRow]) -> tuple[dict[str, float], str]:
-    """The mean over filters of where each peaks; by part where that is known, else by landmark."""
+    """Return the mean over filters of the peak shares, by part if known, otherwise by landmark; and a caption."""
     kinds: tuple[tuple[str, Callable[[FilterRow], dict[str, float | None]]], ...] = (
         ("peaks on each part, mean over filters", lambda row: row.peaks_on),
         ("peaks nearest to each landmark, mean over filters", lambda row: row.peaks_near),

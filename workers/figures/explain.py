@@ -1,4 +1,4 @@
-"""One photograph, explained: which filters fire where, and how much each adds to the decision.
+"""Explanation of one photograph: where the filters fire, and how much each contributes to the decision.
 
 Shape legend: S input side   F filters   H = W map side   G occluder places along an axis   O outputs.
 """
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from interp_model.explain.attribution import Contributions, contributions
-from interp_model.explain.occlusion import lost_where, occluder_for, occlusion_drop
+from interp_model.explain.occlusion import occluder_for, occlusion_drop, sensitivity_map
 from interp_model.mask import peak_index
 from interp_model.network import Network, to_input
 from schemas.errors import DataError, SpecError
@@ -25,46 +25,55 @@ from workers.figures.canvas import Floats
 from workers.figures.photograph import cut
 
 STRIDE = 16 / 224
-"""Of the occluder, as a share of the image's side: some two hundred places."""
+"""Stride of the occluder as a fraction of the image's side: about 200 positions."""
 SHOWN = 6
-"""Filters whose region is looked for and drawn: those that add or take most."""
+"""Number of filters whose region is computed and drawn: those with the largest absolute contribution."""
 
 
 @dataclass(frozen=True)
 class FilterSays:
-    """What one filter makes of the photograph."""
+    """Response of one filter to the photograph."""
 
     filter: int
+    """Number of the filter."""
     place: str
-    """Where on the animal it peaks as a rule, from the job's table; empty where nobody knows."""
+    """Where on the animal it usually peaks, from the job's table; empty if unknown."""
     contribution: float
-    """To the logit; they sum to the logit less its base."""
+    """Contribution to the logit; the contributions sum to the logit minus its base."""
     alone: float
-    """What the logit loses without this filter alone."""
+    """Drop of the logit when only this filter is set to 0."""
     activation: float
-    """Its peak; 0 where it is silent."""
+    """Peak activation; 0 if the filter does not fire."""
     peak: tuple[float, float] | None
-    """(x, y) in pixels of the upright photograph; None where it is silent."""
+    """(x, y) of the peak in pixels of the upright photograph; None if the filter does not fire."""
     field_SS: Floats | None = None
-    """Where hiding the image costs it activation, 1 at the highest; of the `SHOWN` filters that matter most."""
+    """Occlusion sensitivity, scaled to a maximum of 1; None for filters beyond the first `SHOWN`."""
 
 
 @dataclass(frozen=True)
 class Explanation:
+    """A decision and the contributions that it consists of."""
+
     spec: JobSpec
+    """The job."""
     layer: str
+    """Name of the measured layer."""
     decision: str
-    """A sentence."""
+    """The decision as text."""
     label: str
-    """Of the output that is explained."""
+    """Label of the explained output."""
     probabilities: Mapping[str, float]
-    """By label, in the order of the outputs."""
+    """Label -> probability, in the order of the outputs."""
     logit: float
+    """Logit of the explained output."""
     base: float
+    """Logit with all filters set to 0."""
     residual: float
+    """Discretisation error of the contributions."""
     filters: Sequence[FilterSays]
-    """All of them, those that add or take most first."""
+    """All filters, largest absolute contribution first."""
     box: Box
+    """Box of the photograph that was classified, pixels."""
 
 
 def explain(
@@ -78,30 +87,37 @@ def explain(
     category: str | None,
     report: ReportPhase,
 ) -> Explanation:
-    """
+    """Classify the box of a photograph and attribute the decision to the filters of the measured layer.
+
     Args:
-        places: where on the animal filters peak as a rule, by number.
-        category: id of the one whose output is explained; None takes the most likely.
+        spec: the job.
+        network: the trained network.
+        mean_SS3: mean image of its training set.
+        picture: upright RGB photograph.
+        box: box to classify.
+        places: filter number -> where on the animal it usually peaks.
+        category: id of the category to explain; None explains the most likely one.
+        report: receives the progress.
 
     Raises:
-        SpecError: the network has no output for that category.
-        DataError: the network's answer is not a number.
+        SpecError: the network has no output for the category.
+        DataError: the network's output is infinite or NaN.
     """
     side = spec.model.input_size
     pixels_1SS3 = torch.from_numpy(cut(picture, box, side, side).copy())[None].to(mean_SS3.device)
     image_13SS = to_input(pixels_1SS3, mean_SS3)
-    report("asking the network")
+    report("classifying the photograph")
     with torch.no_grad():
         output = network(image_13SS)
-        handed_on_FHW = maps_after_mask(network, network.forward_trunk(image_13SS))[0]
+        masked_FHW = maps_after_mask(network, network.forward_trunk(image_13SS))[0]
     if not bool(output.logits.isfinite().all()):
         raise DataError(f"{spec.title} answers with numbers that are not finite. Look at its curves in `orch ui`.")
     probability_O = _probabilities(output.logits[0], spec)
     chosen = _chosen(spec, category, probability_O)
-    report("sharing the decision out among the filters")
-    found = contributions(network.forward_classifier, handed_on_FHW, chosen)
+    report("computing the contributions of the filters")
+    found = contributions(network.forward_classifier, masked_FHW, chosen)
     order = found.per_filter_F.abs().argsort(descending=True, stable=True).tolist()
-    report("looking where the filters look")
+    report("computing the regions of the filters")
     fields = _fields(network, image_13SS[0], order[:SHOWN])
     maps_FHW = output.maps[network.top_layer][0]
     filters = [_says(network, f, found, maps_FHW, box, places.get(f, ""), fields.get(f)) for f in order]
@@ -122,7 +138,7 @@ def explain(
 
 
 def _probabilities(logit_O: Tensor, spec: JobSpec) -> Tensor:
-    """Softmax over the categories, or each output's own logistic function (Sec. 5.1)."""
+    """Return softmax probabilities, or the sigmoid of each output (Sec. 5.1)."""
     return logit_O.softmax(dim=0) if spec.loss == "softmax" else logit_O.sigmoid()
 
 
@@ -153,7 +169,7 @@ def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int
         return maps_after_mask(network, network.forward_trunk(images_B3SS))[:, filters]
 
     drop_FGG = occlusion_drop(maps, image_3SS, occluder).cpu()
-    return {f: lost_where(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}
+    return {f: sensitivity_map(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}
 
 
 def _says(
@@ -172,8 +188,8 @@ def _says(
 
 
 def _peak(network: Network, map_HW: Tensor, box: Box) -> tuple[float, float]:
-    """Centre of the receptive field of the unit that peaks, on the photograph and inside the box."""
+    """Return the receptive-field centre of the peak unit, (x, y) in pixels of the photograph, clipped to the box."""
     unit, n = int(peak_index(map_HW[None, None])), len(map_HW)
-    look, side = network.receptive_field(network.top_layer), network.model.input_size
-    row, column = (min(max(look.centre_of(at), 0.5), side - 0.5) / side for at in divmod(unit, n))
+    field, side = network.receptive_field(network.top_layer), network.model.input_size
+    row, column = (min(max(field.centre_of(at), 0.5), side - 0.5) / side for at in divmod(unit, n))
     return box.left + column * box.width, box.top + row * box.height

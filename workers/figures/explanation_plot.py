@@ -1,4 +1,4 @@
-"""The picture of an explained photograph: where the filters look, what each adds, and the decision they add up to."""
+"""Figure of an explained photograph: regions and contributions of the filters, and the decision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     EDGE,
     FILTER_COLOURS,
@@ -35,17 +35,22 @@ from workers.figures.photograph import cut
 LARGEST = 440
 """Longer side of the photograph, pixels."""
 BARS = 8
-"""Filters with a bar of their own."""
+"""Number of filters with a separate bar."""
 REST = "#9aa3af"
 LABELS, VALUES = 210, 60
-"""Room for what stands left and right of the bars, pixels."""
+"""Space left and right of the bars, pixels."""
 CHART = 560
 TOP, BELOW = 66, 44
 
 
 def draw_explanation(found: Explanation, picture: Image.Image, name: str) -> Figure:
-    """The photograph with the regions and peaks of the filters that matter most, a bar for what each adds to the logit,
-    and each region by itself."""
+    """Draw the photograph with regions and peaks of the most important filters, and the filters' contributions.
+
+    Args:
+        found: the explanation.
+        picture: upright RGB photograph.
+        name: name of the photograph, for the title.
+    """
     image = _shown(found, picture)
     height, width = image.shape[:2]
     body = max(height, 30 * (BARS + 2) + 46)
@@ -73,13 +78,13 @@ def _coloured(found: Explanation) -> list[tuple[FilterSays, str]]:
 
 
 def _shown(found: Explanation, picture: Image.Image) -> Bytes:
-    """The box as it is in the photograph, not square as the network takes it."""
+    """Return the box in its original aspect ratio."""
     scale = LARGEST / max(found.box.width, found.box.height)
     return cut(picture, found.box, max(1, round(found.box.width * scale)), max(1, round(found.box.height * scale)))
 
 
 def _region(field_SS: Floats, image: Bytes) -> Bools:
-    return np.asarray(enlarged(field_SS, image.shape[1], image.shape[0]) >= CUT)
+    return np.asarray(enlarged(field_SS, image.shape[1], image.shape[0]) >= REGION_THRESHOLD)
 
 
 def _thumb(image: Bytes, region: Bools, colour: str, total: int) -> Bytes:
@@ -93,7 +98,7 @@ def _thumb(image: Bytes, region: Bools, colour: str, total: int) -> Bytes:
 
 
 def _mark(axes: Axes, found: Explanation, per_row: float, per_column: float) -> None:
-    """A numbered dot where each of the filters peaks; those at one place lie beside each other."""
+    """Draw a numbered dot at each filter's peak; dots at the same position are placed side by side."""
     taken: list[tuple[float, float]] = []
     for number, (says, colour) in enumerate(_coloured(found), start=1):
         if says.peak is None:
@@ -136,12 +141,12 @@ def _bars(figure: Figure, found: Explanation, left: int, height: int) -> None:
 
 def _write_values(axes: Axes, values: Sequence[float]) -> None:
     low, high = min(0.0, *values), max(0.0, *values)
-    reach = (high - low) or 1.0
-    # A negative bar's number stands left of it, where the names are: room is made there.
-    axes.set_xlim(low - (0.24 * reach if low < 0 else 0), high)
+    span = (high - low) or 1.0
+    # Leave space for the value of a negative bar at its left, next to the names.
+    axes.set_xlim(low - (0.24 * span if low < 0 else 0), high)
     for at, value in enumerate(values):
         side = -1 if value < 0 else 1
-        at_x, away = value + side * 0.015 * reach, "left" if side > 0 else "right"
+        at_x, away = value + side * 0.015 * span, "left" if side > 0 else "right"
         axes.text(at_x, at, f"{value:+.3f}", va="center", ha=away, fontsize=8, color=INK)
 
 

@@ -1,4 +1,4 @@
-"""The paper's Figs. 5 and 6: receptive fields of filters on many images, and where on the animal all filters look.
+"""The paper's Figs. 5 and 6: receptive fields of filters on many images, and the distribution of all peaks.
 
 Shape legend: S side of the network's input.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     BLUE,
     EDGE,
@@ -38,31 +38,38 @@ TOP = 58
 HEADED_TOP = 78
 HEAT_COLUMNS = 4
 BARS = 330
-"""Width of the panel of bars with its labels, pixels."""
+"""Width of the bar chart with its labels, pixels."""
 
 
 class Lit(NamedTuple):
     """A filter's receptive field on one image."""
 
     image_SS3: Bytes
+    """The image, RGB."""
     field_SS: Floats
-    """1 at its highest."""
+    """Receptive field, scaled to a maximum of 1."""
 
 
 class MontageRow(NamedTuple):
+    """A filter on several images."""
+
     label: str
+    """Label of the filter."""
     shown: Sequence[Lit]
+    """Images with the filter's receptive field."""
 
 
 class Heated(NamedTuple):
-    """An image and how many filters peak where on it."""
+    """An image with the density of the filters' peaks."""
 
     image_SS3: Bytes
+    """The image, RGB."""
     heat_SS: Floats
+    """Density of the peaks, see `peak_density`."""
 
 
 def draw_montage(rows: Sequence[MontageRow], title: Title) -> Figure:
-    """The paper's Fig. 5: a row per filter, an image per column, dark outside the filter's receptive field."""
+    """Draw the paper's Fig. 5: one row per filter, one column per image, dark outside the filter's receptive field."""
     columns = max(len(row.shown) for row in rows)
     strips = [_padded([_lit(item) for item in row.shown], columns) for row in rows]
     canvas = stack([stack(strip, axis=1, gap=GAP) for strip in strips], axis=0, gap=GAP)
@@ -75,13 +82,14 @@ def draw_montage(rows: Sequence[MontageRow], title: Title) -> Figure:
 
 
 def draw_heat(whole: Heated, shown: Sequence[Heated], shares: Mapping[str, float], what: str, title: Title) -> Figure:
-    """The paper's Fig. 6: the peaks of all filters as a heat map, over all images and on some, and how they fall on the
-    animal.
+    """Draw the paper's Fig. 6: heat maps of all filters' peaks, and the shares of parts or landmarks.
 
     Args:
-        whole: over all measured images, with their mean image.
-        shares: of the filters' peaks, by name of a part or landmark.
-        what: the shares are of.
+        whole: mean image and density over all measured images.
+        shown: single images.
+        shares: part or landmark -> share of the filters' peaks; may be empty.
+        what: caption of the shares.
+        title: title of the figure.
     """
     large = 2 * TILE + GAP
     tiles = [_heated(item, TILE) for item in shown]
@@ -119,7 +127,7 @@ def _head(axes: Axes, text: str) -> None:
 
 
 def _lit(item: Lit) -> Bytes:
-    return lit(resized(item.image_SS3, TILE), enlarged(item.field_SS, TILE) >= CUT)
+    return lit(resized(item.image_SS3, TILE), enlarged(item.field_SS, TILE) >= REGION_THRESHOLD)
 
 
 def _heated(item: Heated, side: int) -> Bytes:

@@ -1,4 +1,4 @@
-"""A photograph as a person sees it, whatever its format: upright, eight bits of red, green and blue, cut to a box."""
+"""Reading a user's photograph: upright, 8-bit RGB, cropped to a box."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from workers.data.prepared.crops import UNREADABLE, Pixels, as_rgb
 from workers.data.readers.records import Box
 
 MIN_BOX = 8
-"""A side of fewer pixels shows nothing."""
+"""Minimum side of a box, pixels."""
 
 
 def open_photograph(path: Path) -> Image.Image:
-    """RGB, turned as its orientation tag says; sixteen bits a pixel become eight.
+    """Open a photograph as 8-bit RGB, rotated by its EXIF orientation.
 
     Raises:
-        DataError: there is no such file, or it is no image, or not a whole one.
+        DataError: the file does not exist, is not an image, or is truncated.
     """
     if not path.is_file():
         raise DataError(f"There is no photograph {path}. Name an image file, such as a JPEG or a PNG.")
@@ -34,10 +34,10 @@ def open_photograph(path: Path) -> Image.Image:
 
 
 def parse_box(text: str) -> Box:
-    """`x0,y0,x1,y1`.
+    """Parse `x0,y0,x1,y1`, in pixels.
 
     Raises:
-        SpecError: those are not four numbers, or they are in the wrong order.
+        SpecError: the text is not four numbers, they are in the wrong order, or the box is too small.
     """
     words = text.replace(" ", "").split(",")
     try:
@@ -55,10 +55,10 @@ def parse_box(text: str) -> Box:
 
 
 def within(box: Box | None, picture: Image.Image) -> Box:
-    """The box, or the whole photograph.
+    """Return the box, or the box of the whole photograph if it is None.
 
     Raises:
-        SpecError: the box reaches beyond the photograph.
+        SpecError: the box extends beyond the photograph.
     """
     if box is None:
         return Box(0, 0, picture.width, picture.height)
@@ -71,6 +71,6 @@ def within(box: Box | None, picture: Image.Image) -> Box:
 
 
 def cut(picture: Image.Image, box: Box, width: int, height: int) -> Pixels:
-    """The box at another size: (height, width, 3)."""
+    """Crop the box and resize it: (height, width, 3)."""
     resized = picture.resize((width, height), Image.Resampling.BILINEAR, box=box)
     return np.asarray(resized, dtype=np.uint8)

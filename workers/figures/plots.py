@@ -1,4 +1,4 @@
-"""The pictures a job leaves: training curves, a gallery of its filters, and their peaks drawn on the images.
+"""Figures of a job: training curves, a gallery of filters, and peaks on the images.
 
 Shape legend: F filters   H = W = map side   S side of the network's input.
 """
@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from interp_model.explain.occlusion import CUT
+from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
     BLUE,
     EDGE,
@@ -46,38 +46,43 @@ from workers.training.records import EpochRecord
 LANDMARK_MARKERS = ("P", "X", "D", "^", "s")
 
 TILE = 104
-"""Side of a picture in the gallery, pixels."""
+"""Side of a tile in the gallery, pixels."""
 PEAK_TILE = 190
 PEAK_SIZES = (105, 74, 50, 31, 17, 8)
-"""Areas of the marks, points squared: filters that peak at one place show as rings."""
+"""Areas of the markers, points squared; peaks at the same position show as rings."""
 
 
 class Shown(NamedTuple):
     """One filter on one image."""
 
     image_SS3: Bytes
+    """The image, RGB."""
     map_HW: Floats
-    """After ReLU, before masking."""
+    """Map after ReLU, before masking."""
     mask_HW: Floats | None
-    """None in a layer without masks."""
+    """Mask; None in a layer without masks."""
     field_SS: Floats | None = None
-    """Receptive field of what the layer hands on, at the image's resolution; None where it was not looked for."""
+    """Receptive field of the layer's output at image resolution; None if it was not computed."""
 
 
 class FilterStrip(NamedTuple):
     """One row of the gallery."""
 
     label: str
+    """Label of the filter."""
     shown: Sequence[Shown]
+    """The filter on several images."""
 
 
 class Marked(NamedTuple):
-    """One image with the peaks of some filters and the landmarks it shows: (row, col), pixel indices."""
+    """One image with the peaks of some filters and its visible landmarks, (row, column) in pixel indices."""
 
     image_SS3: Bytes
+    """The image, RGB."""
     peak_F2: NDArray[np.float64]
-    """NaN where a filter does not fire."""
+    """Peaks; NaN where a filter does not fire."""
     landmarks: Mapping[str, tuple[float, float]]
+    """Name -> position of each visible landmark."""
 
 
 def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
@@ -99,7 +104,7 @@ def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
     _line(accuracy, epochs, [record.train_accuracy for record in records], MUTED, "training (augmented, dropout)")
     _line(accuracy, epochs, [record.validation_accuracy for record in records], BLUE, "held out")
     lowest = min(min(record.train_accuracy, record.validation_accuracy) for record in records)
-    accuracy.set_ylim(lowest - 0.5 * (1.01 - lowest), 1.01)  # the legend's place
+    accuracy.set_ylim(lowest - 0.5 * (1.01 - lowest), 1.01)  # leaves space for the legend
     accuracy.legend(frameon=False, fontsize=7, loc="lower right")
     peak = _panel(panels[2], "mean peak activation")
     _line(peak, epochs, [record.mean_peak for record in records], GREEN)
@@ -123,7 +128,7 @@ def _draw_information(information: Axes, entropies: Axes, records: Sequence[Epoc
 
 
 def _two(panel: Axes, title: str, epochs: Sequence[int], left: Sequence[float], right: Sequence[float]) -> Axes:
-    """Two curves, each on a scale of its own; the right one's axes."""
+    """Draw two curves with separate y-axes and return the right axes."""
     left_axes = _panel(panel, title)
     _line(left_axes, epochs, left, PURPLE)
     right_axes = left_axes.twinx()
@@ -135,8 +140,12 @@ def _two(panel: Axes, title: str, epochs: Sequence[int], left: Sequence[float], 
 
 
 def draw_gallery(strips: Sequence[FilterStrip], title: Title) -> Figure:
-    """The paper's Fig. 4: image, feature map, mask, masked map and receptive field of several filters; without masks,
-    image, map and field."""
+    """Draw the paper's Fig. 4: image, feature map, mask, masked map and receptive field of several filters.
+
+    Args:
+        strips: one row per filter. Layers without masks have no mask columns.
+        title: title of the figure.
+    """
     headings = _headings(strips[0].shown[0])
     rows = _equally_wide([_strip(strip.shown) for strip in strips])
     height, width = TILE * len(rows) + GAP * (len(rows) - 1), rows[0].shape[1]
@@ -155,7 +164,7 @@ def draw_gallery(strips: Sequence[FilterStrip], title: Title) -> Figure:
 
 
 def _equally_wide(rows: list[Bytes]) -> list[Bytes]:
-    """White where a filter fires on fewer images than another."""
+    """Pad rows with white to the width of the widest."""
     width = max(row.shape[1] for row in rows)
     return [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
 
@@ -166,7 +175,14 @@ def _headings(item: Shown) -> list[str]:
 
 
 def draw_peaks(marked: Sequence[Marked], filters: Sequence[str], title: Title, *, columns: int = 6) -> Figure:
-    """Where some filters peak on several images, and the landmarks that their steadiness is measured against."""
+    """Draw the peaks of some filters and the landmarks on several images.
+
+    Args:
+        marked: images with peaks and landmarks.
+        filters: label of each filter, for the legend.
+        title: title of the figure.
+        columns: number of images per row.
+    """
     rows = [marked[start : start + columns] for start in range(0, len(marked), columns)]
     tiles = [[resized(item.image_SS3, PEAK_TILE) for item in row] for row in rows]
     tiles[-1] += [np.full_like(tiles[0][0], 255)] * (len(rows[0]) - len(rows[-1]))
@@ -191,7 +207,7 @@ def draw_peaks(marked: Sequence[Marked], filters: Sequence[str], title: Title, *
 
 
 def _mark_peaks(axes: Axes, peak_F2: NDArray[np.float64], corner: NDArray[np.int64], scale: float) -> None:
-    # Units near the border look past it; their mark stays on the picture.
+    # Receptive-field centres may lie outside the image; markers are moved to its border.
     at_F2 = corner + np.clip((peak_F2 + 0.5) * scale, 5, PEAK_TILE - 6)
     axes.scatter(
         at_F2[:, 1], at_F2[:, 0], s=PEAK_SIZES[: len(at_F2)], c=FILTER_COLOURS[: len(at_F2)], edgecolors="white",
@@ -212,7 +228,7 @@ def _mark_landmarks(
 
 
 def _strip(shown: Sequence[Shown]) -> Bytes:
-    """One filter's pictures side by side; its maps share one scale."""
+    """Return the tiles of one filter side by side, with one colour scale for its maps."""
     highest = max(float(item.map_HW.max()) for item in shown)
     groups = [stack(_tiles(item, highest), axis=1, gap=GAP) for item in shown]
     return stack(groups, axis=1, gap=GROUP_GAP)
@@ -223,7 +239,7 @@ def _tiles(item: Shown, highest: float) -> list[Bytes]:
     if item.mask_HW is not None:
         tiles += [grey(item.mask_HW, TILE), heat(item.map_HW * item.mask_HW, highest, TILE)]
     if item.field_SS is not None:
-        tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= CUT))
+        tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= REGION_THRESHOLD))
     return tiles
 
 

@@ -1,4 +1,4 @@
-"""Receptive fields of a network's filters at the resolution of the images, and how much work is spent on them.
+"""Receptive fields of a network's filters at image resolution, and the effort spent on them.
 
 Shape legend: N images   B images of a filter   F filters   H = W map side   S input side   P = 2 S - 1 field side.
 """
@@ -23,22 +23,31 @@ from workers.training.inputs import Indices, Inputs
 
 @dataclass(frozen=True)
 class Care:
-    """How carefully receptive fields are looked for."""
+    """Effort of the occlusion: number of images and stride."""
 
     images: int = 10
-    """Per filter, those that excite it most; ten in the released code."""
+    """Number of images per filter, highest peak first; ten in the released code."""
     stride: float = 9 / 224
-    """Of the occluder, as a share of the image's side; 9 pixels of 224 in the released code."""
+    """Stride of the occluder as a fraction of the image's side; 9 pixels of 224 in the released code."""
 
 
 QUICK = Care(images=2, stride=33 / 224)
-"""What a job can afford for its own Fig. 4: a patch beside the other, fifty places an image and not five hundred."""
+"""Effort of a job's own Fig. 4: non-overlapping patches, about 50 positions per image instead of 500."""
 
 
 def filter_fields(
     network: Network, measured: Inputs, peaks: Peaks, filters: Sequence[int], care: Care, report: ReportPhase
 ) -> dict[int, Tensor]:
-    """(P, P) of some filters of the measured layer, by number. An image that several share is looked at once."""
+    """Return the receptive field (P, P) of some filters of the measured layer, by filter number (Fig. 5).
+
+    Args:
+        network: the trained network.
+        measured: inputs of the measured images.
+        peaks: peaks of all filters on these images.
+        filters: numbers of the filters.
+        care: number of images and stride.
+        report: receives the progress.
+    """
     network.eval()
     field_images = {f: top_images(peaks, f, care.images) for f in filters}
     wanted = sorted({int(n) for index_B in field_images.values() for n in index_B})
@@ -53,7 +62,7 @@ def filter_fields(
     occluder = occluder_for(side, stride_share=care.stride)
     drops: dict[int, Tensor] = {}
     for done, n in enumerate(wanted):
-        report(f"looking for receptive fields: image {done} of {len(wanted)}")
+        report(f"computing receptive fields: image {done} of {len(wanted)}")
         drops[n] = occlusion_drop(maps, measured.images(np.array([n]))[0], occluder).cpu()
     return {
         f: aligned_field(
@@ -67,7 +76,7 @@ def filter_fields(
 
 
 def top_images(peaks: Peaks, filter_: int, count: int) -> Indices:
-    """The images that excite a filter most, the strongest first; images on which it is silent never count."""
+    """Return the indices of the images with a filter's highest peaks, in descending order; it fires on all of them."""
     score_N = peaks.score_NF[:, filter_]
     found: Indices = score_N.topk(min(count, int((score_N > 0).sum()))).indices.numpy()
     return found
@@ -75,7 +84,7 @@ def top_images(peaks: Peaks, filter_: int, count: int) -> Indices:
 
 @torch.no_grad()
 def image_fields(network: Network, measured: Inputs, index_B: Indices, filter_: int, field_PP: Tensor) -> list[Floats]:
-    """The filter's receptive field on each of some images: (S, S) each, 1 at its highest."""
+    """Return the filter's receptive field on each image: (S, S), scaled to a maximum of 1."""
     look = network.receptive_field(network.top_layer)
     centre_H = torch.tensor([look.centre_of(unit) for unit in range(network.map_side(network.top_layer))])
     map_BHW = maps_after_mask(network, measured.as_they_are(index_B))[:, filter_].cpu()

@@ -1,4 +1,4 @@
-"""A finished job's network, brought back from its final checkpoint to be looked at again."""
+"""Restoring a finished job's network from its final checkpoint, to draw figures and explanations."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ from workers.training.starting_weights import MEAN_IMAGE, NETWORK
 def restore(
     spec: JobSpec, key: str, checkpoint: CheckpointPointer, device: torch.device
 ) -> tuple[Network, Mapping[str, Any]]:
-    """The trained network, ready to be looked at, and the whole state of its checkpoint.
+    """Return the trained network in evaluation mode, and the checkpoint's state.
 
     Args:
-        key: of the job; that of a spec whose defaults have changed since would be another.
+        spec: the job.
+        key: key of the job when it ran, which may differ from `spec.key` if defaults have changed.
+        checkpoint: final checkpoint of the job.
+        device: device of the network.
 
     Raises:
-        CheckpointError: the checkpoint is missing, torn, or not that job's.
+        CheckpointError: the checkpoint is missing or damaged, or belongs to another job.
     """
     state = load_checkpoint(checkpoint, key)
     network = build_network(spec.model, spec.n_outputs)
@@ -49,10 +52,15 @@ def restore_with_mean(
     find_data: Callable[[], Path | None],
     report: ReportPhase,
 ) -> tuple[Network, Tensor]:
-    """The trained network and the mean image that it wants taken from every image: (S, S, 3).
+    """Return the trained network and the mean image of its training set: (S, S, 3).
 
     Args:
-        find_data: asked only where the checkpoint is an older version's, which has no mean image.
+        spec: the job.
+        key: key of the job when it ran.
+        checkpoint: final checkpoint of the job.
+        cache_dir: folder of prepared images.
+        find_data: returns the data root; called only if the checkpoint has no mean image.
+        report: receives the progress.
     """
     device = choose_device()
     report("loading the network")
@@ -64,9 +72,10 @@ def restore_with_mean(
 
 
 def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: ReportPhase) -> JobData:
-    """
+    """Load the images that the job was trained and measured on.
+
     Raises:
-        DataError: the job's images are not there, or not the ones that it was trained on.
+        DataError: the images are missing, or differ from those the job was trained on.
     """
     return load_job_data(
         spec.data,
@@ -82,7 +91,7 @@ def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: Re
 def study(
     spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None, report: ReportPhase
 ) -> compose.Studied:
-    """Look at the measured images again, as far as the figures need it."""
+    """Measure the filters on the job's images again, as far as the figures need it."""
     device = choose_device()
     network, _ = restore(spec, key, checkpoint, device)
     data = load_data(spec, cache_dir, data_root, report)
@@ -97,7 +106,7 @@ def study(
 def draw_figure(
     studied: compose.Studied, number: int, filters: int, care: Care, report: ReportPhase, path: Path
 ) -> bool:
-    """Draw one of the paper's Figs. 4, 5 and 6; False where the network has nothing to show."""
+    """Draw one of the paper's Figs. 4, 5 and 6 to a PNG file. Return False if the network has nothing to show."""
     if number == 4:
         figure = compose.draw_gallery(studied, filters, care, report)
     elif number == 5:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from interp_model.loss.assignment import FilterCategories
-from interp_model.loss.filter_loss import in_units_of_peak
+from interp_model.loss.filter_loss import scale_by_peak
 from interp_model.loss.mutual_information import Information, information
 from interp_model.network import Network
 from interp_model.templates import make_templates, template_prior
@@ -61,6 +61,6 @@ def _information(x_MFHW: Tensor, label_M: Tensor, categories: int) -> tuple[Info
     filters, side = x_MFHW.shape[1:3]
     own = FilterCategories(categories, filters).to(x_MFHW.device)
     own.update(x_MFHW, label_M)
-    scaled_MFHW = in_units_of_peak(x_MFHW, own.is_target(label_M), LOGIT_SCALE)
+    scaled_MFHW = scale_by_peak(x_MFHW, own.is_target(label_M), LOGIT_SCALE)
     t_THW, prior_T = make_templates(side).to(x_MFHW), template_prior(side).to(x_MFHW)
     return information(scaled_MFHW, t_THW, prior_T), own.category_F()

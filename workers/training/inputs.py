@@ -69,7 +69,7 @@ class Inputs:
             horizontal_flip: keep the features of the flipped images too.
             report: called before each batch.
         """
-        if self._network.trunk_end is None:
+        if self._network.first_trained_layer is None:
             return
         first = self.as_they_are(np.zeros(1, dtype=np.int64))
         rows = len(self) * (1 + horizontal_flip)

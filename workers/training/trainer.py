@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from interp_model.metrics.accuracy import accuracy
-from interp_model.network import Network, Output, parameter_groups
+from interp_model.network import Network, Output
+from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
 from workers.training.determinism import random_states, seed_torch, set_random_states
 from workers.training.divergence import check_losses, check_weights
@@ -86,7 +87,7 @@ class Trainer:
         epoch, train, seed = self.epoch + 1, self.spec.train, self.spec.seed
         rate = learning_rate_at(train, epoch)
         for group in self._optimiser.param_groups:
-            group["lr"] = rate * group["rate"]
+            group["lr"] = rate * group["lr_multiplier"]
         batches = batches_of_epoch(len(self._train), train.batch_size, seed, epoch)
         flips = flips_of_epoch(batches, seed, epoch, horizontal_flip=train.horizontal_flip)
         if self._sums.random_states is None:

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from interp_model.explain.occlusion import (
-    CUT,
+    REGION_THRESHOLD,
     Occluder,
     aligned_field,
     image_field,
-    lost_where,
     occluder_for,
     occlusion_drop,
+    sensitivity_map,
 )
 
 SIDE, PATCH = 16, 4
@@ -82,7 +82,7 @@ def test_the_region_of_an_image_lies_where_its_unit_looks() -> None:
     field_PP = aligned_field([one_patch(1, 2)], [(6.0, 10.0)], OCCLUDER, SIDE)
     map_HW = torch.tensor([[0.0, 0.0], [5.0, 0.0]])
     region_SS = image_field(map_HW, field_PP, torch.tensor([4.0, 12.0]))
-    rows, columns = torch.nonzero(region_SS >= CUT, as_tuple=True)
+    rows, columns = torch.nonzero(region_SS >= REGION_THRESHOLD, as_tuple=True)
     assert (rows.float().mean() + 0.5, columns.float().mean() + 0.5) == (pytest.approx(12, 0.1), pytest.approx(4, 0.1))
     assert region_SS.max() == 1
 
@@ -90,16 +90,16 @@ def test_the_region_of_an_image_lies_where_its_unit_looks() -> None:
 def test_weaker_units_do_not_enlarge_the_region() -> None:
     field_PP = aligned_field([one_patch(1, 2)], [(6.0, 10.0)], OCCLUDER, SIDE)
     centre_H = torch.tensor([4.0, 12.0])
-    alone = image_field(torch.tensor([[0.0, 0.0], [5.0, 0.0]]), field_PP, centre_H) >= CUT
-    together = image_field(torch.tensor([[0.0, 2.0], [5.0, 0.0]]), field_PP, centre_H) >= CUT
+    alone = image_field(torch.tensor([[0.0, 0.0], [5.0, 0.0]]), field_PP, centre_H) >= REGION_THRESHOLD
+    together = image_field(torch.tensor([[0.0, 2.0], [5.0, 0.0]]), field_PP, centre_H) >= REGION_THRESHOLD
     assert torch.equal(alone, together)
     assert image_field(torch.zeros(2, 2), field_PP, centre_H).max() == 0
 
 
 def test_pixels_are_blamed_for_what_their_hiding_cost() -> None:
     drop_GG = one_patch(1, 2) - 9 * one_patch(3, 0)  # where hiding helps, nothing is lost
-    lost_SS = lost_where(drop_GG, OCCLUDER, SIDE)
-    rows, columns = torch.nonzero(lost_SS >= CUT, as_tuple=True)
+    lost_SS = sensitivity_map(drop_GG, OCCLUDER, SIDE)
+    rows, columns = torch.nonzero(lost_SS >= REGION_THRESHOLD, as_tuple=True)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (4, 7, 8, 11)
     assert lost_SS[12:, :4].max() == 0
-    assert lost_where(-drop_GG.abs(), OCCLUDER, SIDE).max() == 0
+    assert sensitivity_map(-drop_GG.abs(), OCCLUDER, SIDE).max() == 0

@@ -12,10 +12,10 @@ from torch import Tensor
 from interp_model.loss.filter_loss import (
     FilterLoss,
     batch_log_z,
-    in_units_of_peak,
     labelled_entropy,
     lambda_at,
     paper_loss,
+    scale_by_peak,
 )
 from interp_model.loss.mutual_information import fitness, mutual_information
 from interp_model.mask import peak_index
@@ -93,25 +93,25 @@ IS_TARGET_N1 = torch.tensor([True, True, True, False, False])[:, None]
 def labelled(x: Tensor) -> Tensor:
     """Of five images, the last two not of the category."""
     is_target_NF = IS_TARGET_N1.expand(x.shape[:2])
-    return labelled_entropy(in_units_of_peak(x, is_target_NF, 4.0), T_THW, PRIOR_T, is_target_NF)
+    return labelled_entropy(scale_by_peak(x, is_target_NF, 4.0), T_THW, PRIOR_T, is_target_NF)
 
 
-def test_in_units_of_peak_a_lone_unit_fits_its_template_by_the_sharpness() -> None:
+def test_scaled_by_its_peak_a_lone_unit_fits_its_template_by_the_logit_scale() -> None:
     x = torch.zeros(3, 1, N_SIDE, N_SIDE, dtype=torch.float64)
     x[:, 0, 1, 2] = torch.tensor([2.0, 6.0, 100.0])
-    wanted_NF = torch.tensor([[True], [True], [False]])
-    fit_N = fitness(in_units_of_peak(x, wanted_NF, 4.0), T_THW)[:, 0, 1 * N_SIDE + 2]
+    selected_NF = torch.tensor([[True], [True], [False]])
+    fit_N = fitness(scale_by_peak(x, selected_NF, 4.0), T_THW)[:, 0, 1 * N_SIDE + 2]
     torch.testing.assert_close(fit_N[:2], torch.tensor([2.0, 6.0], dtype=torch.float64))  # 4 nats at their mean of 4
 
 
 def test_without_a_wanted_image_the_unit_is_the_mean_peak_of_all() -> None:
     x = maps()
     none_NF = torch.zeros(x.shape[:2], dtype=torch.bool)
-    torch.testing.assert_close(in_units_of_peak(x, none_NF, 4.0), in_units_of_peak(x, ~none_NF, 4.0))
+    torch.testing.assert_close(scale_by_peak(x, none_NF, 4.0), scale_by_peak(x, ~none_NF, 4.0))
 
 
 def test_the_labelled_entropy_is_eq_5_with_known_categories_summed_by_hand() -> None:
-    x = in_units_of_peak(maps(filters=1), IS_TARGET_N1, 1.0)
+    x = scale_by_peak(maps(filters=1), IS_TARGET_N1, 1.0)
     strength_NT = fitness(x, T_THW)[:, 0].exp()
     post_NT = strength_NT / strength_NT.sum(0)
     post_NT = post_NT / post_NT.sum(1, keepdim=True)
@@ -144,7 +144,7 @@ def test_silence_on_other_images_and_one_place_on_the_category_s_own_cost_least(
     is_target_NF = (torch.arange(2 * n_P) < n_P)[:, None]
 
     def loss(positive: Tensor, negative: Tensor) -> float:
-        x = in_units_of_peak(torch.cat([positive, negative]), is_target_NF, 4.0)
+        x = scale_by_peak(torch.cat([positive, negative]), is_target_NF, 4.0)
         return labelled_entropy(x, T_THW, PRIOR_T, is_target_NF).item()
 
     least = loss(at_one_place, silence)

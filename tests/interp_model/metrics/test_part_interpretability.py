@@ -240,5 +240,5 @@ class TestInvariance:
 def test_many_filters_are_measured_in_groups_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x_NFHW, mask_NKSS = scene(filters=9)
     whole = measured(x_NFHW, mask_NKSS, round_regions())
-    monkeypatch.setattr("interp_model.metrics.part_interpretability._TOGETHER", {"cpu": 1})
+    monkeypatch.setattr("interp_model.metrics.part_interpretability._CHUNK", {"cpu": 1})
     same(whole, measured(x_NFHW, mask_NKSS, round_regions()))

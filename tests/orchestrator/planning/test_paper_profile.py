@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from interp_model.network import build_network, parameter_groups
+from interp_model.network import build_network
+from interp_model.parameter_groups import parameter_groups
 from schemas.job import BackboneName, JobSpec, TrainSpec
 from tests.support.doubles import Plan
 from workers.training.schedule import learning_rate_at
@@ -67,7 +68,7 @@ def effective(job: JobSpec) -> dict[str, tuple[float, float, float, float]]:
     small = job.model.model_copy(update={"width": 0.03, "fc_width": 8, "input_size": 96})
     network = build_network(small, job.n_outputs)
     groups = parameter_groups(network, job.train)
-    of = {id(p): (group["rate"], group["weight_decay"]) for group in groups for p in group["params"]}
+    of = {id(p): (group["lr_multiplier"], group["weight_decay"]) for group in groups for p in group["params"]}
     found = {}
     for name, block in network.blocks.items():
         both = {p.ndim > 1: of[id(p)] for p in block.parameters()}

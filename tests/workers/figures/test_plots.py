@@ -100,9 +100,11 @@ def test_a_gallery_without_masks_has_two_pictures_an_image(tmp_path: Path) -> No
     assert (widths[1] - widths[0]) * canvas.DPI == pytest.approx(4 * 2 * (plots.TILE + canvas.GAP))
 
 
-def test_a_filter_that_is_silent_on_every_image_draws_black() -> None:
+def test_the_map_of_a_silent_filter_is_black(tmp_path: Path) -> None:
     strip = FilterStrip("filter 0", [Shown(GREY_IMAGE, np.zeros((3, 3), np.float32), None)])
-    assert plots.draw_gallery([strip], TITLE)
+    image = pixels(plots.draw_gallery([strip], TITLE), tmp_path)
+    left = 150 + plots.TILE + canvas.GAP
+    assert image[78 : 78 + plots.TILE, left : left + plots.TILE].max() < 5
 
 
 def test_peaks_and_landmarks_are_drawn_where_they_are(tmp_path: Path) -> None:
