@@ -115,7 +115,8 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
     """Run the grid with orch, or resume it."""
     from orchestrator.execution.pool import WorkerLayout, WorkerPool
     from orchestrator.execution.progress import open_display
-    from orchestrator.execution.ray_pool import RayPool, RaySession
+    from orchestrator.execution.ray_pool import RayPool
+    from orchestrator.execution.ray_session import RaySession
     from orchestrator.ledger.records import StoredPlan
     from orchestrator.planning.request import SweepRequest
     from orchestrator.services import sweeps

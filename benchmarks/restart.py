@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.execution.progress import Now
-from orchestrator.execution.ray_pool import RaySession
+from orchestrator.execution.ray_session import RaySession
 from orchestrator.ledger import store
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan

@@ -1,9 +1,10 @@
-"""Words for numbers that several rooms say the same way."""
+"""Numbers as text, for messages of several rooms."""
 
 from __future__ import annotations
 
 
 def in_words(seconds: float) -> str:
+    """Return a duration as text: `45 s`, `10 min` or `1.5 h`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 5400:

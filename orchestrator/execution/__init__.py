@@ -1,1 +1,1 @@
-"""Decides which job runs when and where, and what becomes of one that stopped."""
+"""Decides which job runs when and where, and what happens to a job that stopped."""

@@ -1,4 +1,4 @@
-"""Cancels the jobs of a sweep that are begun and run by nobody: for its driver, and for a sweep that has none."""
+"""Cancels the jobs of a sweep that no worker is running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from orchestrator.execution.selection import can_be_cancelled
-from orchestrator.ledger.base import Ledger
+from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord
 from schemas.job import JobSpec
@@ -15,28 +15,47 @@ from schemas.lifecycle import JobState, StopReason
 
 @dataclass(frozen=True)
 class Cancelled:
+    """What `cancel_waiting` did."""
+
     cancelled: tuple[str, ...]
+    """Titles of the jobs that were cancelled."""
     elsewhere: tuple[str, ...]
+    """Titles of the jobs that another driver holds."""
     never_begun: int
+    """Number of jobs without a record, which were left out."""
 
 
 def cancel_waiting(
-    ledger: Ledger, locks: Locks, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
+    ledger: LedgerWriter, locks: Locks, specs: Collection[JobSpec], sweep: str, reason: StopReason, now: float,
     driver_is_alive: Callable[[str], bool], *, even_new: bool,
 ) -> Cancelled:  # fmt: skip
-    """Cancel what is begun, not ended and run by nobody; with `even_new`, also what was never begun."""
+    """Cancel jobs that have begun, have not ended, and are not running.
+
+    Args:
+        ledger: The store.
+        locks: The locks of this process; those of jobs are taken and released here.
+        specs: The jobs.
+        sweep: Name of their sweep.
+        reason: CANCELLED_BY_USER for jobs that were named, SWEEP_CANCELLED for a whole sweep.
+        now: Unix seconds.
+        driver_is_alive: Returns whether the sweep with a given name has a live driver.
+        even_new: Also cancel jobs that have never begun.
+
+    Raises:
+        StoreError: The ledger or a lock cannot be written.
+    """
     records = ledger.jobs([spec.key for spec in specs])
     cancelled, elsewhere = [], []
     for spec in specs:
         record = records.get(spec.key)
-        if (record is None and not even_new) or (record is not None and not _can_yet_be(record, reason)):
+        if (record is None and not even_new) or (record is not None and not _may_be_cancelled(record, reason)):
             continue
         if not locks.take_job(spec.key):
             elsewhere.append(spec.title)
             continue
         try:
             record = ledger.add(spec, sweep, now)
-            if record.state is JobState.CANCELLED:  # with its sweep, and now by its own name, which `resume` respects
+            if record.state is JobState.CANCELLED:  # with its sweep; now by name, which is final
                 record = ledger.move(spec.key, JobState.REQUEUED, now, reason=record.stop_reason)
             if can_be_cancelled(record, sweep, driver_is_alive):
                 ledger.move(spec.key, JobState.CANCELLED, now, reason=reason)
@@ -49,7 +68,7 @@ def cancel_waiting(
     return Cancelled(tuple(cancelled), tuple(elsewhere), new)
 
 
-def _can_yet_be(record: JobRecord, reason: StopReason) -> bool:
-    """Cancelled: not what has ended, unless it was cancelled with its sweep and is now named itself."""
+def _may_be_cancelled(record: JobRecord, reason: StopReason) -> bool:
+    """Return False for jobs that have ended, except those cancelled with their sweep that are now cancelled by name."""
     with_sweep = record.state is JobState.CANCELLED and record.stop_reason is StopReason.SWEEP_CANCELLED
     return not record.state.has_ended or (with_sweep and reason is StopReason.CANCELLED_BY_USER)

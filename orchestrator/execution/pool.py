@@ -1,49 +1,56 @@
-"""The slots on which jobs run: long-lived Ray actors, replaced when they die, and all stopped in the end."""
+"""The contract of a pool of workers, and how many workers a pool has."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.order import Progress, WorkOrder
 from schemas.results import JobResult
 
-if TYPE_CHECKING:
-    pass
-
 
 class Ended(NamedTuple):
+    """An attempt that ended, and the slot that it ran on."""
+
     slot: int
     result: JobResult
 
 
 class WorkerPool(Protocol):
+    """A fixed number of slots; each runs one job at a time. A worker that dies is replaced. Not thread-safe."""
+
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """Number of slots."""
 
     @property
     def cores(self) -> int:
-        """Of the machine that a slot is on; of the smallest, where they differ."""
+        """Cores of the machine of a slot; of the smallest one, if they differ."""
 
-    def start(self, slot: int, order: WorkOrder) -> None: ...
+    def start(self, slot: int, order: WorkOrder) -> None:
+        """Start an attempt on a free slot."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Jobs that ended, at the latest after `seconds`."""
+        """Wait for attempts that end, for up to `seconds`.
+
+        Returns:
+            The attempts that ended since the last call, those of dead workers included.
+        """
 
     def progress(self) -> dict[int, Progress]:
-        """The newest word from each busy slot."""
+        """Return the last known progress of each busy slot."""
 
     def stop(self) -> None:
-        """Ask every running job to save what it has and to end as interrupted."""
+        """Ask every running job to save a checkpoint and to end as interrupted."""
 
     def interrupt(self, slot: int) -> None:
-        """Ask the job of one slot to do so; the slot takes other jobs afterwards."""
+        """Ask the job of one slot to save a checkpoint and to end as interrupted. The slot stays usable."""
 
     def close(self) -> None:
-        """End everything that was started, running jobs included."""
+        """End all workers, and the jobs they run."""
 
 
 class WorkerLayout(NamedTuple):
-    """How many slots, and what each takes."""
+    """The number of slots, and the cores and GPUs of each."""
 
     slots: int
     cpus: int

@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs: a bar on a terminal, plain lines elsewhere."""
+"""What a user sees while a sweep runs: bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -15,49 +15,66 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 QUIET_SECONDS = 15.0
-"""Between two plain lines that tell of progress only."""
+"""Time between two plain lines that only report progress."""
 
 
 class Now(NamedTuple):
+    """The progress of a sweep."""
+
     done: int
+    """Number of jobs that succeeded or failed."""
     total: int
     running: tuple[tuple[str, Progress | None], ...]
-    """Title and newest word of each running job."""
+    """Title and last known progress of each running job."""
     seconds_left: float | None
+    """Estimate; None before the first job has finished."""
 
 
 class Display(Protocol):
-    def show(self, now: Now) -> None: ...
+    """Where a sweep reports to the user."""
 
-    def say(self, line: str) -> None: ...
+    def show(self, now: Now) -> None:
+        """Show the progress. Called about once per second."""
 
-    def close(self) -> None: ...
+    def say(self, line: str) -> None:
+        """Print a line at once."""
+
+    def close(self) -> None:
+        """Leave the terminal as it was. Lines may still be printed afterwards."""
 
 
 class Lines:
-    """For logs and pipes."""
+    """A display for logs and pipes: plain lines."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            stream: Where to print.
+            clock: Returns the time in seconds.
+        """
         self._stream, self._clock = stream, clock
         self._last = clock()
 
     def show(self, now: Now) -> None:
+        """See `Display.show`."""
         if self._clock() - self._last >= QUIET_SECONDS:
-            running = "; ".join(describe(title, word) for title, word in now.running)
+            running = "; ".join(describe(title, progress) for title, progress in now.running)
             self.say(f"[{now.done}/{now.total}] {running}{_left(now.seconds_left)}")
 
     def say(self, line: str) -> None:
+        """See `Display.say`."""
         self._last = self._clock()
         print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
+        """See `Display.close`."""
         self._stream.flush()
 
 
 class Bars:
-    """For a terminal: one bar for the sweep, one line per running job, finished jobs scrolling by above.
+    """A display for terminals: one bar for the sweep, one per running job, and lines that scroll above them.
 
-    The bar starts when there is something to show, so that a refused sweep leaves the terminal as it was.
+    The bars start at the first progress, so that a refused sweep leaves the terminal as it was.
     """
 
     def __init__(self) -> None:
@@ -73,56 +90,64 @@ class Bars:
         self._jobs: list[TaskID] = []
 
     def show(self, now: Now) -> None:
+        """See `Display.show`."""
         self._bar.start()
         self._bar.update(self._sweep, total=now.total, completed=now.done, note=_left(now.seconds_left).strip(", "))
         while len(self._jobs) < len(now.running):
             self._jobs.append(self._bar.add_task("", total=None, note=""))
         for task in self._jobs[len(now.running) :]:
             self._bar.update(task, visible=False)
-        for task, (title, word) in zip(self._jobs, now.running, strict=False):
+        for task, (title, progress) in zip(self._jobs, now.running, strict=False):
             self._bar.update(
                 task,
                 visible=True,
                 description=f"  {title}",
-                total=word.epochs if word and word.epochs else None,
-                completed=word.epoch if word else 0,
-                note=word.phase if word else "starting",
+                total=progress.epochs if progress and progress.epochs else None,
+                completed=progress.epoch if progress else 0,
+                note=progress.phase if progress else "starting",
             )
 
     def say(self, line: str) -> None:
+        """See `Display.say`."""
         self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
+        """See `Display.close`."""
         self._bar.stop()
 
 
 class Unbreakable:
-    """A display whose terminal, pipe or file may go away: what is shown must not end what runs."""
+    """A display whose errors are ignored: a closed terminal or a full disk must not end the sweep."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
 
     def show(self, now: Now) -> None:
-        with suppress(OSError, ValueError):  # a closed stream is a ValueError
+        """See `Display.show`."""
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
             self._display.show(now)
 
     def say(self, line: str) -> None:
+        """See `Display.say`."""
         with suppress(OSError, ValueError):
             self._display.say(line)
 
     def close(self) -> None:
+        """See `Display.close`."""
         with suppress(OSError, ValueError):
             self._display.close()
 
 
 def open_display(clock: Callable[[], float]) -> Display:
+    """Return the display for standard error."""
     return Unbreakable(Bars() if sys.stderr.isatty() else Lines(sys.stderr, clock))
 
 
-def describe(title: str, word: Progress | None) -> str:
-    if word is None:
+def describe(title: str, progress: Progress | None) -> str:
+    """Return the line for a running job."""
+    if progress is None:
         return f"{title}: starting"
-    return f"{title}: {word.phase}, epoch {word.epoch}/{word.epochs}"
+    return f"{title}: {progress.phase}, epoch {progress.epoch}/{progress.epochs}"
 
 
 def _left(seconds: float | None) -> str:

@@ -1,4 +1,4 @@
-"""How many slots a machine has room for, and whether what the user asked for fits."""
+"""How many workers fit on a machine, and whether what the user requested fits."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ GIB = 2**30
 
 
 class Machine(NamedTuple):
+    """Cores and free memory (GiB) of a machine or cluster."""
+
     cores: int
     free_gb: float
 
 
 class Share(NamedTuple):
-    """What the control groups of a container or a login leave this process; infinite where they set no limit."""
+    """Cores and free memory (bytes) that control groups allow this process; infinite without a limit."""
 
     cores: float
     free_bytes: float
 
 
 def local_machine() -> Machine:
-    """Cores this process may use, and memory that is free to it, container limits included."""
+    """Return the cores and the free memory that this process may use, within the limits of its container."""
     import psutil
 
     try:
@@ -41,10 +43,11 @@ def local_machine() -> Machine:
 
 
 def cgroup_share(mount: Path, own: str) -> Share:
-    """The narrowest limits from the process's own groups up to the root, of version 1 and version 2.
+    """Return the narrowest limits from the process's own control groups up to the root, of versions 1 and 2.
 
     Args:
-        own: what `/proc/self/cgroup` says, lines such as `0::/user.slice` or `4:cpu,cpuacct:/docker/ab`.
+        mount: Where the control groups are mounted.
+        own: The content of `/proc/self/cgroup`: lines such as `0::/user.slice` or `4:cpu,cpuacct:/docker/ab`.
     """
     cores, free = math.inf, math.inf
     for line in own.splitlines():
@@ -66,7 +69,7 @@ def _cores_of(group: Path) -> float:
 
 
 def _free_bytes_of(group: Path) -> float:
-    """Below the limit; what the page cache holds of files not lately used would be given back."""
+    """Return the memory below the limit. Inactive page cache counts as free, because the kernel reclaims it."""
     for limit_file, used_file, cache in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -86,27 +89,33 @@ def _words(file: Path) -> list[str]:
         return []
 
 
-def shape_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> WorkerLayout:
-    """Slots for a sweep of `jobs` jobs: as many as asked for, else one per GPU, else as many as cores and memory allow.
+def layout_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> WorkerLayout:
+    """Return the layout of workers: as many as requested, else one per GPU, else as many as cores and memory allow.
+
+    Args:
+        resources: What the sweep requests.
+        machine: The machine or cluster.
+        jobs: Number of jobs to run; there are never more workers than jobs.
+        gpus: Number of GPUs.
 
     Raises:
-        ResourceError: not even one slot fits, or fewer than were asked for.
+        ResourceError: No worker fits, or fewer than were requested.
     """
     gpu_share = resources.gpus_per_worker if resources.gpus_per_worker is not None else (1.0 if gpus else 0.0)
-    rooms = {
+    capacity = {
         "cores": machine.cores // resources.cpus_per_worker,
         "GB of free memory": int(machine.free_gb // resources.memory_gb_per_worker),
     }
     if gpu_share:
-        rooms["GPUs"] = int(gpus / gpu_share)
-    scarce, room = min(rooms.items(), key=lambda item: item[1])
+        capacity["GPUs"] = int(gpus / gpu_share)
+    scarce, room = min(capacity.items(), key=lambda item: item[1])
     wanted = resources.workers or max(room, 1)
     if room < wanted:
-        raise ResourceError(_too_little(resources, machine, gpus, gpu_share, wanted, scarce, room))
+        raise ResourceError(_shortage(resources, machine, gpus, gpu_share, wanted, scarce, room))
     return WorkerLayout(slots=max(1, min(wanted, jobs)), cpus=resources.cpus_per_worker, gpus=gpu_share)
 
 
-def _too_little(
+def _shortage(
     resources: Resources, machine: Machine, gpus: float, gpu_share: float, wanted: int, scarce: str, room: int
 ) -> str:
     need = {

@@ -1,4 +1,4 @@
-"""Which jobs a person's words pick out of a sweep, and what there is when they pick none. Pure."""
+"""Which jobs of a sweep the options and words of a command select. Pure."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from schemas.lifecycle import JobState, StopReason
 
 _HELD = (JobState.QUEUED, JobState.RUNNING)
 LISTED, LISTED_JOBS = 4, 12
+"""Most titles that a summary lists, and most jobs that an error lists."""
 REASONS = [*(reason.value for reason in RETRY), StopReason.CANCELLED_BY_USER.value, StopReason.SWEEP_CANCELLED.value]
-"""Those for which a job can have failed or been cancelled."""
+"""Stop reasons of failed and cancelled jobs, the values of `--reason`."""
 
 
 @dataclass(frozen=True)
 class Which:
-    """Which ended jobs are meant; what is left empty narrows nothing."""
+    """A filter of failed and cancelled jobs. An empty set does not filter."""
 
     failed: bool = False
     cancelled: bool = False
     cancelled_with_sweep: bool = False
+    """Select jobs that were cancelled with their whole sweep."""
     reasons: frozenset[StopReason] = frozenset()
     categories: frozenset[str] = frozenset()
     backbones: frozenset[str] = frozenset()
 
     def fits(self, record: JobRecord) -> bool:
+        """Return whether a job's state and stop reason pass the filter."""
         if record.state is JobState.FAILED:
             fits = self.failed
         elif record.state is JobState.CANCELLED:
@@ -46,12 +49,20 @@ class Which:
 def parse_which(
     *, failed: bool, cancelled: bool, reasons: Collection[str], categories: Collection[str], backbones: Collection[str]
 ) -> Which:
-    """
+    """Return the filter that the options of `orch requeue` describe.
+
+    Args:
+        failed: Select failed jobs.
+        cancelled: Select cancelled jobs.
+        reasons: Names of stop reasons.
+        categories: Names of categories or groups of categories.
+        backbones: Names of backbones.
+
     Raises:
-        SpecError: neither failed nor cancelled jobs are meant, or a name that there is not.
+        SpecError: Neither failed nor cancelled jobs are selected, or a name is unknown.
     """
     if not failed and not cancelled:
-        raise SpecError("Say which jobs to put back: `--failed`, `--cancelled`, or both.")
+        raise SpecError("No jobs are selected. Give `--failed`, `--cancelled`, or both.")
     return Which(
         failed=failed,
         cancelled=cancelled,
@@ -68,23 +79,34 @@ def _known(word: str, names: Collection[str], what: str) -> str:
 
 
 def pick(plan: StoredPlan, records: Mapping[str, JobRecord], which: Which) -> list[JobRecord]:
-    """The sweep's ended jobs that are meant. What a job starts from belongs to it: without that it could not run."""
+    """Return the failed and cancelled jobs that a filter selects, each with its upstream job, which it needs.
+
+    Args:
+        plan: The sweep.
+        records: Its jobs in the ledger, by key.
+        which: The filter.
+    """
     keys: dict[str, None] = {}
     for spec in plan.specs:
-        if _is_named(spec, which, lends_only=spec.key in plan.upstream_keys):
+        if _is_selected(spec, which, upstream_only=spec.key in plan.upstream_keys):
             keys |= dict.fromkeys([spec.upstream.key, spec.key] if spec.upstream else [spec.key])
     return [records[key] for key in keys if key in records and which.fits(records[key])]
 
 
-def _is_named(spec: JobSpec, which: Which, lends_only: bool) -> bool:
-    if lends_only and (which.categories or which.backbones):
+def _is_selected(spec: JobSpec, which: Which, upstream_only: bool) -> bool:
+    if upstream_only and (which.categories or which.backbones):
         return False
     in_category = not which.categories or bool(which.categories & set(spec.data.categories))
     return in_category and (not which.backbones or spec.model.backbone in which.backbones)
 
 
 def what_there_is(plan: StoredPlan, records: Mapping[str, JobRecord]) -> str:
-    """The sweep's failed and cancelled jobs by reason, in a sentence."""
+    """Return a sentence that lists the sweep's failed and cancelled jobs by reason.
+
+    Args:
+        plan: The sweep.
+        records: Its jobs in the ledger, by key.
+    """
     groups: dict[tuple[str, str], list[str]] = {}
     for spec in plan.specs:
         record = records.get(spec.key)
@@ -101,14 +123,25 @@ def _few(titles: list[str]) -> str:
 
 
 def can_be_cancelled(record: JobRecord, sweep: str, driver_is_alive: Callable[[str], bool]) -> bool:
-    """Begun and not ended, and not in the hands of another sweep's driver."""
+    """Return whether a job has not ended and is not held by the driver of another sweep.
+
+    Args:
+        record: The job.
+        sweep: Name of the sweep that wants to cancel it.
+        driver_is_alive: Returns whether the sweep with a given name has a live driver.
+    """
     if record.state.has_ended:
         return False
     return record.state not in _HELD or record.driven_by == sweep or not driver_is_alive(record.driven_by)
 
 
 def find_jobs(word: str, titles: Iterable[tuple[str, str]]) -> list[str]:
-    """Of jobs given as (key, title), the keys that start with a word, or whose title is it, or holds its words."""
+    """Return the keys of the jobs that a word selects: by the start of the key, else by the title, else by its words.
+
+    Args:
+        word: What the user typed; upper and lower case are the same.
+        titles: Key and title of each job.
+    """
     jobs, wanted = list(titles), word.strip().lower()
     return (
         [key for key, _ in jobs if wanted and key.startswith(wanted)]
@@ -118,10 +151,14 @@ def find_jobs(word: str, titles: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def one_job(wanted: str, jobs: Mapping[str, tuple[str, str]]) -> str:
-    """The key of the one job that fits, of jobs with their titles and sweeps.
+    """Return the key of the one job that fits.
+
+    Args:
+        wanted: What the user typed.
+        jobs: Title and sweep of each job, by key.
 
     Raises:
-        SpecError: none fits, or several do; the message lists them.
+        SpecError: No job fits, or several do; the message lists them.
     """
     found = find_jobs(wanted, [(key, title) for key, (title, _) in jobs.items()])
     if not found:

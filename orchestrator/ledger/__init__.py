@@ -1,1 +1,1 @@
-"""Remembers jobs and sweeps in MLflow, and decides who may write what."""
+"""Stores jobs and sweeps in MLflow, and decides which process may write what."""

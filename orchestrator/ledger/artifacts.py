@@ -1,4 +1,4 @@
-"""Single files that a run keeps, wherever the store keeps them."""
+"""Reads single artifact files of a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,35 @@ if TYPE_CHECKING:
 
 
 def read_artifact(settings: Settings, client: MlflowClient, run_id: str, name: str) -> bytes | None:
-    """A file of a run; None where it has none of that name."""
+    """Return the content of an artifact file, or None if the run does not have it.
+
+    Args:
+        settings: Names the store.
+        client: A client of that store.
+        run_id: The run.
+        name: Path of the file among the run's artifacts.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
     return read_artifacts(settings, client, run_id, str(Path(name).parent), [name]).get(name)
 
 
 def read_artifacts(
     settings: Settings, client: MlflowClient, run_id: str, folder: str, names: list[str]
 ) -> dict[str, bytes]:
-    """Those of some files of a run's folder that it has."""
+    """Return the contents of those of the named artifact files that the run has, by name.
+
+    Args:
+        settings: Names the store.
+        client: A client of that store.
+        run_id: The run.
+        folder: The artifact folder that holds the files.
+        names: Paths of the files among the run's artifacts.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
     with store.reaching(settings.store_uri), TemporaryDirectory() as here:
         kept = {file.path for file in client.list_artifacts(run_id, folder)}
         return {

@@ -1,9 +1,8 @@
-"""What every ledger can do, and the one that lives in memory."""
+"""The contract of every ledger, as three protocols: reading it, driving a sweep with it, repairing it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, Protocol
 
 from orchestrator.ledger.lease import Lease
@@ -11,11 +10,11 @@ from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, Store
 from schemas.base import did_you_mean
 from schemas.errors import StoreError
 from schemas.job import JobSpec
-from schemas.lifecycle import JobState, StopReason, advance
+from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
-"""MLflow's words for how a sweep ended: all jobs done, some not, or stopped by the user."""
+"""MLflow's status of a sweep that ended: all jobs succeeded, some did not, or the user stopped it."""
 
 RUN_STATUS = {
     JobState.PLANNED: "SCHEDULED",
@@ -26,30 +25,56 @@ RUN_STATUS = {
     JobState.FAILED: "FAILED",
     JobState.CANCELLED: "KILLED",
 }
-"""What MLflow's own UI shows of a job in each state."""
+"""MLflow's run status for each job state."""
 
 
 class LedgerReader(Protocol):
-    """What those need who only look."""
+    """Read access to jobs and sweeps.
+
+    Reads need no lock and change nothing. Any number of processes may read while a driver writes. A single read is
+    consistent per run, but two reads are two snapshots: jobs may move in between.
+
+    Thread safety: one ledger object belongs to one thread. Open one per thread.
+
+    Every method of this and the following protocols may raise `StoreUnreachable` when the store does not answer now,
+    and `StoreError` when it cannot be used. Every method may be called again after `StoreUnreachable`.
+    """
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
-        """Every job that was ever begun, by key; one bulk read. Keys without a record are left out."""
+        """Read jobs in bulk.
 
-    def sweep(self, name: str) -> SweepRecord | None: ...
+        Args:
+            keys: Keys of the wanted jobs; None for all.
+
+        Returns:
+            Records by key. Keys without a record are left out.
+
+        Raises:
+            StoreError: A run of a job cannot be read.
+        """
+
+    def sweep(self, name: str) -> SweepRecord | None:
+        """Return a sweep, or None if no sweep has that name.
+
+        Raises:
+            StoreError: The sweep's tags cannot be read.
+        """
 
     def sweeps(self) -> list[SweepRecord]:
-        """All sweeps, newest first."""
+        """Return all sweeps, newest first.
 
-
-class Ledger(LedgerReader, Protocol):
-    def get(self, key: str) -> JobRecord:
-        """
         Raises:
-            StoreError: the job was never begun.
+            StoreError: The tags of a sweep cannot be read.
         """
 
-    def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
-        """Put a job in the queue for the first time, or return the record it has. Safe to call twice."""
+
+class _JobMover(LedgerReader, Protocol):
+    def get(self, key: str) -> JobRecord:
+        """Read one job.
+
+        Raises:
+            StoreError: The store has no job with that key.
+        """
 
     def move(
         self,
@@ -61,135 +86,175 @@ class Ledger(LedgerReader, Protocol):
         result: JobResult | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> JobRecord:
-        """Change a job's state along a legal edge; `facts` of the attempt (host, threads) are kept beside it.
+        """Change a job's state. A repeated call with the same `now` changes nothing.
 
-        Safe to call twice with the same `now`: who does not know whether a move arrived makes it again.
+        Args:
+            key: The job.
+            to: Its new state. A move to RUNNING begins the next attempt.
+            now: Unix seconds of the move; they also identify it when it is repeated.
+            reason: Why the job stopped; None clears the last reason.
+            result: What the attempt returned; None keeps the last result.
+            facts: Facts of the attempt, stored as tags (`host`, `threads`, `micro_batches`). `sweep` names the sweep
+                that drives the job from now on.
+
+        Returns:
+            The record after the move.
 
         Raises:
-            IllegalTransition: there is no such edge. Nothing is changed then.
+            IllegalTransition: `TRANSITIONS` has no such edge; nothing is changed.
+            StoreError: The store has no job with that key.
+        """
+
+
+class LedgerWriter(_JobMover, Protocol):
+    """Write access for the driver of a sweep, and for a person's requests to it.
+
+    Who may write what:
+
+    * A job is moved only by the holder of its lock (`Locks.take_job`).
+    * `begin_sweep`, `set_lease` and `conclude_sweep` are called only by the holder of the sweep's lock (`Locks.sweep`).
+      Where several machines share a store, check the lease first (`claim.check_claim`).
+    * `add_request` may be called by any process; only the sweep's driver, or the process that made the request, removes
+      it.
+    * Workers never use a ledger. They log into the run of their job and leave its state alone.
+
+    The store itself does not enforce this: it cannot write on a condition.
+
+    Thread safety: as for `LedgerReader`.
+    """
+
+    def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
+        """Queue a job for the first time. A repeated call changes nothing.
+
+        Args:
+            spec: The job.
+            sweep: Name of the sweep that runs it; it must have begun.
+            now: Unix seconds.
+
+        Returns:
+            The new record, or the one the job already has.
+
+        Raises:
+            StoreError: The sweep has not begun, or the spec does not fit into a tag.
         """
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
-        """Record a sweep, or return the record it has, with the data root of `plan`. Safe to call twice."""
+        """Record a sweep. A repeated call changes only its data root.
 
-    def stamp(self, sweep: str, lease: Lease | None) -> None:
-        """Say who drives a sweep, or that nobody does any more."""
+        Args:
+            plan: The sweep's jobs. Its `data_root` replaces the stored one.
+            now: Unix seconds.
 
-    def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
-        """Leave a sweep's results where people look for them."""
+        Returns:
+            The new record, or the one the sweep already has.
+        """
 
-    def ask(self, sweep: str, request: ControlRequest) -> None:
-        """Leave a request for the sweep's driver."""
+    def set_lease(self, sweep: str, lease: Lease | None) -> None:
+        """Record who drives a sweep.
 
-    def requests(self, sweep: str) -> list[ControlRequest]:
-        """What was asked and not yet answered, oldest first; read often, so cheap."""
+        Args:
+            sweep: Name of the sweep.
+            lease: The driver's signed lease; None if the sweep has no driver.
 
-    def answer(self, sweep: str, request: ControlRequest) -> None:
-        """The request is heeded, or void. Safe to call twice."""
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+    def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
+        """Store a sweep's results. May be called again when the sweep was resumed.
+
+        Args:
+            sweep: Name of the sweep.
+            note: Markdown that MLflow's UI shows with the run.
+            metrics: The sweep's key numbers by name. Unchanged values are not logged again.
+            status: MLflow's status of the run.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+    def add_request(self, sweep: str, request: ControlRequest) -> None:
+        """Leave a request for the sweep's driver.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+    def pending_requests(self, sweep: str) -> list[ControlRequest]:
+        """Return the requests that were not yet removed, oldest first. A driver calls this every second.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+    def remove_request(self, sweep: str, request: ControlRequest) -> None:
+        """Remove a request that was carried out or no longer applies. A repeated call changes nothing.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+
+class LedgerRepairer(_JobMover, Protocol):
+    """Access to the store's runs as they are, damaged and duplicate ones included, and the repairs of them.
+
+    A repair of a job is made only by the holder of its lock, a repair of a sweep only by the holder of the sweep's
+    lock, each after a second look at what is to be repaired.
+
+    Thread safety: as for `LedgerReader`.
+    """
 
     def job_runs(self) -> list[JobRun]:
-        """Every run that says it is a job's, those that cannot be read included; the first of a key counts."""
+        """Return every run that is tagged as a job's, unreadable ones included. The first of a key counts."""
 
     def sweep_runs(self) -> list[SweepEntry]:
-        """Every sweep, also those whose plan cannot be read."""
+        """Return every run that is tagged as a sweep's, those without a readable plan included.
 
-    def drop_doubles(self, key: str) -> bool:
-        """Delete runs of a job that one creation left beside the one that counts, and that never began; true if any."""
+        Raises:
+            StoreError: The tags of a sweep cannot be read.
+        """
 
-    def lift(self, sweep: str) -> None:
-        """A sweep's driver is dead: it holds the sweep no longer, and MLflow shows the sweep as killed."""
+    def delete_duplicate_runs(self, key: str) -> bool:
+        """Delete runs of a job that a retried create request left and that never began.
+
+        Returns:
+            True if any run was deleted.
+        """
+
+    def release_dead_driver(self, sweep: str) -> None:
+        """Clear the lease of a sweep whose driver is dead, and set MLflow's status of the sweep to KILLED.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
 
     def repair_status(self, run: JobRun) -> None:
-        """Make MLflow's status of a run say what the job's state says."""
+        """Set MLflow's status of a run from the job's state. Does nothing for a run that cannot be read."""
 
 
-def first_record(spec: JobSpec, sweep: str, now: float, run_id: str, attempt: int = 0) -> JobRecord:
-    """A job's first entry in any ledger: planned until now, from now on in the queue."""
-    return JobRecord(
-        key=spec.key,
-        title=spec.title,
-        spec_json=spec.model_dump_json(),
-        sweep=sweep,
-        state=advance(spec.key, JobState.PLANNED, JobState.QUEUED),
-        last_sign_at=now,
-        run_id=run_id,
-        driven_by=sweep,
-        attempt=attempt,
-    )
-
-
-def moved(
-    record: JobRecord,
-    to: JobState,
-    now: float,
-    *,
-    reason: StopReason | None,
-    result: JobResult | None,
-    facts: Mapping[str, str],
-) -> JobRecord:
-    """The record after a move; what every ledger writes."""
-    return replace(
-        record,
-        state=advance(record.key, record.state, to),
-        attempt=record.attempt + (to is JobState.RUNNING),
-        last_sign_at=now,
-        stop_reason=reason,
-        result=result or record.result,
-        driven_by=facts.get("sweep", record.driven_by),
-        threads=int(facts.get("threads", record.threads)),
-    )
-
-
-def is_repeated(record: JobRecord, to: JobState, now: float) -> bool:
-    """Whether a move is the one that brought the job where it is; no state has an edge to itself."""
-    return record.state is to and record.last_sign_at == now
-
-
-def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
-    """The job of each key, from runs of which the first of a key is the job's own.
-
-    Raises:
-        StoreError: a run cannot be read.
-    """
-    records: dict[str, JobRecord] = {}
-    for run in runs:
-        if run.record is None:
-            raise StoreError(run.problem)
-        records.setdefault(run.key, run.record)
-    return records
-
-
-def newest_first(sweeps: Iterable[SweepRecord]) -> list[SweepRecord]:
-    """Each name once, from sweeps of which the first of a name counts."""
-    by_name: dict[str, SweepRecord] = {}
-    for sweep in sweeps:
-        by_name.setdefault(sweep.name, sweep)
-    return sorted(by_name.values(), key=lambda sweep: -sweep.started_at)
-
-
-def repair_torn_moves(ledger: Ledger, runs: Iterable[JobRun], is_settled: Callable[[JobRecord], bool]) -> None:
-    """MLflow's status is written after a job's state; a driver that was killed in between left it untrue for ever.
-
-    Args:
-        is_settled: false where another driver may be in the middle of a move.
-    """
-    for run in runs:
-        if run.record is not None and run.status != RUN_STATUS[run.record.state] and is_settled(run.record):
-            ledger.repair_status(run)
+class Ledger(LedgerWriter, LedgerRepairer, Protocol):
+    """All that a backend implements. Functions take the narrowest of the protocols above that they need."""
 
 
 def unknown_job(key: str) -> StoreError:
-    return StoreError(f"No job {key} in the store. `orch status` lists the sweeps, `orch status SWEEP` their jobs.")
+    """Return the error for a key that the store does not have."""
+    return StoreError(f"The store has no job {key}. `orch status` lists the sweeps, `orch status SWEEP` their jobs.")
+
+
+def unknown_sweep(name: str, sweeps: Iterable[SweepRecord]) -> StoreError:
+    """Return the error for a name that the store does not have. It names the nearest one of `sweeps`."""
+    names = [sweep.name for sweep in sweeps]
+    advice = did_you_mean(name, names) if names else "There is no sweep yet. Start one with `orch sweep --grid smoke`."
+    return StoreError(f"No sweep is called {name!r} in this store. {advice}")
 
 
 def known_sweep(ledger: LedgerReader, name: str) -> SweepRecord:
-    """
+    """Return the sweep with a given name.
+
     Raises:
-        StoreError: no sweep has that name; the message lists those there are.
+        StoreError: No sweep has that name. The message names the nearest one.
     """
     record = ledger.sweep(name)
     if record is None:
-        names = [sweep.name for sweep in ledger.sweeps()]
-        advice = did_you_mean(name, names) if names else "There is none yet: `orch sweep --grid smoke` makes one."
-        raise StoreError(f"No sweep is called {name!r} in this store. {advice}")
+        raise unknown_sweep(name, ledger.sweeps())
     return record

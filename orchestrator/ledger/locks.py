@@ -1,4 +1,4 @@
-"""Who may drive a sweep or run a job on this machine: file locks that die with their holder."""
+"""File locks of one machine: one driver per sweep, one worker per job. The system drops them with their process."""
 
 from __future__ import annotations
 
@@ -7,30 +7,40 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestrator.ledger.base import Ledger, LedgerReader
+from orchestrator.ledger.claim import busy
 from orchestrator.ledger.lease import Lease, here
-from schemas.errors import StoreError, SweepBusy
+from schemas.errors import StoreError
 
 GLIMPSE_SECONDS = 0.5
-"""For which a sweep may be held by somebody who only looks whether it is driven."""
+"""Lock timeout: how long a liveness check may hold a sweep's lock."""
 
 
 @dataclass
 class Locks:
+    """The locks that this process holds. Not thread-safe: one object belongs to one thread."""
+
     folder: Path
+    """Folder of the lock files."""
     _jobs: dict[str, FileLock] = field(default_factory=dict)
 
     @contextmanager
     def sweep(self, name: str, now: float) -> Iterator[Lease]:
-        """Hold a sweep for this process.
+        """Hold a sweep for this process; on exit, release it with all jobs.
+
+        Args:
+            name: Name of the sweep.
+            now: Unix seconds, the start of the lease.
+
+        Returns:
+            A lease of this process, which the caller must still store in the ledger.
 
         Raises:
-            SweepBusy: another process of this machine drives it; the message says which and since when.
+            SweepBusy: Another process of this machine drives the sweep. The message names it.
+            StoreError: The lock file cannot be written.
         """
         holder = self.folder / f"{name}.holder.json"
         lock = FileLock(self.folder / f"{name}.lock")
@@ -43,10 +53,7 @@ class Locks:
             raise busy(name, _read_holder(holder)) from None
         except OSError as error:
             lock.release()
-            raise StoreError(
-                f"Sweep {name!r} cannot be claimed in {self.folder} ({error.strerror or error}). "
-                "Make room or repair the permissions there."
-            ) from error
+            raise _cannot_lock(f"Sweep {name!r}", self.folder, error) from error
         try:
             yield lease
         finally:
@@ -55,10 +62,13 @@ class Locks:
             lock.release()
 
     def take_job(self, key: str) -> bool:
-        """True when no other driver of this machine runs the job; it is ours then until released.
+        """Try to lock a job for this process.
+
+        Returns:
+            False if another driver of this machine holds it.
 
         Raises:
-            StoreError: there is no room for the lock, or no permission.
+            StoreError: The lock file cannot be written.
         """
         folder = self.folder / "jobs"
         lock = FileLock(folder / f"{key}.lock")
@@ -68,56 +78,24 @@ class Locks:
         except Timeout:
             return False
         except OSError as error:
-            raise StoreError(
-                f"Job {key} cannot be claimed in {folder} ({error.strerror or error}). "
-                "Make room or repair the permissions there."
-            ) from error
+            raise _cannot_lock(f"Job {key}", folder, error) from error
         self._jobs[key] = lock
         return True
 
     def release_job(self, key: str) -> None:
+        """Release a job. Does nothing if this object does not hold it."""
         if (lock := self._jobs.pop(key, None)) is not None:
             lock.release()
 
     def release_all(self) -> None:
+        """Release every job."""
         for key in list(self._jobs):
             self.release_job(key)
 
 
-def check_claim(ledger: LedgerReader, name: str, lease: Lease) -> None:
-    """
-    Raises:
-        SweepBusy: another driver took the sweep over while this one did not sign, as on a laptop that slept.
-    """
-    record = ledger.sweep(name)
-    other = record.lease if record is not None else None
-    if other is not None and not other.is_of(lease):
-        raise SweepBusy(
-            f"Sweep {name!r} was taken over by process {other.pid} on {other.host} while this one did not sign its "
-            "claim. Jobs that ran here were ended, and nothing was written over: watch it with "
-            f"`orch status {name} --watch`."
-        )
-
-
-def renew(ledger: Ledger, name: str, lease: Lease, now: float) -> Lease:
-    """Sign a claim that is still one's own.
-
-    Raises:
-        SweepBusy: it is not.
-    """
-    check_claim(ledger, name, lease)
-    signed = lease.model_copy(update={"sign_at": now})
-    ledger.stamp(name, signed)
-    return signed
-
-
-def busy(name: str, lease: Lease | None) -> SweepBusy:
-    if lease is None:
-        return SweepBusy(f"Sweep {name!r} is being started by another process. Look again with `orch status {name}`.")
-    since = datetime.fromtimestamp(lease.since).strftime("%Y-%m-%d %H:%M:%S")
-    return SweepBusy(
-        f"Sweep {name!r} is already driven by process {lease.pid} on {lease.host}, since {since}. "
-        f"Watch it with `orch status {name} --watch`; `orch pause {name}` lets it end in order."
+def _cannot_lock(what: str, folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{what} cannot be claimed in {folder} ({error.strerror or error}). Make room or repair the permissions there."
     )
 
 

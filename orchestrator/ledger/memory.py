@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from orchestrator.ledger.base import RUN_STATUS, RunStatus, first_record, is_repeated, known_sweep, moved, unknown_job
+from orchestrator.ledger.base import RUN_STATUS, RunStatus, known_sweep, unknown_job
+from orchestrator.ledger.job_moves import first_record, is_repeated, moved
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
 from schemas.job import JobSpec
@@ -15,22 +16,26 @@ from schemas.results import JobResult
 
 @dataclass
 class InMemoryLedger:
-    """For tests, and for plans where no store exists yet."""
+    """The contract of `Ledger` on dictionaries, for tests and for plans made before a store exists."""
 
     _jobs: dict[str, JobRecord] = field(default_factory=dict)
     _sweeps: dict[str, SweepRecord] = field(default_factory=dict)
     _requests: dict[str, dict[str, ControlRequest]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    """Notes of concluded sweeps by name."""
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
+        """See `LedgerReader.jobs`."""
         return {key: record for key, record in self._jobs.items() if keys is None or key in keys}
 
     def get(self, key: str) -> JobRecord:
+        """See `LedgerWriter.get`."""
         if key not in self._jobs:
             raise unknown_job(key)
         return self._jobs[key]
 
     def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
+        """See `LedgerWriter.add`."""
         return self._jobs.setdefault(spec.key, first_record(spec, sweep, now, run_id=f"run-{spec.key}"))
 
     def move(
@@ -43,48 +48,61 @@ class InMemoryLedger:
         result: JobResult | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> JobRecord:
+        """See `LedgerWriter.move`."""
         if not is_repeated(self.get(key), to, now):
             self._jobs[key] = moved(self.get(key), to, now, reason=reason, result=result, facts=facts or {})
         return self._jobs[key]
 
     def begin_sweep(self, plan: StoredPlan, now: float) -> SweepRecord:
+        """See `LedgerWriter.begin_sweep`."""
         known = self._sweeps.get(plan.name, SweepRecord(plan.name, f"sweep-{plan.name}", now, lambda: plan))
         rooted = (known.plan or plan).model_copy(update={"data_root": plan.data_root})
         self._sweeps[plan.name] = replace(known, read_plan=lambda: rooted)
         return self._sweeps[plan.name]
 
     def sweep(self, name: str) -> SweepRecord | None:
+        """See `LedgerReader.sweep`."""
         return self._sweeps.get(name)
 
     def sweeps(self) -> list[SweepRecord]:
+        """See `LedgerReader.sweeps`."""
         return sorted(self._sweeps.values(), key=lambda sweep: -sweep.started_at)
 
-    def stamp(self, sweep: str, lease: Lease | None) -> None:
+    def set_lease(self, sweep: str, lease: Lease | None) -> None:
+        """See `LedgerWriter.set_lease`."""
         self._sweeps[sweep] = replace(known_sweep(self, sweep), lease=lease)
 
-    def conclude(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
+    def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
+        """See `LedgerWriter.conclude_sweep`; metrics and status are dropped."""
         self.notes[known_sweep(self, sweep).name] = note
 
-    def ask(self, sweep: str, request: ControlRequest) -> None:
+    def add_request(self, sweep: str, request: ControlRequest) -> None:
+        """See `LedgerWriter.add_request`."""
         self._requests.setdefault(known_sweep(self, sweep).name, {})[request.id] = request
 
-    def requests(self, sweep: str) -> list[ControlRequest]:
-        return sorted(self._requests.get(sweep, {}).values(), key=lambda request: request.at)
+    def pending_requests(self, sweep: str) -> list[ControlRequest]:
+        """See `LedgerWriter.pending_requests`."""
+        return sorted(self._requests.get(known_sweep(self, sweep).name, {}).values(), key=lambda request: request.at)
 
-    def answer(self, sweep: str, request: ControlRequest) -> None:
-        self._requests.get(sweep, {}).pop(request.id, None)
+    def remove_request(self, sweep: str, request: ControlRequest) -> None:
+        """See `LedgerWriter.remove_request`."""
+        self._requests.get(known_sweep(self, sweep).name, {}).pop(request.id, None)
 
     def job_runs(self) -> list[JobRun]:
+        """See `LedgerRepairer.job_runs`."""
         return [JobRun(r.run_id, r.key, r.title, RUN_STATUS[r.state], r) for r in self._jobs.values()]
 
     def sweep_runs(self) -> list[SweepEntry]:
+        """See `LedgerRepairer.sweep_runs`."""
         return [SweepEntry(sweep, "RUNNING" if sweep.lease else "KILLED") for sweep in self.sweeps()]
 
-    def drop_doubles(self, key: str) -> bool:
+    def delete_duplicate_runs(self, key: str) -> bool:
+        """See `LedgerRepairer.delete_duplicate_runs`; a key has one record here."""
         return False
 
-    def lift(self, sweep: str) -> None:
-        self.stamp(sweep, None)
+    def release_dead_driver(self, sweep: str) -> None:
+        """See `LedgerRepairer.release_dead_driver`."""
+        self.set_lease(sweep, None)
 
     def repair_status(self, run: JobRun) -> None:
-        """Nothing to do: here a run has no status of its own."""
+        """See `LedgerRepairer.repair_status`; a record has no separate status here."""

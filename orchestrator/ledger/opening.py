@@ -1,16 +1,20 @@
-"""Which ledger a command reads: MLflow, the embedded database itself, or an empty one."""
+"""Which ledger a command opens: MLflow, the embedded database without MLflow, or an empty one."""
 
 from __future__ import annotations
 
 from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.sqlite_reader import glance
+from orchestrator.ledger.sqlite_reader import open_sqlite_reader
 from orchestrator.settings import Settings
 
 
 def open_ledger(settings: Settings) -> Ledger:
-    """The ledger to read: an empty one where there is no store yet, so that reading makes none."""
+    """Open the ledger, or an empty one in memory if there is no store yet, so that reading creates none.
+
+    Raises:
+        StoreError: The store cannot be reached or read, or is of another version.
+    """
     if not store.exists(settings):
         return InMemoryLedger()
     from orchestrator.ledger.mlflow_ledger import MlflowLedger
@@ -19,5 +23,9 @@ def open_ledger(settings: Settings) -> Ledger:
 
 
 def open_reader(settings: Settings) -> LedgerReader:
-    """The ledger of those who only look: of the embedded store without MLflow, which takes seconds to load."""
-    return glance(settings) or open_ledger(settings)
+    """Open the ledger for reading only: the embedded store without importing MLflow, which takes seconds.
+
+    Raises:
+        StoreError: The store cannot be reached or read, or is of another version.
+    """
+    return open_sqlite_reader(settings) or open_ledger(settings)

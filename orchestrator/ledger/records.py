@@ -1,4 +1,4 @@
-"""What the ledger remembers of jobs and sweeps, and when a driver counts as alive."""
+"""What the ledger stores about jobs and sweeps."""
 
 from __future__ import annotations
 
@@ -21,32 +21,38 @@ from schemas.sweep import Resources
 
 @dataclass(frozen=True)
 class JobRecord:
+    """A job as the ledger has it: its spec, its state and its last result."""
+
     key: str
     title: str
     spec_json: str
     sweep: str
-    """The sweep that first ran the job."""
+    """Name of the sweep that queued the job first."""
     state: JobState
     last_sign_at: float
     """Unix seconds of the last move."""
     attempt: int = 0
+    """Number of the last attempt; 0 before the first."""
     stop_reason: StopReason | None = None
+    """Why the last attempt stopped."""
     result: JobResult | None = None
+    """What the last attempt that returned something returned."""
     run_id: str = ""
+    """Id of the job's MLflow run."""
     driven_by: str = ""
-    """The sweep whose driver holds the job now, or held it last."""
+    """Name of the sweep whose driver holds the job now, or held it last."""
     threads: int = 0
-    """On which its first attempt computed, and so every further one; 0 before that."""
+    """Number of threads of the first attempt, which later attempts keep; 0 before the first."""
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The spec as it was written, whatever version wrote it."""
+        """The spec's fields as they were stored, not validated."""
         fields: dict[str, Any] = json.loads(self.spec_json)
         return fields
 
     @property
     def failure(self) -> str:
-        """One line on what went wrong, empty where nothing did."""
+        """The last failure in one line; empty if there was no failure."""
         if self.result is None or self.result.failure is None:
             return ""
         message = self.result.failure.message.strip().splitlines()
@@ -54,55 +60,60 @@ class JobRecord:
 
 
 class ControlRequest(Stored):
-    """What a person asks of a sweep's driver, left on the sweep's run, where the driver looks every second."""
+    """A request to the driver of a sweep, stored with the sweep's run. The driver polls for requests every second."""
 
     id: str
     kind: Literal["pause", "cancel"]
     keys: tuple[str, ...] = ()
-    """The jobs to cancel; none named means the whole sweep."""
+    """Keys of the jobs to cancel; empty for the whole sweep."""
     at: float
+    """Unix seconds of the request."""
 
 
 class JobName(NamedTuple):
-    """How a job of a plan is told from the others."""
+    """A job's key, title and upstream job."""
 
     key: str
     title: str
     upstream: str | None
-    """Key of the job it starts from."""
+    """Key of the job whose weights it starts from."""
 
 
 @dataclass(frozen=True)
 class JobOutline:
-    """A job of a plan for those who only look: reading thousands of whole specs takes seconds."""
+    """A job of a plan without validation of its spec, which would take seconds for thousands of jobs."""
 
     key: str
     title: str
     upstream: JobOutline | None
+    """The job whose weights it starts from."""
     fields: dict[str, Any]
+    """The fields of its spec."""
 
     def model_dump(self, *, mode: str = "json") -> dict[str, Any]:
+        """Return the fields of the spec, as `JobSpec.model_dump(mode="json")` does."""
         return self.fields
 
 
 class StoredPlan(Stored):
-    """A sweep as it was planned: what `orch resume` runs, whatever became of grids and files since."""
+    """A sweep as it was planned. `orch resume` runs this, even if grids or sweep files have changed since."""
 
     name: str
     profile: str
     data_root: str | None = None
     jobs: tuple[dict[str, Any], ...]
     upstream_keys: frozenset[str] = frozenset()
-    """Jobs that only lend their weights to others."""
+    """Keys of the jobs that run only because others start from their weights."""
     resources: Resources = Resources()
     names: tuple[JobName, ...] = ()
-    """Of the jobs, in their order; plans written by earlier versions have none."""
+    """Names of the jobs, in the order of `jobs`."""
 
     @classmethod
     def of(
         cls, name: str, profile: str, data_root: str | None, jobs: Sequence[JobSpec], upstream_keys: frozenset[str],
         resources: Resources,
     ) -> StoredPlan:  # fmt: skip
+        """Make the plan of validated jobs; arguments as the fields of this class."""
         return cls(
             name=name,
             profile=profile,
@@ -115,28 +126,35 @@ class StoredPlan(Stored):
 
     @cached_property
     def outlines(self) -> tuple[JobOutline, ...]:
-        """
+        """The jobs without validation of their specs, in the order of `jobs`.
+
         Raises:
-            StoreError: as for `specs`, which the plan of an earlier version must be read as.
+            StoreError: The plan does not name every job, so another version of orch wrote it.
         """
+        if len(self.names) != len(self.jobs):
+            raise self._of_another_version(f"{len(self.names)} of {len(self.jobs)} jobs are named")
         known: dict[str, JobOutline] = {}
-        for (key, title, upstream), fields in zip(self.names or _names_of(self.specs), self.jobs, strict=True):
+        for (key, title, upstream), fields in zip(self.names, self.jobs, strict=True):
             known[key] = JobOutline(key, title, known[upstream] if upstream else None, fields)
         return tuple(known.values())
 
     @cached_property
     def specs(self) -> tuple[JobSpec, ...]:
-        """
+        """The jobs, validated.
+
         Raises:
-            StoreError: the plan was written by a version whose specs this one cannot read.
+            StoreError: The fields of a spec are not those of this version of orch.
         """
         try:
             return tuple(JobSpec.model_validate(fields) for fields in self.jobs)
         except ValidationError as error:
-            raise StoreError(
-                f"Sweep {self.name} was planned by another version of orch ({error.error_count()} fields differ). "
-                "Start it again under a new `--name`; jobs that are the same will be reused."
-            ) from error
+            raise self._of_another_version(f"{error.error_count()} fields differ") from error
+
+    def _of_another_version(self, detail: str) -> StoreError:
+        return StoreError(
+            f"Sweep {self.name} was planned by another version of orch ({detail}). "
+            "Start it again under a new `--name`; unchanged jobs are reused."
+        )
 
 
 def _names_of(jobs: Iterable[JobSpec]) -> tuple[JobName, ...]:
@@ -145,46 +163,77 @@ def _names_of(jobs: Iterable[JobSpec]) -> tuple[JobName, ...]:
 
 @dataclass(frozen=True)
 class SweepRecord:
+    """A sweep as the ledger has it."""
+
     name: str
     run_id: str
+    """Id of the sweep's MLflow run."""
     started_at: float
+    """Unix seconds at which the sweep began."""
     read_plan: Callable[[], StoredPlan | None] = field(compare=False, repr=False)
+    """Reads the plan from the store."""
     lease: Lease | None = None
+    """The lease of its driver; None if it has no driver."""
 
     @cached_property
     def plan(self) -> StoredPlan | None:
-        """None while the sweep's first driver has not yet written it. Read when first asked for: who only wants to
-        know whether a sweep is driven needs none.
+        """The plan, read at the first access; None if the sweep's first driver has not written it yet.
 
         Raises:
-            StoreError: it is damaged or gone.
+            StoreError: The plan is damaged or gone.
         """
         return self.read_plan()
 
 
 @dataclass(frozen=True)
 class JobRun:
-    """A run of the store that says it is a job's, readable or not."""
+    """A run that is tagged as a job's, whether or not its record can be read."""
 
     run_id: str
     key: str
     title: str
     status: str
-    """MLflow's word for how it stands."""
+    """MLflow's run status."""
     record: JobRecord | None
+    """The job; None if the tags cannot be read."""
     problem: str = ""
-    """Why no record can be read from it."""
+    """Why the tags cannot be read."""
     never_began: bool = False
-    """Nothing came of it since it was created."""
+    """True if the run has not changed since it was created."""
 
 
 @dataclass(frozen=True)
 class SweepEntry:
-    """A sweep's run, with what is wrong with it."""
+    """A run that is tagged as a sweep's."""
 
     record: SweepRecord
-    """Without its plan, where that is damaged."""
+    """The sweep; its plan is None if it cannot be read."""
     status: str
-    """MLflow's word for how it stands."""
+    """MLflow's run status."""
     problem: str = ""
-    """Why its plan cannot be read."""
+    """Why the plan cannot be read."""
+
+
+def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
+    """Return the records of jobs by key.
+
+    Args:
+        runs: Runs of jobs; the first of a key counts.
+
+    Raises:
+        StoreError: A run cannot be read.
+    """
+    records: dict[str, JobRecord] = {}
+    for run in runs:
+        if run.record is None:
+            raise StoreError(run.problem)
+        records.setdefault(run.key, run.record)
+    return records
+
+
+def newest_first(sweeps: Iterable[SweepRecord]) -> list[SweepRecord]:
+    """Return one record per name, newest first, from records of which the first of a name counts."""
+    by_name: dict[str, SweepRecord] = {}
+    for sweep in sweeps:
+        by_name.setdefault(sweep.name, sweep)
+    return sorted(by_name.values(), key=lambda sweep: -sweep.started_at)

@@ -1,4 +1,4 @@
-"""Decides how long a store that does not answer is waited for, before its sweep is stopped in order."""
+"""How long calls to a store that does not answer are retried before the sweep is stopped in order."""
 
 from __future__ import annotations
 
@@ -14,26 +14,34 @@ from schemas.errors import StoreUnreachable
 Answer = TypeVar("Answer")
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
+"""Seconds between two tries; the wait doubles from the first to the longest."""
 HURRY_SECONDS = 20.0
-"""How long the store is still waited for once the user has asked to stop."""
+"""Longest time to retry once the user has asked the sweep to stop."""
 
 
 @dataclass
 class Patience:
-    """Once it is at an end, everything is tried just once: the sweep is being stopped."""
+    """A retry policy. Once exhausted, calls are no longer retried, because the sweep is being stopped."""
 
     seconds: float
+    """Longest time to retry one call."""
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     say: Callable[[str], None]
+    """Shows a line to the user; called once per outage."""
     is_hurried: Callable[[], bool] = lambda: False
+    """Returns whether the user has asked the sweep to stop."""
     at_an_end: bool = False
+    """True once a call was retried for as long as allowed."""
 
     def get(self, effect: Callable[[], Answer]) -> Answer:
-        """What `effect` gives, tried again with growing pauses while the store is away.
+        """Return what `effect` returns, retried with growing waits while the store does not answer.
+
+        Args:
+            effect: A call that may be repeated.
 
         Raises:
-            StoreUnreachable: it has been away too long.
+            StoreUnreachable: The store did not answer in time.
         """
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
@@ -44,23 +52,25 @@ class Patience:
             self.at_an_end |= self.clock() - began >= limit
             return self.at_an_end
 
-        def tell(state: RetryCallState) -> None:
+        def report(state: RetryCallState) -> None:
             if state.attempt_number == 1 and state.outcome is not None:
-                self.say(f"{state.outcome.exception()} Running jobs go on; trying again for {in_words(self.seconds)}.")
+                self.say(
+                    f"{state.outcome.exception()} Running jobs continue; retrying for up to {in_words(self.seconds)}."
+                )
 
         result: Answer = Retrying(
             retry=retry_if_exception_type(StoreUnreachable),
             wait=wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT - FIRST_WAIT) + wait_random(0, FIRST_WAIT),
             stop=is_enough,
             sleep=self.sleep,
-            before_sleep=tell,
+            before_sleep=report,
             reraise=True,
         )(effect)
         return result
 
 
 class _PatientLedger:
-    """Every call of a ledger, whatever calls it may come to have; all of them may be repeated."""
+    """Wraps every method of a ledger; the contract allows all of them to be repeated."""
 
     def __init__(self, ledger: Ledger, patience: Patience) -> None:
         self._ledger, self._patience = ledger, patience
@@ -69,12 +79,12 @@ class _PatientLedger:
         call = getattr(self._ledger, name)
 
         @wraps(call)
-        def persist(*arguments: Any, **named: Any) -> Any:
+        def retried(*arguments: Any, **named: Any) -> Any:
             return self._patience.get(lambda: call(*arguments, **named))
 
-        return persist
+        return retried
 
 
 def patient(ledger: Ledger, patience: Patience) -> Ledger:
-    """The same ledger, whose calls outlast a store that is away for a while."""
+    """Return a ledger whose calls are retried with `patience` while the store does not answer."""
     return cast(Ledger, _PatientLedger(ledger, patience))

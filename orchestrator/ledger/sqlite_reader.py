@@ -1,7 +1,7 @@
-"""Looks into the embedded store without MLflow, whose import alone takes longer than `orch status` may.
+"""Reads the embedded store with SQLite alone, because importing MLflow takes longer than `orch status` may take.
 
-The store stays MLflow's: this only reads, in one transaction, the tags that the ledger writes through it. Where the
-database is not as expected, nothing is guessed; the ledger then reads the same through MLflow.
+It only reads, in one transaction, the tags that `MlflowLedger` writes. If the database is not as expected, the caller
+falls back to MLflow.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.ledger.base import LedgerReader, newest_first, records_of
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord
+from orchestrator.ledger.base import LedgerReader
+from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord, newest_first, records_of
 from orchestrator.ledger.store import BUSY_SECONDS, EXPERIMENT
 from orchestrator.ledger.store_version import check_database
 from orchestrator.ledger.tags import (
@@ -39,7 +39,7 @@ _RUNS = """
     ORDER BY start_time, run_uuid
 """
 FEW = 500
-"""Runs that are quicker looked up one by one than found among all."""
+"""Up to this number of runs, selecting tags by run is faster than selecting them by name alone."""
 
 
 class _Row(NamedTuple):
@@ -50,8 +50,12 @@ class _Row(NamedTuple):
     tags: dict[str, str]
 
 
-def glance(settings: Settings) -> LedgerReader | None:
-    """A reader of the embedded store; None where there is none, or where only MLflow can say what it holds."""
+def open_sqlite_reader(settings: Settings) -> LedgerReader | None:
+    """Return a reader of the embedded store, or None if there is no such store or only MLflow can read it.
+
+    Raises:
+        StoreError: The store is of another version, or the tags of a sweep cannot be read.
+    """
     database = settings.database
     if database is None or not database.is_file():
         return None
@@ -66,16 +70,21 @@ def glance(settings: Settings) -> LedgerReader | None:
 
 @dataclass(frozen=True)
 class SqliteReader:
+    """The contract of `LedgerReader` on MLflow's database file."""
+
     database: Path
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
-        records = records_of(job_run(row) for row in self._read("job", JOB_TAGS))
+        """See `LedgerReader.jobs`."""
+        records = records_of(_job_run(row) for row in self._read("job", JOB_TAGS))
         return {key: record for key, record in records.items() if keys is None or key in keys}
 
     def sweep(self, name: str) -> SweepRecord | None:
+        """See `LedgerReader.sweep`."""
         return next((sweep for sweep in self.sweeps() if sweep.name == name), None)
 
     def sweeps(self) -> list[SweepRecord]:
+        """See `LedgerReader.sweeps`."""
         rows = self._read("sweep", SWEEP_TAGS)
         return newest_first(sweep_record(row.run_id, row.tags, partial(_read_plan, row)) for row in rows)
 
@@ -90,12 +99,13 @@ class SqliteReader:
             for run_id, name, value in connection.execute(query, values):
                 if run_id in rows:
                     rows[run_id].tags[name] = value
-        return sorted(rows.values(), key=lambda row: not has_begun(row.tags))  # as the ledger has them
+        return sorted(rows.values(), key=lambda row: not has_begun(row.tags))  # as in MlflowLedger
 
     def check_version(self) -> None:
-        """
+        """Check the versions of the database and of its tags.
+
         Raises:
-            StoreError: the store is of another version than this orch or its MLflow.
+            StoreError: They are not those of this orch and its MLflow.
         """
         with self._transaction() as connection:
             check_database(self.database, connection)
@@ -112,7 +122,7 @@ def _marks(values: Collection[str]) -> str:
     return ", ".join("?" * len(values))
 
 
-def job_run(row: _Row) -> JobRun:
+def _job_run(row: _Row) -> JobRun:
     try:
         record, problem = job_record(row.run_id, row.tags), ""
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""Opens the MLflow store: made and migrated once, switched to WAL, or refused with a reason."""
+"""Opens the MLflow store: creates it once, in WAL mode, or says why it cannot be used."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "orch"
 FULL_DISK = "disk is full"
-"""SQLite's words."""
+"""Part of SQLite's error message."""
 BUSY_SECONDS = 10.0
-"""How long another program may hold the store before it counts as stuck."""
+"""SQLite timeout: how long another program may lock the database."""
 PROBE_BYTES = 1 << 20
+"""Size of the file that tests whether ORCH_HOME can be written."""
 MAKING_SECONDS = 120.0
-"""How long another process may take to make the store."""
+"""How long to wait for another process that is creating the store."""
 _MLFLOW_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -39,25 +40,25 @@ _MLFLOW_ENVIRONMENT = {
 
 
 def quiet_mlflow() -> None:
-    """No telemetry, no chatter and no long silence, here and in every process started from here."""
+    """Turn off MLflow's telemetry and log lines and shorten its retries, in this process and its children."""
     wait_briefly()
     for name, value in _MLFLOW_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of whatever it raises anyway
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs a traceback of what it raises
 
 
 def exists(settings: Settings) -> bool:
-    """Whether there is a store to read; answered without importing MLflow."""
+    """Return whether there is a store to read, without importing MLflow. A server counts as existing."""
     return settings.database is None or settings.database.exists()
 
 
 def prepare_home(settings: Settings) -> None:
-    """Make ORCH_HOME and prove that it can be written.
+    """Create ORCH_HOME and its folders, and check that it can be written.
 
     Raises:
-        StoreError: it is a file, or cannot be made or written.
+        StoreError: It is a file, or cannot be created or written.
     """
     home = settings.root
     try:
@@ -65,21 +66,21 @@ def prepare_home(settings: Settings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         probe = home / f".probe-{os.getpid()}"
         try:
-            probe.write_bytes(bytes(PROBE_BYTES))  # a full disk takes empty files
+            probe.write_bytes(bytes(PROBE_BYTES))  # a full disk still takes empty files
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"ORCH_HOME {home} cannot be written ({error.strerror or error}). "
-            "Repair its permissions, make room, or set ORCH_HOME to a folder that you may write."
+            "Repair its permissions, make room, or set ORCH_HOME to a folder that can be written."
         ) from error
 
 
 def open_client(settings: Settings) -> MlflowClient:
-    """A client of the store, which is made first where there is none yet.
+    """Return a client of the store, which is created first if it does not exist.
 
     Raises:
-        StoreError: the store cannot be reached, read or written.
+        StoreError: The store cannot be reached, read or written, or is of another version.
     """
     database = settings.database
     if database is None:
@@ -91,17 +92,17 @@ def open_client(settings: Settings) -> MlflowClient:
     try:
         with FileLock(f"{database}.lock", timeout=MAKING_SECONDS):
             if not database.exists():
-                _make(database, settings)
+                _create(database, settings)
             client = _client(settings)
             _switch_to_wal(database)
     except Timeout as error:
         raise StoreError(
-            f"The store {database} is still being made by another process after {MAKING_SECONDS:.0f} s. "
-            "Wait for it, or end it and try again."
+            f"The store {database} is still being created by another process after {MAKING_SECONDS:.0f} s. "
+            "Wait for that process, or stop it and try again."
         ) from error
     except OSError as error:
         raise StoreError(
-            f"The store {database} cannot be made ({error.strerror or error}). Repair the permissions of its folder."
+            f"The store {database} cannot be created ({error.strerror or error}). Repair the permissions of its folder."
         ) from error
     return client
 
@@ -122,8 +123,8 @@ def _client(settings: Settings) -> MlflowClient:
     return client
 
 
-def _make(database: Path, settings: Settings) -> None:
-    """Under another name first: MLflow migrates for seconds, and a store torn there could never be opened again."""
+def _create(database: Path, settings: Settings) -> None:
+    """Create the database under another name first: if MLflow is killed while it migrates, the file is unusable."""
     partial = database.with_suffix(".partial")
     for leftover in partial.parent.glob(f"{partial.name}*"):
         leftover.unlink()
@@ -138,7 +139,7 @@ def _make(database: Path, settings: Settings) -> None:
 
 
 def _is_complete(database: Path) -> bool:
-    """WAL mode is the last thing that a store is given: one without it is new, or was made by somebody else."""
+    """Return whether the database is in WAL mode, which is the last step of creating it."""
     if not database.exists():
         return False
     with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
@@ -146,9 +147,10 @@ def _is_complete(database: Path) -> bool:
 
 
 def check_writable(settings: Settings) -> None:
-    """
+    """Check that the embedded store can be written, if there is one.
+
     Raises:
-        StoreError: the embedded store exists and is read-only or locked for good.
+        StoreError: It is read-only, or locked for longer than BUSY_SECONDS.
     """
     database = settings.database
     if database is None or not database.exists():
@@ -160,13 +162,13 @@ def check_writable(settings: Settings) -> None:
             connection.rollback()
     except sqlite3.Error as error:
         raise StoreError(
-            f"The store {database} cannot be written ({error}). Repair its permissions, make room on the disk, or end "
-            "the program that holds it."
+            f"The store {database} cannot be written ({error}). Repair its permissions, make room on the disk, or stop "
+            "the program that locks it."
         ) from error
 
 
 def _check_database(database: Path) -> None:
-    """Look through SQLite only: closing a plain handle on the file would drop the locks this process holds on it."""
+    """Check the file through SQLite only: closing any other handle on it drops the locks this process holds on it."""
     if database.is_dir():
         raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
     if not database.exists():
@@ -177,12 +179,12 @@ def _check_database(database: Path) -> None:
     except sqlite3.Error as error:
         raise StoreError(
             f"The store {database} cannot be read as a SQLite database ({error}). "
-            "Repair its permissions, restore it from a copy, or move it away to begin a new one."
+            "Repair its permissions, restore it from a copy, or move it away to start a new one."
         ) from error
 
 
 def _check_server(uri: str) -> None:
-    """MLflow itself would go on trying for minutes before it says that nobody is there."""
+    """Check that a server answers, because MLflow itself retries for minutes before it raises."""
     if not uri.startswith(("http://", "https://")):
         return
     try:
@@ -195,27 +197,32 @@ def _check_server(uri: str) -> None:
 
 
 def _switch_to_wal(database: Path) -> None:
-    """Readers no longer wait for writers; the mode is a property of the file and stays."""
+    """Switch the file to WAL mode for good, so that readers do not wait for writers."""
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")  # refused while others use it; the next to open it tries again
+        connection.execute("PRAGMA journal_mode=WAL")  # fails while others use it; whoever opens it next tries again
 
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Whatever MLflow or its database raises, as a StoreError, and as StoreUnreachable where it may work later."""
+    """Turn errors of MLflow and its database into StoreError, or into StoreUnreachable if a retry may succeed.
+
+    Args:
+        uri: The store, for messages.
+    """
     try:
         yield
     except store_errors() as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first_line = next((line for line in lines if FULL_DISK in line), lines[0])
         kind = StoreUnreachable if is_outage(error) else StoreError
-        advice = "See that it runs, can be written and belongs to this version of MLflow."
+        advice = "Check that it runs, can be written and belongs to this version of MLflow."
         if FULL_DISK in str(error).lower() or is_full_disk(error):
             advice = "Make room on that disk."
         raise kind(f"The store {without_password(uri)} cannot be used: {first_line}. {advice}") from error
 
 
 def without_password(uri: str) -> str:
+    """Return a store's URI with its password replaced by asterisks."""
     parts = urlsplit(uri)
     if not parts.password:
         return uri

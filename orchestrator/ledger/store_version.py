@@ -1,4 +1,4 @@
-"""Decides whether a store is of the versions that this orch reads and writes: MLflow's schema, and our own tags."""
+"""Whether a store has the versions that this orch can use: MLflow's database schema, and the meaning of the tags."""
 
 from __future__ import annotations
 
@@ -14,31 +14,37 @@ from typing import NamedTuple
 from schemas.errors import StoreError
 
 LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "2"
-"""A tag of the experiment, and what it says of the tags of runs as they are now. Raised when their meaning changes;
-stores from before there was the tag are of version 1."""
+"""A tag of the experiment, and its current value, which is raised when the meaning of the runs' tags changes."""
 
 
 class Schemas(NamedTuple):
-    """MLflow's database schemas, as alembic numbers them."""
+    """The database schemas of the installed MLflow, by alembic revision."""
 
     known: frozenset[str]
+    """All revisions."""
     newest: str
+    """The one that it reads and writes."""
 
 
 def check_database(database: Path, connection: sqlite3.Connection) -> None:
-    """
+    """Check a database file. An empty one passes: MLflow fills it later.
+
+    Args:
+        database: Path of the file, for messages.
+        connection: A connection to it.
+
     Raises:
-        StoreError: the database is not MLflow's, or of another schema, or its runs have tags of another version.
+        StoreError: The database is not MLflow's, has another schema, or its runs have tags of another version.
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
-        return  # MLflow has yet to fill it
+        return
     if "alembic_version" not in tables:
-        raise StoreError(f"{database} is a database, but none of MLflow's. Move it away, or set ORCH_HOME.")
+        raise StoreError(f"{database} is a database, but not MLflow's. Move it away, or set ORCH_HOME.")
     found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
     if not found:
         raise StoreError(
-            f"The store {database} does not say of which MLflow it is, so it is damaged. Restore it from a copy, or "
+            f"The store {database} is damaged: it has no schema revision. Restore it from a copy, or "
             "set ORCH_HOME to another store."
         )
     check_schema(database, found[0], installed_schemas())
@@ -48,42 +54,50 @@ def check_database(database: Path, connection: sqlite3.Connection) -> None:
 
 
 def check_schema(database: Path, found: str, schemas: Schemas) -> None:
-    """
+    """Check the schema of a database.
+
+    Args:
+        database: Path of the file, for messages.
+        found: Its schema.
+        schemas: Those of the installed MLflow.
+
     Raises:
-        StoreError: the installed MLflow would have to migrate the database, or cannot read it.
+        StoreError: The installed MLflow would have to migrate the database, or cannot read it.
     """
     if found == schemas.newest:
         return
     if found in schemas.known:
         raise StoreError(
-            f"The store {database} was made by an older MLflow (schema {found}; MLflow {version('mlflow')} has "
+            f"The store {database} was created by an older MLflow (schema {found}; MLflow {version('mlflow')} has "
             f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade sqlite:///{database}"
         )
     raise StoreError(
-        f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know: probably a newer "
-        "one made it. Install a newer MLflow, or set ORCH_HOME to another store."
+        f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know. It was probably "
+        "created by a newer MLflow. Install a newer MLflow, or set ORCH_HOME to another store."
     )
 
 
 def check_ledger_version(tags: Mapping[str, str], where: str) -> None:
-    """
+    """Check the version of the runs' tags.
+
     Args:
-        tags: of the experiment that holds the runs.
+        tags: The tags of the experiment that holds the runs.
+        where: The store, for messages.
 
     Raises:
-        StoreError: another version of orch wrote them.
+        StoreError: Another version of orch wrote them.
     """
-    found = tags.get(LEDGER_TAG, "1")
+    found = tags.get(LEDGER_TAG, "unknown")
     if found != LEDGER_VERSION:
         raise StoreError(
             f"The store {where} holds sweeps of version {found}; this orch reads version {LEDGER_VERSION}. "
-            "Use the orch that wrote it, or set ORCH_HOME to another store."
+            "Use the orch that wrote them, or set ORCH_HOME to another store."
         )
 
 
 @cache
 def installed_schemas() -> Schemas:
-    """Read from the migrations' files: importing MLflow would take seconds."""
+    """Read the schemas from MLflow's migration files, because importing MLflow takes seconds."""
     package = find_spec("mlflow")
     assert package is not None
     assert package.origin is not None

@@ -1,4 +1,4 @@
-"""Reads the ledger's records from the tags of runs, whoever fetched them."""
+"""How the ledger's records are written as tags of runs, and read from them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,30 @@ JOB_TAGS = (
 )  # fmt: skip
 SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root")
 PLAN_FILE, PLAN_TAG = "plan.json", "orch.plan_sha256"
-"""A sweep's plan among its run's artifacts, and the tag that vouches for it."""
+"""A sweep's plan among the artifacts of its run, and the tag with the plan's SHA-256."""
 ROOT_TAG = "orch.data_root"
-"""Where the photographs are now, if they moved since a sweep was planned."""
+"""The folder of the photographs, if it has changed since the sweep was planned."""
+TAG_LIMIT = 8000
+"""Characters of a tag. MLflow silently cuts longer ones."""
+TRACEBACK_KEPT = 4000
+"""Characters of a traceback that are kept in a result, if they fit."""
 
 
 def has_begun(tags: Mapping[str, str]) -> bool:
-    """Whether anything came of a job's or a sweep's run since it was created."""
+    """Return whether a run of a job or sweep has changed since it was created: a job has run, a sweep has a plan."""
     untouched = tags.get("orch.state", JobState.QUEUED) == JobState.QUEUED and int(tags.get("orch.threads", 0)) == 0
     return PLAN_TAG in tags or not untouched
 
 
 def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
-    """
+    """Return the job of a run.
+
+    Args:
+        run_id: The run.
+        tags: Its tags.
+
     Raises:
-        StoreError: the tags are not those of a job.
+        StoreError: The tags are not those of a job.
     """
     result = tags.get("orch.result")
     try:
@@ -50,10 +59,10 @@ def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
             state=JobState(tags["orch.state"]),
             last_sign_at=float(tags["orch.last_sign_at"]),
             attempt=int(tags["orch.attempt"]),
-            stop_reason=StopReason(tags["orch.reason"]) if tags.get("orch.reason") else None,
+            stop_reason=StopReason(tags["orch.reason"]) if tags["orch.reason"] else None,
             result=JobResult.model_validate_json(result) if result else None,
             run_id=run_id,
-            driven_by=tags.get("orch.driven_by", ""),
+            driven_by=tags["orch.driven_by"],
             threads=int(tags.get("orch.threads", 0)),
         )
     except (KeyError, ValueError) as error:
@@ -61,12 +70,15 @@ def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
 
 
 def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], StoredPlan]) -> SweepRecord:
-    """
+    """Return the sweep of a run.
+
     Args:
-        read_plan: fetches the plan; only called where a tag vouches for one.
+        run_id: The run.
+        tags: Its tags.
+        read_plan: Reads the plan; called only if a tag says that it was written completely.
 
     Raises:
-        StoreError: the tags are not those of a sweep.
+        StoreError: The tags are not those of a sweep.
     """
     lease = tags.get("orch.lease")
     try:
@@ -89,12 +101,15 @@ def _unreadable(run_id: str, error: Exception) -> StoreError:
 
 
 def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> StoredPlan:
-    """
+    """Return a sweep's plan.
+
     Args:
-        artifacts: where the plan's file lies.
+        content: The content of its file.
+        tags: The tags of the sweep's run.
+        artifacts: The folder of the file, for messages.
 
     Raises:
-        StoreError: it is not what the sweep's tag vouches for, or of another version.
+        StoreError: The content does not match the digest in the tags, or is of another version of orch.
     """
     name = tags["orch.sweep"]
     if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
@@ -107,21 +122,22 @@ def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> Stored
 
 
 def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:
+    """Return the error for a plan that cannot be used.
+
+    Args:
+        name: Name of the sweep.
+        artifacts: The folder of the plan's file.
+        what: The plan's condition, such as `damaged`.
+    """
     return StoreError(
-        f"The plan of sweep {name} ({artifacts}/{PLAN_FILE}) is {what}, so its jobs are not known and "
-        f"`orch resume {name}` cannot go on. Put the file back, or type the `orch sweep` command that began it with a "
-        "new `--name`: jobs that are done are not run again."
+        f"The plan of sweep {name} ({artifacts}/{PLAN_FILE}) is {what}, so its jobs are unknown and "
+        f"`orch resume {name}` cannot continue. Restore the file, or repeat the original `orch sweep` command with a "
+        "new `--name`: finished jobs are reused."
     )
 
 
-TAG_LIMIT = 8000
-"""MLflow cuts a longer tag without a word."""
-
-TRACEBACK_KEPT = 4000
-
-
 def identity_tags(spec: JobSpec) -> dict[str, str]:
-    """What a person filters and sorts by in the UI."""
+    """Return the tags by which people filter and sort in MLflow's UI."""
     return {
         "category": categories_label(spec.data.categories, spec.loss),
         "backbone": spec.model.backbone,
@@ -131,6 +147,11 @@ def identity_tags(spec: JobSpec) -> dict[str, str]:
 
 
 def state_tags(record: JobRecord) -> dict[str, str]:
+    """Return the tags that a move writes.
+
+    Raises:
+        StoreError: The result does not fit into a tag.
+    """
     tags = {
         "orch.state": record.state.value,
         "orch.reason": record.stop_reason.value if record.stop_reason else "",
@@ -145,11 +166,12 @@ def state_tags(record: JobRecord) -> dict[str, str]:
 
 
 def shortened(result: JobResult) -> JobResult:
-    """With as much of a failure as fits into a tag; the end of a traceback and the start of a message say most."""
+    """Return the result with its failure cut so that it fits into a tag: to the start of the message and the end of the
+    traceback."""
     failure, kept = result.failure, TRACEBACK_KEPT
     if failure is None:
         return result
-    while True:  # what JSON must escape takes up to six characters for one
+    while True:  # JSON escapes one character with up to six
         shorter = failure.model_copy(
             update={
                 "kind": failure.kind[:100],
@@ -164,14 +186,24 @@ def shortened(result: JobResult) -> JobResult:
 
 
 def fitting(text: str, what: str) -> str:
+    """Return `text` if it fits into a tag.
+
+    Args:
+        text: The value of the tag.
+        what: Its name for the message.
+
+    Raises:
+        StoreError: It is too long.
+    """
     if len(text) > TAG_LIMIT:
         raise StoreError(
-            f"{what} takes {len(text)} characters; a tag of the store holds {TAG_LIMIT}. Name fewer values."
+            f"{what} takes {len(text)} characters, but a tag of the store holds {TAG_LIMIT}. Use fewer values."
         )
     return text
 
 
 def job_run(run: Run) -> JobRun:
+    """Return an MLflow run as a job's run, with the problem if its tags cannot be read."""
     tags, info = run.data.tags, run.info
     try:
         record, problem = job_record(info.run_id, tags), ""
@@ -184,4 +216,9 @@ def job_run(run: Run) -> JobRun:
 
 
 def record_of_run(run: Run) -> JobRecord:
+    """Return the job of an MLflow run.
+
+    Raises:
+        StoreError: The tags are not those of a job.
+    """
     return job_record(run.info.run_id, run.data.tags)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger import store
-from orchestrator.ledger.base import Ledger
+from orchestrator.ledger.base import LedgerRepairer
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobRun
 from orchestrator.recovery.rules import CheckpointStatus, Evidence, Finding, Leftover, check, primary_runs
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def collect_evidence(settings: Settings, ledger: Ledger) -> Evidence:
+def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
     """Collect the runs of the store, and the state of the files that belong to them."""
     runs = tuple(ledger.job_runs())
     succeeded = [run for run in primary_runs(runs) if run.record and run.record.state is JobState.SUCCEEDED]
@@ -136,7 +136,7 @@ def _partial_files(settings: Settings) -> Iterator[Leftover]:
         yield from (Leftover(path) for path in sorted(root.glob(pattern)))
 
 
-def inspect(settings: Settings, ledger: Ledger) -> list[Finding]:
+def inspect(settings: Settings, ledger: LedgerRepairer) -> list[Finding]:
     """Check the store and the files that belong to it.
 
     A driver that starts or ends during the check counts as alive, because its changes are incomplete.

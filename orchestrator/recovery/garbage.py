@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.execution.ray_pool import RAY_OWNER, RAY_PARENT, RAY_PREFIX
+from orchestrator.execution.ray_session import RAY_OWNER, RAY_PARENT, RAY_PREFIX
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 

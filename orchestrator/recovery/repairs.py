@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.execution.control import Clock, undriven
-from orchestrator.ledger.base import Ledger
+from orchestrator.execution.control import Clock
+from orchestrator.ledger.base import LedgerRepairer
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord, JobRun
+from orchestrator.ledger.undriven import undriven
 from orchestrator.recovery.evidence import intact_copy
 from orchestrator.recovery.rules import Finding, Repair
 from orchestrator.settings import Settings
@@ -41,12 +42,12 @@ class Repaired:
 @dataclass(frozen=True)
 class _Context:
     settings: Settings
-    ledger: Ledger
+    ledger: LedgerRepairer
     locks: Locks
     clock: Clock
 
 
-def repair(settings: Settings, ledger: Ledger, findings: Iterable[Finding], clock: Clock) -> list[Repaired]:
+def repair(settings: Settings, ledger: LedgerRepairer, findings: Iterable[Finding], clock: Clock) -> list[Repaired]:
     """Repair findings, except those whose job or sweep has changed or has a driver now.
 
     Args:
@@ -85,8 +86,8 @@ def _repair_one(context: _Context, finding: Finding) -> str:
 
 def _lift(context: _Context, sweep: str) -> str:
     try:
-        with undriven(context.settings, context.ledger, sweep, context.clock):
-            context.ledger.lift(sweep)
+        with undriven(context.settings, context.ledger, sweep, context.clock.now()):
+            context.ledger.release_dead_driver(sweep)
     except SweepBusy:
         return ""
     return "lease removed"
@@ -106,7 +107,7 @@ def _drop(context: _Context, key: str) -> str:
     if not context.locks.take_job(key):
         return ""
     try:
-        return "deleted" if context.ledger.drop_doubles(key) else ""
+        return "deleted" if context.ledger.delete_duplicate_runs(key) else ""
     finally:
         context.locks.release_job(key)
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from orchestrator.execution.selection import find_jobs, one_job
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.base import Ledger
+from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobRecord
 from orchestrator.settings import Settings
@@ -34,7 +34,7 @@ def is_lost(settings: Settings, record: JobRecord) -> bool:
     return is_held and not Liveness(opening.open_ledger(settings))(record.driven_by)
 
 
-def _refuse_waiting(ledger: Ledger, wanted: str) -> None:
+def _refuse_waiting(ledger: LedgerReader, wanted: str) -> None:
     """Check that `wanted` does not name a job that is planned and has not started.
 
     Raises:

@@ -9,7 +9,7 @@ from orchestrator.execution import control
 from orchestrator.execution.control import WALL, Clock, Controlled, put_back
 from orchestrator.execution.selection import Which, find_jobs, one_job, what_there_is
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.base import Ledger, known_sweep
+from orchestrator.ledger.base import LedgerReader, LedgerRepairer, known_sweep
 from orchestrator.ledger.lease import here, pid_exists
 from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.records import JobRecord, SweepRecord
@@ -66,7 +66,7 @@ class FsckResult:
 
 
 def _target(
-    ledger: Ledger, wanted: str, *, is_meant: Callable[[JobRecord | None], bool] = lambda record: True
+    ledger: LedgerReader, wanted: str, *, is_meant: Callable[[JobRecord | None], bool] = lambda record: True
 ) -> tuple[SweepRecord, JobSpec | None]:
     """Find a sweep by its name, or a job, started or not, with the sweep that drives it, else its newest sweep.
 
@@ -283,7 +283,7 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     return waste
 
 
-def _known_jobs(ledger: Ledger) -> frozenset[str]:
+def _known_jobs(ledger: LedgerRepairer) -> frozenset[str]:
     sweeps, runs = ledger.sweep_runs(), ledger.job_runs()
     unsure = [entry.problem for entry in sweeps if entry.problem] + [run.problem for run in runs if run.problem]
     if unsure:

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from orchestrator.ledger import store
-from orchestrator.ledger.base import Ledger, known_sweep
+from orchestrator.ledger.base import LedgerReader, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import SweepRecord
 from orchestrator.planning.diff import PlannedJob, compare
@@ -77,7 +77,7 @@ class SweepTables:
 
 
 def read_tables(
-    settings: Settings, ledger: Ledger, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False
+    settings: Settings, ledger: LedgerReader, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False
 ) -> SweepTables:
     """Fill the paper's tables with the results of a sweep.
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
+from orchestrator.execution.open_pool import OpenPool, open_ray_pool
+from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.progress import Display
 from orchestrator.execution.selection import Which
-from orchestrator.execution.sweep_run import OpenPool, SweepOutcome, SweepRun, open_ray_pool
+from orchestrator.execution.sweep_run import SweepRun
 from orchestrator.ledger import opening
-from orchestrator.ledger.base import Ledger, known_sweep
+from orchestrator.ledger.base import LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, SweepRecord
 from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
@@ -146,7 +148,7 @@ def resume_sweep(
 
 
 def _run(
-    settings: Settings, ledger: Ledger, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
+    settings: Settings, ledger: LedgerWriter, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
 ) -> SweepOutcome:
     """Requeue the ended jobs that `again` selects, and run the sweep. If the sweep is refused, no job is requeued."""
 

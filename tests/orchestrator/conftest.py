@@ -15,12 +15,13 @@ from tests.support.doubles import Plan, plan_of
 
 @pytest.fixture
 def plan_grid() -> Plan:
+    """See `doubles.plan_of`."""
     return plan_of
 
 
 @pytest.fixture(scope="session")
 def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]:
-    """Makes homes with a real, empty store in them; MLflow takes seconds to make one, so it makes one for all."""
+    """Create homes with a real, empty store, as copies of one store, because MLflow takes seconds to create one."""
     first = Settings.model_validate({"home": tmp_path_factory.mktemp("first-home")})
     store.open_client(first)
 

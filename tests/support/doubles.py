@@ -1,4 +1,4 @@
-"""Builders for the orchestrator's tests: small sweeps, records, and slots whose jobs end as a script says."""
+"""Builders for the orchestrator's tests: small sweeps, records, and a pool whose jobs end as scripted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.progress import Now
-from orchestrator.ledger.base import first_record
+from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.planner import PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
@@ -20,7 +20,7 @@ from schemas.sweep import SweepSpec
 
 
 class FixedResolver:
-    """Digests that do not ask the disk."""
+    """A resolver with fixed digests and labels, which reads no files."""
 
     def __init__(self, digest: str = "d0") -> None:
         self.digest = digest
@@ -42,16 +42,18 @@ Plan = Callable[..., PlannedSweep]
 
 
 def plan_of(sweep: str | Mapping[str, Any], *, digest: str = "d0", **options: Any) -> PlannedSweep:
-    """Plan a grid, or a sweep given by its fields, without a disk."""
+    """Plan a grid, or a sweep given by its fields, without reading files."""
     fields = {"grid": sweep} if isinstance(sweep, str) else dict(sweep)
     return plan(define(SweepRequest(sweep=SweepSpec.model_validate(fields), **options)), FixedResolver(digest))
 
 
 def metrics(accuracy: float = 0.9, instability: float | None = 0.1, **more: Any) -> JobMetrics:
+    """Return the metrics of a finished job."""
     return JobMetrics(test_accuracy=accuracy, train_accuracy=1.0, location_instability=instability, **more)
 
 
 def result_of(order: WorkOrder, reason: StopReason = StopReason.FINISHED, seconds: float = 1.0) -> JobResult:
+    """Return the result of an attempt that stopped for `reason`."""
     finished = reason is StopReason.FINISHED
     return JobResult(
         job_key=order.spec.key,
@@ -66,7 +68,7 @@ def result_of(order: WorkOrder, reason: StopReason = StopReason.FINISHED, second
 
 
 class ScriptedPool:
-    """Slots without processes: each `wait` ends the oldest job, for the next reason in that job's script."""
+    """A pool without processes. Each `wait` ends the oldest job, for the next reason in the script of its title."""
 
     def __init__(self, slots: int = 1, script: Mapping[str, list[StopReason]] | None = None) -> None:
         self._slots = slots
@@ -80,7 +82,7 @@ class ScriptedPool:
         self.on_start: Callable[[WorkOrder], None] = lambda order: None
         self.on_wait: Callable[[], None] = lambda: None
         self.held: str | None = None
-        """Title of a job that goes on until it is asked to stop."""
+        """Title of a job that runs until it is asked to stop."""
 
     @property
     def slots(self) -> int:
@@ -130,7 +132,7 @@ class ScriptedPool:
 
 
 class Listener:
-    """A display that remembers."""
+    """A display that records what it is given."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -146,7 +148,7 @@ class Listener:
 
 
 def record_of(spec: JobSpec, state: JobState, reason: StopReason | None = None, **more: Any) -> JobRecord:
-    """A job as a ledger might have it, after one attempt; failed ones with a failure of their reason's own."""
+    """Return the record of a job after one attempt. A failed one has a failure that depends on its reason."""
     failed = state is JobState.FAILED
     failure = Failure(kind="Boom", message=f"because {reason}", traceback=f'File "a.py", line 1, in {reason}')
     result = JobResult(

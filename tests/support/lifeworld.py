@@ -1,4 +1,4 @@
-"""A sweep in a world where anything may end at any moment: its driver, its workers, its store. For model tests."""
+"""A model of a sweep whose driver, workers and store can fail at any moment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from orchestrator.execution.cancel import cancel_waiting
-from orchestrator.execution.driver import Driver, WorkerPaths
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.scheduler import MAX_BACKOFF_SECONDS, RETRY
 from orchestrator.execution.stop_request import StopRequest
@@ -29,19 +30,20 @@ JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 """A pre-training job, and two that start from it."""
 S, R = JobState, StopReason
 MOST_TRIES = 1 + sum(rule.retries for rule in RETRY.values())
-"""More attempts than this no driver makes of one job."""
+"""Largest number of attempts that one driver makes of one job."""
 MOST_TURNS = 2000
 
-EFFECTS = frozenset({"add", "move", "begin_sweep", "stamp", "conclude", "ask", "answer", "lift", "take_job", "start"})
-"""Calls that change something outside the driver: between any two of them it may die."""
+EFFECTS = frozenset({"add", "move", "begin_sweep", "set_lease", "conclude_sweep", "add_request", "remove_request",
+                     "release_dead_driver", "take_job", "start"})  # fmt: skip
+"""Calls that change something outside the driver. The model kills the driver between any two of them."""
 
 
 class Killed(BaseException):
-    """The driver's process is gone: nothing of it runs after this, neither `finally` nor `except`."""
+    """The driver's process was killed: no code of it runs after this, neither `finally` nor `except`."""
 
 
 class Fate:
-    """Decides before which effect a driver dies, and before which ones the store is away."""
+    """Before which effect a driver is killed, and before which ones the store does not answer."""
 
     def __init__(self, dies_before: int | None = None, away: Collection[int] = ()) -> None:
         self.dies_before, self.away = dies_before, frozenset(away)
@@ -51,18 +53,18 @@ class Fate:
     def before_effect(self, store: bool) -> None:
         self.effects += 1
         self.dead |= self.effects == self.dies_before
-        self.before_look(store)
+        self.before_read(store)
 
-    def before_look(self, store: bool) -> None:
+    def before_read(self, store: bool) -> None:
         if self.dead:
             raise Killed
         if store and self.effects in self.away:
             self.effects += 1
-            raise StoreUnreachable("away for a while")
+            raise StoreUnreachable("no answer for a while")
 
 
 class Mortal:
-    """Something the driver uses, seen from a driver that may die before each effect."""
+    """A proxy of something that the driver uses; each call may be the one before which the driver is killed."""
 
     def __init__(self, real: Any, fate: Fate, *, store: bool) -> None:
         self._real, self._fate, self._store = real, fate, store
@@ -74,15 +76,15 @@ class Mortal:
 
         @wraps(found)
         def call(*arguments: Any, **named: Any) -> Any:
-            look = self._fate.before_effect if name in EFFECTS else self._fate.before_look
-            look(self._store)
+            check = self._fate.before_effect if name in EFFECTS else self._fate.before_read
+            check(self._store)
             return found(*arguments, **named)
 
         return call
 
 
 class World:
-    """What outlasts a driver: the store, the locks, the clock, and everything that must hold of them."""
+    """What outlives a driver: the store, the locks and the clock; checks what must always hold of them."""
 
     def __init__(self, folder: Path, ledger: Ledger | None = None, jobs: tuple[JobSpec, ...] = JOBS) -> None:
         self.jobs = jobs
@@ -91,7 +93,7 @@ class World:
         self.time = 0.0
         self.pid = 0
         self.starts: list[tuple[str, int]] = []
-        """Key and attempt of every job that was handed to a worker."""
+        """Key and attempt of every job that a worker started."""
         self.finished: set[str] = set()
         self.faults: list[str] = []
         self.meanwhile: Callable[[ScriptedPool], None] = lambda pool: None
@@ -104,7 +106,7 @@ class World:
         self, sweep: str = "s", *, fate: Fate | None = None, script: dict[str, list[StopReason]] | None = None,
         slots: int = 2, repair: Callable[[], None] = lambda: None, stopped: bool = False,
     ) -> Fate:  # fmt: skip
-        """One life of a driver: until its sweep is over, it is stopped, its store stays away, or it dies."""
+        """Run one driver until its sweep is over, it is stopped, its store is lost, or it is killed."""
         fate = fate or Fate()
         ledger = cast(Ledger, Mortal(self.ledger, fate, store=True))
         locks = Locks(self.folder / "locks")
@@ -114,19 +116,19 @@ class World:
             with locks.sweep(sweep, self.clock()) as lease:
                 lease = lease.model_copy(update={"pid": self.pid})
                 ledger.begin_sweep(StoredPlan(name=sweep, profile="laptop", jobs=()), self.time)
-                ledger.stamp(sweep, lease)
+                ledger.set_lease(sweep, lease)
                 repair()
                 driver = self._driver(sweep, ledger, locks, pool, lease, fate)
                 driver.stop.asked = stopped
                 with suppress(DiskFull):
                     driver.run()
-                self._look_at_end_of(sweep)
-                ledger.stamp(sweep, None)
+                self._check_after_orderly_end(sweep)
+                ledger.set_lease(sweep, None)
         except (Killed, StoreUnreachable, SweepBusy):
             pass
         finally:
-            locks.release_all()  # the system does that for a process that is gone
-        self.look()
+            locks.release_all()  # as the system does when a process ends
+        self.check()
         return fate
 
     def _driver(self, sweep: str, ledger: Ledger, locks: Locks, pool: _WatchedPool, lease: Lease, fate: Fate) -> Driver:
@@ -145,58 +147,58 @@ class World:
         )
 
     def requeue(self) -> None:
-        """What `orch requeue --failed --cancelled` does with nobody driving."""
+        """Do what `orch requeue --failed --cancelled` does for a sweep without a driver."""
         for record in self.ledger.jobs().values():
             if record.state in (S.FAILED, S.CANCELLED):
                 self.ledger.move(record.key, S.REQUEUED, self.clock(), reason=record.stop_reason)
 
     def cancel(self, job: int | None) -> None:
-        """What `orch cancel` does with nobody driving."""
+        """Do what `orch cancel` does for a sweep without a driver."""
         specs = self.jobs if job is None else (self.jobs[job],)
         reason = R.SWEEP_CANCELLED if job is None else R.CANCELLED_BY_USER
         if self.ledger.sweep("s") is not None:
             cancel_waiting(self.ledger, Locks(self.folder / "locks"), specs, "s", reason, self.clock(),
                            lambda name: False, even_new=job is not None)  # fmt: skip
 
-    def ask(self, kind: str, job: int | None) -> None:
-        """What `orch pause` and `orch cancel` do while somebody drives."""
+    def request(self, kind: str, job: int | None) -> None:
+        """Do what `orch pause` and `orch cancel` do for a sweep with a driver."""
         keys = () if job is None else (self.jobs[job].key,)
         request = ControlRequest(id=f"w{self.time}", kind=cast(Any, kind), keys=keys, at=self.clock())
         with suppress(StoreUnreachable):
-            self.ledger.ask("s", request)
+            self.ledger.add_request("s", request)
 
-    def begun(self, order: WorkOrder) -> None:
-        """Held at every start of a job."""
+    def check_start(self, order: WorkOrder) -> None:
+        """Check what must hold at every start of a job."""
         self._note_finished()
         key = order.spec.key
         record = self.ledger.get(key)
-        self._hold(key not in self.finished, f"{record.title} had finished and was started again")
-        self._hold(record.state is S.RUNNING, f"{record.title} was started while {record.state}")
-        self._hold((key, order.attempt) not in self.starts, f"attempt {order.attempt} of {record.title} ran twice")
+        self._require(key not in self.finished, f"{record.title} had finished and was started again")
+        self._require(record.state is S.RUNNING, f"{record.title} was started while {record.state}")
+        self._require((key, order.attempt) not in self.starts, f"attempt {order.attempt} of {record.title} ran twice")
         upstream = order.spec.upstream
-        self._hold(upstream is None or upstream.key in self.finished, f"{record.title} ran before what it starts from")
+        self._require(upstream is None or upstream.key in self.finished, f"{record.title} ran before its upstream job")
         self.starts.append((key, order.attempt))
 
-    def look(self) -> None:
-        """Held whenever no driver lives."""
+    def check(self) -> None:
+        """Check what must hold whenever no driver is alive."""
         self._note_finished()
         for record in self.ledger.jobs().values():
             succeeded = record.state is S.SUCCEEDED
             whole = record.result is not None and record.result.metrics is not None and record.result.checkpoint
-            self._hold(not succeeded or bool(whole), f"{record.title} has succeeded without results")
-            self._hold(record.key not in self.finished or succeeded, f"{record.title} had finished; {record.state}")
+            self._require(not succeeded or bool(whole), f"{record.title} has succeeded without results")
+            self._require(record.key not in self.finished or succeeded, f"{record.title} had finished; {record.state}")
             tried = sum(key == record.key for key, _ in self.starts)
-            self._hold(tried <= record.attempt, f"{record.title} was started more often than its attempts")
+            self._require(tried <= record.attempt, f"{record.title} was started more often than its attempts")
         assert not self.faults, self.faults
 
-    def _look_at_end_of(self, sweep: str) -> None:
-        """Held when a driver ends in order, even if it was told to."""
+    def _check_after_orderly_end(self, sweep: str) -> None:
+        """Check what must hold after a driver that was not killed, even if it was asked to stop."""
         for record in self.ledger.jobs().values():
             left = record.state is S.RUNNING and record.driven_by == sweep
-            self._hold(not left, f"{record.title} was left running by nobody")
+            self._require(not left, f"{record.title} was left running without a driver")
 
     def check_all_done(self, allowed: Collection[JobState] = (S.SUCCEEDED,)) -> None:
-        """After a driver that was left in peace."""
+        """Check the end of a sweep that nothing disturbed."""
         records = self.ledger.jobs()
         assert set(records) == {job.key for job in self.jobs}
         assert {record.state for record in records.values()} <= set(allowed), records
@@ -204,19 +206,19 @@ class World:
     def _note_finished(self) -> None:
         self.finished |= {record.key for record in self.ledger.jobs().values() if record.state is S.SUCCEEDED}
 
-    def _hold(self, condition: bool, otherwise: str) -> None:
+    def _require(self, condition: bool, otherwise: str) -> None:
         if not condition:
             self.faults.append(otherwise)
 
 
 class _WatchedPool(ScriptedPool):
-    """Tells the world of every start, and lets time and other people pass while it waits."""
+    """Reports every start to the world; while it waits, time passes and other processes run."""
 
     def __init__(self, world: World, slots: int, script: dict[str, list[StopReason]] | None) -> None:
         super().__init__(slots, script)
         self._world = world
         self._turns = 0
-        self.on_start = world.begun
+        self.on_start = world.check_start
 
     def wait(self, seconds: float) -> list[Ended]:
         self._turns += 1

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.ledger.base import first_record
+from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.planning.planner import PlannedSweep

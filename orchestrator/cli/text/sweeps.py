@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.console import LISTED, JsonModel, plain_table
-from orchestrator.execution.sweep_run import SweepOutcome
+from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus

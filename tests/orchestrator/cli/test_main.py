@@ -93,7 +93,7 @@ def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_pa
         (["show", "nix"], 2, "No job fits 'nix'"),
         (["ui"], 4, "There is no store"),
         (["data", "show", "--category", "zbra"], 2, "Did you mean 'zebra'"),
-        (["resume", "smok"], 4, "There is none yet"),
+        (["resume", "smok"], 4, "There is no sweep yet"),
         (["requeue", "nix"], 2, "`--failed`, `--cancelled`"),
         (["requeue", "nix", "--failed", "--reason", "oom"], 2, "No reason is called 'oom'"),
         (["logs", "x", "--follow", "--json"], 2, "Leave one of them out"),

@@ -1,4 +1,4 @@
-"""A sweep whose first jobs all fail alike is paused, and says of what."""
+"""A sweep whose first jobs all fail alike is paused and names the failure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import Driver, WorkerPaths
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.scheduler import ALIKE, FIRST_ATTEMPTS, SAYS_NOTHING, Stop, common_cause
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
@@ -40,13 +41,13 @@ GOOD = Stop("ok", R.FINISHED)
     [
         ([bad("a"), bad("b"), bad("c")], True),
         ([bad("a"), bad("a"), bad("b")], True),  # a retry of the same failure counts
-        ([bad("a"), bad("b")], False),  # too few to tell
-        ([bad("a"), bad("a"), bad("a")], False),  # one job alone may be to blame
-        ([bad("a"), bad("b", "g"), bad("c", "h")], False),  # each of its own
+        ([bad("a"), bad("b")], False),  # too few
+        ([bad("a"), bad("a"), bad("a")], False),  # the one job may be the cause
+        ([bad("a"), bad("b", "g"), bad("c", "h")], False),  # different failures
         ([bad("a", "g"), bad("b"), bad("c"), bad("d")], True),
-        ([GOOD, bad("a"), bad("b"), bad("c")], False),  # what worked once may work again
+        ([GOOD, bad("a"), bad("b"), bad("c")], False),  # one has succeeded
         ([bad("a"), bad("b", "g"), bad("c", "h"), bad("d", "i"), bad("e", "j"), bad("a"), bad("b")], False),  # too late
-        ([Stop("x", R.WORKER_LOST)] * 9 + [bad("a"), bad("b"), bad("c")], True),  # those said nothing
+        ([Stop("x", R.WORKER_LOST)] * 9 + [bad("a"), bad("b"), bad("c")], True),  # lost workers do not count
     ],
 )
 def test_which_failures_pause(stops: list[Stop], pauses: bool) -> None:

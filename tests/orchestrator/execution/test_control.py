@@ -1,4 +1,4 @@
-"""What people ask of a sweep: done at once where nobody drives it, else heard by its driver. No test sleeps."""
+"""Pause, cancel and requeue: done at once if the sweep has no driver, else requested. No test sleeps."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 from orchestrator.execution import control
 from orchestrator.execution.control import PATIENCE_SECONDS, Clock, Controlled
-from orchestrator.execution.driver import Driver, WorkerPaths
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.selection import Which
+from orchestrator.ledger import locks
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
@@ -29,7 +31,7 @@ S, R = JobState, StopReason
 
 
 class Bench:
-    """One sweep in memory, on a clock that only sleeping moves."""
+    """One sweep in memory, on a clock that only `sleep` moves."""
 
     def __init__(self, home: Path) -> None:
         self.settings = Settings.model_validate({"home": home})
@@ -68,7 +70,7 @@ class Bench:
 
     def driver(self, pool: ScriptedPool) -> Driver:
         lease = Lease(host="h", pid=1, since=self.time, sign_at=self.time)
-        self.ledger.stamp("s", lease)
+        self.ledger.set_lease("s", lease)
         return Driver(
             sweep="s",
             planned=compare(SWEEP.jobs, self.ledger.jobs(), self.alive.__contains__),
@@ -94,7 +96,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr(locks, "GLIMPSE_SECONDS", 0.0)  # real seconds, spent at each of many tries for a held lock
     return Bench(tmp_path)
 
 
@@ -153,14 +156,14 @@ def test_checkpoints_that_cannot_be_dropped_leave_the_job_as_it_was(
     assert Locks(bench.settings.lock_dir).take_job(ORDINARY.key)
 
 
-# -- nobody drives the sweep ----------------------------------------------------------------------------------------
+# -- the sweep has no driver ----------------------------------------------------------------------------------------
 
 
 def test_there_is_nothing_to_pause_where_nobody_drives(bench: Bench) -> None:
     bench.walk(0, S.RUNNING, S.SUCCEEDED)
     done = bench.pause()
     assert (done.driver, done.heard, done.left) == (None, False, 2)
-    assert bench.ledger.requests("s") == []
+    assert bench.ledger.pending_requests("s") == []
 
 
 def test_cancelling_a_sweep_ends_what_was_begun_and_records_nothing_else(bench: Bench) -> None:
@@ -187,17 +190,17 @@ def test_a_job_that_another_sweeps_driver_runs_is_not_cancelled(bench: Bench) ->
     assert bench.states[1] == (S.RUNNING, None)
 
 
-# -- a driver is asked ----------------------------------------------------------------------------------------------
+# -- the sweep has a driver -----------------------------------------------------------------------------------------
 
 
 def test_a_driver_that_answers_has_heard(bench: Bench) -> None:
     def answer() -> None:
-        for request in bench.ledger.requests("s"):
-            bench.ledger.answer("s", request)
+        for request in bench.ledger.pending_requests("s"):
+            bench.ledger.remove_request("s", request)
 
     bench.on_sleep = answer
     with Locks(bench.settings.lock_dir).sweep("s", 0.0) as lease:
-        bench.ledger.stamp("s", lease)
+        bench.ledger.set_lease("s", lease)
         done = bench.pause()
     assert (done.heard, done.driver) == (True, lease)
 
@@ -205,11 +208,11 @@ def test_a_driver_that_answers_has_heard(bench: Bench) -> None:
 def test_a_driver_that_does_not_answer_is_not_waited_for_for_ever(bench: Bench) -> None:
     began = bench.time
     with Locks(bench.settings.lock_dir).sweep("s", 0.0) as lease:
-        bench.ledger.stamp("s", lease)
+        bench.ledger.set_lease("s", lease)
         done = bench.cancel()
     assert (done.heard, done.driver) == (False, lease)
     assert PATIENCE_SECONDS <= bench.time - began < PATIENCE_SECONDS + 1
-    assert [request.kind for request in bench.ledger.requests("s")] == ["cancel"]  # it may yet look
+    assert [request.kind for request in bench.ledger.pending_requests("s")] == ["cancel"]  # it may still be read
 
 
 def test_what_a_driver_left_unheard_when_it_ended_is_done_here(bench: Bench) -> None:
@@ -219,25 +222,25 @@ def test_what_a_driver_left_unheard_when_it_ended_is_done_here(bench: Bench) -> 
     bench.on_sleep = lambda: held.__exit__(None, None, None)
     done = bench.cancel()
     assert (done.driver, done.changed) == (None, (ORDINARY.title,))
-    assert bench.ledger.requests("s") == []
+    assert bench.ledger.pending_requests("s") == []
 
 
-def test_a_wish_reaches_a_driver_whose_clock_is_ahead(bench: Bench) -> None:
+def test_a_request_reaches_a_driver_whose_clock_is_ahead(bench: Bench) -> None:
     ahead = Lease(host="elsewhere", pid=1, since=bench.time + 60, sign_at=bench.time + 60)
     with Locks(bench.settings.lock_dir).sweep("s", 0.0):
-        bench.ledger.stamp("s", ahead)
+        bench.ledger.set_lease("s", ahead)
         bench.pause()
-    (request,) = bench.ledger.requests("s")
+    (request,) = bench.ledger.pending_requests("s")
     assert request.at >= ahead.since
 
 
 def asks(bench: Bench, kind: str, *keys: str) -> Callable[[WorkOrder], None]:
-    """Someone types it as soon as a job starts."""
+    """Return a callback that leaves a request as soon as a job starts."""
     from orchestrator.ledger.records import ControlRequest
 
     def ask(order: WorkOrder) -> None:
         if order.spec.key == ORDINARY.key:
-            bench.ledger.ask(
+            bench.ledger.add_request(
                 "s", ControlRequest.model_validate({"id": kind, "kind": kind, "keys": keys, "at": bench.time})
             )
 
@@ -294,11 +297,11 @@ def test_a_cancelled_sweep_comes_back_by_resume_and_a_cancelled_job_does_not(ben
     assert bench.put_back(Which(cancelled_with_sweep=True)) == []
 
 
-def test_a_wish_for_a_driver_that_is_gone_means_nothing_to_the_next(bench: Bench) -> None:
+def test_a_request_to_a_driver_that_is_gone_means_nothing_to_the_next(bench: Bench) -> None:
     from orchestrator.ledger.records import ControlRequest
 
-    bench.ledger.ask("s", ControlRequest(id="old", kind="pause", at=bench.time - 1))
+    bench.ledger.add_request("s", ControlRequest(id="old", kind="pause", at=bench.time - 1))
     pool = ScriptedPool()
     bench.driver(pool).run()
     assert len(pool.started) == 3
-    assert bench.ledger.requests("s") == []
+    assert bench.ledger.pending_requests("s") == []

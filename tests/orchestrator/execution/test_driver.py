@@ -1,4 +1,4 @@
-"""A driver's decisions, with scripted slots and a clock that the test turns."""
+"""A driver's decisions, with a scripted pool and a clock that the test sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import STAMP_SECONDS, Driver, WorkerPaths
+from orchestrator.execution.driver import Driver
+from orchestrator.execution.held_lease import SIGN_SECONDS
+from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
@@ -28,7 +30,7 @@ S, R = JobState, StopReason
 
 
 class Bench:
-    """A sweep ready to be driven, again and again, over one ledger."""
+    """One sweep in one ledger, for several drivers in turn."""
 
     def __init__(self, folder: Path, jobs: tuple[JobSpec, ...] = JOBS) -> None:
         self.ledger = InMemoryLedger()
@@ -136,14 +138,14 @@ def test_a_later_driver_remembers_how_much_room_a_job_needs(bench: Bench) -> Non
 
 @pytest.mark.parametrize("held", [None, UP])
 def test_a_driver_that_slept_writes_nothing_over_the_one_that_replaced_it(bench: Bench, held: str | None) -> None:
-    """Its laptop sleeps while a job runs; elsewhere the sweep is taken over and the job begun anew."""
+    """Its machine is suspended while a job runs; another driver takes the sweep over and starts the job again."""
     pool = ScriptedPool()
     pool.held = held
     other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
 
     def sleep(order: WorkOrder) -> None:
         bench.time = 1000.0
-        bench.ledger.stamp("s", other)
+        bench.ledger.set_lease("s", other)
         bench.ledger.move(order.spec.key, S.REQUEUED, bench.time)
         bench.ledger.move(order.spec.key, S.QUEUED, bench.time)
         bench.ledger.move(order.spec.key, S.RUNNING, bench.time)
@@ -240,7 +242,7 @@ def test_a_job_that_cannot_be_claimed_lets_the_others_save_what_they_have(
 
 def test_a_sweep_that_was_taken_over_while_its_workers_started_runs_nothing(bench: Bench) -> None:
     other = Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0)
-    bench.ledger.stamp("s", other)
+    bench.ledger.set_lease("s", other)
     pool = ScriptedPool()
     with pytest.raises(SweepBusy, match="taken over by process 2 on elsewhere"):
         bench.driver(pool).run()
@@ -254,7 +256,7 @@ def test_a_driver_that_breaks_off_puts_back_nothing_of_the_one_that_replaced_it(
     pool = ScriptedPool()
 
     def break_off(order: WorkOrder) -> None:
-        bench.ledger.stamp("s", Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0))
+        bench.ledger.set_lease("s", Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0))
         raise KeyboardInterrupt
 
     pool.on_start = break_off
@@ -266,12 +268,14 @@ def test_a_driver_that_breaks_off_puts_back_nothing_of_the_one_that_replaced_it(
 def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
     pool = ScriptedPool(2, {ORDINARY: [R.DISK_FULL]})
     pool.held = INTERPRETABLE
-    with pytest.raises(DiskFull, match=r"a disk is full. ended by script: disk_full Go on with: orch resume s"):
+    with pytest.raises(
+        DiskFull, match=r"a disk is full. ended by script: disk_full Make room there, then run: orch resume s"
+    ):
         bench.driver(pool).run()
     assert pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert bench.states == [S.SUCCEEDED, S.REQUEUED, S.REQUEUED]
     assert [bench.ledger.get(job.key).stop_reason for job in JOBS[1:]] == [R.DISK_FULL, R.INTERRUPTED]
-    assert not [line for line in bench.display.lines if "tried again" in line]
+    assert not [line for line in bench.display.lines if "will be retried" in line]
     assert bench.drive().started == [ORDINARY, INTERPRETABLE]
     assert bench.states == [S.SUCCEEDED] * 3
 
@@ -372,12 +376,12 @@ def test_a_job_whose_lock_another_process_holds_is_waited_for(bench: Bench, tmp_
 
 
 def test_the_lease_is_renewed_while_jobs_run(bench: Bench) -> None:
-    bench.time = STAMP_SECONDS + 5
+    bench.time = SIGN_SECONDS + 5
     bench.drive()
     sweep = bench.ledger.sweep("s")
     assert sweep is not None
     assert sweep.lease is not None
-    assert sweep.lease.sign_at > STAMP_SECONDS
+    assert sweep.lease.sign_at > SIGN_SECONDS
 
 
 def test_a_person_sees_the_count_and_the_running_jobs(bench: Bench) -> None:

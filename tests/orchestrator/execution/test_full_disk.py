@@ -1,4 +1,4 @@
-"""A disk that is full stops things clearly, and what is on it stays whole."""
+"""A full disk ends what runs with a clear message, and damages nothing that is on it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAN = StoredPlan.of("s", "laptop", None, SWEEP.jobs, SWEEP.upstream_keys, SWEEP
 
 @contextmanager
 def no_file_grows_beyond(size: int) -> Iterator[None]:
-    """As near to a full disk as one comes without a disk of one's own: the write that goes too far raises."""
+    """Imitate a full disk by a limit on the size of files: a write beyond it raises."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -71,7 +71,7 @@ def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home
     request = SweepRequest(sweep=SweepSpec(grid="smoke"), name="full", sets={"weights.source": "random"})
     first = plan_of("smoke", sets={"weights.source": "random"}).jobs[0]
     pool = ScriptedPool(script={first.title: [StopReason.DISK_FULL]})
-    with pytest.raises(DiskFull, match="Go on with: orch resume full"):
+    with pytest.raises(DiskFull, match="Make room there, then run: orch resume full"):
         sweeps.run_sweep(settings, request, Listener(), workers=1, open_pool=lambda *_: pool)
     status = sweeps.sweep_status(settings, "full")
     assert not status.is_driven
@@ -85,7 +85,7 @@ def test_a_sweep_whose_jobs_find_no_room_is_stopped_and_told_what_to_do(new_home
 
 @pytest.fixture
 def full(new_home: Callable[[], Settings]) -> Iterator[tuple[Settings, Callable[[bool], None]]]:
-    """A store, and a switch that lets its database grow no further."""
+    """Return a store, and a switch that stops its database from growing."""
     from sqlalchemy import event
 
     settings = new_home()
@@ -93,7 +93,7 @@ def full(new_home: Callable[[], Settings]) -> Iterator[tuple[Settings, Callable[
     engine = ledger.client._tracking_client.store.engine
 
     def limit(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA max_page_count = 1")  # not below what it has
+        connection.execute("PRAGMA max_page_count = 1")  # SQLite raises it to the present size
 
     def switch(on: bool) -> None:
         (event.listen if on else event.remove)(engine, "connect", limit)
@@ -107,7 +107,7 @@ def full(new_home: Callable[[], Settings]) -> Iterator[tuple[Settings, Callable[
 
 def write_much(ledger: Ledger) -> None:
     for number in range(100):
-        ledger.conclude("s", f"{number} " * 2000, {f"m{number}": 1.0}, "KILLED")
+        ledger.conclude_sweep("s", f"{number} " * 2000, {f"m{number}": 1.0}, "KILLED")
 
 
 def test_a_store_that_cannot_grow_says_so_and_is_whole_when_there_is_room(

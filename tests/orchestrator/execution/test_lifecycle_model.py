@@ -1,4 +1,4 @@
-"""No reachable state breaks the promise: a job runs to its end once, and nothing is left running by nobody."""
+"""In every reachable state a job is finished at most once, and none stays running without a driver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from orchestrator.execution.scheduler import WITH_SWEEP
-from orchestrator.ledger.base import repair_torn_moves
+from orchestrator.ledger.job_moves import repair_torn_moves
 from orchestrator.ledger.locks import Locks
 from schemas.errors import SweepBusy
 from schemas.lifecycle import StopReason
@@ -65,7 +65,7 @@ def test_a_driver_that_dies_between_any_two_effects_loses_and_repeats_nothing(tm
 
 
 def test_no_job_stays_running_after_a_driver_that_only_looked_in(tmp_path: Path) -> None:
-    """What a dead driver left is put back by the next one, even if that is told to stop before it starts anything."""
+    """The next driver requeues what a dead one left running, even if it is stopped before it starts a job."""
     for n in range(1, effects_of(tmp_path / "first", {}) + 1):
         world = World(tmp_path / str(n))
         world.drive(fate=Fate(dies_before=n))
@@ -94,7 +94,7 @@ def test_another_sweep_of_the_same_jobs_may_come_and_die_at_any_time(tmp_path: P
 
 
 def test_two_deaths_in_a_row_lose_and_repeat_nothing(tmp_path: Path) -> None:
-    """The second driver may die while it repairs what the first one left."""
+    """The second driver may be killed while it repairs what the first one left."""
     effects = effects_of(tmp_path / "first", {})
     for n in range(1, effects + 1, 2):
         for m in range(1, effects + 1, 2):
@@ -135,7 +135,7 @@ def test_reasons_that_alternate_are_bounded_too(tmp_path: Path) -> None:
 
 
 def test_an_outage_at_any_effect_stops_in_order_and_loses_nothing(tmp_path: Path) -> None:
-    """Without patience: the longest outage there can be at that place."""
+    """Without retries, as after an outage of any length at that place."""
     effects = effects_of(tmp_path / "first", {})
     for n in range(1, effects + 1):
         world = World(tmp_path / str(n))
@@ -145,7 +145,7 @@ def test_an_outage_at_any_effect_stops_in_order_and_loses_nothing(tmp_path: Path
 
 
 class Lifecycle(RuleBasedStateMachine):
-    """Any order of drivers that live, die or lose their store, and of people who cancel, pause and put back."""
+    """Any order of drivers that end, are killed or lose their store, and of users who cancel, pause and requeue."""
 
     @initialize()
     def begin(self) -> None:
@@ -180,7 +180,7 @@ class Lifecycle(RuleBasedStateMachine):
         def meanwhile(pool: object) -> None:
             nonlocal turns
             turns += 1
-            self.world.meanwhile = lambda pool: None  # visitors have none
+            self.world.meanwhile = lambda pool: None  # drivers that interrupt this one are not interrupted
             for turn, kind, number in visits:
                 if turn == turns:
                     self.visit(kind, number)
@@ -194,10 +194,10 @@ class Lifecycle(RuleBasedStateMachine):
         if kind == "second driver":
             with pytest.raises(SweepBusy), Locks(self.world.folder / "locks").sweep("s", self.world.time):
                 pass
-        elif kind == "another sweep":  # it shares the jobs; waiting for ours it comes to its end before we do
+        elif kind == "another sweep":  # it shares the jobs, and is killed before it would wait for ours for ever
             self.world.drive("t", fate=Fate(dies_before=5 + 3 * number))
         else:
-            self.world.ask(kind.split()[0], number % len(JOBS) if kind == "cancel job" else None)
+            self.world.request(kind.split()[0], number % len(JOBS) if kind == "cancel job" else None)
 
     @rule(sweep=st.sampled_from(["s", "t"]), fate=fates)
     def another_sweep_of_the_same_jobs(self, sweep: str, fate: Fate) -> None:
@@ -213,10 +213,10 @@ class Lifecycle(RuleBasedStateMachine):
 
     @invariant()
     def nothing_is_broken(self) -> None:
-        self.world.look()
+        self.world.check()
 
     def teardown(self) -> None:
-        """Left in peace, and with what people cancelled put back, everything comes to its end."""
+        """Undisturbed, and with cancelled jobs requeued, every job succeeds."""
         try:
             self.world.drive()
             assert S.RUNNING not in {record.state for record in self.world.ledger.jobs().values()}
@@ -243,7 +243,7 @@ CLIENT_EFFECTS = frozenset({"create_run", "update_run", "log_batch", "set_termin
 
 
 class MortalClient:
-    """MLflow's client in a process that dies before one of its writes."""
+    """MLflow's client in a process that is killed before one of its writes."""
 
     def __init__(self, real: MlflowClient, dies_before: int | None) -> None:
         self.real, self.dies_before, self.writes = real, dies_before, 0
@@ -262,7 +262,7 @@ class MortalClient:
 
 @pytest.mark.slow
 def test_mlflow_has_one_true_run_per_job_wherever_its_driver_dies(store: Store, tmp_path: Path) -> None:
-    """Between any two writes to the database, and not only between two moves of a job."""
+    """Kill the driver between any two writes to the database, not only between two moves of a job."""
     from orchestrator.ledger.mlflow_ledger import MlflowLedger
 
     jobs = JOBS[:2]
@@ -273,7 +273,7 @@ def test_mlflow_has_one_true_run_per_job_wherever_its_driver_dies(store: Store, 
 
     def live(world: World, ledger: MlflowLedger) -> None:
         world.ledger = ledger
-        with suppress(Killed):  # where the world looks at what there is
+        with suppress(Killed):  # raised again when the world checks the store
             world.drive(repair=lambda: repair_torn_moves(ledger, ledger.job_runs(), lambda record: True))
 
     def new_world(name: str) -> tuple[World, str]:

@@ -1,4 +1,4 @@
-"""What a running sweep leaves on the terminal."""
+"""What a running sweep prints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_sweep_that_is_refused_leaves_the_terminal_as_it_was(
 
 
 class Gone(io.StringIO):
-    """A pipe whose reader has ended, or a file on a full disk."""
+    """A pipe without a reader, or a file on a full disk."""
 
     def write(self, text: str) -> int:
         raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""What a slot of a real Ray sees of the machine."""
+"""Which GPUs a worker of a real Ray sees."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.ray_pool import RayPool, RaySession
+from orchestrator.execution.ray_pool import RayPool
+from orchestrator.execution.ray_session import RaySession
 from schemas.order import WorkOrder
 from schemas.results import Failure
 from tests.support.doubles import plan_of
@@ -16,11 +17,11 @@ from tests.support.doubles import plan_of
 pytestmark = pytest.mark.slow
 
 
-def looker() -> Any:
-    """A worker that ends each job with the GPUs it sees, in place of a failure's message."""
+def gpu_reporter() -> Any:
+    """Return a worker class whose jobs end with a failure that names the visible GPUs."""
     import ray
 
-    class Looker:  # here, so that Ray sends the class itself: its workers cannot import the tests
+    class GpuReporter:  # local, so that Ray pickles the class: its workers cannot import the tests
         def __init__(self) -> None:
             from workers.actor import hide_gpus_of_others
 
@@ -38,7 +39,7 @@ def looker() -> Any:
             result = JobResult(job_key=key, attempt=1, stop_reason=StopReason.FINISHED, failure=seen)
             return result.model_dump_json()
 
-    return ray.remote(Looker)
+    return ray.remote(GpuReporter)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def worker_class() -> Iterator[Any]:
         session = RaySession("local", cpus=1)
         session.start()
         try:
-            yield looker()
+            yield gpu_reporter()
         finally:
             session.stop()
 

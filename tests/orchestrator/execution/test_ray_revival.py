@@ -1,4 +1,4 @@
-"""A private Ray whose node dies under it. Apart from test_pool.py, whose Ray lives as long as that module."""
+"""A private Ray whose node dies. Not in test_ray_pool.py, because the Ray of that file is shared by its tests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import psutil
 import pytest
 
 from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.ray_pool import RayPool, RaySession
+from orchestrator.execution.ray_pool import RayPool
+from orchestrator.execution.ray_session import RaySession
 from schemas.lifecycle import StopReason
 from schemas.order import WorkOrder
 from schemas.results import JobResult
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def sleeper() -> Any:
-    """A worker whose first job never ends by itself."""
+    """Return a worker class whose first job does not end."""
     import ray
 
     class Sleeper:

@@ -1,4 +1,4 @@
-"""A private Ray that is broken off while it starts, or is gone when its slots are closed."""
+"""A private Ray that is interrupted while it starts, or has died when its pool is closed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.ray_pool import RayPool, RaySession
+from orchestrator.execution.ray_pool import RayPool
+from orchestrator.execution.ray_session import RaySession
 from schemas.errors import ResourceError
 
 
@@ -43,7 +44,7 @@ def test_a_node_that_dies_while_ray_starts_is_a_lack_of_resources(
 
 
 class Slot:
-    """What of an actor's class the pool uses."""
+    """The part of an actor class that the pool uses."""
 
     @classmethod
     def options(cls, **_: object) -> type[Slot]:
@@ -55,7 +56,7 @@ class Slot:
 
 
 def test_slots_whose_ray_is_gone_are_closed_without_asking_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked to kill an actor, a Ray that is not there starts first, with all its servers."""
+    """`ray.kill` would start a Ray first if none is running."""
     import ray
 
     killed: list[object] = []

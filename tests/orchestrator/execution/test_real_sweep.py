@@ -1,4 +1,4 @@
-"""Real Ray, real MLflow, real (tiny) trainings: a worker is killed, the sweep interrupted, resumed and typed again."""
+"""Real Ray, MLflow and tiny trainings: a worker is killed, the sweep is interrupted, resumed and repeated."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ profile: laptop
 
 
 class Desk:
-    """A terminal with an ORCH_HOME of its own."""
+    """A terminal with a separate ORCH_HOME."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -66,7 +66,7 @@ class Desk:
         return process.returncode, json.loads(out) if out else None, err
 
     def tags(self, name: str) -> list[str]:
-        """The values of a tag over all jobs, as the database has them now."""
+        """Return the present values of a tag, of all jobs."""
         if not (self.home / "mlflow.db").exists():
             return []
         with closing(sqlite3.connect(self.home / "mlflow.db", timeout=30)) as database:
@@ -83,7 +83,7 @@ def wait_until(holds: Callable[[], Any], process: subprocess.Popen[str]) -> None
     deadline = time.monotonic() + PATIENCE
     while not holds():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
 
 
@@ -98,7 +98,7 @@ def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
 
 
 def is_training(desk: Desk) -> bool:
-    """A category job has published a checkpoint and goes on."""
+    """Return whether a job of a category has saved a checkpoint and is still running."""
     return len(list(desk.home.glob("checkpoints/*/attempt-*/newest.json"))) >= 2 and "running" in desk.tags(
         "orch.state"
     )
@@ -106,9 +106,9 @@ def is_training(desk: Desk) -> bool:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """One sweep's life: interrupted after the loss of a worker, resumed, typed again. Tests look at what it left."""
+    """Run one sweep: lose a worker, interrupt, resume, repeat the command. The tests check what each step left."""
     desk = Desk(tmp_path_factory.mktemp("desk"))
-    told: dict[str, Any] = {"desk": desk}
+    seen: dict[str, Any] = {"desk": desk}
     driver = desk.start("sweep", str(desk.file), "--workers", "2", "--json")
     try:
         wait_until(lambda: is_training(desk) and busy_worker(driver), driver)
@@ -116,31 +116,31 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         assert worker is not None
         worker.send_signal(signal.SIGKILL)
         wait_until(lambda: "2" in desk.tags("orch.attempt"), driver)
-        told["second_driver"] = desk.run("sweep", str(desk.file))
+        seen["second_driver"] = desk.run("sweep", str(desk.file))
         ray_processes = psutil.Process(driver.pid).children(recursive=True)
-        os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: the driver and everything below it
-        told["interrupted"] = (*driver.communicate(timeout=120), driver.returncode)
-        _, told["left_alive"] = psutil.wait_procs(ray_processes, timeout=20)
+        os.killpg(driver.pid, signal.SIGINT)  # like a terminal: to the driver and all its children
+        seen["interrupted"] = (*driver.communicate(timeout=120), driver.returncode)
+        _, seen["left_alive"] = psutil.wait_procs(ray_processes, timeout=20)
     finally:
         if driver.poll() is None:
             driver.kill()
             driver.wait()
-    told["after_interrupt"] = desk.tags("orch.state")
+    seen["after_interrupt"] = desk.tags("orch.state")
     driver = desk.start("resume", "tiny")
     try:
         wait_until(lambda: "running" in desk.tags("orch.state") and busy_worker(driver), driver)
         driver.terminate()
-        told["terminated"] = (*driver.communicate(timeout=120), driver.returncode)
+        seen["terminated"] = (*driver.communicate(timeout=120), driver.returncode)
     finally:
         if driver.poll() is None:
             driver.kill()
             driver.wait()
-    told["after_sigterm"] = desk.tags("orch.state")
-    told["resumed"] = desk.run("resume", "tiny")
-    told["attempts"] = sorted(desk.tags("orch.attempt"))
-    told["again"] = desk.run("sweep", str(desk.file))
-    told["attempts_again"] = sorted(desk.tags("orch.attempt"))
-    return told
+    seen["after_sigterm"] = desk.tags("orch.state")
+    seen["resumed"] = desk.run("resume", "tiny")
+    seen["attempts"] = sorted(desk.tags("orch.attempt"))
+    seen["again"] = desk.run("sweep", str(desk.file))
+    seen["attempts_again"] = sorted(desk.tags("orch.attempt"))
+    return seen
 
 
 def test_a_second_driver_is_refused_with_who_drives(story: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ def test_what_a_program_reads_is_json_also_when_a_worker_was_killed(story: dict[
 def test_sigterm_stops_in_order_too(story: dict[str, Any]) -> None:
     _, error, code = story["terminated"]
     assert code == 130, error
-    assert "Stopping: running jobs save what they have" in error
+    assert "Stopping: running jobs save a checkpoint" in error
     assert "running" not in story["after_sigterm"]
 
 

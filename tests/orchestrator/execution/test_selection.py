@@ -1,4 +1,4 @@
-"""Which jobs a person's words mean."""
+"""Which jobs options and words select."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.doubles import plan_of, record_of
 
 S, R = JobState, StopReason
 SWEEP = plan_of("smoke", categories=("voc_part/cat", "cub200/bird"), backbones=("alexnet", "vgg16"))
-LENDING = {job.model.backbone: job for job in SWEEP.jobs if job.key in SWEEP.upstream_keys}
+UPSTREAM = {job.model.backbone: job for job in SWEEP.jobs if job.key in SWEEP.upstream_keys}
 JOBS = {
     (job.data.categories[0], job.model.backbone, job.model.variant): job
     for job in SWEEP.jobs
@@ -48,11 +48,11 @@ def test_a_category_brings_along_what_its_jobs_start_from_and_nothing_else() -> 
     found = picked(which(categories=["voc-cat"], backbones=["vgg16"]), *all_failed())
     jobs = [job for (category, backbone, _), job in JOBS.items() if (category, backbone) == ("voc_part/cat", "vgg16")]
     assert len(jobs) == 2
-    assert found == {LENDING["vgg16"].title, *(job.title for job in jobs)}
+    assert found == {UPSTREAM["vgg16"].title, *(job.title for job in jobs)}
 
 
 def test_a_reason_narrows() -> None:
-    records = [record_of(CAT, S.FAILED, R.OUT_OF_MEMORY), record_of(LENDING["vgg16"], S.FAILED, R.DIVERGED)]
+    records = [record_of(CAT, S.FAILED, R.OUT_OF_MEMORY), record_of(UPSTREAM["vgg16"], S.FAILED, R.DIVERGED)]
     assert picked(which(reasons=["out_of_memory"]), *records) == {CAT.title}
 
 
@@ -101,7 +101,7 @@ def test_who_picks_nothing_is_told_what_there_is() -> None:
     ("record", "alive", "can"),
     [
         (record_of(CAT, S.SUCCEEDED), False, False),
-        (record_of(CAT, S.RUNNING), True, True),  # in our own hand
+        (record_of(CAT, S.RUNNING), True, True),  # held by this sweep
         (record_of(CAT, S.RUNNING, driven_by="other"), True, False),
         (record_of(CAT, S.RUNNING, driven_by="other"), False, True),
         (record_of(CAT, S.REQUEUED, driven_by="other"), True, True),
@@ -119,7 +119,7 @@ NAMES = [("ab12", "voc-cat alexnet ordinary"), ("ab34", "voc-cat alexnet ordinar
     [
         ("ab", ["ab12", "ab34"]),
         ("AB12", ["ab12"]),
-        ("voc-cat alexnet ordinary", ["ab12"]),  # a whole title beats one that only holds it
+        ("voc-cat alexnet ordinary", ["ab12"]),  # a whole title wins over one that only contains it
         ("Seed 1 voc-cat", ["ab34"]),
         ("alexnet", ["ab12", "ab34"]),
         ("alex", []),
@@ -131,5 +131,5 @@ def test_jobs_are_found_by_the_start_of_a_key_a_title_or_its_words(word: str, ke
 
 
 def test_the_jobs_of_this_file_are_what_it_takes_them_for() -> None:
-    assert (len(LENDING), len(JOBS)) == (2, 8)
+    assert (len(UPSTREAM), len(JOBS)) == (2, 8)
     assert isinstance(CAT, JobSpec)

@@ -1,15 +1,15 @@
-"""A sweep from claim to report on a real store, with scripted slots instead of Ray."""
+"""A sweep from claim to results on a real store, with a scripted pool instead of Ray."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import pytest
 
+from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.pool import WorkerPool
-from orchestrator.execution.sweep_run import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
@@ -28,11 +28,11 @@ ORDINARY, INTERPRETABLE = "voc-cat alexnet ordinary", "voc-cat alexnet interpret
 
 
 class Ending(InMemoryLedger):
-    """Its sweep ends in the instant after somebody has read the jobs."""
+    """A ledger whose sweep ends right after the jobs were read."""
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         found = super().jobs(keys)
-        self.stamp("s", None)
+        self.set_lease("s", None)
         return found
 
 
@@ -49,13 +49,13 @@ def test_a_job_of_a_sweep_that_ends_while_one_looks_is_not_shown_as_lost(
     looks = (lambda: sweeps.sweep_status(Settings(home=tmp_path), "s"),
              lambda: sweeps.list_sweeps(Settings(home=tmp_path))[0])  # fmt: skip
     for look in looks:
-        ledger.stamp("s", Lease(host="elsewhere", pid=1, since=now, sign_at=now))
+        ledger.set_lease("s", Lease(host="elsewhere", pid=1, since=now, sign_at=now))
         assert look().counts == {"running": 1, "new": 2}
         assert look().counts == {"lost": 1, "new": 2}
 
 
 class Bench:
-    """One store, and sweeps of one pre-training job and two that start from it."""
+    """One store, and sweeps of one pre-training job and two jobs that start from its weights."""
 
     def __init__(self, home: Path) -> None:
         self.settings = Settings.model_validate({"home": home})
@@ -92,8 +92,8 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
-    return Bench(tmp_path_factory.mktemp("home"))
+def bench(new_home: Callable[[], Settings]) -> Bench:
+    return Bench(new_home().root)
 
 
 def test_a_sweep_runs_once_and_then_never_again(bench: Bench) -> None:
@@ -146,12 +146,12 @@ def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
 
 
 def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Bench) -> None:
-    """As its slots open, and as its last job ends: this driver slept, and the other one found it dead."""
+    """Another driver takes the sweep over while the workers start, and when the last job ends."""
     now = time.time()
     other = Lease(host="elsewhere", pid=7, since=now, sign_at=now)
 
     def take_over() -> None:
-        opening.open_ledger(bench.settings).stamp("overtaken", other)
+        opening.open_ledger(bench.settings).set_lease("overtaken", other)
 
     def open_slots(*_: object) -> WorkerPool:
         take_over()
@@ -163,12 +163,12 @@ def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Be
         sweeps.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=open_slots)
     assert (bench.pool.started, bench.pool.closed) == ([], True)
     assert sweeps.sweep_status(bench.settings, "overtaken").record.lease == other
-    opening.open_ledger(bench.settings).stamp("overtaken", None)
+    opening.open_ledger(bench.settings).set_lease("overtaken", None)
     bench.pool = ScriptedPool()
     bench.pool.close = take_over  # type: ignore[method-assign]
     sweeps.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=bench.open_pool)
     assert sweeps.sweep_status(bench.settings, "overtaken").record.lease == other
-    opening.open_ledger(bench.settings).stamp("overtaken", None)
+    opening.open_ledger(bench.settings).set_lease("overtaken", None)
 
 
 def test_slots_that_do_not_open_leave_no_claim_behind(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""What is made of the ways in which Ray says that a worker is gone."""
+"""Which stop reason each of Ray's exceptions for a lost worker gives."""
 
 from __future__ import annotations
 

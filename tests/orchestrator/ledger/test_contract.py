@@ -1,4 +1,4 @@
-"""What every ledger must do. A new backend is done when it is in `LEDGERS` and this passes."""
+"""The contract of every ledger. A new backend is added to `LEDGERS`, and is complete when these tests pass."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from orchestrator.ledger.base import RUN_STATUS, Ledger, known_sweep, repair_torn_moves
+from orchestrator.ledger.base import RUN_STATUS, Ledger, known_sweep
+from orchestrator.ledger.job_moves import repair_torn_moves
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.mlflow_ledger import PLAN_FILE, MlflowLedger
-from orchestrator.ledger.records import StoredPlan
+from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.records import ControlRequest, StoredPlan
+from orchestrator.ledger.tags import PLAN_FILE
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer, Failure, JobResult
+from schemas.sweep import Resources
 from tests.support.doubles import metrics, plan_of
 
 if TYPE_CHECKING:
@@ -26,14 +29,14 @@ if TYPE_CHECKING:
     from tests.conftest import Store
 
 SPEC, OTHER = plan_of("smoke", categories=("cat",), backbones=("alexnet",), sets={"weights.source": "random"}).jobs
-PLAN = StoredPlan(name="s", profile="laptop", jobs=(SPEC.model_dump(mode="json"), OTHER.model_dump(mode="json")))
+PLAN = StoredPlan.of("s", "laptop", None, [SPEC, OTHER], frozenset(), Resources())
 
 
-def mlflow_ledger(store: Store) -> MlflowLedger:
-    """A real one, in an experiment of its own."""
+def mlflow_ledger(store: Store, client: Any = None) -> MlflowLedger:
+    """A real ledger in a new experiment, with a client that misbehaves if one is given."""
     name = f"ledger-{uuid4().hex}"
     store.client.create_experiment(name, artifact_location=f"{store.uri.removeprefix('sqlite:///')}-{name}")
-    return MlflowLedger(store.client, store.uri, experiment=name)
+    return MlflowLedger(client or store.client, store.uri, experiment=name)
 
 
 LEDGERS: dict[str, Callable[[Store], Ledger]] = {"memory": lambda store: InMemoryLedger(), "mlflow": mlflow_ledger}
@@ -147,8 +150,51 @@ def test_a_sweep_that_is_begun_again_has_its_photographs_where_they_are_now(ledg
 def test_a_lease_is_stamped_renewed_and_lifted(ledger: Ledger) -> None:
     lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
     for stamp in (lease, lease.model_copy(update={"sign_at": 2.0}), None):
-        ledger.stamp("s", stamp)
+        ledger.set_lease("s", stamp)
         assert known_sweep(ledger, "s").lease == stamp
+
+
+def test_a_request_is_pending_until_it_is_removed_and_the_oldest_comes_first(ledger: Ledger) -> None:
+    later, earlier = (ControlRequest(id=f"r{at}", kind="cancel", keys=("k",), at=at) for at in (2.0, 1.0))
+    for request in (later, earlier):
+        ledger.add_request("s", request)
+        ledger.add_request("s", request)
+    assert ledger.pending_requests("s") == [earlier, later]
+    for _ in range(2):
+        ledger.remove_request("s", earlier)
+    assert ledger.pending_requests("s") == [later]
+
+
+def test_nothing_is_written_to_a_sweep_that_has_not_begun(ledger: Ledger) -> None:
+    request = ControlRequest(id="r", kind="pause", at=1.0)
+    calls: list[Callable[[], object]] = [
+        lambda: ledger.set_lease("t", None),
+        lambda: ledger.conclude_sweep("t", "", {}, "FINISHED"),
+        lambda: ledger.add_request("t", request),
+        lambda: ledger.pending_requests("t"),
+        lambda: ledger.remove_request("t", request),
+        lambda: ledger.release_dead_driver("t"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreError, match="No sweep is called 't'"):
+            call()
+
+
+def test_a_dead_driver_is_released(ledger: Ledger) -> None:
+    ledger.set_lease("s", Lease(host="h", pid=1, since=1.0, sign_at=1.0))
+    ledger.release_dead_driver("s")
+    assert known_sweep(ledger, "s").lease is None
+    (entry,) = ledger.sweep_runs()
+    assert (entry.record.name, entry.status, entry.problem) == ("s", "KILLED", "")
+
+
+def test_the_runs_of_jobs_are_listed_with_their_records_and_none_is_a_duplicate(ledger: Ledger) -> None:
+    record = ledger.add(SPEC, "s", now=1.0)
+    (run,) = ledger.job_runs()
+    assert (run.record, run.key, run.run_id, run.status, run.problem) == (
+        record, SPEC.key, record.run_id, RUN_STATUS[record.state], "",
+    )  # fmt: skip
+    assert not ledger.delete_duplicate_runs(SPEC.key)
 
 
 def test_sweeps_are_listed_newest_first(ledger: Ledger) -> None:
@@ -165,12 +211,12 @@ def test_an_unknown_sweep_lists_the_nearest(ledger: Ledger) -> None:
 
 def test_a_concluded_sweep_can_go_on(ledger: Ledger) -> None:
     for _ in range(2):
-        ledger.conclude("s", "a note", {"jobs_done": 1.0}, "KILLED")
-    ledger.stamp("s", Lease(host="h", pid=1, since=1.0, sign_at=1.0))
+        ledger.conclude_sweep("s", "a note", {"jobs_done": 1.0}, "KILLED")
+    ledger.set_lease("s", Lease(host="h", pid=1, since=1.0, sign_at=1.0))
     assert known_sweep(ledger, "s").lease is not None
 
 
-# -- what only MLflow shows ---------------------------------------------------------------------------------------
+# -- MLflow only -------------------------------------------------------------------------------------------------
 
 
 def test_mlflows_own_status_tells_the_truth(store: Store) -> None:
@@ -199,7 +245,7 @@ def test_the_sweeps_note_and_numbers_are_logged_once(store: Store) -> None:
     ledger = mlflow_ledger(store)
     sweep = ledger.begin_sweep(PLAN, now=1.0)
     for _ in range(2):
-        ledger.conclude("s", "**table**", {"jobs_done": 2.0}, "FINISHED")
+        ledger.conclude_sweep("s", "**table**", {"jobs_done": 2.0}, "FINISHED")
     run = store.client.get_run(sweep.run_id)
     assert (run.info.status, run.data.tags["mlflow.note.content"]) == ("FINISHED", "**table**")
     assert len(store.client.get_metric_history(sweep.run_id, "jobs_done")) == 1
@@ -217,7 +263,7 @@ def test_a_deleted_plan_is_missed_only_by_those_who_need_it(store: Store) -> Non
     ledger = mlflow_ledger(store)
     sweep = ledger.begin_sweep(PLAN, now=1.0)
     lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
-    ledger.stamp("s", lease)
+    ledger.set_lease("s", lease)
     (Path(str(store.client.get_run(sweep.run_id).info.artifact_uri)) / PLAN_FILE).unlink()
     assert [found.lease for found in ledger.sweeps()] == [known_sweep(ledger, "s").lease] == [lease]
     with pytest.raises(StoreError, match=r"plan of sweep s .* is gone.*`orch resume s`.*new `--name`"):
@@ -234,7 +280,7 @@ def test_a_move_that_is_made_again_with_the_same_moment_changes_nothing(ledger: 
 
 
 class Killed(BaseException):
-    """What a test kills a driver with."""
+    """Raised in place of killing a driver."""
 
 
 @pytest.mark.parametrize("effect", ["set_terminated", "update_run"])
@@ -277,7 +323,7 @@ def test_a_sweep_that_died_before_its_plan_was_whole_is_begun_again(store: Store
 
 
 class Repeating:
-    """MLflow's client when the answer to a creation is lost and it asks again: the server creates twice."""
+    """MLflow's client when the answer to a create request is lost and it repeats the request: two runs are created."""
 
     def __init__(self, real: MlflowClient, *, gives_up: bool = False) -> None:
         self.real, self.gives_up = real, gives_up
@@ -287,16 +333,15 @@ class Repeating:
 
     def create_run(self, *arguments: Any, **named: Any) -> Any:
         for _ in range(2):
-            made = self.real.create_run(*arguments, start_time=1000, **named)  # which the request fixes
+            made = self.real.create_run(*arguments, start_time=1000, **named)  # part of the request
         if self.gives_up:
             raise StoreUnreachable("no answer")
         return made
 
 
-@pytest.mark.parametrize("again", range(4))  # which of the two comes first in the store is chance
+@pytest.mark.parametrize("again", range(4))  # the order of the two in the store is random
 def test_a_creation_that_the_server_did_twice_leaves_one_run(store: Store, again: int) -> None:
-    ledger = mlflow_ledger(store)
-    ledger.client = cast(Any, Repeating(store.client))
+    ledger = mlflow_ledger(store, Repeating(store.client))
     ledger.begin_sweep(PLAN, now=1.0)
     record = ledger.add(SPEC, "s", now=1.0)
     assert [run.run_id for run in ledger.job_runs()] == [record.run_id]
@@ -307,8 +352,7 @@ def test_a_creation_that_the_server_did_twice_leaves_one_run(store: Store, again
 def test_a_creation_that_the_server_did_twice_and_never_answered_leaves_one_run_once_it_is_asked_again(
     store: Store,
 ) -> None:
-    ledger = mlflow_ledger(store)
-    ledger.client = cast(Any, Repeating(store.client, gives_up=True))
+    ledger = mlflow_ledger(store, Repeating(store.client, gives_up=True))
     with pytest.raises(StoreUnreachable):
         ledger.begin_sweep(PLAN, now=1.0)
     ledger.begin_sweep(PLAN, now=1.0)
@@ -321,10 +365,9 @@ def test_a_creation_that_the_server_did_twice_and_never_answered_leaves_one_run_
     assert len(again.sweep_runs()) == 1
 
 
-@pytest.mark.parametrize("again", range(4))  # which of the two comes first in the store is chance
+@pytest.mark.parametrize("again", range(4))  # the order of the two in the store is random
 def test_a_creation_that_the_server_repeats_late_counts_for_nothing(store: Store, again: int) -> None:
-    """The client gave the first request up and sent it again; the server does the first when the job has long begun."""
-    ledger = mlflow_ledger(store)
+    """The client repeated a request, and the server carries out the first one after the job has begun."""
     late: list[Callable[[], Any]] = []
 
     class Late(Repeating):
@@ -332,7 +375,7 @@ def test_a_creation_that_the_server_repeats_late_counts_for_nothing(store: Store
             late.append(lambda: self.real.create_run(*arguments, start_time=1000, **named))
             return late[-1]()
 
-    ledger.client = cast(Any, Late(store.client))
+    ledger = mlflow_ledger(store, Late(store.client))
     ledger.begin_sweep(PLAN, now=1.0)
     record = ledger.add(SPEC, "s", now=1.0)
     ledger.move(SPEC.key, JobState.RUNNING, 2.0, facts={"threads": "1"})
@@ -344,16 +387,16 @@ def test_a_creation_that_the_server_repeats_late_counts_for_nothing(store: Store
     assert [(sweep.name, sweep.plan) for sweep in after.sweeps()] == [("s", PLAN)]
     counts, does_not = after.job_runs()
     assert (counts.run_id, counts.never_began, does_not.never_began) == (record.run_id, False, True)
-    assert after.drop_doubles(SPEC.key)
-    assert not after.drop_doubles(SPEC.key)
+    assert after.delete_duplicate_runs(SPEC.key)
+    assert not after.delete_duplicate_runs(SPEC.key)
     assert after.add(SPEC, "s", now=4.0).run_id == record.run_id
-    after.lift("s")
+    after.release_dead_driver("s")
     assert [run.run_id for run in after.job_runs()] == [record.run_id]
     assert len(after.sweep_runs()) == 1
 
 
 def test_who_comes_second_with_a_job_leaves_the_run_of_the_first_alone(store: Store) -> None:
-    """Two machines begin one job at once: the second finds the run of the first when it has made its own."""
+    """Two machines add one job at once: the second finds the run of the first after it has created its own."""
     first = mlflow_ledger(store)
     first.begin_sweep(PLAN, now=1.0)
 
@@ -381,7 +424,7 @@ def test_a_run_of_another_call_is_left_for_a_person_to_look_at(store: Store) -> 
 
 
 def test_the_attempts_of_a_run_that_was_deleted_are_counted_on(store: Store) -> None:
-    """Its checkpoints bear their numbers, and lower ones would count as replaced."""
+    """Its checkpoints are numbered by attempt, and lower numbers would count as replaced."""
     ledger = mlflow_ledger(store)
     ledger.begin_sweep(PLAN, now=1.0)
     first = ledger.add(SPEC, "s", now=1.0)

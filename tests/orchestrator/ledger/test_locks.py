@@ -9,8 +9,9 @@ from threading import Timer
 import pytest
 from filelock import FileLock
 
+from orchestrator.ledger.claim import renew
 from orchestrator.ledger.lease import LEASE_SECONDS, Lease
-from orchestrator.ledger.locks import GLIMPSE_SECONDS, Locks, renew
+from orchestrator.ledger.locks import GLIMPSE_SECONDS, Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
 from schemas.errors import StoreError, SweepBusy
@@ -67,7 +68,7 @@ def test_a_claim_is_renewed_only_while_it_is_ones_own() -> None:
     mine = renew(ledger, "s", LEASE, now=150.0)
     assert (mine.sign_at, mine.is_of(LEASE)) == (150.0, True)
     theirs = LEASE.model_copy(update={"host": "elsewhere", "since": 160.0})
-    ledger.stamp("s", theirs)
+    ledger.set_lease("s", theirs)
     with pytest.raises(SweepBusy, match="taken over by process 7 on elsewhere"):
         renew(ledger, "s", mine, now=170.0)
     record = ledger.sweep("s")

@@ -1,4 +1,4 @@
-"""A store that is away for a while, on a clock that the test turns: training goes on, and nothing is lost."""
+"""A store that does not answer for a while, on a clock that the test sets: training continues, nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.driver import DRAIN_SECONDS, Driver, WorkerPaths
+from orchestrator.execution.driver import DRAIN_SECONDS, Driver
+from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
@@ -40,7 +41,7 @@ class Time:
 
 
 class Flaky:
-    """A ledger that is away from one moment to another; what was written when the line broke may have arrived."""
+    """A ledger that does not answer for a period, or that loses the answer to a call that it has carried out."""
 
     def __init__(self, time: Time) -> None:
         self.kept = InMemoryLedger()
@@ -48,7 +49,7 @@ class Flaky:
         self.time = time
         self.away = (0.0, 0.0)
         self.breaks_after: str | None = None
-        """The next call of this name arrives, but its answer does not."""
+        """Name of the call whose next answer is lost."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -112,11 +113,11 @@ def test_an_outage_shorter_than_patience_delays_and_loses_nothing(tmp_path: Path
     assert bench.pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert bench.states == [S.SUCCEEDED] * 3
     assert not bench.pool.stopped
-    told = [line for line in bench.display.lines if "away" in line]
-    assert told == ["The store is away. Running jobs go on; trying again for 10 min."]
+    said = [line for line in bench.display.lines if "away" in line]
+    assert said == ["The store is away. Running jobs continue; retrying for up to 10 min."]
 
 
-@pytest.mark.parametrize("call", ["add", "move", "stamp", "requests", "get"])
+@pytest.mark.parametrize("call", ["add", "move", "set_lease", "pending_requests", "get"])
 def test_what_arrived_without_an_answer_is_not_done_twice(tmp_path: Path, call: str) -> None:
     bench = Bench(tmp_path, patience=600)
     bench.ledger.breaks_after = call
@@ -133,8 +134,8 @@ def test_a_longer_outage_stops_in_order_and_can_be_gone_on_from(tmp_path: Path) 
     with pytest.raises(StoreUnreachable, match="The store is away"):
         bench.drive()
     assert (bench.pool.stopped, bench.pool.closed, bench.pool.busy) == (True, True, {})
-    assert bench.time.now < 60 + LONGEST_WAIT + DRAIN_SECONDS / 2  # the held job ended as soon as it was asked
-    assert bench.states == [S.SUCCEEDED, S.RUNNING, None]  # nobody could say so any more
+    assert bench.time.now < 60 + LONGEST_WAIT + DRAIN_SECONDS / 2  # the held job ends at once when asked
+    assert bench.states == [S.SUCCEEDED, S.RUNNING, None]  # its end could not be recorded
     bench.ledger.away = (0.0, 0.0)
     bench.pool = ScriptedPool()
     bench.patience.at_an_end = False

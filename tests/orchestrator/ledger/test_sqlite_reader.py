@@ -1,4 +1,4 @@
-"""A look past MLflow must see what MLflow shows, and give way to it where the database is another than expected."""
+"""The SQLite reader reads what MLflow reads, and leaves databases that it does not know to MLflow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from orchestrator.ledger import store
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan
-from orchestrator.ledger.sqlite_reader import glance
+from orchestrator.ledger.sqlite_reader import open_sqlite_reader
 from orchestrator.ledger.tags import PLAN_TAG
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
@@ -27,13 +28,13 @@ DONE, LOST, *_ = PLANNED.jobs
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """A store with one job done, one running without a driver, and others not begun."""
-    made = Settings(home=tmp_path_factory.mktemp("home"))
+def settings(new_home: Callable[[], Settings]) -> Settings:
+    """A store with one finished job, one that runs without a driver, and others that never began."""
+    made = new_home()
     ledger = _ledger(made)
     plan = StoredPlan.of("s", PLANNED.profile, None, PLANNED.jobs, PLANNED.upstream_keys, PLANNED.resources)
     ledger.begin_sweep(plan, 1.0)
-    ledger.stamp("s", Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0))
+    ledger.set_lease("s", Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0))
     for job in (DONE, LOST):
         ledger.add(job, "s", 2.0)
         ledger.move(job.key, JobState.RUNNING, 3.0, facts={"sweep": "s", "threads": "2"})
@@ -47,7 +48,7 @@ def _ledger(settings: Settings) -> MlflowLedger:
 
 
 def test_it_sees_what_mlflow_shows(settings: Settings) -> None:
-    seen, shown = glance(settings), _ledger(settings)
+    seen, shown = open_sqlite_reader(settings), _ledger(settings)
     assert seen is not None
     assert seen.jobs() == shown.jobs()
     assert seen.jobs([LOST.key]) == shown.jobs([LOST.key])
@@ -63,7 +64,7 @@ def test_it_sees_what_mlflow_shows(settings: Settings) -> None:
 
 
 def test_runs_that_were_deleted_in_the_ui_are_gone(settings: Settings) -> None:
-    seen, shown = glance(settings), _ledger(settings)
+    seen, shown = open_sqlite_reader(settings), _ledger(settings)
     assert seen is not None
     run_id = shown.get(LOST.key).run_id
     shown.client.delete_run(run_id)
@@ -78,7 +79,7 @@ def test_a_plan_that_was_damaged_is_refused(settings: Settings) -> None:
     content = file.read_bytes()
     file.write_bytes(content[:-1])
     try:
-        seen = glance(settings)
+        seen = open_sqlite_reader(settings)
         assert seen is not None
         with pytest.raises(StoreError, match="is damaged"):
             _ = seen.sweeps()[0].plan
@@ -94,7 +95,7 @@ def test_a_plan_that_a_later_version_wrote_is_refused_by_both_readers(settings: 
     file.write_bytes(later)
     shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(later).hexdigest())
     try:
-        seen = glance(settings)
+        seen = open_sqlite_reader(settings)
         assert seen is not None
         for reader in (seen, shown):
             with pytest.raises(StoreError, match="of another version of orch"):
@@ -112,28 +113,22 @@ def test_a_sweep_whose_tags_were_edited_is_refused_by_both_readers(settings: Set
     shown.client.set_tag(run_id, tag, value)
     try:
         with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
-            glance(settings)
+            open_sqlite_reader(settings)
         with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
             shown.sweeps()
     finally:
         shown.client.set_tag(run_id, tag, before)
 
 
-def test_a_plan_of_an_earlier_version_has_its_names_found_out() -> None:
-    jobs = tuple(job.model_dump(mode="json") for job in PLANNED.jobs)
-    outlines = StoredPlan(name="s", profile="laptop", jobs=jobs).outlines
-    assert [outline.key for outline in outlines] == [job.key for job in PLANNED.jobs]
-
-
 @pytest.mark.parametrize("content", [b"these bytes are no database", None])
 def test_what_it_does_not_know_is_left_to_mlflow(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "mlflow.db").write_bytes(content)
-    assert glance(Settings(home=tmp_path)) is None
+    assert open_sqlite_reader(Settings(home=tmp_path)) is None
 
 
 def test_another_store_is_left_to_mlflow(tmp_path: Path) -> None:
-    assert glance(Settings(home=tmp_path, tracking_uri="http://127.0.0.1:9")) is None
+    assert open_sqlite_reader(Settings(home=tmp_path, tracking_uri="http://127.0.0.1:9")) is None
 
 
 def test_status_loads_no_mlflow(settings: Settings) -> None:

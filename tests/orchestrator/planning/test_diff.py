@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.ledger.base import first_record
+from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.diff import PlanStatus, check_same_sweep, compare
 from schemas.errors import SpecError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.ray_pool import RAY_OWNER, RAY_PREFIX
+from orchestrator.execution.ray_session import RAY_OWNER, RAY_PREFIX
 from orchestrator.recovery.garbage import Waste, delete, find_waste, size_of
 from orchestrator.settings import Settings
 from schemas.errors import StoreError

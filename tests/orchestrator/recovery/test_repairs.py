@@ -51,7 +51,7 @@ class Bench:
         self.jobs: tuple[JobSpec, ...] = sweep.jobs
         plan = StoredPlan.of("s", "laptop", None, sweep.jobs, sweep.upstream_keys, sweep.resources)
         self.ledger.begin_sweep(plan, 1.0)
-        self.ledger.conclude("s", "", {}, "KILLED")
+        self.ledger.conclude_sweep("s", "", {}, "KILLED")
 
     def run(self, number: int = 0) -> JobRecord:
         self.ledger.add(self.jobs[number], "s", 1.0)
@@ -105,7 +105,7 @@ def test_a_plan_of_another_version_hides_nothing_else(bench: Bench) -> None:
     bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "old", "jobs": jobs}), 1.0)
     bench.ledger.begin_sweep(known.plan.model_copy(update={"name": "older", "jobs": jobs, "names": ()}), 1.0)
     for name in ("old", "older"):
-        bench.ledger.conclude(name, "", {}, "KILLED")
+        bench.ledger.conclude_sweep(name, "", {}, "KILLED")
     bench.finish()
     (found,) = bench.found()
     assert found.startswith("every plan can be read: Sweep older was planned by another version of orch")
@@ -173,7 +173,7 @@ def test_a_job_without_one_of_its_tables_runs_again(bench: Bench, name: str) -> 
 def test_what_a_dead_driver_left_is_repaired_and_mlflow_shows_it(bench: Bench) -> None:
     record = bench.run()
     dead = Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0)
-    bench.ledger.stamp("s", dead)
+    bench.ledger.set_lease("s", dead)
     assert bench.found() == [
         "a running sweep has a driver: its driver died",
         "a running job has a driver: attempt 1 runs without a driver",
@@ -210,18 +210,18 @@ def test_a_job_that_a_driver_took_in_hand_since_is_left_to_it(bench: Bench) -> N
     assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     driver.release_all()
     now = WALL.now()
-    bench.ledger.stamp("s", Lease(host="another machine", pid=1, since=now, sign_at=now))
+    bench.ledger.set_lease("s", Lease(host="another machine", pid=1, since=now, sign_at=now))
     assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     assert bench.ledger.get(bench.jobs[0].key).state is S.RUNNING
 
 
 def test_a_claim_that_was_made_anew_since_is_not_lifted(bench: Bench) -> None:
     dead = Lease(host="elsewhere", pid=1, since=1.0, sign_at=1.0)
-    bench.ledger.stamp("s", dead)
+    bench.ledger.set_lease("s", dead)
     findings = inspect(bench.settings, bench.ledger)
     now = WALL.now()
     anew = dead.model_copy(update={"since": now, "sign_at": now})
-    bench.ledger.stamp("s", anew)
+    bench.ledger.set_lease("s", anew)
     assert [one.done for one in repair(bench.settings, bench.ledger, findings, WALL)] == [""]
     sweep = bench.ledger.sweep("s")
     assert sweep is not None

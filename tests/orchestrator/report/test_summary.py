@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from orchestrator.ledger.base import first_record
+from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.records import JobRecord
 from orchestrator.report.summary import HEADINGS, as_json, as_markdown, cells_of, result_table, used_columns
 from schemas.job import JobSpec

@@ -14,7 +14,8 @@ from PIL import Image
 
 from orchestrator.cli.main import main
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.base import Ledger, first_record
+from orchestrator.ledger.base import Ledger
+from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan

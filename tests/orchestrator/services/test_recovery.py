@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.execution.sweep_run import SweepOutcome
+from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
@@ -205,7 +205,7 @@ def test_a_driven_sweep_cannot_be_put_back_or_begun_again(bench: Bench, terminal
         for words in (["requeue", "held", "--failed"], ["resume", "held"]):
             assert terminal.type(*words) == 6
             assert f"already driven by process {os.getpid()} on {here()}, since " in terminal.err
-            assert "`orch pause held` lets it end in order" in terminal.err
+            assert "stop it in order with `orch pause held`" in terminal.err
 
 
 def test_a_job_that_two_sweeps_have_under_one_title_must_be_named_by_its_key(bench: Bench, terminal: Terminal) -> None:
@@ -334,9 +334,9 @@ def test_a_plan_knows_what_runs_what_was_lost_and_what_was_cancelled(bench: Benc
     ledger = opening.open_ledger(bench.settings)
     bench.move(key, S.REQUEUED, S.QUEUED, S.RUNNING, sweep="planned")
     now = time.time()
-    ledger.stamp("planned", Lease(host="another machine", pid=1, since=now, sign_at=now))
+    ledger.set_lease("planned", Lease(host="another machine", pid=1, since=now, sign_at=now))
     assert status_of(bench, again, ORDINARY) == (PlanStatus.RUNNING, "in sweep planned")
-    ledger.stamp("planned", None)
+    ledger.set_lease("planned", None)
     assert status_of(bench, again, ORDINARY) == (PlanStatus.LOST, "its driver died in attempt 2")
     bench.move(key, S.CANCELLED)
     assert status_of(bench, again, ORDINARY) == (PlanStatus.CANCELLED, "by the user")

@@ -1,0 +1,55 @@
+"""What a worker receives with a job: where to read and write, and on how many threads to compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestrator.ledger.records import JobRecord
+from schemas.job import JobSpec
+from schemas.order import WorkOrder
+
+
+@dataclass(frozen=True)
+class WorkerPaths:
+    """Where the jobs of a sweep read and write, and the cores they share."""
+
+    tracking_uri: str
+    cache_dir: str
+    checkpoint_dir: str
+    log_dir: str
+    data_root: str | None
+    cpus_per_worker: int
+    cores: int
+    """Cores of the machine of a worker."""
+    store_patience: float = 600.0
+    """Seconds for which a worker waits for a store that does not answer."""
+
+
+def work_order(
+    spec: JobSpec, record: JobRecord, upstream: JobRecord | None, paths: WorkerPaths, threads: int, micro_batches: int
+) -> WorkOrder:
+    """Return the order for the next attempt of a job.
+
+    Args:
+        spec: The job.
+        record: Its record, after the move to running.
+        upstream: The record of the job whose weights it starts from; None if there is no such job.
+        paths: Where to read and write.
+        threads: Number of threads.
+        micro_batches: Number of parts into which each batch is cut.
+    """
+    return WorkOrder(
+        spec=spec,
+        run_id=record.run_id,
+        attempt=record.attempt,
+        tracking_uri=paths.tracking_uri,
+        cache_dir=paths.cache_dir,
+        checkpoint_dir=paths.checkpoint_dir,
+        log_dir=paths.log_dir,
+        data_root=paths.data_root,
+        upstream=upstream.result.checkpoint if upstream and upstream.result else None,
+        upstream_run_id=upstream.run_id if upstream else "",
+        threads=threads,
+        micro_batches=micro_batches,
+        store_patience=paths.store_patience,
+    )

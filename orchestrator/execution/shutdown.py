@@ -1,0 +1,86 @@
+"""Whether and why a driver is stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.execution import scheduler
+from orchestrator.execution.pool import WorkerPool
+from orchestrator.execution.scheduler import Stop
+from orchestrator.execution.stop_request import StopRequest
+from schemas.errors import DiskFull
+from schemas.results import Failure
+
+
+@dataclass
+class Shutdown:
+    """The decision to stop a sweep in order: by request, by a common failure, by a full disk or without a store.
+
+    The first cause counts. Once the driver is stopping, running jobs save a checkpoint and no job is started.
+    """
+
+    sweep: str
+    request: StopRequest
+    pool: WorkerPool
+    say: Callable[[str], None]
+    """Shows a line to the user."""
+    is_stopping: bool = False
+    paused_by: str = ""
+    """The failure that the first jobs share, if that is why the driver is stopping."""
+    _full_disk: str | None = None
+    """The message of the first job that found a full disk, if that is why the driver is stopping."""
+    _stops: list[Stop] = field(default_factory=list)
+
+    def check_request(self) -> None:
+        """Stop if the user has asked for it."""
+        if self.request.asked:
+            self._begin("Stopping: running jobs save a checkpoint. Press Ctrl-C again to end them at once.")
+
+    def check_failures(self, stop: Stop, is_over: bool) -> None:
+        """Stop if the first jobs all fail alike.
+
+        Args:
+            stop: The attempt that has just ended.
+            is_over: Whether the sweep has nothing left to run.
+        """
+        self._stops.append(stop)
+        cause = scheduler.common_cause(self._stops)
+        if cause is None or is_over or self.is_stopping:
+            return
+        self.paused_by = f"{cause.failure or cause.reason} (fingerprint {cause.fingerprint})"
+        self._begin(f"Pausing: the first jobs all fail alike. {self.paused_by}")
+
+    def disk_is_full(self, failure: Failure | None) -> None:
+        """Stop because a job found a full disk; every further job would fill it again and end likewise.
+
+        Args:
+            failure: The job's failure; its message names the disk.
+        """
+        if not self.is_stopping:
+            self._full_disk = failure.message if failure else "The worker did not report which disk."
+            self._begin("A disk is full. Stopping: running jobs save what they can.")
+
+    def store_is_lost(self) -> None:
+        """Stop because the ledger cannot be used. The caller re-raises the ledger's error."""
+        self.is_stopping = True
+        self.pool.stop()
+        self.say("The store cannot be used. Stopping: running jobs save a checkpoint.")
+
+    def raise_if_disk_full(self) -> None:
+        """Raise the error of a sweep that stopped because of a full disk.
+
+        Raises:
+            DiskFull: A full disk is why the driver has stopped.
+        """
+        if self._full_disk is not None:
+            raise DiskFull(
+                f"Sweep {self.sweep} was stopped because a disk is full. {self._full_disk} "
+                f"Make room there, then run: orch resume {self.sweep}"
+            )
+
+    def _begin(self, message: str) -> None:
+        if not self.is_stopping:
+            self.is_stopping = True
+            self.pool.stop()
+            self.say(message)

@@ -1,0 +1,146 @@
+"""Finds and creates MLflow runs, one for each job and sweep, although a retried request can create two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from orchestrator.ledger.store import EXPERIMENT, reaching
+from orchestrator.ledger.tags import has_begun
+from schemas.errors import StoreError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+PAGE = 1000
+"""Runs per search request."""
+CALL_TAG = "orch.call"
+"""Identifies the call that created a run."""
+JOBS, SWEEPS = "tags.`orch.kind` = 'job'", "tags.`orch.kind` = 'sweep'"
+"""Conditions, in MLflow's search syntax, that the runs of all jobs and of all sweeps meet."""
+
+
+def is_job(key: str) -> str:
+    """Return the condition that a job's run meets."""
+    return f"tags.`orch.job_key` = '{key}'"
+
+
+def is_sweep(name: str) -> str:
+    """Return the condition that a sweep's run meets."""
+    return f"{SWEEPS} AND tags.`orch.sweep` = '{name}'"
+
+
+@dataclass(frozen=True)
+class MlflowRuns:
+    """The runs of one experiment.
+
+    When the answer to a create request is lost, MLflow's client repeats it, and the server may carry out the second
+    one at any later time. So several runs can meet one condition. The one that counts is one that has begun, else the
+    oldest. Runs of the same call that never began are duplicates, which `only` deletes; any other is left for a person.
+    """
+
+    client: MlflowClient
+    uri: str
+    """The store, for messages."""
+    experiment: str = EXPERIMENT
+
+    def reaching(self) -> AbstractContextManager[None]:
+        """Return the context in which every call of `client` belongs; see `store.reaching`."""
+        return reaching(self.uri)
+
+    def find(self, condition: str) -> list[Run]:
+        """Return runs that meet a condition. Of several for one job or sweep, the one that counts comes first."""
+        return sorted(self._search(condition), key=lambda run: not has_begun(run.data.tags))
+
+    def deleted(self, condition: str) -> list[Run]:
+        """Return runs that meet a condition and were deleted in MLflow's UI."""
+        return list(self._search(condition, deleted=True))
+
+    def only(self, condition: str, call: str = "") -> Run | None:
+        """Return the run that counts and delete its duplicates.
+
+        Args:
+            condition: Of one job or one sweep.
+            call: The call that has just created a run, whose duplicates are deleted too.
+
+        Returns:
+            The run, or None if no run meets the condition.
+        """
+        runs = self.find(condition)
+        if not runs:
+            return None
+        counting, *others = runs
+        calls = {call, counting.data.tags.get(CALL_TAG, "")} - {""}
+        with self.reaching():
+            for run in others:
+                if run.data.tags.get(CALL_TAG) in calls and not has_begun(run.data.tags):
+                    self.client.delete_run(run.info.run_id)
+        return counting
+
+    def create(self, condition: str, tags: Mapping[str, str], name: str, status: str) -> Run:
+        """Create a run.
+
+        Args:
+            condition: The one that the run meets; it concerns one job or one sweep.
+            tags: All identifying tags. They are part of the create request, so that a crash leaves no unnamed run.
+            name: The run's name in MLflow's UI.
+            status: MLflow's run status.
+
+        Returns:
+            The run that counts: the new one, unless another process has created one in the meantime.
+        """
+        call = {**tags, CALL_TAG: uuid4().hex}
+        with self.reaching():
+            created = self.client.create_run(self._experiment_id, tags=call, run_name=name)
+            self.client.update_run(created.info.run_id, status=status)
+        return self.only(condition, call[CALL_TAG]) or created
+
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Set several tags of a run in one request."""
+        from mlflow.entities import RunTag
+
+        with self.reaching():
+            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def set_status(self, run_id: str, status: str, ended_at: float | None = None) -> None:
+        """Set MLflow's status of a run.
+
+        Args:
+            run_id: The run.
+            status: The status.
+            ended_at: Unix seconds at which the run ended; None if it has not ended.
+        """
+        with self.reaching():
+            if ended_at is None:
+                self.client.update_run(run_id, status=status)
+            else:
+                self.client.set_terminated(run_id, status, int(ended_at * 1000))
+
+    def _search(self, condition: str, *, deleted: bool = False) -> Iterator[Run]:
+        """Yield runs that meet a condition, oldest first, page by page."""
+        from mlflow.entities import ViewType
+
+        view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
+        while True:
+            with self.reaching():
+                page = self.client.search_runs(
+                    [self._experiment_id], condition, view, PAGE, order_by=["start_time ASC"], page_token=token
+                )
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    @property
+    def _experiment_id(self) -> str:
+        experiment = self.client.get_experiment_by_name(self.experiment)
+        if experiment is None:
+            raise StoreError(
+                f"The store {self.uri} has no experiment {self.experiment!r}. If it was deleted in MLflow's UI, "
+                "restore it there."
+            )
+        return str(experiment.experiment_id)
