@@ -104,7 +104,7 @@ def test_a_broken_imported_file_is_listed_with_its_problem(published: Path) -> N
     kept.path.write_bytes(kept.path.read_bytes()[:100])
     (row,) = list_weights(Settings())
     assert row.provenance is None
-    assert "cut short or broken" in row.problem
+    assert "It is damaged" in row.problem
 
 
 def test_a_plan_refuses_weights_of_another_network(published: Path, capsys: pytest.CaptureFixture[str]) -> None:
