@@ -19,12 +19,13 @@ from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from schemas.order import ReportPhase
-from workers.data.checks import check_data, data_digest
+from workers.data.checks import check_data, data_digest, generated_digest
+from workers.data.data_root import DataRoot
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.prepared.image_sets import ImageSet, PreparedImage, open_set
 from workers.data.prepared.photographs import have_masks, part_set, photograph_set
 from workers.data.readers.records import AnnotatedObject
-from workers.data.readers.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
+from workers.data.readers.sources import NEGATIVES
 from workers.data.readers.species import label_names, species_label
 from workers.data.split import even_split, pick, seeded_split, share_out, take_evenly
 
@@ -130,21 +131,25 @@ def load_job_data(
     Raises:
         DataError: the data cannot carry the job, or are not the ones it was planned with.
     """
-    check_data(data, data_root, cache_dir=cache_dir)
-    digest = data_digest(data, data_root, cache_dir=cache_dir)
+    root = None if data.images == "generated" else DataRoot.open(data_root, cache_dir)
+    if root is None:
+        digest = generated_digest()
+    else:
+        check_data(data, root)
+        digest = data_digest(data, root)
     if data.digest and data.digest != digest:
         raise DataError(
             f"The data of {', '.join(data.categories)} changed since the sweep was planned: digest {digest} instead of "
             f"{data.digest}. Run the sweep again: the changed data make new jobs, and finished ones are kept."
         )
-    if data.labels == "species":  # a job that was planned has them already, and they hang on the digest alone
-        data = data.model_copy(update={"label_names": label_names(data, data_root_or_error(data_root), cache_dir)})
+    if root is not None and data.labels == "species":  # a planned job has the same names: the digest determines them
+        data = data.model_copy(update={"label_names": label_names(data, root.records)})
     report = on_progress or (lambda _: None)
     source: _Animals | _Photographs
-    if data.images == "generated":
+    if root is None:
         source = _Animals(data, input_size, seed, cache_dir, report)
     else:
-        source = _Photographs(data, input_size, seed, cache_dir, data_root_or_error(data_root), report)
+        source = _Photographs(data, input_size, seed, root, report)
     positives = [source.positives(category) for category in data.categories]
     train = [picture for sides in positives for picture in sides.train]
     test = [picture for sides in positives for picture in sides.test]
@@ -337,25 +342,23 @@ class _Photographs:
     data: DataSpec
     size: int
     seed: int
-    cache_dir: Path
-    root: Path
+    root: DataRoot
     report: ReportPhase
 
     def positives(self, category: str) -> _Sides:
-        sides = self._sides(category, records_of(category, self.root, self.cache_dir), is_positive=True)
+        sides = self._sides(category, is_positive=True)
         return _Sides(
             take_evenly(sides.train, self.data.train_per_category), take_evenly(sides.test, self.data.test_per_category)
         )
 
     def negatives(self, category: str, train: int, test: int) -> _Sides:
         if self.data.negatives == "folder":
-            stocks = [self._sides(NEGATIVES, negative_folder(self.root), is_positive=False)]
+            stocks = [self._sides(NEGATIVES, is_positive=False)]
         else:
-            others = other_categories(category, self.root)
-            found = [(name, records_of(name, self.root, self.cache_dir)) for name in others]
-            stocks = [self._sides(name, records, is_positive=False) for name, records in found if records]
-        # Where the category is in the photograph too, the crop of another animal often shows some of it.
-        own = {record.photograph for record in records_of(category, self.root, self.cache_dir)}
+            others = [name for name in self.root.other_categories(category) if self.root.records(name)]
+            stocks = [self._sides(name, is_positive=False) for name in others]
+        # In a photograph that also shows the category, the crop of another animal often shows some of it.
+        own = {record.photograph for record in self.root.records(category)}
         train_stocks, test_stocks = (
             [[picture for picture in side if picture.photograph not in own] for side in sides]
             for sides in zip(*stocks, strict=True)
@@ -369,11 +372,12 @@ class _Photographs:
             stock[i] for stock, share in zip(stocks, shares, strict=True) for i in pick(len(stock), share, self.seed)
         ]
 
-    def _sides(self, category: str, records: list[AnnotatedObject], *, is_positive: bool) -> _Sides:
-        prepared = photograph_set(category, records, self.size, self.cache_dir, self.report)
+    def _sides(self, category: str, *, is_positive: bool) -> _Sides:
+        records = self.root.records(category)
+        prepared = photograph_set(self.root, category, self.size, self.report)
         row_of = {item: row for row, item in enumerate(prepared.items)}
         has_masks = is_positive and have_masks(records)
-        parts = partial(part_set, category, records, prepared, self.cache_dir, self.report)
+        parts = partial(part_set, self.root, category, prepared, self.report)
         open_parts = parts if has_masks else None
         train, test = self._split(records)
         return _Sides(
@@ -395,7 +399,7 @@ class _Photographs:
             )
         )
 
-    def _split(self, records: list[AnnotatedObject]) -> tuple[list[int], list[int]]:
+    def _split(self, records: Sequence[AnnotatedObject]) -> tuple[list[int], list[int]]:
         if self.data.split == "official" and all(record.official for record in records):
             train = [i for i, record in enumerate(records) if record.official == "train"]
             return train, [i for i, record in enumerate(records) if record.official == "test"]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.data.prepared.file_facts import RANGELESS
+from workers.data.image_facts import RANGELESS
 from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Pixels = NDArray[np.uint8]
