@@ -21,16 +21,19 @@ OBJECTS_PER_IMAGE = 2
 
 
 def write_photograph(path: Path, width: int, height: int, seed: int) -> None:
+    """Write smooth noise as a photograph, in the format of the file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, size=(height // 10, width // 10, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((width, height)).save(path, quality=90)
 
 
 def write_voc_table(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write a table of Pascal VOC Part."""
     write_table(path, VOC_COLUMNS, rows)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:
+    """Write a table; a value that is not given is 0."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, columns, restval=0)

@@ -1,4 +1,4 @@
-"""Bad data are refused before any work, by name, with what to do next; good data have one digest."""
+"""Bad data are refused before any work, with their name and advice; good data have one digest."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def digest(data: DataSpec, root: Path, cache_dir: Path | None = None) -> str:
 
 
 def spoil(folder: Path, count: int) -> list[str]:
-    """Empty some photographs."""
+    """Truncate some photographs to nothing, and return their names."""
     chosen = sorted(folder.glob("2008_01*.jpg"))[:count]
     for path in chosen:
         path.write_bytes(b"")

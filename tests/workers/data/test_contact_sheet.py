@@ -1,4 +1,4 @@
-"""Contact sheets show what a job sees, and say where it comes from."""
+"""Contact sheets show the pictures of a job, and name their source."""
 
 from __future__ import annotations
 

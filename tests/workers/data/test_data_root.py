@@ -1,4 +1,4 @@
-"""A data root is opened once: its files are read once however many specs ask, and digests never move."""
+"""An opened data root reads each file once for any number of specs, and digests stay unchanged."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_change_is_seen_by_a_root_that_is_opened_again(data_root: Path) -> Non
 
 
 def write_pinned_root(root: Path) -> None:
-    """Fifty cats, cows and negatives, byte for byte the same with every version of every library."""
+    """Write fifty cats, cows and negatives whose bytes do not depend on the version of a library."""
 
     def write_grey(path: Path, width: int, height: int, level: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a job is given: splits, labels, landmarks, negatives; the same on every call and in every process."""
+"""A job's splits, labels, landmarks and negatives are the same on every call and in every process."""
 
 from __future__ import annotations
 

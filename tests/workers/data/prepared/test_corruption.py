@@ -1,4 +1,4 @@
-"""Fifty photographs with everything wrong that files can have: each is read rightly, or named with its reason."""
+"""Fifty photographs with all kinds of damage: each is read correctly, or listed with the reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEFT, RIGHT = np.array([220, 40, 90], np.uint8), np.array([30, 120, 200], np.uin
 
 
 def two_colours(width: int = 100, height: int = 80) -> Image.Image:
-    """Red to the left of column 50, blue from there on."""
+    """Return a picture that is red to the left of column 50, and blue from there."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:, : width // 2], pixels[:, width // 2 :] = LEFT, RIGHT
     return Image.fromarray(pixels)
@@ -45,7 +45,7 @@ def truncated(path: Path) -> None:
 
 
 def sixteen_bit(path: Path) -> None:
-    """Grey, 16 bits: 40,000 to the left and 10,000 to the right."""
+    """Write 16-bit grey: 40,000 to the left and 10,000 to the right."""
     pixels = np.full((80, 100), 40_000, np.uint16)
     pixels[:, 50:] = 10_000
     Image.fromarray(pixels).save(path, format="PNG")
@@ -99,7 +99,7 @@ def append(path: Path, more: bytes) -> None:
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
-    """A data root of fifty birds, and fifty negatives."""
+    """Return a data root of fifty birds and fifty negatives."""
     root = tmp_path / "data"
     write_cub(root, COUNT)
     for number in range(50):
@@ -112,7 +112,7 @@ def image(root: Path, number: int) -> Path:
 
 
 def put(root: Path, cases: dict[str, tuple[Callable[[Path], object], str]], first: int) -> dict[Path, str]:
-    """Spoil one photograph for each case, and give what should be said of it."""
+    """Damage one photograph for each case, and return the expected reasons."""
     said = {}
     for number, (spoil, why) in enumerate(cases.values(), start=first):
         spoil(image(root, number))
@@ -176,7 +176,7 @@ def test_a_job_passes_over_five_bad_photographs_and_names_them(birds: Path, tmp_
 
 
 def write_cub_more(root: Path, count: int) -> None:
-    """As many birds instead."""
+    """Replace the birds by this many."""
     (root / "CUB_200_2011").rename(root.parent / "fewer")
     write_cub(root, count)
 

@@ -41,7 +41,7 @@ LEGS = [{}, {}, {**SECOND, "centres": np.array([[200], [112]], np.uint8)}]
 
 @pytest.fixture(params=WRITERS)
 def mats(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The authors' layout: three photographs, of which the second has no marked part."""
+    """Write the authors' layout: three photographs, the second without a marked part."""
     folder = tmp_path / "detanimalpart"
     for number in (1, 2, 3):
         write_photograph(folder / f"{OTTER}_obj/img/img/{number:05d}.jpg", 160, 90, number)
@@ -73,7 +73,7 @@ def test_the_authors_list_adds_objects_without_marked_parts(mats: Path) -> None:
     samples = np.array([[({"bndbox": bndbox},)] * 9], [("obj", object)])
     savemat(mats / f"{OTTER}_obj/img/data.mat", {"samples": samples})
     records = IlsvrcAnimalPart(mats).records(OTTER)
-    assert [record.object_id for record in records] == ["1", "2", "3"]  # the list goes on, the photographs do not
+    assert [record.object_id for record in records] == ["1", "2", "3"]  # the list has more objects than photographs
     assert (records[1].image.name, records[1].box, records[1].landmarks) == ("00002.jpg", Box(1, 1, 61, 71), {})
     assert records[0].box == Box(20, 10, 132, 66)
 
@@ -186,7 +186,7 @@ real = pytest.mark.skipif(
 
 
 def real_records(tmp_path: Path, key: str, annotations: Path) -> Sequence[AnnotatedObject]:
-    """Of real annotations, linked into a data root whose folder of photographs is still empty."""
+    """Return the records of real annotations, linked into a data root with an empty folder of photographs."""
     (tmp_path / f"{key}_obj/img/img").mkdir(parents=True)
     (tmp_path / "annotations").symlink_to(annotations)
     return DataRoot(tmp_path).records(f"ilsvrc_animal_part/{key}")

@@ -17,7 +17,7 @@ from workers.data.readers.voc import VocPart
 
 @pytest.fixture
 def full_root(data_root: Path) -> Path:
-    """Every data set."""
+    """Return a root with every data set."""
     write_ilsvrc_category(data_root, "n02402425", 4, seed=70)
     return data_root
 

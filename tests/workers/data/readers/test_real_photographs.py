@@ -1,4 +1,4 @@
-"""The readers on real photographs, where some are at hand (ORCH_TEST_DATA, or ../shared/data)."""
+"""The readers on real photographs, where available (ORCH_TEST_DATA, or ../shared/data)."""
 
 from __future__ import annotations
 

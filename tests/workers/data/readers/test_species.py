@@ -1,4 +1,4 @@
-"""Where networks tell species apart, CUB's are outputs of their own beside the other data sets' categories."""
+"""Networks that distinguish species have an output for each of CUB's, and for other data sets' categories."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(data: DataSpec, root: Path, cache: Path) -> JobData:
 
 @pytest.fixture
 def species_root(tmp_path: Path) -> Path:
-    """Sixty birds of two species and sixty cats."""
+    """Return a root of sixty birds of two species and sixty cats."""
     folder = write_cub(tmp_path / "data", images=60)
     lines = (folder / "images.txt").read_text().splitlines()
     moved = []

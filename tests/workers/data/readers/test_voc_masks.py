@@ -1,4 +1,4 @@
-"""Masks of Pascal VOC Part: merged as the paper merges them, laid on their object, refused when they do not fit."""
+"""Masks of Pascal VOC Part are merged as in the paper, assigned to their object, and refused when they do not fit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Boxes = dict[str, tuple[int, int, int, int]]
 
 
 def write(path: Path, *objects: tuple[str, Boxes]) -> Path:
-    """Objects that fill the boxes of all their parts; a box is top, left, bottom, right."""
+    """Write objects that fill the boxes of all their parts; a box is top, left, bottom, right."""
     write_part_masks(path, HEIGHT, WIDTH, objects)
     return path
 
@@ -113,7 +113,7 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:
 
 
 def original(root: Path, *files: tuple[str, Sequence[tuple[str, Boxes]]]) -> Path:
-    """A devkit as its owners publish it: photographs and masks, no tables."""
+    """Write a devkit as published: photographs and masks without tables."""
     masks = root / MASKS
     masks.mkdir(parents=True)
     (root / "VOCdevkit/VOC2010/JPEGImages").mkdir()
@@ -214,7 +214,7 @@ def test_photographs_have_their_parts_in_the_crop_once_all_have_masks(data_root:
 
 
 def shared_photographs() -> list[tuple[str, str]]:
-    """Those that the real tables name and that have real masks, by category."""
+    """Return (category key, stem) of photographs that have both a real table row and a real mask."""
     tables = sorted((REAL_DATA / "voc_part/truth").glob("*.csv"))
     masked = {path.stem for path in (REAL_DATA / "voc_part" / MASKS).glob("*.mat")}
     found = []
