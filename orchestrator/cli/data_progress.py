@@ -1,4 +1,4 @@
-"""What a person sees while data are read: a bar on a terminal, a line for each category elsewhere."""
+"""Shows progress while data are read: a bar on a terminal, otherwise a line per category."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.order import ReportProgress
 
 @contextmanager
 def progress() -> Iterator[ReportProgress]:
-    """Gives what is to be told of progress; on a terminal nothing is left of the bar in the end."""
+    """Yield a progress callback; a bar on a terminal disappears at the end."""
     if sys.stderr.isatty():
         with _bar() as advance:
             yield advance
@@ -36,7 +36,7 @@ def _bar() -> Iterator[ReportProgress]:
 
         def advance(what: str, done: int, total: int) -> None:
             nonlocal now
-            if what != now:  # a rate of its own for each
+            if what != now:  # each category has a separate rate
                 now = what
                 bar.reset(task, description=what, total=total)
             bar.update(task, completed=done, total=total)

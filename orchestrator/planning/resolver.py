@@ -1,66 +1,111 @@
-"""What planning asks of the disk: digests of data and weights, and whether the data can carry the jobs."""
+"""Looks up for planning what only the disk knows: digests of data and weights, and whether they fit the jobs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.settings import Settings
 from schemas.errors import WeightsError
 from schemas.job import DataSpec, FileWeights, JobSpec
 from workers.files import sha256_of
 
+if TYPE_CHECKING:
+    from workers.data.data_root import DataRoot
 
-@dataclass
+
 class DiskResolver:
-    """Each digest is taken once, however many jobs share it."""
+    """Opens the data root once, and computes each digest once however many jobs share it."""
 
-    data_root: Path | None
-    cache_dir: Path | None
-    """For remembering digests; None where nothing may be written."""
-    _data: dict[str, str] = field(default_factory=dict)
-    _weights: dict[str, str] = field(default_factory=dict)
+    def __init__(self, data_root: Path | None, cache_dir: Path | None) -> None:
+        """Make a resolver; the data root is opened when a job on photographs is met.
+
+        Args:
+            data_root: folder of the photographs; None where all images are generated.
+            cache_dir: keeps digests between processes; None writes nothing.
+        """
+        self._data_root = data_root
+        self._cache_dir = cache_dir
+        self._weights: dict[str, str] = {}
+
+    @cached_property
+    def _root(self) -> DataRoot:
+        from workers.data.data_root import DataRoot
+
+        return DataRoot.open(self._data_root, self._cache_dir)
 
     def data_digest(self, data: DataSpec) -> str:
-        from workers.data.checks import data_digest
+        """Return the digest of every image and annotation that may enter a job.
 
-        key = data.model_dump_json()
-        if key not in self._data:
-            self._data[key] = data_digest(data, self.data_root, cache_dir=self.cache_dir)
-        return self._data[key]
+        Raises:
+            DataError: there is no usable data root, or an annotation file cannot be understood.
+        """
+        from workers.data.checks import data_digest, generated_digest
+
+        return generated_digest() if data.images == "generated" else data_digest(data, self._root)
 
     def label_names(self, data: DataSpec) -> tuple[str, ...]:
+        """Return one name per output where labels are species; else empty.
+
+        Raises:
+            DataError: as `data_digest`.
+        """
         if data.labels == "categories":
             return ()
-        from workers.data.readers.sources import data_root_or_error
         from workers.data.readers.species import label_names
 
-        return label_names(data, data_root_or_error(self.data_root), self.cache_dir)
+        return label_names(data, self._root.records)
 
     def weights_digest(self, path: str) -> str:
+        """Return the SHA-256 of a weights file.
+
+        Raises:
+            WeightsError: the file cannot be read.
+        """
         if path not in self._weights:
             self._weights[path] = _sha256(Path(path))
         return self._weights[path]
 
     def weights_label(self, path: str) -> str:
+        """Return the name that a weights file was imported under; empty for a file without provenance."""
         from workers.weights.weight_file import read_provenance
 
         provenance = read_provenance(Path(path))
         return provenance.label if provenance else ""
 
+    def check_data(self, jobs: Iterable[JobSpec]) -> None:
+        """Check that the photographs can carry the jobs, with all missing categories in one message.
+
+        Raises:
+            DataError: there is no usable data root, or its images are too few, unreadable, or contradict annotations.
+        """
+        from workers.data.checks import check_data
+
+        each = {data.model_dump_json(): data for job in jobs if (data := job.data).images == "photographs"}
+        alike: dict[str, list[DataSpec]] = {}
+        for data in each.values():
+            other_fields = data.model_copy(update={"categories": (), "digest": ""})
+            alike.setdefault(other_fields.model_dump_json(), []).append(data)
+        for group in alike.values():
+            names = tuple(dict.fromkeys(name for data in group for name in data.categories))
+            check_data(group[0].model_copy(update={"categories": names}), self._root)
+        for data in each.values():
+            check_data(data, self._root)
+
 
 def resolver_for(settings: Settings, data_root: str | None) -> DiskResolver:
-    """Remembers digests only where there is an ORCH_HOME already: planning makes no folders."""
+    """Return a resolver for planning, which makes no folders: it uses the cache only where the cache exists."""
     cache = settings.cache_dir if settings.cache_dir.is_dir() else None
     return DiskResolver(Path(data_root) if data_root else None, cache)
 
 
 def check_all_weights(jobs: Iterable[JobSpec]) -> None:
-    """Refuse imported weights of another network before work starts; files without provenance are checked by the jobs.
+    """Check before any work that imported weights fit the jobs; jobs check files without provenance themselves.
 
     Raises:
-        WeightsError: backbone or width differ.
+        WeightsError: the backbone or the width differs.
     """
     from workers.weights.weight_file import read_provenance
 
@@ -70,30 +115,19 @@ def check_all_weights(jobs: Iterable[JobSpec]) -> None:
         found = read_provenance(Path(path))
         if found is not None and (found.backbone, found.width) != (backbone, width):
             raise WeightsError(
-                f"The weights {path} are of {found.backbone} at width {found.width:g}, but jobs of {backbone} at width "
-                f"{width:g} were to start from them. Narrow the sweep with `--backbone {found.backbone} --set "
+                f"The weights {path} are for {found.backbone} at width {found.width:g}, but jobs with {backbone} at "
+                f"width {width:g} start from them. Narrow the sweep with `--backbone {found.backbone} --set "
                 f"model.width={found.width:g}`, or name other `--weights`."
             )
 
 
 def check_all_data(jobs: Iterable[JobSpec], data_root: str | None, cache_dir: Path | None) -> None:
-    """Refuse data that cannot carry the jobs, all categories in one message.
+    """Open a data root and check that its photographs can carry the jobs.
 
     Raises:
-        DataError: no data root, too few images, or broken ones.
+        DataError: as `DiskResolver.check_data`.
     """
-    from workers.data.checks import check_data
-
-    root = Path(data_root) if data_root else None
-    each = {data.model_dump_json(): data for job in jobs if (data := job.data).images == "photographs"}
-    alike: dict[str, list[DataSpec]] = {}
-    for data in each.values():
-        alike.setdefault(data.model_copy(update={"categories": (), "digest": ""}).model_dump_json(), []).append(data)
-    for group in alike.values():
-        names = tuple(dict.fromkeys(name for data in group for name in data.categories))
-        check_data(group[0].model_copy(update={"categories": names}), root, cache_dir=cache_dir)
-    for data in each.values():
-        check_data(data, root, cache_dir=cache_dir)
+    DiskResolver(Path(data_root) if data_root else None, cache_dir).check_data(jobs)
 
 
 def _sha256(path: Path) -> str:

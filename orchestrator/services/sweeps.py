@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
@@ -20,7 +19,7 @@ from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, Sweep
 from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
 from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
-from orchestrator.planning.resolver import check_all_data, check_all_weights, resolver_for
+from orchestrator.planning.resolver import check_all_weights, resolver_for
 from orchestrator.report.coverage import TableCoverage, table_coverage
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
@@ -80,9 +79,10 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
             return Plan(
                 planned, None, compare(planned.jobs, {}, Liveness(opening.open_ledger(settings))), data_seen=False
             )
-    planned = _plan(settings, request)
+    resolver = resolver_for(settings, request.data_root)
+    planned = plan(define(request), resolver)
     check_all_weights(planned.jobs)
-    check_all_data(planned.jobs, request.data_root, _existing_cache(settings))
+    resolver.check_data(planned.jobs)
     ledger = opening.open_ledger(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
@@ -108,7 +108,7 @@ def run_sweep(
     Raises:
         OrchError: the sweep cannot run; its subclasses say why.
     """
-    planned = _plan(settings, request)
+    planned = plan(define(request), resolver_for(settings, request.data_root))
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
     )
@@ -216,19 +216,11 @@ def raise_if_incomplete(report: SweepOutcome) -> None:
     )
 
 
-def _plan(settings: Settings, request: SweepRequest) -> PlannedSweep:
-    return plan(define(request), resolver_for(settings, request.data_root))
-
-
 def _with_workers(stored: StoredPlan, workers: int | None) -> StoredPlan:
     if workers is None:
         return stored
     resources = Resources.model_validate({**stored.resources.model_dump(), "workers": workers})
     return stored.model_copy(update={"resources": resources})
-
-
-def _existing_cache(settings: Settings) -> Path | None:
-    return settings.cache_dir if settings.cache_dir.is_dir() else None
 
 
 def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:

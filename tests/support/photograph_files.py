@@ -1,4 +1,4 @@
-"""Tiny data sets in the published on-disk formats, made here because no photograph may live in the repository."""
+"""Writes tiny data sets in the published on-disk formats; the repository holds no photographs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ OBJECTS_PER_IMAGE = 2
 
 
 def write_photograph(path: Path, width: int, height: int, seed: int) -> None:
+    """Write smooth noise as a photograph, in the format of the file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).integers(0, 255, size=(height // 10, width // 10, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((width, height)).save(path, quality=90)
 
 
 def write_voc_table(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write a table of Pascal VOC Part."""
     write_table(path, VOC_COLUMNS, rows)
 
 
 def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, object]]) -> None:
+    """Write a table; a value that is not given is 0."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.DictWriter(file, columns, restval=0)
@@ -39,7 +42,7 @@ def write_table(path: Path, columns: Sequence[str], rows: list[dict[str, object]
 
 
 def write_ilsvrc_category(root: Path, key: str, images: int, seed: int) -> None:
-    """The authors' layout: photographs of 100 x 80, each with one object of 60 x 60 whose head is in its middle."""
+    """Write the authors' layout: photographs of 100 x 80, each with one object of 60 x 60, its head in the middle."""
     folder = root / "ilsvrc_animal_part"
     rows: list[dict[str, object]] = []
     for number in range(1, images + 1):
@@ -51,7 +54,7 @@ def write_ilsvrc_category(root: Path, key: str, images: int, seed: int) -> None:
 
 
 def write_truth_v5(path: Path, elements: Sequence[Mapping[str, object]]) -> None:
-    """The authors' `truth_partNN.mat`; an element without `centres` is an object on which nobody marked the part."""
+    """Write the authors' `truth_partNN.mat`; an element without `centres` is an object without a marked part."""
     struct = [(name, object) for name in ("pHW_center", "pHW_scale", "obj")]
     truth = np.zeros((1, len(elements)), struct)
     for i, element in enumerate(elements):
@@ -71,7 +74,7 @@ def _objects_v5(element: Mapping[str, object], count: int) -> object:
 
 
 def write_truth_v73(path: Path, elements: Sequence[Mapping[str, object]]) -> None:
-    """The same in MATLAB 7.3's format: HDF5 behind a header, columns of references, transposed matrices."""
+    """Write the same in MATLAB 7.3's format: HDF5 after a header, columns of references, transposed matrices."""
     import h5py
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,7 +127,7 @@ def _text_v73(group: Any, name: str, text: str) -> None:
 
 
 def write_voc_category(root: Path, key: str, images: int, seed: int) -> None:
-    """Photographs of 120 x 60 with two objects of 60 x 60 side by side: a head in one corner, a torso in the middle."""
+    """Write photographs of 120 x 60 with two objects of 60 x 60, each with a head in a corner and a central torso."""
     folder = root / "voc_part"
     rows: list[dict[str, object]] = []
     for number in range(images):
@@ -140,7 +143,7 @@ def write_voc_category(root: Path, key: str, images: int, seed: int) -> None:
 
 
 def write_cub(root: Path, images: int) -> Path:
-    """CUB-200-2011's text files; every second bird is in the training split, and no third one shows its tail."""
+    """Write CUB-200-2011's files; every second bird is in the training split, and every third one hides its tail."""
     folder = root / "CUB_200_2011"
     lines: dict[str, list[str]] = {name: [] for name in ("images", "boxes", "split", "locs")}
     for i in range(1, images + 1):
@@ -163,7 +166,7 @@ def write_cub(root: Path, images: int) -> Path:
 def write_part_masks(
     path: Path, height: int, width: int, objects: Sequence[tuple[str, Mapping[str, Sequence[int]]]]
 ) -> None:
-    """One `Annotations_Part` file: a box (top, left, bottom, right) for every part, and the object around them."""
+    """Write one `Annotations_Part` file: a box (top, left, bottom, right) per part, and the object around them."""
     listed = np.zeros((1, len(objects)), [(name, object) for name in ("class", "class_ind", "mask", "parts")])
     for number, (key, parts) in enumerate(objects):
         silhouette = np.zeros((height, width), np.uint8)

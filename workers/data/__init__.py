@@ -1,1 +1,1 @@
-"""From generated animals or photographs to the arrays that a job trains on."""
+"""Turns generated animals or photographs into the arrays that a job trains on."""

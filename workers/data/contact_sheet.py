@@ -1,8 +1,7 @@
-"""Draws what a job would see: pictures in rows, with landmarks and part outlines, and where they come from."""
+"""Draws the pictures of a job in labelled rows, with their landmarks and part outlines."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from schemas.categories import BY_ID, Category
 from schemas.errors import DataError, StoreError
+from workers.data.data_root import DataRoot
 from workers.data.generated.generate import generate, merge_parts
 from workers.data.prepared.crops import crop, crop_parts, decode
 from workers.data.readers.records import AnnotatedObject
-from workers.data.readers.sources import data_root_or_error, records_of
 from workers.data.split import take_evenly
+from workers.files import write_atomically
 
 Pixels = NDArray[np.uint8]
 
@@ -27,10 +27,10 @@ _LANDMARK_COLOURS: dict[str, tuple[int, int, int]] = {
 }  # fmt: skip
 _PART_COLOURS = {**_LANDMARK_COLOURS, "legs": (70, 120, 255), "back_legs": (160, 110, 60)}
 _TINT = 0.35
-"""How much of a part's colour lies over it."""
+"""Opacity of a part's colour."""
 _TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 44, 18, 2
 _MIN_WIDTH = 900
-"""Room for the legend."""
+"""Width of the longest legend, in pixels."""
 _INK, _PAPER = (30, 30, 30), 250
 
 
@@ -39,14 +39,19 @@ class Tile(NamedTuple):
 
     picture_SS3: Pixels
     landmarks: Mapping[str, tuple[float, float]]
-    """(row, column) in pixel indices; NaN is not drawn."""
+    """(row, column) in pixel indices; NaN for landmarks that are not drawn."""
     parts_SS: Pixels | None = None
-    """Bit k is set where the k-th of `part_names` is; None where nobody drew the parts."""
+    """Bit k is set on the pixels of the k-th of `part_names`; None without masks."""
     part_names: Sequence[str] = ()
 
 
 def generated_sheet(category_ids: Sequence[str], *, per_category: int = 8, size: int = 128) -> Pixels:
-    """Generated animals with their true parts."""
+    """Return a sheet of generated animals with their true parts.
+
+    Args:
+        per_category: pictures in a row.
+        size: side of a picture, in pixels.
+    """
     rows = {}
     for category in category_ids:
         pictures = [generate(category, index, size) for index in range(per_category)]
@@ -65,23 +70,25 @@ def generated_sheet(category_ids: Sequence[str], *, per_category: int = 8, size:
 
 def photograph_sheet(
     category_ids: Sequence[str],
-    data_root: Path | None,
+    root: DataRoot,
     *,
     per_category: int = 8,
     size: int = 128,
-    cache_dir: Path | None = None,
 ) -> Pixels:
-    """Crops of photographs, evenly spaced over each category, with their annotated landmarks and part masks.
+    """Return a sheet of crops with their annotated landmarks and part masks.
 
-    Where only some objects of a category have masks, those are shown first.
+    The crops are evenly spaced over each category. Where some objects have masks, those come first.
+
+    Args:
+        per_category: pictures in a row.
+        size: side of a picture, in pixels.
 
     Raises:
-        DataError: no data root, or none of the categories has photographs under it.
+        DataError: none of the categories has readable photographs under the root.
     """
-    root = data_root_or_error(data_root)
     rows: dict[str, list[Tile]] = {}
     for category in category_ids:
-        records = records_of(category, root, cache_dir)
+        records = root.records(category)
         masked = [record for record in records if record.masks is not None]
         chosen = take_evenly(masked, per_category)
         chosen += take_evenly([record for record in records if record.masks is None], per_category - len(chosen))
@@ -90,7 +97,7 @@ def photograph_sheet(
             rows[BY_ID[category].label] = cells
     if not rows:
         raise DataError(
-            f"None of {', '.join(category_ids)} has photographs under {root}. `orch data list` shows what has; "
+            f"None of {', '.join(category_ids)} has photographs under {root.path}. `orch data list` shows what has; "
             "`orch data show` without `--data-root` shows generated animals."
         )
     return contact_sheet("photographs, cropped by object box: annotated landmarks and part masks", rows)
@@ -111,7 +118,7 @@ def _cell(record: AnnotatedObject, category: Category, size: int) -> Tile | None
 
 
 def contact_sheet(title: str, rows: Mapping[str, Sequence[Tile]]) -> Pixels:
-    """One labelled row of pictures per entry, under a title and a legend of the landmarks that occur."""
+    """Return one labelled row of pictures per entry, under the title and a legend."""
     strips = [_strip(label, cells) for label, cells in rows.items()]
     width = max(_MIN_WIDTH, *(strip.shape[1] for strip in strips))
     cells = [cell for row in rows.values() for cell in row]
@@ -121,13 +128,14 @@ def contact_sheet(title: str, rows: Mapping[str, Sequence[Tile]]) -> Pixels:
 
 
 def write_contact_sheet(path: Path, sheet: Pixels) -> None:
-    """Save as PNG, whole or not at all."""
+    """Save a sheet as PNG.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
     encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))[1]
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded.tobytes())
-        os.replace(partial, path)
+        write_atomically(path, encoded.tobytes())
     except OSError as error:
         raise StoreError(
             f"The contact sheet cannot be written to {path}: {error.strerror}. Name another file with `--out`."
@@ -161,7 +169,7 @@ def _annotated(cell: Tile) -> Pixels:
 
 
 def _heading(title: str, landmarks: Sequence[str], parts: Sequence[str], width: int) -> Pixels:
-    """Landmarks are dots in the legend as in the pictures, parts are squares."""
+    """Draw the title and the legend, with landmarks as dots and parts as squares."""
     band = np.full((_TITLE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
     _write(band, title, (4, 16))
     x = 8

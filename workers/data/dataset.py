@@ -1,4 +1,4 @@
-"""Which pictures a job trains on, is tested on and is measured on, as arrays shared by all jobs of the machine.
+"""Decides which pictures a job trains on, is tested on and is measured on; their arrays are shared by all jobs.
 
 Legend: N pictures of a split, B of a batch, S side of the square, K landmarks, 2 is (row, column); `...` stands for
 (S, S, 3) of pictures and (S, S) of part maps.
@@ -19,12 +19,13 @@ from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import DataError
 from schemas.job import RECIPE_VERSION, DataSpec, EvaluationSpec
 from schemas.order import ReportPhase
-from workers.data.checks import check_data, data_digest
+from workers.data.checks import check_data, data_digest, generated_digest
+from workers.data.data_root import DataRoot
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.prepared.image_sets import ImageSet, PreparedImage, open_set
 from workers.data.prepared.photographs import have_masks, part_set, photograph_set
 from workers.data.readers.records import AnnotatedObject
-from workers.data.readers.sources import NEGATIVES, data_root_or_error, negative_folder, other_categories, records_of
+from workers.data.readers.sources import NEGATIVES
 from workers.data.readers.species import label_names, species_label
 from workers.data.split import even_split, pick, seeded_split, share_out, take_evenly
 
@@ -32,21 +33,24 @@ if TYPE_CHECKING:
     from workers.data.generated.generate import Generated
 
 CHUNK = 16
-"""Generated animals per set: small, so that a few negatives of a category cost little to prepare."""
+"""Generated animals per set; small, so that a few negatives of a category are quick to prepare."""
 
 _MEAN_BATCH = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Pictures or part maps, row by row from the sets in which they lie."""
+    """Pictures or part maps, as rows of prepared sets."""
 
     sources: tuple[NDArray[np.uint8], ...]
+    """Arrays of the prepared sets."""
     source_N: NDArray[np.int64]
+    """Index into `sources`."""
     row_N: NDArray[np.int64]
+    """Row in that array."""
 
     def take(self, index_B: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Copies of some rows: (B, ...)."""
+        """Return copies of some rows, (B, ...)."""
         taken = np.asarray(index_B, dtype=np.int64)
         rows_B = np.empty((len(taken), *self.sources[0].shape[1:]), dtype=np.uint8)
         for b, n in enumerate(taken):
@@ -56,58 +60,62 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Split:
+    """The pictures of one side of a split, with labels and landmarks."""
+
     labels_N: NDArray[np.int64]
     """Single-category jobs: 1 for the target, 0 for negatives. Otherwise an index into `data.categories`."""
     categories_N: NDArray[np.int64]
     """Index into `JobData.category_names`."""
     landmarks_NK2: NDArray[np.float32]
-    """Pixel indices of the square input, NaN where a landmark is hidden, outside, or not one of the category's."""
+    """Pixel indices of the square input; NaN where a landmark is hidden, outside, or not one of the category's."""
     names_N: tuple[str, ...]
     images_NSS3: Rows
     parts_NSS: Rows | None = None
-    """Bit k is set where the category's k-th part is: annotated parts may overlap. Of `JobData.measured` only, and None
-    where nobody drew the parts."""
+    """Bit k is set on the pixels of the category's k-th part; annotated parts may overlap. None where the data have no
+    part masks, and for splits other than `JobData.measured`."""
 
     def __len__(self) -> int:
         return len(self.labels_N)
 
     def take(self, index_B: Sequence[int] | NDArray[np.integer]) -> NDArray[np.uint8]:
-        """Pictures as (B, S, S, 3), RGB."""
+        """Return pictures as (B, S, S, 3), RGB."""
         return self.images_NSS3.take(index_B)
 
 
 @dataclass(frozen=True, eq=False)
 class JobData:
+    """Everything that a job trains on, is tested on and is measured on."""
+
     train: Split
     test: Split
     measured: Split
-    """The positives on which filters are measured: those of the test split, or all (`evaluation.split`)."""
+    """The positives on which filters are measured: the test split's, or all (`evaluation.split`)."""
     mean_SS3: NDArray[np.float32]
     """Per-pixel mean of the training split."""
     label_names: tuple[str, ...]
-    """One per network output."""
+    """One name per network output."""
     category_names: tuple[str, ...]
-    """Ids: first those of `data.categories` in order, then where negatives come from."""
+    """Ids of `data.categories` in order, followed by the sources of negatives."""
     landmark_names: tuple[str, ...]
     digest: str
     generated: bool
     skipped: tuple[str, ...]
-    """Photographs that could not be read."""
+    """Names of photographs that could not be read."""
 
 
 class _Picture(NamedTuple):
-    """Row `row` of a prepared set."""
+    """One row of a prepared set."""
 
     set: ImageSet
     row: int
     category: str
     is_positive: bool
     photograph: str
-    """Equal for objects of one photograph."""
+    """Name of the photograph, equal for all its objects."""
     open_parts: Callable[[], ImageSet] | None
-    """The set that has this picture's part map in the same row; None where nobody drew it."""
+    """Opens the set with this picture's part map in the same row; None without masks."""
     label: str = ""
-    """Of a photograph, where labels are species."""
+    """Species of a photograph, where labels are species."""
 
 
 class _Sides(NamedTuple):
@@ -125,26 +133,38 @@ def load_job_data(
     data_root: Path | None,
     on_progress: ReportPhase | None = None,
 ) -> JobData:
-    """Prepare what is not prepared yet, and lay out the job's splits. The seed chooses the negatives.
+    """Return the splits of a job, and prepare the images that are not prepared yet.
+
+    Args:
+        input_size: side of the network's square input, in pixels.
+        seed: chooses the negatives.
+        cache_dir: holds the prepared images.
+        data_root: folder of the photographs; it is opened once. Not used for generated animals.
+        on_progress: receives the current phase; an error that it raises ends the preparation.
 
     Raises:
-        DataError: the data cannot carry the job, or are not the ones it was planned with.
+        DataError: the data cannot carry the job, or changed since it was planned.
+        StoreError: the cache cannot be written.
     """
-    check_data(data, data_root, cache_dir=cache_dir)
-    digest = data_digest(data, data_root, cache_dir=cache_dir)
+    root = None if data.images == "generated" else DataRoot.open(data_root, cache_dir)
+    if root is None:
+        digest = generated_digest()
+    else:
+        check_data(data, root)
+        digest = data_digest(data, root)
     if data.digest and data.digest != digest:
         raise DataError(
             f"The data of {', '.join(data.categories)} changed since the sweep was planned: digest {digest} instead of "
             f"{data.digest}. Run the sweep again: the changed data make new jobs, and finished ones are kept."
         )
-    if data.labels == "species":  # a job that was planned has them already, and they hang on the digest alone
-        data = data.model_copy(update={"label_names": label_names(data, data_root_or_error(data_root), cache_dir)})
+    if root is not None and data.labels == "species":  # a planned job has the same names: the digest determines them
+        data = data.model_copy(update={"label_names": label_names(data, root.records)})
     report = on_progress or (lambda _: None)
     source: _Animals | _Photographs
-    if data.images == "generated":
+    if root is None:
         source = _Animals(data, input_size, seed, cache_dir, report)
     else:
-        source = _Photographs(data, input_size, seed, cache_dir, data_root_or_error(data_root), report)
+        source = _Photographs(data, input_size, seed, root, report)
     positives = [source.positives(category) for category in data.categories]
     train = [picture for sides in positives for picture in sides.train]
     test = [picture for sides in positives for picture in sides.test]
@@ -152,7 +172,7 @@ def load_job_data(
     if data.is_single:
         negatives = source.negatives(data.categories[0], len(train), len(test))
         train, test = train + negatives.train, test + negatives.test
-    # A photograph may show animals of two categories, and each category is split on its own.
+    # A photograph may show animals of two categories, and each category is split independently.
     tested = {picture.photograph for picture in test}
     train = [picture for picture in train if picture.photograph not in tested]
     _check_sides(data, {"train on": train, "test on": test, "measure filters on": measured})
@@ -160,9 +180,10 @@ def load_job_data(
 
 
 def _check_sides(data: DataSpec, sides: Mapping[str, list[_Picture]]) -> None:
-    """
+    """Check that every side has images of every category, and negatives where accuracy needs them.
+
     Raises:
-        DataError: the split leaves a side without a category's images, or an accuracy without negatives.
+        DataError: a side lacks images.
     """
     for use, pictures in sides.items():
         found = {picture.category for picture in pictures if picture.is_positive}
@@ -225,7 +246,7 @@ def _labels(pictures: list[_Picture], data: DataSpec, category_N: NDArray[np.int
 
 
 def _part_maps(pictures: list[_Picture]) -> Rows | None:
-    """PreparedImage for these pictures alone: nobody looks at the parts of the others."""
+    """Return the part maps of these pictures, or None if any of them has no masks."""
     sets: dict[str, ImageSet] = {}
     for picture in pictures:
         if picture.open_parts is None:
@@ -236,7 +257,7 @@ def _part_maps(pictures: list[_Picture]) -> Rows | None:
 
 
 def _rows(pictures: list[_Picture], sets: dict[str, ImageSet]) -> Rows:
-    """`sets` by the key of the set that each picture lies in."""
+    """Return the rows of pictures in `sets`, which are keyed by the picture's set."""
     position = {key: i for i, key in enumerate(sets)}
     return Rows(
         tuple(found.pixels_N for found in sets.values()),
@@ -255,7 +276,7 @@ def _mean(split: Split) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class _Animals:
-    """Generated animals: as many as asked for, training and test pictures from separate streams."""
+    """Source of generated animals; training and test pictures come from separate random streams."""
 
     data: DataSpec
     size: int
@@ -264,7 +285,7 @@ class _Animals:
     report: ReportPhase
 
     def positives(self, category: str) -> _Sides:
-        # DataSpec refuses generated data without counts.
+        # DataSpec rejects generated data without counts.
         train, test = self.data.train_per_category or 0, self.data.test_per_category or 0
         return _Sides(
             self._pictures(category, "train", range(train), is_positive=True),
@@ -307,7 +328,7 @@ class _Animals:
         return open_set(self.cache_dir, self._key(category, split, chunk), shape, build, self.report)
 
     def _chunk_parts(self, category: str, split: str, chunk: int) -> ImageSet:
-        """A set of its own: drawn once more for the few pictures that are measured, instead of kept for all."""
+        """Return the part maps of a chunk, drawn again for the few measured pictures instead of stored for all."""
 
         def build(done: int) -> Iterator[PreparedImage]:
             from workers.data.generated.generate import merge_parts
@@ -332,30 +353,28 @@ class _Animals:
 
 @dataclass(frozen=True)
 class _Photographs:
-    """Crops of annotated objects; a category is prepared whole and split afterwards."""
+    """Source of crops of annotated objects; a whole category is prepared and then split."""
 
     data: DataSpec
     size: int
     seed: int
-    cache_dir: Path
-    root: Path
+    root: DataRoot
     report: ReportPhase
 
     def positives(self, category: str) -> _Sides:
-        sides = self._sides(category, records_of(category, self.root, self.cache_dir), is_positive=True)
+        sides = self._sides(category, is_positive=True)
         return _Sides(
             take_evenly(sides.train, self.data.train_per_category), take_evenly(sides.test, self.data.test_per_category)
         )
 
     def negatives(self, category: str, train: int, test: int) -> _Sides:
         if self.data.negatives == "folder":
-            stocks = [self._sides(NEGATIVES, negative_folder(self.root), is_positive=False)]
+            stocks = [self._sides(NEGATIVES, is_positive=False)]
         else:
-            others = other_categories(category, self.root)
-            found = [(name, records_of(name, self.root, self.cache_dir)) for name in others]
-            stocks = [self._sides(name, records, is_positive=False) for name, records in found if records]
-        # Where the category is in the photograph too, the crop of another animal often shows some of it.
-        own = {record.photograph for record in records_of(category, self.root, self.cache_dir)}
+            others = [name for name in self.root.other_categories(category) if self.root.records(name)]
+            stocks = [self._sides(name, is_positive=False) for name in others]
+        # In a photograph that also shows the category, the crop of another animal often shows some of it.
+        own = {record.photograph for record in self.root.records(category)}
         train_stocks, test_stocks = (
             [[picture for picture in side if picture.photograph not in own] for side in sides]
             for sides in zip(*stocks, strict=True)
@@ -369,11 +388,12 @@ class _Photographs:
             stock[i] for stock, share in zip(stocks, shares, strict=True) for i in pick(len(stock), share, self.seed)
         ]
 
-    def _sides(self, category: str, records: list[AnnotatedObject], *, is_positive: bool) -> _Sides:
-        prepared = photograph_set(category, records, self.size, self.cache_dir, self.report)
+    def _sides(self, category: str, *, is_positive: bool) -> _Sides:
+        records = self.root.records(category)
+        prepared = photograph_set(self.root, category, self.size, self.report)
         row_of = {item: row for row, item in enumerate(prepared.items)}
         has_masks = is_positive and have_masks(records)
-        parts = partial(part_set, category, records, prepared, self.cache_dir, self.report)
+        parts = partial(part_set, self.root, category, prepared, self.report)
         open_parts = parts if has_masks else None
         train, test = self._split(records)
         return _Sides(
@@ -395,7 +415,7 @@ class _Photographs:
             )
         )
 
-    def _split(self, records: list[AnnotatedObject]) -> tuple[list[int], list[int]]:
+    def _split(self, records: Sequence[AnnotatedObject]) -> tuple[list[int], list[int]]:
         if self.data.split == "official" and all(record.official for record in records):
             train = [i for i, record in enumerate(records) if record.official == "train"]
             return train, [i for i, record in enumerate(records) if record.official == "test"]

@@ -1,4 +1,4 @@
-"""Which images train and which test: pure, seeded arithmetic on counts."""
+"""Decides which images train and which test, with seeded arithmetic on counts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 def spaced(total: int, count: int) -> list[int]:
-    """`count` of the indices below `total`, evenly spaced; all of them when there are no more."""
+    """Return `count` evenly spaced indices below `total`, or all of them if `count` is not smaller."""
     if count >= total:
         return list(range(total))
     return [int((i + 0.5) * total / count) for i in range(count)]
 
 
 def even_split(groups: Sequence[str], test_fraction: float) -> tuple[list[int], list[int]]:
-    """Indices for training and for testing, test groups evenly spaced (as in the released code).
+    """Return the indices for training and for testing; test groups are evenly spaced, as in the released code.
 
     Items of one group (objects in the same photograph) stay on the same side, so that no test image was trained on.
     """
@@ -27,13 +27,16 @@ def even_split(groups: Sequence[str], test_fraction: float) -> tuple[list[int], 
 
 
 def seeded_split(groups: Sequence[str], test_fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """The same with test groups drawn at random, so that several seeds show how much a result owes to the split."""
+    """Return the indices for training and for testing; test groups are drawn at random.
+
+    Several seeds show how much a result depends on the split.
+    """
     names = sorted(set(groups))
     return _divide(groups, {names[i] for i in pick(len(names), _test_count(len(names), test_fraction), seed)})
 
 
 def _test_count(groups: int, test_fraction: float) -> int:
-    """Both sides get one at least; a single group trains."""
+    """Return the number of test groups: at least one for each side, and none of a single group."""
     return min(max(1, round(test_fraction * groups)), groups - 1) if groups > 1 else 0
 
 
@@ -43,11 +46,17 @@ def _divide(groups: Sequence[str], chosen: set[str]) -> tuple[list[int], list[in
 
 
 def take_evenly(items: Sequence[T], limit: int | None) -> list[T]:
+    """Return at most `limit` items, evenly spaced; all of them where it is None."""
     return list(items) if limit is None else [items[i] for i in spaced(len(items), limit)]
 
 
 def share_out(total: int, available: Sequence[int], seed: int) -> list[int]:
-    """Draw `total` things from several stocks as evenly as they allow; the seed says who gives one more."""
+    """Return how many of `total` items to draw from each stock, as evenly as the stocks allow.
+
+    Args:
+        available: items in each stock.
+        seed: decides which stocks give one item more.
+    """
     level = 0
     while level < max(available, default=0) and sum(min(stock, level + 1) for stock in available) <= total:
         level += 1
@@ -60,7 +69,7 @@ def share_out(total: int, available: Sequence[int], seed: int) -> list[int]:
 
 
 def pick(total: int, count: int, seed: int) -> list[int]:
-    """`count` of the indices below `total`, drawn at random, in order."""
+    """Return `count` indices below `total`, drawn at random, in ascending order."""
     if count >= total:
         return list(range(total))
     return sorted(int(i) for i in Generator(PCG64(seed)).choice(total, size=count, replace=False))

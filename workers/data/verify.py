@@ -1,4 +1,4 @@
-"""Opens every file of a data set and names those that are missing, broken, or contradict their annotation."""
+"""Opens every file of a data set and lists those that are missing, broken, or contradict their annotation."""
 
 from __future__ import annotations
 
@@ -12,44 +12,46 @@ from PIL import UnidentifiedImageError
 from schemas.errors import DataError
 from schemas.order import ReportProgress
 from workers.data.checks import misfit
+from workers.data.data_root import DataRoot
+from workers.data.image_facts import ImageFacts
 from workers.data.inventory import shortage
 from workers.data.prepared.crops import UNREADABLE, load
-from workers.data.prepared.file_facts import ImageFacts
 from workers.data.readers.records import AnnotatedObject, Flaw
-from workers.data.readers.sources import NEGATIVES, flaws_of, negative_images, present_categories, records_of
+from workers.data.readers.sources import NEGATIVES
 
 
 class Verified(NamedTuple):
-    """What was found of one category, or of the folder of negatives."""
+    """Result for one category, or for the folder of negatives."""
 
     category: str
     objects: int
     images: int
     flaws: tuple[Flaw, ...]
     note: str
-    """Why no job could use it although its files are good; else empty."""
+    """Why a job could not use the category although its files are good, or an empty string."""
 
 
-def verify(
-    root: Path, categories: Sequence[str], cache_dir: Path | None, advance: ReportProgress = lambda *_: None
-) -> list[Verified]:
-    """Every given category that is there, and the negatives.
+def verify(root: DataRoot, categories: Sequence[str], advance: ReportProgress = lambda *_: None) -> list[Verified]:
+    """Decode every image of some categories and of the folder of negatives.
 
     Args:
-        categories: ids; none means all that are there.
+        categories: ids; empty for all that are present.
+        advance: is called with the category, and its number of images done and in all.
+
+    Returns:
+        One result per category, present ones first, and one for the negatives where there are any.
     """
-    present = present_categories(root)
+    present = root.present_categories()
     named: set[Flaw] = set()
     found = []
     for name in present:
         if not categories or name in categories:
-            one = _category(name, root, cache_dir, advance)
-            # A file that cannot be read belongs to every category of its data set.
+            one = _category(name, root, advance)
+            # An unreadable annotation file affects every category of its data set, and is listed once.
             found.append(one._replace(flaws=tuple(flaw for flaw in one.flaws if flaw not in named)))
             named.update(one.flaws)
-    negatives = [AnnotatedObject(path, "", None, {}) for path in negative_images(root)]
-    if negatives:
-        found.append(_verified(NEGATIVES, negatives, [], advance, note=""))
+    if root.negative_images():
+        found.append(_verified(NEGATIVES, root.records(NEGATIVES), [], advance, note=""))
     return [*found, *_absent(categories, present)]
 
 
@@ -59,14 +61,16 @@ def _absent(categories: Sequence[str], present: Sequence[str]) -> Iterator[Verif
             yield Verified(name, 0, 0, (), "not under this data root")
 
 
-def _category(category: str, root: Path, cache_dir: Path | None, advance: ReportProgress) -> Verified:
+def _category(category: str, root: DataRoot, advance: ReportProgress) -> Verified:
     flaws: list[Flaw] = []
     try:
-        flaws = flaws_of(category, root, cache_dir)
-        records = records_of(category, root, cache_dir)
+        flaws = root.flaws(category)
+        records = root.records(category)
     except DataError as error:
-        # The message names the file; where several are broken, the reader has told them apart.
-        return Verified(category, 0, 0, tuple(flaws) or (Flaw(root, str(error)),), "its annotations cannot be read")
+        # The message names one file; where several are broken, the reader has listed them.
+        return Verified(
+            category, 0, 0, tuple(flaws) or (Flaw(root.path, str(error)),), "its annotations cannot be read"
+        )
     return _verified(category, records, flaws, advance, shortage(len(records)))
 
 
@@ -95,13 +99,13 @@ def _of_image(image: Path, records: Sequence[AnnotatedObject]) -> Iterator[Flaw]
 
 
 def why_unreadable(path: Path, error: Exception) -> str:
-    """In words of a person who looks for the file."""
+    """Return why an image cannot be decoded, for a person who looks for the file."""
     if not os.path.lexists(path):
         return "missing"
     if path.is_file() and not path.stat().st_size:
         return "empty (0 bytes)"
     if isinstance(error, UnidentifiedImageError):
-        return "no image, whatever its name says"
+        return "not an image, despite its name"
     if "truncated" in str(error) or "broken data stream" in str(error):
-        return f"cut off or damaged ({error})"
+        return f"truncated or damaged ({error})"
     return f"cannot be read ({error})"

@@ -164,7 +164,7 @@ def test_an_interruption_keeps_what_is_done(settings: Settings, photographs: Pat
         if "negatives" in what:
             raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="goes on from there"):
+    with pytest.raises(Interrupted, match="repeat the command to continue"):
         service.prepare_data(settings, photographs, (), [SIZE], stop)
     assert [name for name in sets(settings) if name.startswith("cub200-bird")]
 

@@ -1,4 +1,4 @@
-"""A small data root that every test of the package may spoil: each has its own copy."""
+"""A small data root; each test gets a copy that it may damage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.photograph_files import write_cub, write_photograph, write_vo
 
 @pytest.fixture(scope="session")
 def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Cats (60 objects), cows (56), dogs (4), birds of CUB (52), and fifty photographs of nothing."""
+    """Return a root of cats (60 objects), cows (56), dogs (4), birds of CUB (52), and fifty negatives."""
     root = tmp_path_factory.mktemp("pristine")
     for seed, (key, images) in enumerate({"cat": 30, "cow": 28, "dog": 2}.items(), start=1):
         write_voc_category(root, key, images, seed)
@@ -24,5 +24,5 @@ def pristine_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def data_root(pristine_root: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """Return a copy of the root."""
     return shutil.copytree(pristine_root, tmp_path / "data")

@@ -1,4 +1,4 @@
-"""Contact sheets show what a job sees, and say where it comes from."""
+"""Contact sheets show the pictures of a job, and name their source."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from PIL import Image
 from schemas.errors import DataError, StoreError
 from tests.support.photograph_files import write_part_masks
 from workers.data.contact_sheet import Tile, contact_sheet, generated_sheet, photograph_sheet, write_contact_sheet
+from workers.data.data_root import DataRoot
 from workers.data.readers.voc import MASKS
 
 
@@ -37,11 +38,11 @@ def test_parts_are_outlined_and_tinted_where_they_are() -> None:
 
 
 def test_masks_of_photographs_lie_on_their_crops(data_root: Path) -> None:
-    plain = photograph_sheet(["voc_part/cat"], data_root, per_category=1, size=60)[-60:, :60]
+    plain = photograph_sheet(["voc_part/cat"], DataRoot(data_root), per_category=1, size=60)[-60:, :60]
     halves = [("cat", {"head": (0, 0, 60, 60)}), ("cat", {"tail": (30, 60, 60, 120)})]
     (data_root / "voc_part" / MASKS).mkdir()
     write_part_masks(data_root / "voc_part" / MASKS / "2008_010000.mat", 60, 120, halves)
-    masked = photograph_sheet(["voc_part/cat"], data_root, per_category=2, size=60)[-60:]
+    masked = photograph_sheet(["voc_part/cat"], DataRoot(data_root), per_category=2, size=60)[-60:]
     assert (masked[:, :60] != plain).any(axis=2).mean() > 0.95
     tail = masked[:, 62:122].astype(int)
     outlined = (tail == (240, 70, 255)).all(axis=2)
@@ -51,7 +52,7 @@ def test_masks_of_photographs_lie_on_their_crops(data_root: Path) -> None:
 
 def test_sheets_of_both_kinds_are_written(data_root: Path, tmp_path: Path) -> None:
     generated = generated_sheet(["voc_part/cat", "cub200/bird"], per_category=3, size=48)
-    photographs = photograph_sheet(["voc_part/cat", "voc_part/horse"], data_root, per_category=2, size=48)
+    photographs = photograph_sheet(["voc_part/cat", "voc_part/horse"], DataRoot(data_root), per_category=2, size=48)
     for name, sheet in (("a.png", generated), ("b.png", photographs)):
         write_contact_sheet(tmp_path / "sheets" / name, sheet)
         with Image.open(tmp_path / "sheets" / name) as written:
@@ -61,7 +62,7 @@ def test_sheets_of_both_kinds_are_written(data_root: Path, tmp_path: Path) -> No
 
 def test_no_photographs_at_all_is_an_error(data_root: Path) -> None:
     with pytest.raises(DataError, match="voc_part/horse"):
-        photograph_sheet(["voc_part/horse"], data_root)
+        photograph_sheet(["voc_part/horse"], DataRoot(data_root))
 
 
 def test_a_sheet_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a job is given: splits, labels, landmarks, negatives; the same on every call and in every process."""
+"""A job's splits, labels, landmarks and negatives are the same on every call and in every process."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_photographs_are_split_evenly_and_no_photograph_is_on_both_sides(data_ro
 def test_photograph_landmarks_are_carried_into_the_square(data_root: Path, tmp_path: Path) -> None:
     data = load(PHOTOGRAPHS, tmp_path, data_root)
     assert data.landmark_names == ("head", "neck", "torso")
-    # The head lies at (15, 10) and the torso at (30, 30) of every 60 x 60 box; nobody shows a neck.
+    # The head lies at (15, 10) and the torso at (30, 30) of every 60 x 60 box; no neck is annotated.
     expected = [[15 * 0.8 - 0.5, 10 * 0.8 - 0.5], [np.nan, np.nan], [23.5, 23.5]]
     for landmarks_K2 in data.measured.landmarks_NK2:
         np.testing.assert_allclose(landmarks_K2, expected, rtol=1e-6)

@@ -108,7 +108,7 @@ def test_what_a_job_started_from_stays_in_the_label_of_its_weights(tmp_path: Pat
         ("missing.mat", None, "does not exist"),
         ("empty.h5", b"", "is empty"),
         ("cut.h5", b"\x89HDF\r\n\x1a\n\0\0\0", "damaged HDF5 file"),
-        ("old.mat", b"MATLAB 4.2", "no MATLAB file of version 5 or 7.3"),
+        ("old.mat", b"MATLAB 4.2", "not a MATLAB file of version 5 or 7.3"),
         ("cut.mat", b"MATLAB 5.0 MAT-file" + b"\0" * 20, "damaged MATLAB file"),
         ("text.txt", b"hello there", "not a weights file of a supported format"),
         ("page.pth", b"<html>not found</html>", "cannot be read as tensors alone"),

@@ -1,4 +1,4 @@
-"""What each category's generated animals look like: a row of numbers per category, and how individuals differ."""
+"""Defines the appearance of each category's generated animals, and how individuals differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.random import PCG64, Generator
 from workers.data.generated.shapes import Colour
 
 GENERATOR_VERSION = 2
-"""Raised when any generated picture changes; it is part of the data digest."""
+"""Version of the generated pictures; raise it when any of them changes. It enters the data digest."""
 
 Ear = Literal["none", "round", "pointed", "floppy", "long", "flap"]
 Horn = Literal["none", "curved", "straight", "short"]
@@ -35,7 +35,7 @@ YELLOW: Colour = (226, 196, 58)
 
 
 class Quadruped(NamedTuple):
-    """Lengths are in units of the torso's length."""
+    """Appearance of a four-legged animal; lengths are in units of the torso's length, angles in radians."""
 
     coats: tuple[Colour, ...]
     body_height: float = 0.42
@@ -55,7 +55,7 @@ class Quadruped(NamedTuple):
     tail_width: float = 0.04
     tail_angle: float = 2.6
     bushy: float = 1.0
-    """Half-width at the tail's end over that at its root."""
+    """Ratio of the tail's half-width at its end to that at its root."""
     pattern: Pattern = "none"
     marking: Colour = BLACK
     """Colour of the pattern."""
@@ -70,14 +70,16 @@ class Quadruped(NamedTuple):
     wool: bool = False
     shell: Colour | None = None
     sits: float = 0.25
-    """How often it sits; as often again it lies."""
+    """Probability of sitting; half of it is the probability of lying."""
     upright: float = 0.0
-    """How far a sitting animal rises above the usual half a radian."""
+    """Pitch of a sitting animal beyond the usual 0.55 radians."""
     crouch: float = 0.0
-    """How much of the hind legs' length is folded, as a frog's."""
+    """Folded fraction of the hind legs' length, as in a frog."""
 
 
 class Bird(NamedTuple):
+    """Appearance of a bird, in the same units."""
+
     coats: tuple[Colour, ...]
     body_height: float = 0.46
     neck: float = 0.14
@@ -97,6 +99,8 @@ class Bird(NamedTuple):
 
 
 class Fish(NamedTuple):
+    """Appearance of a fish, in the same units."""
+
     coats: tuple[Colour, ...]
     body_height: float = 0.52
     fin: Colour = YELLOW
@@ -105,6 +109,8 @@ class Fish(NamedTuple):
 
 
 class Lobster(NamedTuple):
+    """Appearance of a lobster, in the same units."""
+
     coats: tuple[Colour, ...]
     pattern: Pattern = "bands"
     marking: Colour = DARK
@@ -256,17 +262,17 @@ ANIMALS: dict[str, Animal] = {
 
 
 HEAD_GROWTH = 1.2
-"""Individuals' heads over those of their rows, so that a face fills a few units of a small network's map."""
+"""Factor on the size of heads, so that a face covers a few units of a small network's map."""
 
 GOLDEN_RATIO = 0.381966
-"""Turns of the colour wheel between two neighbouring categories' faces; no two come close."""
+"""Hue difference between neighbouring categories' faces, in turns; it keeps all hues well apart."""
 
 
 def individual(category_id: str, rng: Generator) -> Animal:
-    """One animal of a category: built like its row and with its category's face, in a coat of any animal.
+    """Return an animal with the body and the face of its category, and the coat of a random category.
 
-    A cat may be black, striped or spotted. What all of a category share is the body and the face; were it the coat, any
-    patch of fur would tell the category, and a network would have no reason to look for a part.
+    A cat may be black, striped or spotted. If all animals of a category shared the coat, any patch of fur would reveal
+    the category, and a network would not need to look for parts.
     """
     animal, every = ANIMALS[category_id], list(ANIMALS.values())
     coat, pattern = every[rng.integers(len(every))], every[rng.integers(len(every))]
@@ -291,13 +297,13 @@ def individual(category_id: str, rng: Generator) -> Animal:
                 beak_colour=muzzle,
                 head=animal.head * HEAD_GROWTH,
             )
-        case Fish() | Lobster():  # its colour is all that tells it
+        case Fish() | Lobster():  # recognised by its colour alone
             return animal
 
 
 @cache
 def _face(category_id: str) -> tuple[Colour, Colour]:
-    """Colours of face and muzzle (or beak), the same for all of a category."""
+    """Return the colours of a category's faces and of its muzzles or beaks."""
     place = list(ANIMALS).index(category_id)
     turn = place * GOLDEN_RATIO
     rng = Generator(PCG64(100 + place))

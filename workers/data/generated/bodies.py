@@ -1,4 +1,4 @@
-"""How an animal is put together and posed: from a row of `animals` and random numbers to polygons and landmarks."""
+"""Assembles and poses an animal: from its row in `animals` and random numbers to polygons and landmarks."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from workers.data.generated.animals import BLACK, WHITE, Animal, Bird, Fish, Lob
 from workers.data.generated.shapes import Colour, Drawing, Points, curve, ellipse, heading, limb, point, ribbon, shade
 
 FAR = 0.72
-"""Brightness of the limbs on the far side."""
+"""Factor on the brightness of the limbs on the far side."""
 
 
 def draw_body(animal: Animal, rng: Generator) -> tuple[Drawing, Colour]:
-    """The posed animal and the coat it wears in this picture."""
+    """Return the posed animal and the colour of its coat."""
     coat = _vary(animal.coats[int(rng.integers(len(animal.coats)))], rng)
     drawing = Drawing()
     match animal:
@@ -92,7 +92,7 @@ def _legs(
     light: float,
     rng: Generator,
 ) -> Points:
-    """Draw one side's front and hind leg; returns the middle of the front one."""
+    """Draw the front and hind leg of one side, and return the middle of the front leg."""
     colour, width = shade(a.legs_colour or coat, light), a.leg_width
     front, hind = roots
     reach = 0.5 if posture == "lie" else 1.0
@@ -160,7 +160,7 @@ def _head(d: Drawing, a: Quadruped, coat: Colour, nape: Points, grazing: bool, r
 def _frontal_head(
     d: Drawing, a: Quadruped, coat: Colour, face: Colour, nape: Points, scale: float, rng: Generator
 ) -> None:
-    """The head turned to the viewer."""
+    """Draw the head facing the viewer."""
     lean = rng.normal(0, 0.18)
     right, top = heading(lean), heading(lean + np.pi / 2)
     half = (0.6 * a.head_height + 0.12 * a.head) * scale
@@ -326,7 +326,7 @@ def _fish(d: Drawing, a: Fish, coat: Colour, rng: Generator) -> None:
 
 
 def _lobster(d: Drawing, coat: Colour, rng: Generator) -> None:
-    """From above: the head ahead, claws as the frontal legs, a segmented tail."""
+    """Draw a lobster from above; its claws are the frontal legs."""
     path = curve(point(-0.05, 0), np.pi + rng.normal(0, 0.15), rng.normal(0, 0.5), 0.75, 7)
     for side in (-1.0, 1.0):
         for x in (-0.12, 0.02, 0.16):
@@ -353,7 +353,7 @@ def _lobster(d: Drawing, coat: Colour, rng: Generator) -> None:
 
 
 def _claw(d: Drawing, coat: Colour, side: float, rng: Generator) -> Points:
-    """One arm with its claw; returns the claw's middle."""
+    """Draw one arm with its claw, and return the middle of the claw."""
     shoulder = point(0.26, side * -0.05)
     elbow = point(0.26, 0) + heading(side * rng.uniform(0.7, 1.15), 0.34)
     wrist = elbow + heading(side * rng.uniform(-0.5, 0.3), 0.2)

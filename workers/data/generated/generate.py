@@ -1,4 +1,7 @@
-"""Draws animals with true parts and landmarks: the same arguments always give the same picture."""
+"""Draws animals with true parts and landmarks; equal arguments give equal pictures.
+
+Legend: S side of the picture.
+"""
 
 from __future__ import annotations
 
@@ -23,21 +26,28 @@ _SUBPIXEL_BITS = 4
 _OCCLUDER = 255
 _TILE = 256
 _MIN_VISIBLE = 6e-4
-"""Share of the picture that a part has to fill for its landmark to count as visible."""
+"""Fraction of the picture that a part must cover for its landmark to count as visible."""
 
 
 class Generated(NamedTuple):
-    """A drawn animal; S is the side of the picture."""
+    """A drawn animal."""
 
     image_SS3: Image
     landmarks: dict[str, tuple[float, float]]
-    """(row, column) in pixels; NaN where hidden or outside. Holds every landmark of the category, and more."""
+    """(row, column) in pixel indices, NaN where hidden or outside; at least every landmark of the category."""
     parts_SS: NDArray[np.uint8]
-    """Index into `PARTS` of the part seen at each pixel."""
+    """Index into `PARTS` of the visible part at each pixel."""
 
 
 def generate(category_id: str, index: int, size: int, *, seed: int = 0, split: str = "train") -> Generated:
-    """Draw animal `index` of a category as the crop of its (jittered) box, `size` pixels a side."""
+    """Draw one animal of a category, cropped to its jittered box.
+
+    Args:
+        index: number of the animal in its split.
+        size: side of the picture, in pixels.
+        seed: of the whole set of animals.
+        split: animals of different splits differ.
+    """
     rng = _random(category_id, index, seed, split)
     animal = individual(category_id, rng)
     drawing, _ = draw_body(animal, rng)
@@ -60,7 +70,7 @@ def _random(category_id: str, index: int, seed: int, split: str) -> Generator:
 
 
 def _place(drawing: Drawing, size: int, rng: Generator) -> NDArray[np.float64]:
-    """The affine map (2, 3) from body coordinates to pixels: facing, view, rotation, then the box crop."""
+    """Return the affine map (2, 3) from body coordinates to pixels: facing, view, rotation, then the box crop."""
     facing = -1.0 if rng.random() < 0.5 else 1.0
     foreshortening, tilt = rng.uniform(0.6, 1.0), rng.normal(0, 0.16)
     cos, sin = np.cos(tilt), np.sin(tilt)
@@ -68,7 +78,7 @@ def _place(drawing: Drawing, size: int, rng: Generator) -> NDArray[np.float64]:
     points = np.concatenate([shape.points for shape in drawing.shapes]) @ pose.T
     low, high = points.min(axis=0), points.max(axis=0)
     margins = rng.uniform(-0.08, 0.18, size=(2, 2)) * (high - low)
-    if rng.random() < 0.15:  # a photograph that cuts the animal off
+    if rng.random() < 0.15:  # the picture shows only a part of the animal
         side, axis = rng.integers(2), rng.integers(2)
         margins[side, axis] = -rng.uniform(0.15, 0.45) * (high - low)[axis]
     corner, extent = low - margins[0], (high + margins[1]) - (low - margins[0])
@@ -92,13 +102,13 @@ def _fill(canvas: Image, parts: NDArray[np.uint8], shapes: list[Shape], to_pixel
 
 
 def _to_bytes(canvas: _Field) -> Image:
-    """Rounded and cut to 0-255; several times faster than clip and cast."""
+    """Round and clip to 0-255; several times faster than clip and cast."""
     return np.asarray(cv2.convertScaleAbs(np.maximum(canvas, 0)), dtype=np.uint8)
 
 
 @cache
 def _noise_tile(octave: int) -> _Field:
-    """Periodic smooth noise in 0-1 with features of `_TILE / 2**octave` pixels."""
+    """Return periodic smooth noise in 0-1 with features of `_TILE / 2**octave` pixels."""
     cells = 2**octave
     coarse = Generator(PCG64(octave)).random((cells, cells)).astype(np.float32)
     wrapped = np.pad(coarse, 2, mode="wrap")
@@ -110,7 +120,7 @@ def _noise_tile(octave: int) -> _Field:
 
 
 def _noise(octave: int, size: int, rng: Generator) -> _Field:
-    """A random window of the tile, scaled so that a pattern does not depend on the picture's size."""
+    """Return a random window of the noise tile, scaled so that patterns do not depend on the picture's size."""
     row, column = rng.integers(_TILE, size=2)
     window = _noise_tile(octave)[row : row + _TILE, column : column + _TILE]
     if size == _TILE:
@@ -120,20 +130,20 @@ def _noise(octave: int, size: int, rng: Generator) -> _Field:
 
 
 def _clutter_colour(rng: Generator) -> Colour:
-    """Mostly the colours of nature; now and then something gaudy."""
+    """Return a natural colour, or a random one with probability 0.2."""
     is_gaudy = rng.random() < 0.2
     red, green, blue = rng.uniform(40, 215, size=3) if is_gaudy else _natural_colour(rng) * rng.uniform(0.5, 1)
     return float(red), float(green), float(blue)
 
 
 def _natural_colour(rng: Generator) -> NDArray[np.float64]:
-    """Grass, earth, sky, snow, stone or a room, more or less."""
+    """Return a variation of the colour of grass, earth, sky, snow, stone or a room."""
     base = np.array([(96, 124, 66), (138, 112, 78), (150, 176, 204), (208, 208, 212), (116, 114, 110), (170, 132, 100)])
     return np.asarray(np.clip(base[rng.integers(len(base))] + rng.normal(0, 16, size=3), 10, 245))
 
 
 def _background(size: int, rng: Generator) -> Image:
-    """Two textured surfaces with a horizon, and clutter behind the animal."""
+    """Draw two textured surfaces with a horizon, and clutter behind the animal."""
     ground, sky = _natural_colour(rng).astype(np.float32), _natural_colour(rng).astype(np.float32)
     rows = np.linspace(0, 1, size, dtype=np.float32)[:, None]
     slope = rng.normal(0, 0.15) * np.linspace(-1, 1, size, dtype=np.float32)
@@ -148,7 +158,7 @@ def _background(size: int, rng: Generator) -> Image:
 
 
 def _clutter(canvas: Image, parts: NDArray[np.uint8] | None, rng: Generator, reach: float) -> None:
-    """A stone, a leaf or a stick; given `parts`, it hides what is behind it."""
+    """Draw a stone, a leaf or a stick; with `parts` it hides the parts behind it."""
     size = canvas.shape[0]
     centre = rng.uniform(-0.05, 1.05, size=2)
     if rng.random() < 0.4:
@@ -182,7 +192,7 @@ def _paint_coat(
     to_pixels: NDArray[np.float64],
     rng: Generator,
 ) -> Image:
-    """Give the animal its fur, the light from above, and its pattern."""
+    """Paint the fur, the light from above and the pattern of the coat."""
     size = canvas.shape[0]
     fur = 0.78 + 0.3 * _noise(4, size, rng) + 0.22 * _noise(7, size, rng)
     light = fur * np.linspace(1.12, 0.84, size, dtype=np.float32)[:, None]
@@ -197,7 +207,7 @@ def _paint_coat(
 
 
 def _pattern(pattern: Pattern, size: int, to_pixels: NDArray[np.float64], rng: Generator) -> _Field:
-    """How much of the marking's colour shows at each pixel, 0-1."""
+    """Return the opacity of the marking's colour at each pixel, 0-1."""
     if pattern in ("stripes", "bands", "rings"):
         inverse = np.linalg.inv(to_pixels[:, :2])[0]
         columns, rows = np.arange(size) - to_pixels[0, 2], np.arange(size)[:, None] - to_pixels[1, 2]
@@ -210,7 +220,7 @@ def _pattern(pattern: Pattern, size: int, to_pixels: NDArray[np.float64], rng: G
 
 
 def _locate(at: Points, visible: int, parts: NDArray[np.uint8], to_pixels: NDArray[np.float64]) -> tuple[float, float]:
-    """A landmark in pixels; `visible` is how many pixels of its part can be seen."""
+    """Return a landmark in pixel indices, NaN where hidden; `visible` counts the visible pixels of its part."""
     size = parts.shape[0]
     column, row = _transform(at, to_pixels)
     if not (0 <= row <= size - 1 and 0 <= column <= size - 1):
@@ -222,7 +232,7 @@ def _locate(at: Points, visible: int, parts: NDArray[np.uint8], to_pixels: NDArr
 
 @cache
 def part_labels(part: str) -> tuple[int, ...]:
-    """Every label that belongs to a part: the forehead is part of the head, back and wings of the torso."""
+    """Return every label of a part: the forehead belongs to the head, back and wings to the torso."""
     within = {"head": ("head", "forehead"), "torso": ("torso", "back", "wing")}
     return tuple(LABEL[name] for name in within.get(part, (part,)))
 
@@ -235,11 +245,11 @@ _DRAWN_AS = {
     "legs": ("frontal_legs", "legs"),
     "tail": ("tail",),
 }
-"""What is drawn of each part that part interpretability knows (`Category.parts`), merged as in Sec. 5.2.1."""
+"""Drawn parts of each part in `Category.parts`, merged as in Sec. 5.2.1."""
 
 
 def merge_parts(parts_SS: NDArray[np.uint8], parts: Sequence[str]) -> NDArray[np.uint8]:
-    """From the map of drawn parts, one whose bit k is set where the k-th of `parts` is."""
+    """Turn a map of drawn parts (S, S) into one whose bit k is set on the pixels of the k-th of `parts`."""
     merged = np.zeros(len(PARTS), np.uint8)
     for k, part in enumerate(parts):
         merged[[LABEL[drawn] for drawn in _DRAWN_AS[part]]] |= np.uint8(1 << k)
@@ -247,7 +257,7 @@ def merge_parts(parts_SS: NDArray[np.uint8], parts: Sequence[str]) -> NDArray[np
 
 
 def _photograph(canvas: Image, rng: Generator) -> Image:
-    """Exposure, a colour cast, a little blur and sensor noise."""
+    """Apply exposure, a colour cast, a little blur and sensor noise."""
     size = canvas.shape[0]
     gain = rng.uniform(0.82, 1.15) * rng.uniform(0.97, 1.03, size=3)
     offset = rng.uniform(-10, 10)

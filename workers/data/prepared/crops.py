@@ -1,4 +1,4 @@
-"""From an object's box to the network's square input: crop, bilinear resize, and landmarks carried along.
+"""Turns an object's box into the network's square input: crop, bilinear resize, and mapped landmarks.
 
 Legend: S side of the square, K landmarks, 2 is (row, column).
 """
@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.data.prepared.file_facts import RANGELESS
+from workers.data.image_facts import RANGELESS
 from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Pixels = NDArray[np.uint8]
 Landmarks = NDArray[np.float32]
-"""(K, 2) in pixel indices: 0 is the centre of the first pixel. NaN where a landmark cannot be seen."""
+"""(K, 2) in pixel indices: 0 is the centre of the first pixel. NaN for hidden landmarks."""
 
 
 def decode(path: Path) -> Image.Image | None:
-    """The photograph, or None when it cannot be read whole. Its orientation tag is ignored, as annotations do."""
+    """Return the photograph as `load` does, or None if it cannot be decoded completely."""
     try:
         return load(path)
     except UNREADABLE:
@@ -29,38 +29,45 @@ def decode(path: Path) -> Image.Image | None:
 
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What PIL raises on broken files, and `load` on pixels that it does not understand."""
+"""Errors that PIL raises on broken files, and `load` on unsupported pixels."""
 
 
 def load(path: Path) -> Image.Image:
-    """The photograph in RGB as its pixels are stored: annotations count those, whatever the orientation tag says.
+    """Return the photograph in RGB, without applying its orientation tag: annotations count stored pixels.
 
     Raises:
-        UNREADABLE: the file is missing, no image, or cut off.
+        UNREADABLE: the file is missing, truncated or not an image.
     """
     with Image.open(path) as picture:
         return as_rgb(picture)
 
 
 def as_rgb(picture: Image.Image) -> Image.Image:
-    """Eight bits of red, green and blue.
+    """Return a picture converted to eight bits of red, green and blue.
 
     Raises:
-        ValueError: its numbers have no known range.
+        ValueError: the pixels are 32-bit numbers, whose range is unknown.
     """
-    if picture.mode.startswith("I;16"):  # PIL would cut brighter pixels off at 255
+    if picture.mode.startswith("I;16"):  # PIL would clip brighter pixels at 255
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in RANGELESS:
-        raise ValueError("its pixels are 32-bit numbers of no known range")
+        raise ValueError("its pixels are 32-bit numbers of unknown range")
     return picture.convert("RGB")
 
 
 def crop(
     picture: Image.Image, record: AnnotatedObject, size: int, landmark_names: Sequence[str]
 ) -> tuple[Pixels, Landmarks]:
-    """Cut the object out and resize it to a square, without keeping its aspect ratio.
+    """Crop the object and resize it to a square, without keeping its aspect ratio.
 
-    Shrinking averages over the pixels that fall together, as the released code's `imresize` does.
+    Shrinking averages over the source pixels of each target pixel, as the released code's `imresize` does.
+
+    Args:
+        size: side of the square, in pixels.
+        landmark_names: K landmarks to return, in this order.
+
+    Returns:
+        (S, S, 3) in RGB, and (K, 2).
     """
     box = _within(record.box, picture)
     square = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
@@ -68,7 +75,7 @@ def crop(
 
 
 def crop_parts(parts_HW: Pixels, record: AnnotatedObject, size: int) -> Pixels:
-    """The same square of a map of parts, whose values are no quantities: every pixel takes the nearest one's."""
+    """Return the same square of a map of parts, (S, S), resized by nearest neighbour because its values are bits."""
     picture = Image.fromarray(parts_HW)
     return np.asarray(
         picture.resize((size, size), Image.Resampling.NEAREST, box=_within(record.box, picture)), dtype=np.uint8
@@ -82,11 +89,11 @@ def _within(box: Box | None, picture: Image.Image) -> Box:
 
 
 def carry(landmarks: Mapping[str, Point], names: Sequence[str], box: Box, size: int) -> Landmarks:
-    """Landmarks of the photograph in pixel indices of the square; those outside the box become NaN."""
+    """Map landmarks of the photograph to pixel indices of the square; those outside the box become NaN."""
     carried_K2 = np.full((len(names), 2), np.nan, dtype=np.float32)
     for k, name in enumerate(names):
         row, column = landmarks.get(name, (np.nan, np.nan))
         if box.top <= row <= box.bottom and box.left <= column <= box.right:
-            # The resize maps edges onto edges, and pixel 0 has its centre half a pixel from the edge.
+            # The resize maps edges to edges, and the centre of pixel 0 is half a pixel from the edge.
             carried_K2[k] = (row - box.top) * size / box.height - 0.5, (column - box.left) * size / box.width - 0.5
     return carried_K2

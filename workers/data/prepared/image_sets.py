@@ -1,6 +1,6 @@
-"""Pictures prepared once per machine: a set is a folder with a memory-mapped array that appears whole or not at all.
+"""Stores prepared pictures once per machine: a set is a folder with a memory-mapped array, complete or absent.
 
-While it is prepared, a journal beside the array says how many rows are safe, so that a killed process loses few.
+During preparation a journal beside the array records how many rows are on disk, so that a killed process loses few.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from schemas.order import ReportPhase
 FOLDER = "image-sets"
 _IMAGES, _INFO, _JOURNAL = "images.npy", "info.json", "rows.jsonl"
 _SAFE_EVERY = 64
-"""Pictures between two entries of the journal: so many are lost at most when the process is killed."""
+"""Pictures between two writes to the journal, and the most that a killed process loses."""
 _WAIT_SECONDS = 1.0
-"""Between two words of a job that waits for another's preparation."""
+"""Seconds between two reports of a job that waits for another job's preparation."""
 
 
 class PreparedImage(NamedTuple):
-    """One picture on its way into a set."""
+    """One picture to be stored in a set."""
 
     item: int
-    """Which of the things that the set was asked for: some may be unreadable and left out."""
+    """Index among the requested items; unreadable ones are skipped."""
     name: str
     pixels: NDArray[np.uint8]
-    """(S, S, 3) of a picture, (S, S) of a map of its parts."""
+    """(S, S, 3) for a picture, (S, S) for a map of its parts."""
     landmarks: dict[str, tuple[float, float]]
-    """(row, column) in pixel indices; only those that can be seen."""
+    """(row, column) in pixel indices; visible landmarks only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +47,22 @@ class ImageSet:
 
     key: str
     pixels_N: NDArray[np.uint8]
+    """Memory-mapped pictures (N, S, S, 3), or part maps (N, S, S)."""
     items: tuple[int, ...]
+    """Index of each picture among the requested items."""
     names: tuple[str, ...]
     landmarks: tuple[dict[str, tuple[float, float]], ...]
     skipped: tuple[str, ...]
+    """Names of unreadable items, which have no row."""
 
 
 Build = Callable[[int], Iterable[PreparedImage | str]]
-"""Yields the pictures of a set, without the first so many: those are there already. A bare string is the name of one
-that had to be skipped, and counts like a picture."""
+"""Yields the items of a set after the first given number, which are already stored. A string is the name of a skipped
+item, and counts as one."""
 
 
 ReportCount = Callable[[int], None]
-"""Told how many pictures of a set are done."""
+"""Receives how many items of a set are done."""
 
 
 def open_set(
@@ -70,12 +73,19 @@ def open_set(
     report: ReportPhase,
     advance: ReportCount = lambda _: None,
 ) -> ImageSet:
-    """The set with this key, prepared now if no process has done so before.
+    """Return the set with this key, and prepare it first if no process has done so.
 
-    A process that is killed or interrupted leaves a `.partial` folder that nobody reads; the next one goes on with it.
+    A killed or interrupted process leaves a `.partial` folder, which the next process continues.
 
     Args:
-        shape: of the array: as many rows as there may be pictures, then the shape of one.
+        key: name of the set; it must determine the content.
+        shape: of the array: the largest possible number of pictures, then the shape of one.
+        build: yields the items of the set.
+        report: receives the phase while another process prepares the set; an error that it raises ends the wait.
+        advance: receives the number of items done.
+
+    Raises:
+        StoreError: the cache cannot be written.
     """
     final = cache_dir / FOLDER / key
     if not is_whole(final):
@@ -95,7 +105,7 @@ def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: ReportPh
             _fill(partial, shape, build, advance)
             os.replace(partial, final)
         except Interrupted:
-            raise  # what is there is good: the next process goes on with it
+            raise  # keep the partial set: the next process continues it
         except (OrchError, OSError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -103,7 +113,7 @@ def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: ReportPh
 
 @contextmanager
 def _alone(final: Path, report: ReportPhase) -> Iterator[None]:
-    """Wait until no other process prepares the same set; `report` hears of it and may end the wait."""
+    """Hold the lock of a set; `report` is called while another process holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(final.parent / f".{final.name}.lock")
@@ -119,11 +129,11 @@ def _alone(final: Path, report: ReportPhase) -> Iterator[None]:
 
 
 def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: ReportCount) -> None:
-    """Write what is missing of a set, and then its list."""
+    """Write the missing rows of a set, and then its list."""
     folder.mkdir(exist_ok=True)
     rows, safe_bytes = _safe_rows(folder, shape)
     pending: list[Any] = []
-    # Written, not mapped: on a full disk a write raises, where a store into a mapped file ends the process (SIGBUS).
+    # Written, not mapped: on a full disk a write raises OSError, but a store into a mapped file is a SIGBUS.
     with open(folder / _IMAGES, "ab") as images, open(folder / _JOURNAL, "a", encoding="utf-8") as journal:
         if not safe_bytes:
             np.lib.format.write_array_header_1_0(images, {"descr": "|u1", "fortran_order": False, "shape": shape})
@@ -140,13 +150,13 @@ def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: ReportCou
                 rows, pending = [*rows, *pending], []
             advance(len(rows) + len(pending))
         _make_safe(images, journal, pending)
-        images.truncate(end)  # rows that skipped pictures leave empty
+        images.truncate(end)  # remove the unused rows of skipped items
     (folder / _INFO).write_text(json.dumps({"bytes": end, **_listed([*rows, *pending])}), encoding="utf-8")
     (folder / _JOURNAL).unlink()
 
 
 def _make_safe(images: BinaryIO, journal: TextIO, rows: list[Any]) -> None:
-    """First the pixels, then the word that they are there."""
+    """Flush the pixels, and then record them in the journal."""
     images.flush()
     os.fsync(images.fileno())
     journal.writelines(f"{json.dumps(row)}\n" for row in rows)
@@ -154,9 +164,9 @@ def _make_safe(images: BinaryIO, journal: TextIO, rows: list[Any]) -> None:
 
 
 def _safe_rows(folder: Path, shape: tuple[int, ...]) -> tuple[list[Any], int]:
-    """What an earlier process left: the rows of its journal, and how many bytes of the array belong to them.
+    """Return the rows in the journal of an earlier process, and the number of bytes of the array that they cover.
 
-    Whatever lies beyond is cut off; where the two do not fit together, everything is.
+    Pixels beyond them are removed. If journal and array contradict each other, both are removed.
     """
     images, journal = folder / _IMAGES, folder / _JOURNAL
     try:
@@ -190,7 +200,7 @@ def _listed(rows: list[Any]) -> dict[str, list[Any]]:
 
 
 def is_whole(folder: Path) -> bool:
-    """Also false for a set that a power cut left shorter than it says."""
+    """Return whether a set is complete; false for one that a power cut left shorter than its list says."""
     try:
         expected: int = json.loads((folder / _INFO).read_bytes())["bytes"]
         return (folder / _IMAGES).stat().st_size == expected

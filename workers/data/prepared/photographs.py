@@ -1,4 +1,4 @@
-"""Prepares the photographs of a category: which crops a set holds, and the maps of their parts.
+"""Prepares the photographs of a category: crops of its objects, and the maps of their parts.
 
 Legend: S side of the square.
 """
@@ -11,79 +11,84 @@ from pathlib import Path
 from schemas.categories import BY_ID
 from schemas.job import RECIPE_VERSION
 from schemas.order import ReportPhase
+from workers.data.data_root import DataRoot
+from workers.data.digests import combine, file_digest, records_digest
+from workers.data.image_facts import ImageFacts, skip_limit, too_many_unreadable
 from workers.data.prepared.crops import crop, crop_parts, decode
-from workers.data.prepared.digests import file_digest, records_digest, skip_limit, too_many_unreadable
-from workers.data.prepared.file_facts import FileMemo, combine
 from workers.data.prepared.image_sets import ImageSet, PreparedImage, ReportCount, open_set
 from workers.data.readers.records import AnnotatedObject
 
-_WORD_EVERY = 50
-"""Pictures between two words about what is being done."""
+_REPORT_EVERY = 50
+"""Pictures between two reports of the phase."""
 
 
 def have_masks(records: Sequence[AnnotatedObject]) -> bool:
-    """Whether every object has a file of masks: part interpretability is measured on all or not at all."""
+    """Return whether every object has a file of masks; part interpretability needs the masks of all."""
     return bool(records) and all(record.masks for record in records)
 
 
-def set_key(category: str, records: Sequence[AnnotatedObject], size: int, memo: FileMemo) -> str:
-    """Names a set by all that decides its content."""
+def set_key(category: str, records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts], size: int) -> str:
+    """Return the name of a set, which contains a digest of everything that determines its content.
+
+    Args:
+        facts: of each object's image.
+        size: side of a crop, in pixels.
+    """
     boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
-    digest = combine([records_digest(records, memo), boxes])[:16]
+    digest = combine([records_digest(records, facts), boxes])[:16]
     return f"{category.replace('/', '-')}-{size}px-{digest}-r{RECIPE_VERSION}"
 
 
 def photograph_set(
-    category: str,
-    records: Sequence[AnnotatedObject],
-    size: int,
-    cache_dir: Path,
-    report: ReportPhase,
-    advance: ReportCount = lambda _: None,
+    root: DataRoot, category: str, size: int, report: ReportPhase, advance: ReportCount = lambda _: None
 ) -> ImageSet:
-    """Crops of a category's objects, `size` pixels a side, with the landmarks in them.
+    """Return the crops of a category's objects with their landmarks, prepared now if they are not in the cache.
 
     Args:
+        root: opened with a cache folder.
         category: an id, or `sources.NEGATIVES`.
+        size: side of a crop, in pixels.
 
     Raises:
         DataError: too many photographs cannot be decoded.
+        StoreError: the cache cannot be written.
     """
-    memo = FileMemo(cache_dir)
-    key = set_key(category, records, size, memo)
-    memo.save()
+    assert root.cache_dir is not None
+    records = root.records(category)
+    key = set_key(category, records, root.image_facts(records), size)  # images may have changed since the root opened
     shape = (len(records), size, size, 3)
 
     def build(done: int) -> Iterator[PreparedImage | str]:
         return _crops(category, records, size, done, report)
 
-    found = open_set(cache_dir, key, shape, build, report, advance)
+    found = open_set(root.cache_dir, key, shape, build, report, advance)
     if len(found.skipped) > skip_limit(len(records)):
         raise too_many_unreadable(category, found.skipped, len(records))
     return found
 
 
 def part_set(
-    category: str,
-    records: Sequence[AnnotatedObject],
-    prepared: ImageSet,
-    cache_dir: Path,
-    report: ReportPhase,
-    advance: ReportCount = lambda _: None,
+    root: DataRoot, category: str, prepared: ImageSet, report: ReportPhase, advance: ReportCount = lambda _: None
 ) -> ImageSet:
-    """Part maps of the pictures of a prepared set, row by row.
+    """Return the part maps of the pictures of a prepared set, in the same rows.
+
+    Args:
+        root: opened with a cache folder.
 
     Raises:
-        DataError: a file of masks cannot be read, or is not of its photograph.
+        DataError: a file of masks cannot be read, or has another size than its photograph.
+        StoreError: the cache cannot be written.
     """
+    assert root.cache_dir is not None
+    records = root.records(category)
     size = prepared.pixels_N.shape[1]
     digest = combine(file_digest(path) for path in sorted({r.masks for r in records if r.masks}))[:16]
 
     def build(done: int) -> Iterator[PreparedImage]:
-        return _part_maps(category, records, prepared, done, FileMemo(cache_dir), report)
+        return _part_maps(root, category, prepared, done, report)
 
     shape = (len(prepared.items), size, size)
-    return open_set(cache_dir, f"{prepared.key}-parts-{digest}", shape, build, report, advance)
+    return open_set(root.cache_dir, f"{prepared.key}-parts-{digest}", shape, build, report, advance)
 
 
 def _crops(
@@ -92,7 +97,7 @@ def _crops(
     names = BY_ID[category].landmarks if category in BY_ID else ()
     last: Path | None = None
     for i, record in enumerate(records[done:], start=done):
-        if i % _WORD_EVERY == 0:
+        if i % _REPORT_EVERY == 0:
             report(f"preparing {category}: {i} of {len(records)} photographs")
         if record.image != last:
             picture, last = decode(record.image), record.image
@@ -105,19 +110,14 @@ def _crops(
 
 
 def _part_maps(
-    category: str,
-    records: Sequence[AnnotatedObject],
-    prepared: ImageSet,
-    done: int,
-    memo: FileMemo,
-    report: ReportPhase,
+    root: DataRoot, category: str, prepared: ImageSet, done: int, report: ReportPhase
 ) -> Iterator[PreparedImage]:
     from workers.data.readers.voc_masks import part_map
 
-    size = prepared.pixels_N.shape[1]
+    records, size = root.records(category), prepared.pixels_N.shape[1]
     for row, item in enumerate(prepared.items[done:], start=done):
-        if row % _WORD_EVERY == 0:
+        if row % _REPORT_EVERY == 0:
             report(f"reading part masks of {category}: {row} of {len(prepared.items)}")
-        record, facts = records[item], memo.facts(records[item].image)
+        record, (facts,) = records[item], root.image_facts([records[item]])
         parts_HW = part_map(record, BY_ID[category], (facts.height, facts.width))
         yield PreparedImage(item, record.name, crop_parts(parts_HW, record, size), {})

@@ -1,1 +1,1 @@
-"""Reads data sets in the layouts in which their owners publish them."""
+"""Reads data sets in their published layouts."""

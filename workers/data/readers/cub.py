@@ -1,14 +1,14 @@
-"""Reads CUB-200-2011 in its original layout; the same layout holds sets that were cropped beforehand."""
+"""Reads CUB-200-2011 in its original layout, which cropped editions of it share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from schemas.categories import BY_ID
 from schemas.errors import DataError
+from workers.data.readers.parse_cache import ParseCache
 from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
 
 _LANDMARKS = frozenset(BY_ID["cub200/bird"].landmarks)
@@ -17,37 +17,53 @@ _SETS = ("cub200/CUB_200_2011", "CUB_200_2011", ".", "cub200", "cub200_crops227/
 
 
 class Cub200:
-    layout = "CUB_200_2011/{images.txt, bounding_boxes.txt, train_test_split.txt, parts/*.txt, images/*/*.jpg}"
+    """CUB-200-2011: one category, `bird`."""
 
-    def find(self, root: Path) -> Path | None:
+    layout: ClassVar[str] = (
+        "CUB_200_2011/{images.txt, bounding_boxes.txt, train_test_split.txt, parts/*.txt, images/*/*.jpg}"
+    )
+
+    def __init__(self, folder: Path, cache: ParseCache | None = None) -> None:
+        """Open the data set; its text files are parsed without the cache."""
+        self.folder = folder
+
+    @classmethod
+    def find(cls, root: Path) -> Path | None:
+        """Return the folder with `images.txt` and `images/`, or None."""
         for name in _SETS:
             folder = root / name
             if (folder / "images.txt").is_file() and (folder / "images").is_dir():
                 return folder
         return None
 
-    def categories(self, folder: Path) -> list[str]:
+    def categories(self) -> list[str]:
+        """Return the only key, `bird`."""
         return ["bird"]
 
-    def annotation_files(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Path]:
-        return [folder / name for name in _FILES]
+    def annotation_files(self, key: str) -> list[Path]:
+        """Return the five text files."""
+        return [self.folder / name for name in _FILES]
 
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
-        missing = [name for name in _FILES if not (folder / name).is_file()]
+    def records(self, key: str) -> list[AnnotatedObject]:
+        """Return every listed bird whose box is large enough.
+
+        Raises:
+            DataError: a text file is missing, or a line of it cannot be understood.
+        """
+        missing = [name for name in _FILES if not (self.folder / name).is_file()]
         if missing:
             raise DataError(
-                f"{folder} has no {', '.join(missing)}. CUB-200-2011 needs {self.layout}; unpack its archive as it is."
+                f"{self.folder} has no {', '.join(missing)}. CUB-200-2011 needs {self.layout}; unpack its archive as "
+                "it is."
             )
-        stats = [path.stat() for path in self.annotation_files(folder, key)]
-        return list(_read(folder, tuple((stat.st_size, stat.st_mtime_ns) for stat in stats)))
+        return _read(self.folder)
 
-    def flaws(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Flaw]:
-        return []  # the text files are read whole or refused by `records`
+    def flaws(self, key: str) -> list[Flaw]:
+        """Return nothing: `records` reads the text files completely or refuses them."""
+        return []
 
 
-@lru_cache(maxsize=4)
-def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[AnnotatedObject, ...]:
-    """Every listed image; `versions` makes a changed file a new call."""
+def _read(folder: Path) -> list[AnnotatedObject]:
     listed = {key: " ".join(rest) for key, rest in _by_id(folder / "images.txt", numbers=1)}
     boxes = {key: _box(rest) for key, rest in _by_id(folder / "bounding_boxes.txt", numbers=5)}
     official: dict[str, Literal["train", "test"]] = {
@@ -61,19 +77,19 @@ def _read(folder: Path, versions: tuple[tuple[int, int], ...]) -> tuple[Annotate
             "or train_test_split.txt. Take all files from the same copy of CUB-200-2011."
         )
     landmarks = _landmarks(folder)
-    return tuple(
+    return [
         AnnotatedObject(folder / "images" / name, "", boxes[key], landmarks.get(key, {}), official[key])
         for key, name in listed.items()
         if is_large_enough(boxes[key])
-    )
+    ]
 
 
 def _landmarks(folder: Path) -> dict[str, dict[str, Point]]:
-    """By image id, the category's landmarks that can be seen."""
+    """Return the visible landmarks of the category, by image id."""
     names = {key: " ".join(rest) for key, rest in _by_id(folder / "parts/parts.txt", numbers=1)}
     if not set(names.values()) >= _LANDMARKS:
         lacking = ", ".join(sorted(_LANDMARKS - set(names.values())))
-        raise DataError(f"{folder}/parts/parts.txt names no {lacking}. Restore it from the CUB-200-2011 archive.")
+        raise DataError(f"{folder}/parts/parts.txt does not name {lacking}. Restore it from the CUB-200-2011 archive.")
     path = folder / "parts/part_locs.txt"
     landmarks: dict[str, dict[str, Point]] = {}
     for at, (key, part, x, y, visible) in _fields(path, numbers=5, flag=True):
@@ -91,7 +107,7 @@ def _by_id(path: Path, numbers: int, *, flag: bool = False) -> Iterator[tuple[st
     seen: set[str] = set()
     for at, (key, *rest) in _fields(path, numbers, flag=flag):
         if key in seen:
-            raise _unreadable(path, at, f"id {key} is there twice")
+            raise _unreadable(path, at, f"id {key} occurs twice")
         seen.add(key)
         yield key, rest
 
@@ -102,10 +118,11 @@ def _box(values: list[str]) -> Box:
 
 
 def _fields(path: Path, numbers: int, *, flag: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Number and words of each line: one number and some text, or as many numbers as it should have.
+    """Yield the number and the words of each line that is not blank.
 
     Args:
-        flag: whether the last number says yes (1) or no (0).
+        numbers: numbers that a line must have; 1 stands for one number and a name.
+        flag: whether the last number must be 0 or 1.
     """
     for at, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.split()

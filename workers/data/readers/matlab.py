@@ -1,4 +1,4 @@
-"""Reads MATLAB files of either format, v5 (scipy) and v7.3 (HDF5), alike: the header says which one it is."""
+"""Reads MATLAB files of format v5 (through scipy) and v7.3 (HDF5) into the same Python values."""
 
 from __future__ import annotations
 
@@ -12,32 +12,35 @@ from numpy.typing import NDArray
 Struct = dict[str, Any]
 
 _VERSION_AT = 124
-"""Byte of a file's header where its version stands in two bytes: 1 in v5, 2 in v7.3; little- or big-endian."""
+"""Offset in the header of the two-byte version, in either byte order: 1 in v5, 2 in v7.3."""
 
 
 def read_mat(path: Path, only: Collection[str] = ()) -> dict[str, Any]:
-    """The variables of a file, or those of them that are asked for.
+    """Return the variables of a file.
 
-    A struct becomes a dict, an array of structs and a cell a list (MATLAB's order), text a string, and numbers an array
-    that is oriented as in MATLAB and has the type in which they were saved.
+    A struct becomes a dict, an array of structs or a cell a list in MATLAB's order, text a string, and numbers an array
+    with MATLAB's orientation and the stored type.
+
+    Args:
+        only: names of the variables to read; empty for all.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no MATLAB file, of another version, or cut off.
+        ValueError: the file is not a MATLAB file, has another version, or is truncated.
     """
     with path.open("rb") as file:
         header = file.read(_VERSION_AT + 2)
     version = header[_VERSION_AT:]
     if len(version) < 2 or not {1, 2} & set(version):
-        raise ValueError("no MATLAB file of version 5 or 7.3")
+        raise ValueError("not a MATLAB file of version 5 or 7.3")
     try:
         return _read_hdf5(path, only) if 2 in version else _read_v5(path, only)
-    except Exception as error:  # scipy and h5py raise whatever their parsers stumble over
+    except Exception as error:  # scipy and h5py raise many types on broken files
         raise ValueError(str(error)) from error
 
 
 def structs(value: Any) -> list[Struct]:
-    """The elements of a struct array, which a single struct is too; none where MATLAB has an empty matrix.
+    """Return the elements of a struct array; a single struct is one element, and an empty matrix has none.
 
     Raises:
         ValueError: the value is something else.
@@ -48,39 +51,39 @@ def structs(value: Any) -> list[Struct]:
         return value
     if isinstance(value, np.ndarray) and not value.size:
         return []
-    raise ValueError(f"{_kind(value)} where a struct should be")
+    raise ValueError(f"expected a struct, found {_kind(value)}")
 
 
 def text(value: Any) -> str:
-    """The value, which is text.
+    """Return a value that must be text.
 
     Raises:
         ValueError: the value is something else.
     """
     if not isinstance(value, str):
-        raise ValueError(f"{_kind(value)} where text should be")
+        raise ValueError(f"expected text, found {_kind(value)}")
     return value
 
 
 def numbers(value: Any) -> NDArray[Any]:
-    """The value, which is an array of numbers in the type in which they were saved.
+    """Return a value that must be an array of numbers, in the stored type.
 
     Raises:
         ValueError: the value is something else.
     """
     if not isinstance(value, np.ndarray):
-        raise ValueError(f"{_kind(value)} where numbers should be")
+        raise ValueError(f"expected numbers, found {_kind(value)}")
     return value
 
 
 def _kind(value: Any) -> str:
-    """For messages; a whole network or annotation would fill pages."""
+    """Describe a value briefly for a message: a whole network or annotation would fill pages."""
     named = {dict: "a struct", list: "a cell or struct array"}
     return next((name for kind, name in named.items() if isinstance(value, kind)), repr(value))
 
 
 def _read_v5(path: Path, only: Collection[str]) -> dict[str, Any]:
-    from scipy.io import loadmat  # slow to import, and most jobs read no MATLAB file
+    from scipy.io import loadmat  # slow to import, and few jobs read MATLAB files
 
     found = loadmat(path, variable_names=only or None)
     return {name: _from_v5(value) for name, value in found.items() if not name.startswith("__")}
@@ -98,7 +101,7 @@ def _from_v5(value: Any) -> Any:
 
 
 def _read_hdf5(path: Path, only: Collection[str]) -> dict[str, Any]:
-    import h5py  # slow to import too
+    import h5py  # slow to import
 
     with h5py.File(path, "r") as file:
         wanted = (name for name in file if (name in only if only else not name.startswith("#")))
@@ -109,7 +112,7 @@ def _from_hdf5(file: Any, node: Any) -> Any:
     if isinstance(node, Mapping):  # a group
         members = dict(node.items())
         if members and all(_holds_references(m) and "MATLAB_class" not in m.attrs for m in members.values()):
-            # A struct array: every field is a column of references, which unlike a cell bears no class.
+            # A struct array: every field is a column of references without the class attribute that a cell has.
             rows = zip(*(member[()].ravel() for member in members.values()), strict=True)
             return [{name: _from_hdf5(file, file[at]) for name, at in zip(members, row, strict=True)} for row in rows]
         return {name: _from_hdf5(file, member) for name, member in members.items()}
@@ -120,7 +123,7 @@ def _from_hdf5(file: Any, node: Any) -> Any:
         return [_from_hdf5(file, file[at]) for at in node[()].ravel()]
     if kind == "char":
         return "".join(map(chr, node[()].ravel()))
-    return node[()].T  # HDF5 has MATLAB's columns as rows
+    return node[()].T  # HDF5 stores MATLAB's columns as rows
 
 
 def _holds_references(node: Any) -> bool:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+from workers.data.readers.parse_cache import ParseCache
 
 Point = tuple[float, float]
 """(row, column) in continuous pixels: the first pixel of an image spans 0 to 1, its centre is 0.5."""
 
 
 class Box(NamedTuple):
-    """The pixels an object fills, in the same continuous coordinates."""
+    """A rectangle of pixels, in the same continuous coordinates."""
 
     left: float
     top: float
@@ -20,10 +22,12 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> float:
+        """Pixels."""
         return self.right - self.left
 
     @property
     def height(self) -> float:
+        """Pixels."""
         return self.bottom - self.top
 
 
@@ -33,67 +37,80 @@ class AnnotatedObject(NamedTuple):
     image: Path
     object_id: str
     box: Box | None
-    """None takes the whole photograph."""
+    """None for the whole photograph."""
     landmarks: Mapping[str, Point]
-    """Of the category's landmarks, the ones that can be seen."""
+    """The visible ones of the category's landmarks."""
     official: Literal["train", "test"] | None = None
-    """Where the data set's own split puts it."""
+    """Side of the data set's own split."""
     masks: Path | None = None
-    """The file of Pascal VOC Part that has the masks of its parts."""
+    """Pascal VOC Part's file with the masks of the object's parts."""
     size: tuple[int, int] | None = None
-    """Width and height that the annotation says the photograph has."""
+    """Width and height of the photograph, as annotated."""
     origin: str = ""
-    """Name of the photograph, where each of its objects has a copy of it as a file of its own."""
+    """Name of the original photograph, for data sets that store one copy of it per object."""
 
     @property
     def photograph(self) -> str:
-        """Equal for objects of one photograph, which belong on one side of a split."""
+        """Name of the photograph; objects with the same one stay on one side of a split."""
         return self.origin or str(self.image)
 
     @property
     def name(self) -> str:
+        """File name of the image, with `#` and the object's id where there is one."""
         return f"{self.image.name}#{self.object_id}" if self.object_id else self.image.name
 
 
 class Flaw(NamedTuple):
-    """A file that is missing, broken, or says what cannot be."""
+    """A file that is missing, broken or contradictory."""
 
     path: Path
     why: str
 
 
 class DatasetReader(Protocol):
-    """One published format. A further data set is one more of these, in `sources.READERS`."""
+    """Reads one data set in its published format.
 
-    layout: str
-    """What the reader looks for under a data root, as a person would type it."""
+    Another format is another implementation with an entry in `sources.READERS`. A reader may keep what it has read:
+    changed annotations are seen by a new reader.
+    """
 
-    def find(self, root: Path) -> Path | None:
-        """The folder in which the data set lies, if it is there."""
+    layout: ClassVar[str]
+    """Files that the reader looks for under a data root, as a user would type them."""
+    folder: Path
 
-    def categories(self, folder: Path) -> list[str]:
-        """Keys of the categories that have annotations, in a fixed order."""
-
-    def annotation_files(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Path]:
-        """Every file that decides `records`, images apart."""
-
-    def records(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[AnnotatedObject]:
-        """All objects of a category whose box is large enough, in a fixed order.
+    def __init__(self, folder: Path, cache: ParseCache | None = None) -> None:
+        """Open a data set.
 
         Args:
-            cache_dir: where annotations that take long to read may be remembered.
+            folder: as `find` returns it.
+            cache: keeps annotation files that are slow to parse.
+        """
+
+    @classmethod
+    def find(cls, root: Path) -> Path | None:
+        """Return the data set's folder under a data root, or None where it is absent."""
+
+    def categories(self) -> list[str]:
+        """Return the keys of the categories that have annotations, in a fixed order."""
+
+    def annotation_files(self, key: str) -> list[Path]:
+        """Return every file that determines `records`, images excepted."""
+
+    def records(self, key: str) -> list[AnnotatedObject]:
+        """Return all objects of a category whose box is large enough, in a fixed order.
 
         Raises:
             DataError: an annotation file cannot be understood.
         """
 
-    def flaws(self, folder: Path, key: str, cache_dir: Path | None = None) -> list[Flaw]:
-        """What `records` drops in silence or stops at the first of, file by file."""
+    def flaws(self, key: str) -> list[Flaw]:
+        """Return the errors that `records` ignores or stops at, file by file."""
 
 
 MIN_AREA = 50**2
-"""Boxes of fewer pixels are dropped, as in the released code."""
+"""Smallest area of a box in pixels, as in the released code."""
 
 
 def is_large_enough(box: Box) -> bool:
+    """Return whether a box has at least `MIN_AREA` pixels."""
     return box.width * box.height >= MIN_AREA

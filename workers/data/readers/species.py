@@ -1,28 +1,33 @@
-"""What a photograph is called where networks tell species apart: CUB's species, other data sets' categories."""
+"""The label of a photograph where networks distinguish species: CUB's species, or another data set's category."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from schemas.categories import BY_ID
 from schemas.job import SPECIES_OF, DataSpec
 from workers.data.readers.records import AnnotatedObject
-from workers.data.readers.sources import records_of
 
 
 def species_label(category: str, record: AnnotatedObject) -> str:
-    """`001.Black_footed_Albatross`, as CUB names the folder of a species; elsewhere the category's label."""
+    """Return CUB's name of the species, such as `001.Black_footed_Albatross`; elsewhere the category's label."""
     if category == SPECIES_OF:
         return record.image.parent.name
     return BY_ID[category].label if category in BY_ID else category
 
 
-def label_names(data: DataSpec, root: Path, cache_dir: Path | None) -> tuple[str, ...]:
-    """One an output, in the order of the categories and of CUB's species; empty where labels are the categories."""
+def label_names(data: DataSpec, records_of: Callable[[str], Iterable[AnnotatedObject]]) -> tuple[str, ...]:
+    """Return one name per output, in the order of the categories and of CUB's species.
+
+    Empty where the labels are the categories.
+
+    Args:
+        records_of: returns the objects of a category.
+    """
     if data.labels == "categories":
         return ()
     found: dict[str, None] = {}
     for category in data.categories:
-        names = {species_label(category, record) for record in records_of(category, root, cache_dir)}
+        names = {species_label(category, record) for record in records_of(category)}
         found |= dict.fromkeys(sorted(names))
     return tuple(found)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from schemas.categories import CATEGORIES, Category
 from schemas.errors import DataError
 from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
-from workers.data.readers.parse_cache import parsed
+from workers.data.readers.parse_cache import ParseCache
 from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Mask = NDArray[np.bool_]
@@ -31,7 +31,7 @@ MERGED: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "tail": ("tail",),
     }
 )
-"""The data set's names of what belongs to each part. Paws and hooves go with the legs; no animal has all of a row."""
+"""Names that the data set uses for each merged part. Paws and hooves belong to the legs."""
 
 _KNOWN_PARTS = frozenset(name for members in MERGED.values() for name in members)
 _ANIMALS: Mapping[str, Category] = MappingProxyType({c.key: c for c in CATEGORIES if c.dataset == "voc_part"})
@@ -43,36 +43,38 @@ class MaskedObject(NamedTuple):
     box: Box
     """Around its silhouette."""
     landmarks: dict[str, Point]
-    """Centres of the boxes around the category's landmark parts, as far as they can be seen."""
+    """Centres of the boxes around the visible landmark parts of the category."""
     parts_HW: NDArray[np.uint8]
-    """Bit k is set where the category's k-th part is."""
+    """Bit k is set on the pixels of the category's k-th part."""
 
 
 class Annotated(NamedTuple):
     """One of the paper's animals in an annotation file, without its masks."""
 
     key: str
-    """Its category's."""
+    """Key of its category."""
     number: int
-    """Its place among all objects of the file, from 1."""
+    """Position among all objects of the file, from 1."""
     box: Box
-    """Without width where the silhouette is empty."""
+    """Of width 0 where the silhouette is empty."""
     landmarks: dict[str, Point]
+    """Centres of the boxes around the visible landmark parts."""
 
 
 class MaskFile(NamedTuple):
-    """What one annotation file says."""
+    """Content of one annotation file."""
 
     width: int
+    """Pixels of the masks and of the photograph; 0 without an annotated object."""
     height: int
-    """Of the masks, hence of the photograph; 0 where nothing is annotated."""
+    """Pixels, as `width`."""
     objects: tuple[Annotated, ...]
     problem: str
-    """Why the file cannot be read; else empty."""
+    """Why the file cannot be read, or an empty string."""
 
 
 def read_objects(path: Path, category: Category) -> list[MaskedObject]:
-    """The objects of a category in one annotation file, in its order.
+    """Return the objects of a category in one annotation file, in the file's order.
 
     Raises:
         DataError: the file is not one of Pascal VOC Part.
@@ -84,16 +86,17 @@ def read_objects(path: Path, category: Category) -> list[MaskedObject]:
 
 
 def unreadable(path: Path, why: str) -> DataError:
+    """Return the error for a file that is not a part annotation of Pascal VOC Part."""
     return DataError(
         f"{path} cannot be read as a part annotation of Pascal VOC Part ({why}): it needs a struct `anno` with "
         "`objects`, each with `class`, `mask` and `parts`. Restore the file from the data set's archive."
     )
 
 
-def read_annotations(paths: Sequence[Path], cache_dir: Path | None) -> list[MaskFile]:
-    """What each file says of the paper's animals: read once, for about ten milliseconds of a core each."""
-    said = parsed("voc-part-1", paths, _summarise, cache_dir)
-    return [MaskFile(width, height, tuple(map(_annotated, rows)), why) for width, height, rows, why in said]
+def read_annotations(paths: Sequence[Path], cache: ParseCache) -> list[MaskFile]:
+    """Return the paper's animals in each file; parsing a file takes about ten milliseconds of a core."""
+    contents = cache.values("voc-part-1", paths, _summarise)
+    return [MaskFile(width, height, tuple(map(_annotated, rows)), why) for width, height, rows, why in contents]
 
 
 def _summarise(path: Path) -> list[Any]:
@@ -116,12 +119,20 @@ def _annotated(row: Any) -> Annotated:
 
 
 def part_map(record: AnnotatedObject, category: Category, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Parts of a record's object, of the photograph's (H, W): bits as in `MaskedObject`.
+    """Return the parts of a record's object.
 
-    The object is the one whose silhouette fills the record's box best; where none fills half of it, no part is shown.
+    The object is the one whose silhouette has the largest intersection over union with the record's box. Below 0.5 the
+    map is empty.
+
+    Args:
+        record: of an object with a file of masks.
+        shape: (H, W) of the photograph, in pixels.
+
+    Returns:
+        (H, W), with bits as in `MaskedObject.parts_HW`.
 
     Raises:
-        DataError: the masks are not of this photograph.
+        DataError: the file cannot be read, or its masks have another size than the photograph.
     """
     assert record.masks is not None
     assert record.box is not None
@@ -147,10 +158,10 @@ def _object(found: Struct, category: Category) -> MaskedObject:
     for part in structs(found["parts"]):
         name = text(part["part_name"])
         if name not in _KNOWN_PARTS:
-            raise ValueError(f"{name!r} is no part of an animal there")
+            raise ValueError(f"{name!r} is not a part of an animal in the data set")
         masks[name] = _mask(part)
         if masks[name].shape != silhouette.shape:
-            raise ValueError(f"the mask of {name} is of another size than its object's")
+            raise ValueError(f"the mask of {name} and the mask of its object have different sizes")
     parts_HW = np.zeros(silhouette.shape, np.uint8)
     for k, name in enumerate(category.parts):
         for member in MERGED[name]:
@@ -163,7 +174,7 @@ def _object(found: Struct, category: Category) -> MaskedObject:
 def _mask(found: Struct) -> Mask:
     mask = numbers(found["mask"])
     if mask.ndim != 2:
-        raise ValueError(f"a mask of {mask.ndim} dimensions")
+        raise ValueError(f"a mask has {mask.ndim} dimensions instead of 2")
     return mask > 0
 
 
@@ -180,7 +191,7 @@ def _centre(mask: Mask) -> Point:
 
 
 def _overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
+    """Return the intersection over union of two boxes."""
     width = min(a.right, b.right) - max(a.left, b.left)
     height = min(a.bottom, b.bottom) - max(a.top, b.top)
     both = max(0.0, width) * max(0.0, height)

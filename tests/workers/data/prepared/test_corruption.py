@@ -1,4 +1,4 @@
-"""Fifty photographs with everything wrong that files can have: each is read rightly, or named with its reason."""
+"""Fifty photographs with all kinds of damage: each is read correctly, or listed with the reason."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.support.photograph_files import (
     write_voc_category,
 )
 from workers.data.checks import check_data
+from workers.data.data_root import DataRoot
 from workers.data.dataset import load_job_data
 from workers.data.prepared.crops import crop, decode
-from workers.data.readers.sources import records_of
 from workers.data.readers.voc import MASKS
 from workers.data.verify import Verified, verify
 
@@ -34,7 +34,7 @@ LEFT, RIGHT = np.array([220, 40, 90], np.uint8), np.array([30, 120, 200], np.uin
 
 
 def two_colours(width: int = 100, height: int = 80) -> Image.Image:
-    """Red to the left of column 50, blue from there on."""
+    """Return a picture that is red to the left of column 50, and blue from there."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:, : width // 2], pixels[:, width // 2 :] = LEFT, RIGHT
     return Image.fromarray(pixels)
@@ -45,7 +45,7 @@ def truncated(path: Path) -> None:
 
 
 def sixteen_bit(path: Path) -> None:
-    """Grey, 16 bits: 40,000 to the left and 10,000 to the right."""
+    """Write 16-bit grey: 40,000 to the left and 10,000 to the right."""
     pixels = np.full((80, 100), 40_000, np.uint16)
     pixels[:, 50:] = 10_000
     Image.fromarray(pixels).save(path, format="PNG")
@@ -67,10 +67,10 @@ def a_folder(path: Path) -> None:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
-    "truncated": (truncated, "cut off or damaged"),
+    "truncated": (truncated, "truncated or damaged"),
     "empty": (lambda path: path.write_bytes(b""), "empty (0 bytes)"),
-    "zeros": (lambda path: path.write_bytes(bytes(5000)), "no image, whatever its name says"),
-    "text": (lambda path: path.write_text("a photograph of a bird\n" * 9), "no image, whatever its name says"),
+    "zeros": (lambda path: path.write_bytes(bytes(5000)), "not an image, despite its name"),
+    "text": (lambda path: path.write_text("a photograph of a bird\n" * 9), "not an image, despite its name"),
     "missing": (lambda path: path.unlink(), "missing"),
     "float": (thirty_two_bit, "cannot be read (its pixels are 32-bit numbers"),
     "folder": (a_folder, "cannot be read"),
@@ -99,7 +99,7 @@ def append(path: Path, more: bytes) -> None:
 
 @pytest.fixture
 def birds(tmp_path: Path) -> Path:
-    """A data root of fifty birds, and fifty negatives."""
+    """Return a data root of fifty birds and fifty negatives."""
     root = tmp_path / "data"
     write_cub(root, COUNT)
     for number in range(50):
@@ -112,7 +112,7 @@ def image(root: Path, number: int) -> Path:
 
 
 def put(root: Path, cases: dict[str, tuple[Callable[[Path], object], str]], first: int) -> dict[Path, str]:
-    """Spoil one photograph for each case, and give what should be said of it."""
+    """Damage one photograph for each case, and return the expected reasons."""
     said = {}
     for number, (spoil, why) in enumerate(cases.values(), start=first):
         spoil(image(root, number))
@@ -136,7 +136,7 @@ def test_verifying_names_every_bad_file_and_no_good_one(birds: Path) -> None:
     put_landmark_outside(birds)
     put_readable(birds)
     heard: list[tuple[str, int, int]] = []
-    bird, negatives = verify(birds, (), None, lambda *said: heard.append(said))
+    bird, negatives = verify(DataRoot(birds), (), lambda *said: heard.append(said))
     assert {flaw.path for flaw in bird.flaws} == set(expected)
     for flaw in bird.flaws:
         assert expected[flaw.path] in flaw.why
@@ -150,7 +150,7 @@ def test_verifying_names_every_bad_file_and_no_good_one(birds: Path) -> None:
 def test_what_can_be_read_is_read_rightly(birds: Path, name: str) -> None:
     number = put_readable(birds)[name]
     _, left, right = READABLE[name]
-    record = next(r for r in records_of("cub200/bird", birds) if r.image == image(birds, number))
+    record = next(r for r in DataRoot(birds).records("cub200/bird") if r.image == image(birds, number))
     picture = decode(record.image)
     assert picture is not None
     # Stored pixels, whatever the orientation tag says: the box reaches from 30 pixels left of the border to 30 right.
@@ -176,7 +176,7 @@ def test_a_job_passes_over_five_bad_photographs_and_names_them(birds: Path, tmp_
 
 
 def write_cub_more(root: Path, count: int) -> None:
-    """As many birds instead."""
+    """Replace the birds by this many."""
     (root / "CUB_200_2011").rename(root.parent / "fewer")
     write_cub(root, count)
 
@@ -192,7 +192,7 @@ def test_a_job_with_more_bad_photographs_is_refused(birds: Path, tmp_path: Path)
 def test_a_job_whose_annotations_do_not_fit_is_refused(birds: Path, spoil: Callable[[Path], object]) -> None:
     spoil(birds)
     with pytest.raises(DataError, match=r"of Black_Footed_Albatross_00\d0\.jpg lies outside its image"):
-        check_data(BIRD, birds)
+        check_data(BIRD, DataRoot.open(birds))
 
 
 def test_pixels_that_are_broken_behind_a_good_header_are_named(birds: Path, tmp_path: Path) -> None:
@@ -210,14 +210,14 @@ def test_pixels_that_are_broken_behind_a_good_header_are_named(birds: Path, tmp_
 def test_an_empty_category_and_a_single_photograph_are_named(tmp_path: Path) -> None:
     write_voc_category(tmp_path, "cat", 1, seed=1)
     write_voc_category(tmp_path, "cow", 0, seed=2)
-    said = {one.category: (one.objects, one.images, one.note) for one in verify(tmp_path, (), None)}
+    said = {one.category: (one.objects, one.images, one.note) for one in verify(DataRoot(tmp_path), ())}
     assert said == {
         "voc_part/cat": (2, 1, "too few: a job needs 50"),
         "voc_part/cow": (0, 0, "too few: a job needs 50"),
     }
     two = DataSpec(categories=("voc_part/cat", "voc_part/cow"), images="photographs")
     with pytest.raises(DataError, match=r"voc_part/cat has 2, voc_part/cow has 0, a category needs 50"):
-        check_data(two, tmp_path)
+        check_data(two, DataRoot.open(tmp_path))
 
 
 def test_masks_that_are_broken_or_of_another_size_are_named_once(tmp_path: Path) -> None:
@@ -228,12 +228,12 @@ def test_masks_that_are_broken_or_of_another_size_are_named_once(tmp_path: Path)
     for number, size in enumerate([(60, 120), (60, 90), (60, 120)]):
         write_part_masks(masks / f"2008_01000{number}.mat", *size, body)
     (masks / "2008_010002.mat").write_bytes(b"\0" * 900)
-    (cat,) = verify(tmp_path, (), None)
+    (cat,) = verify(DataRoot(tmp_path), ())
     assert [flaw.path.name for flaw in cat.flaws] == [f"2008_01000{n}.mat" for n in (0, 1, 1, 2)]
     assert cat.flaws[1].why == "its masks are 90 x 60, its photograph 120 x 60"
     assert "object 2 (cat) is empty" in cat.flaws[0].why
     (tmp_path / "voc_part/truth").rename(tmp_path / "elsewhere")  # the masks alone decide, for all six categories
-    found = verify(tmp_path, (), None)
+    found = verify(DataRoot(tmp_path), ())
     assert sum("2008_010002.mat" in flaw.path.name for one in found for flaw in one.flaws) == 1
     assert {one.note for one in found} == {"its annotations cannot be read"}
 
@@ -242,10 +242,10 @@ def test_annotations_that_are_refused_whole_are_one_flaw(tmp_path: Path) -> None
     write_ilsvrc_category(tmp_path, "n02444819", 2, seed=3)
     table = tmp_path / "ilsvrc_animal_part/annotations/n02444819.csv"
     table.write_text(table.read_text().replace("n02444819_14.JPEG,2", "n02444819_14.JPEG,two"))
-    (otter,) = verify(tmp_path, (), None)
+    (otter,) = verify(DataRoot(tmp_path), ())
     assert "n02444819.csv, line 3, cannot be read" in otter.flaws[0].why
 
 
 def test_a_category_that_is_asked_for_and_not_there_is_named(birds: Path) -> None:
-    found = {one.category: one.note for one in verify(birds, ("voc_part/cat", "cub200/bird"), None)}
+    found = {one.category: one.note for one in verify(DataRoot(birds), ("voc_part/cat", "cub200/bird"))}
     assert found == {"cub200/bird": "", "negatives": "", "voc_part/cat": "not under this data root"}

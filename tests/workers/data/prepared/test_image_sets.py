@@ -1,4 +1,4 @@
-"""PreparedImage sets: whole or absent, shared by processes, repaired when torn."""
+"""Image sets are complete or absent, shared by processes, and repaired when damaged."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def interrupted(folder: Path, at: int) -> None:
 
 
 def go_on(folder: Path) -> int:
-    """How many pictures the next process need not prepare."""
+    """Return how many pictures the next process does not prepare."""
     with start(folder, stop_at=-1) as child:
         begun, ended = child.communicate("go\n", timeout=60)[0].splitlines()
     assert ended == "whole"

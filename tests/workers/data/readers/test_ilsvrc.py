@@ -22,13 +22,12 @@ from tests.support.photograph_files import (
     write_truth_v73,
 )
 from tests.support.real_data import REAL_DATA
+from workers.data.data_root import DataRoot
 from workers.data.dataset import load_job_data
 from workers.data.readers.ilsvrc import IlsvrcAnimalPart
 from workers.data.readers.records import AnnotatedObject, Box
-from workers.data.readers.sources import present_categories, records_of
 
 OTTER, GOLDFISH, ELEPHANT = "n02444819", "n01443537", "n02503517"
-READER = IlsvrcAnimalPart()
 Write = Callable[[Path, Sequence[Mapping[str, object]]], None]
 WRITERS: dict[str, Write] = {"v5": write_truth_v5, "v7.3": write_truth_v73}
 
@@ -42,7 +41,7 @@ LEGS = [{}, {}, {**SECOND, "centres": np.array([[200], [112]], np.uint8)}]
 
 @pytest.fixture(params=WRITERS)
 def mats(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The authors' layout: three photographs, of which the second has no marked part."""
+    """Write the authors' layout: three photographs, the second without a marked part."""
     folder = tmp_path / "detanimalpart"
     for number in (1, 2, 3):
         write_photograph(folder / f"{OTTER}_obj/img/img/{number:05d}.jpg", 160, 90, number)
@@ -53,7 +52,7 @@ def mats(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_centres_are_224ths_of_the_box_and_the_first_instance_counts(mats: Path) -> None:
-    one, three = READER.records(mats, OTTER)
+    one, three = IlsvrcAnimalPart(mats).records(OTTER)
     assert (one.image.name, three.image.name) == ("00001.jpg", "00003.jpg")
     assert one.box == three.box == Box(20, 10, 132, 66)
     assert one.landmarks == {"head": (10 + 28.0, 20 + 28.0)}
@@ -62,10 +61,10 @@ def test_centres_are_224ths_of_the_box_and_the_first_instance_counts(mats: Path)
 
 def test_photographs_may_have_their_imagenet_names(mats: Path) -> None:
     (mats / f"{OTTER}_obj").rename(mats / "elsewhere")
-    assert READER.find(mats) is None
+    assert IlsvrcAnimalPart.find(mats) is None
     write_photograph(mats / f"images/{OTTER}/n02444819_10012.JPEG", 160, 90, 1)
-    assert READER.find(mats) == mats
-    images = [record.image for record in READER.records(mats, OTTER)]
+    assert IlsvrcAnimalPart.find(mats) == mats
+    images = [record.image for record in IlsvrcAnimalPart(mats).records(OTTER)]
     assert images == [mats / f"images/{OTTER}/{name}.JPEG" for name in ("n02444819_10012", "n02444819_77")]
 
 
@@ -73,8 +72,8 @@ def test_the_authors_list_adds_objects_without_marked_parts(mats: Path) -> None:
     bndbox = {"xmin": 1.0, "xmax": 60.0, "ymin": 1.0, "ymax": 70.0}
     samples = np.array([[({"bndbox": bndbox},)] * 9], [("obj", object)])
     savemat(mats / f"{OTTER}_obj/img/data.mat", {"samples": samples})
-    records = READER.records(mats, OTTER)
-    assert [record.object_id for record in records] == ["1", "2", "3"]  # the list goes on, the photographs do not
+    records = IlsvrcAnimalPart(mats).records(OTTER)
+    assert [record.object_id for record in records] == ["1", "2", "3"]  # the list has more objects than photographs
     assert (records[1].image.name, records[1].box, records[1].landmarks) == ("00002.jpg", Box(1, 1, 61, 71), {})
     assert records[0].box == Box(20, 10, 132, 66)
 
@@ -83,8 +82,8 @@ def test_the_authors_list_adds_objects_without_marked_parts(mats: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "elements", "said"),
     [
-        ("truth_part03.mat", LEGS, "part 3 is none of n02444819's, which has head and frontal_legs"),
-        ("truth_part02.mat", [{**FIRST, "filename": "n02444819_5", "centres": [[1.0], [1.0]]}], "object 1 is not"),
+        ("truth_part03.mat", LEGS, "part 3 is not a part of n02444819, which has head and frontal_legs"),
+        ("truth_part02.mat", [{**FIRST, "filename": "n02444819_5", "centres": [[1.0], [1.0]]}], "object 1 differs"),
     ],
 )
 def test_files_that_do_not_belong_together_are_refused(
@@ -93,7 +92,7 @@ def test_files_that_do_not_belong_together_are_refused(
     write(tmp_path / OTTER / "truth_part01.mat", HEADS)
     write(tmp_path / OTTER / name, elements)
     with pytest.raises(DataError, match=said):
-        READER.records(tmp_path, OTTER)
+        IlsvrcAnimalPart(tmp_path).records(OTTER)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +118,7 @@ def test_what_is_no_annotation_is_refused_by_name(tmp_path: Path, content: str) 
     if content == "other":
         savemat(path, {"truth": np.zeros(3)})
     with pytest.raises(DataError, match=r"truth_part01\.mat cannot be read as the authors' part annotation"):
-        READER.records(tmp_path, OTTER)
+        IlsvrcAnimalPart(tmp_path).records(OTTER)
 
 
 ROW: dict[str, object] = {
@@ -131,10 +130,10 @@ ROW: dict[str, object] = {
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"part": 2}, r"line 3.*part 2 is none of n01443537's, which has head"),
+        ({"part": 2}, r"line 3.*part 2 is not a part of n01443537, which has head"),
         ({"part_y": "high"}, "line 3.*high"),
-        ({"xmax": 90}, "line 3.*object 1 stands in two photographs, or has two boxes"),
-        ({"image": "n01443537_8.JPEG"}, "line 3.*object 1 stands in two photographs"),
+        ({"xmax": 90}, "line 3.*object 1 is in two photographs, or has two boxes"),
+        ({"image": "n01443537_8.JPEG"}, "line 3.*object 1 is in two photographs"),
         ({"object_id": 2, "xmax": 0}, "line 3.*is empty"),
         ({"object_id": 2, "xmin": "nan"}, "line 3.*is empty"),
     ],
@@ -142,14 +141,14 @@ ROW: dict[str, object] = {
 def test_table_lines_that_cannot_be_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
     write_table(tmp_path / f"annotations/{GOLDFISH}.csv", ILSVRC_COLUMNS, [ROW, {**ROW, **changed}])
     with pytest.raises(DataError, match=said):
-        READER.records(tmp_path, GOLDFISH)
+        IlsvrcAnimalPart(tmp_path).records(GOLDFISH)
 
 
 def test_annotations_without_photographs_are_no_data_set(tmp_path: Path) -> None:
     write_table(tmp_path / f"ilsvrc_animal_part/annotations/{GOLDFISH}.csv", ILSVRC_COLUMNS, [ROW])
-    assert present_categories(tmp_path) == []
+    assert DataRoot(tmp_path).present_categories() == []
     write_ilsvrc_category(tmp_path, OTTER, 2, seed=1)
-    assert present_categories(tmp_path) == [f"ilsvrc_animal_part/{OTTER}"]
+    assert DataRoot(tmp_path).present_categories() == [f"ilsvrc_animal_part/{OTTER}"]
 
 
 def test_a_job_runs_on_the_authors_layout(tmp_path: Path) -> None:
@@ -186,11 +185,11 @@ real = pytest.mark.skipif(
 )
 
 
-def real_records(tmp_path: Path, key: str, annotations: Path) -> list[AnnotatedObject]:
-    """Of real annotations, linked into a data root whose folder of photographs is still empty."""
+def real_records(tmp_path: Path, key: str, annotations: Path) -> Sequence[AnnotatedObject]:
+    """Return the records of real annotations, linked into a data root with an empty folder of photographs."""
     (tmp_path / f"{key}_obj/img/img").mkdir(parents=True)
     (tmp_path / "annotations").symlink_to(annotations)
-    return records_of(f"ilsvrc_animal_part/{key}", tmp_path)
+    return DataRoot(tmp_path).records(f"ilsvrc_animal_part/{key}")
 
 
 @real
@@ -213,8 +212,8 @@ def test_all_thirty_real_tables_are_read(tmp_path: Path) -> None:
     (tmp_path / "annotations").symlink_to(REAL_DATA / "ilsvrc_animal_part/annotations")
     for key in keys:
         (tmp_path / f"{key}_obj/img/img").mkdir(parents=True)
-    assert [name.split("/")[1] for name in present_categories(tmp_path)] == keys
-    records = {key: records_of(f"ilsvrc_animal_part/{key}", tmp_path) for key in keys}
+    assert [name.split("/")[1] for name in DataRoot(tmp_path).present_categories()] == keys
+    records = {key: DataRoot(tmp_path).records(f"ilsvrc_animal_part/{key}") for key in keys}
     assert sum(map(len, records.values())) == 6349
     assert len({record.photograph for found in records.values() for record in found}) == 5806
     for key, found in records.items():
@@ -237,5 +236,5 @@ def test_real_rows_are_cropped_where_their_photographs_are(tmp_path: Path) -> No
     measured = load_job_data(
         data, EvaluationSpec(split="all"), input_size=48, seed=0, cache_dir=tmp_path / "cache", data_root=tmp_path
     ).measured
-    assert len(measured) == len(records_of(data.categories[0], tmp_path)) > 150
+    assert len(measured) == len(DataRoot(tmp_path).records(data.categories[0])) > 150
     assert np.isfinite(measured.landmarks_NK2).mean() > 0.98  # a few heads are marked beyond their box

@@ -1,4 +1,4 @@
-"""Where networks tell species apart, CUB's are outputs of their own beside the other data sets' categories."""
+"""Networks that distinguish species have an output for each of CUB's, and for other data sets' categories."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from schemas.job import DataSpec, EvaluationSpec, JobSpec
 from tests.support.photograph_files import write_cub, write_voc_category
 from tests.support.real_data import REAL_DATA, needs_real_data
+from workers.data.data_root import DataRoot
 from workers.data.dataset import JobData, load_job_data
 from workers.data.readers.species import label_names
 
@@ -24,7 +25,7 @@ def load(data: DataSpec, root: Path, cache: Path) -> JobData:
 
 @pytest.fixture
 def species_root(tmp_path: Path) -> Path:
-    """Sixty birds of two species and sixty cats."""
+    """Return a root of sixty birds of two species and sixty cats."""
     folder = write_cub(tmp_path / "data", images=60)
     lines = (folder / "images.txt").read_text().splitlines()
     moved = []
@@ -58,7 +59,7 @@ def test_species_of_one_category_need_no_negatives(species_root: Path, tmp_path:
 
 
 def test_a_job_has_an_output_for_every_species_that_is_there(species_root: Path) -> None:
-    names = label_names(spec("voc_part/cat", "cub200/bird"), species_root, None)
+    names = label_names(spec("voc_part/cat", "cub200/bird"), DataRoot(species_root).records)
     planned = spec("voc_part/cat", "cub200/bird", label_names=names)
     job = JobSpec.model_validate(
         {"data": planned, "model": {"backbone": "alexnet", "variant": "ordinary"}, "loss": "softmax"}
@@ -88,6 +89,6 @@ def test_an_interpretable_network_takes_categories(species_root: Path) -> None:
 
 @needs_real_data
 def test_the_real_species_are_found() -> None:
-    names = label_names(spec("voc_part/sheep", "cub200/bird"), REAL_DATA, None)
+    names = label_names(spec("voc_part/sheep", "cub200/bird"), DataRoot(REAL_DATA).records)
     assert names[:2] == ("voc-sheep", "001.Black_footed_Albatross")
     assert len(names) == 11

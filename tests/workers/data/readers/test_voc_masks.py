@@ -1,4 +1,4 @@
-"""Masks of Pascal VOC Part: merged as the paper merges them, laid on their object, refused when they do not fit."""
+"""Masks of Pascal VOC Part are merged as in the paper, assigned to their object, and refused when they do not fit."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from schemas.errors import DataError
 from schemas.job import DataSpec, EvaluationSpec
 from tests.support.photograph_files import write_part_masks, write_voc_table
 from tests.support.real_data import REAL_DATA, needs_real_data
+from workers.data.data_root import DataRoot
 from workers.data.dataset import JobData, load_job_data
-from workers.data.readers import parse_cache, voc, voc_masks
+from workers.data.readers import voc_masks
+from workers.data.readers.parse_cache import ParseCache
 from workers.data.readers.records import AnnotatedObject, Box
-from workers.data.readers.sources import records_of
 from workers.data.readers.voc import MASKS, VocPart
 from workers.data.readers.voc_masks import MERGED, part_map, read_objects
 
@@ -30,7 +31,7 @@ Boxes = dict[str, tuple[int, int, int, int]]
 
 
 def write(path: Path, *objects: tuple[str, Boxes]) -> Path:
-    """Objects that fill the boxes of all their parts; a box is top, left, bottom, right."""
+    """Write objects that fill the boxes of all their parts; a box is top, left, bottom, right."""
     write_part_masks(path, HEIGHT, WIDTH, objects)
     return path
 
@@ -112,7 +113,7 @@ def test_what_is_no_annotation_is_refused(tmp_path: Path) -> None:
 
 
 def original(root: Path, *files: tuple[str, Sequence[tuple[str, Boxes]]]) -> Path:
-    """A devkit as its owners publish it: photographs and masks, no tables."""
+    """Write a devkit as published: photographs and masks without tables."""
     masks = root / MASKS
     masks.mkdir(parents=True)
     (root / "VOCdevkit/VOC2010/JPEGImages").mkdir()
@@ -127,55 +128,59 @@ BODY = {"head": (10, 10, 30, 40), "leye": (12, 12, 14, 14), "torso": (30, 20, 80
 def test_without_tables_the_masks_say_which_objects_there_are(tmp_path: Path) -> None:
     small = {"head": (0, 0, 49, 51)}
     root = original(tmp_path, ("b", [("cow", BODY)]), ("a", [("sofa", {}), ("cat", BODY), ("cat", small)]), ("c", []))
-    (cat,) = VocPart().records(root, "cat")
+    (cat,) = VocPart(root).records("cat")
     assert (cat.image.name, cat.object_id, cat.size) == ("a.jpg", "2", (120, 100))
     assert (cat.box, cat.masks) == (Box(10, 10, 90, 80), root / MASKS / "a.mat")
     assert cat.landmarks == {"head": (20.0, 25.0), "torso": (55.0, 55.0)}
-    assert [record.image.name for record in VocPart().records(root, "cow")] == ["b.jpg"]
-    assert VocPart().records(root, "sheep") == []
-    assert VocPart().annotation_files(root, "cat") == [root / MASKS / "a.mat"]
+    assert [record.image.name for record in VocPart(root).records("cow")] == ["b.jpg"]
+    assert VocPart(root).records("sheep") == []
+    assert VocPart(root).annotation_files("cat") == [root / MASKS / "a.mat"]
 
 
 def test_tables_alone_say_which_objects_there_are(tmp_path: Path) -> None:
     root = original(tmp_path, ("a", [("cat", BODY), ("cat", BODY), ("dog", BODY)]))
     row: dict[str, object] = {"image": "a.jpg", "object_id": 1, "xmin": 11, "ymin": 11, "xmax": 90, "ymax": 80}
     write_voc_table(root / "truth/cat.csv", [{**row, "part": 1, "part_y": 20.5, "part_x": 25.5}])
-    (cat,) = VocPart().records(root, "cat")
+    (cat,) = VocPart(root).records("cat")
     assert (cat.box, cat.masks) == (Box(10, 10, 90, 80), root / MASKS / "a.mat")
-    assert VocPart().categories(root) == ["cat"]
-    assert VocPart().records(root, "dog") == []
+    assert VocPart(root).categories() == ["cat"]
+    assert VocPart(root).records("dog") == []
 
 
 def test_masks_are_read_once_and_again_when_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, cache = original(tmp_path / "voc", ("a", [("cat", BODY)]), ("b", [("cat", BODY)])), tmp_path / "cache"
-    before = VocPart().records(root, "cat", cache)
-    monkeypatch.setattr(parse_cache, "_KNOWN", {})  # another process
-    monkeypatch.setattr(parse_cache, "_ON_DISK", {})
-    voc._read_masks.cache_clear()
+
+    def records() -> list[AnnotatedObject]:
+        return VocPart(root, ParseCache(cache)).records("cat")  # nothing in memory, as in another process
+
+    before = records()
     read: list[Path] = []
     real = voc_masks._summarise
     monkeypatch.setattr(voc_masks, "_summarise", lambda path: (read.append(path), real(path))[1])
-    assert VocPart().records(root, "cat", cache) == before
+    assert records() == before
     assert read == []
     write_part_masks(root / MASKS / "b.mat", 100, 120, [("cat", BODY), ("cat", BODY)])
-    assert len(VocPart().records(root, "cat", cache)) == 3
+    assert len(records()) == 3
     assert read == [root / MASKS / "b.mat"]
 
 
 def test_an_unknown_part_of_an_animal_and_a_broken_file_are_refused_by_name(tmp_path: Path) -> None:
     root = original(tmp_path, ("a", [("cat", {**BODY, "fin": (0, 0, 9, 9)})]), ("b", [("cat", BODY)]), ("c", []))
     (root / MASKS / "c.mat").write_bytes((root / MASKS / "b.mat").read_bytes()[:300])
-    with pytest.raises(DataError, match=r"a\.mat cannot be read .*'fin' is no part of an animal"):
-        VocPart().records(root, "cat")
-    assert [flaw.path.name for flaw in VocPart().flaws(root, "cat")] == ["a.mat", "c.mat"]
+    with pytest.raises(DataError, match=r"a\.mat cannot be read .*'fin' is not a part of an animal"):
+        VocPart(root).records("cat")
+    assert [flaw.path.name for flaw in VocPart(root).flaws("cat")] == ["a.mat", "c.mat"]
 
 
 def test_an_empty_silhouette_is_left_out_and_named(tmp_path: Path) -> None:
     root = original(tmp_path, ("a", [("cat", {"head": (5, 5, 5, 5)}), ("cat", BODY)]))
-    assert [record.object_id for record in VocPart().records(root, "cat")] == ["2"]
-    (flaw,) = VocPart().flaws(root, "cat")
-    assert (flaw.path.name, flaw.why) == ("a.mat", "the silhouette of object 1 (cat) is empty, so it is left out")
-    assert VocPart().flaws(root, "dog") == []
+    assert [record.object_id for record in VocPart(root).records("cat")] == ["2"]
+    (flaw,) = VocPart(root).flaws("cat")
+    assert (flaw.path.name, flaw.why) == (
+        "a.mat",
+        "the silhouette of object 1 (cat) is empty, so the object is ignored",
+    )
+    assert VocPart(root).flaws("dog") == []
 
 
 def load(root: Path, cache: Path) -> JobData:
@@ -186,7 +191,7 @@ def load(root: Path, cache: Path) -> JobData:
 def write_masks_of_all_cats(root: Path) -> None:
     folder = root / "voc_part" / MASKS
     folder.mkdir()
-    for photograph in {record.image.stem for record in records_of(CAT.id, root)}:
+    for photograph in {record.image.stem for record in DataRoot(root).records(CAT.id)}:
         halves = [
             ("cat", {"head": (0, 60 * side, 30, 60 * side + 60), "tail": (30, 60 * side, 60, 60 * side + 60)})
             for side in (0, 1)
@@ -209,7 +214,7 @@ def test_photographs_have_their_parts_in_the_crop_once_all_have_masks(data_root:
 
 
 def shared_photographs() -> list[tuple[str, str]]:
-    """Those that the real tables name and that have real masks, by category."""
+    """Return (category key, stem) of photographs that have both a real table row and a real mask."""
     tables = sorted((REAL_DATA / "voc_part/truth").glob("*.csv"))
     masked = {path.stem for path in (REAL_DATA / "voc_part" / MASKS).glob("*.mat")}
     found = []
@@ -228,8 +233,8 @@ def test_centres_and_boxes_of_real_masks_are_those_of_the_table(key: str, photog
     (devkit / "JPEGImages").symlink_to(REAL_DATA / "voc_part/VOCdevkit/VOC2010/JPEGImages")
     (devkit / "Annotations_Part").mkdir()
     shutil.copy(REAL_DATA / "voc_part" / MASKS / f"{photograph}.mat", devkit / "Annotations_Part")
-    from_masks = records_of(f"voc_part/{key}", tmp_path)
-    from_table = [r for r in records_of(f"voc_part/{key}", REAL_DATA) if r.image.stem == photograph]
+    from_masks = DataRoot(tmp_path).records(f"voc_part/{key}")
+    from_table = [r for r in DataRoot(REAL_DATA).records(f"voc_part/{key}") if r.image.stem == photograph]
     assert len(from_masks) == len(from_table) > 0
     for one, other in zip(from_masks, from_table, strict=True):
         assert one.image.name == other.image.name

@@ -1,0 +1,33 @@
+"""Digests of images and annotations, which enter the keys of jobs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from workers.data.image_facts import ImageFacts
+from workers.data.readers.records import AnnotatedObject
+
+
+def combine(parts: Iterable[str]) -> str:
+    """Return one digest of many strings; their order counts."""
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the digest of a file's content.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+
+
+def records_digest(records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts]) -> str:
+    """Return the digest of objects' names and images; the location of the data root does not enter it.
+
+    Args:
+        facts: of each object's image.
+    """
+    return combine(f"{record.name} {image.digest}" for record, image in zip(records, facts, strict=True))
