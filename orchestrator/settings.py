@@ -1,74 +1,178 @@
-"""Paths and defaults, read once from the environment variables `ORCH_...`."""
+"""Locations and defaults, read once from the environment (`ORCH_...`)."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.planning import yaml_text
+from schemas.base import nearest
+from schemas.errors import SpecError
+from schemas.profiles import PROFILES
+
+PREFIX = "ORCH_"
+_STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://\S+")
+_CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+")
+_PASSWORD = re.compile(r"://[^@/\s]*@")
+_LONGEST = 10_000_000
+"""Largest number of minutes, about 19 years."""
+
+
+def _scalar(value: Any) -> Any:
+    """Read a variable's text as a value in a sweep file is read. Text that is not YAML stays as it is."""
+    try:
+        return yaml_text.parse(value, "") if isinstance(value, str) else value
+    except SpecError:
+        return value
+
+
+def _folder(path: Path) -> Path:
+    """Require a path that can be resolved."""
+    if not str(path).strip():
+        raise ValueError("it is blank")
+    try:
+        path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{error}") from error
+    return path
+
+
+def _profile(word: str) -> str:
+    """Return the profile that a word names, also in capitals."""
+    name = word.strip().lower()
+    if name not in PROFILES:
+        raise ValueError(nearest(name, PROFILES))
+    return name
+
+
+def _matching(pattern: re.Pattern[str]) -> AfterValidator:
+    def check(text: str) -> str:
+        if not pattern.fullmatch(text):
+            raise ValueError
+        return text
+
+    return AfterValidator(check)
+
+
+Folder = Annotated[Path, AfterValidator(_folder)]
 
 
 class Settings(BaseSettings):
-    """Settings of one process. Every field is an environment variable: `home` is `ORCH_HOME`."""
+    """Environment variables of orch. The description of a field says what its variable takes."""
 
-    model_config = SettingsConfigDict(env_prefix="ORCH_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
+    )
 
-    home: Path = Path(".orch")
+    home: Annotated[Folder, Field(description="the path of a folder")] = Path(".orch")
     """Folder of the store, artifacts, prepared images, checkpoints and locks."""
-    tracking_uri: str | None = None
-    """URI of an MLflow server or database; None for a SQLite store under `home`."""
-    data_root: Path | None = None
-    """Folder of the photographs; None if only generated animals are used."""
-    profile: str = "laptop"
-    """Name of the default profile."""
-    ray_address: str = "local"
-    """`local` for a private Ray, else the address of a cluster to connect to."""
-    store_patience_minutes: Annotated[float, Field(ge=0)] = 10.0
-    """How long a sweep waits for a store that does not answer before it stops in order."""
+    tracking_uri: Annotated[
+        Annotated[str, _matching(_STORE)] | None,
+        Field(description="the URI of an MLflow server, such as http://host:5000, or of a database: sqlite:///FILE, "
+              "postgresql://, mysql:// or mssql://"),
+    ] = None  # fmt: skip
+    """An MLflow server or database; None keeps a sqlite store under `home`."""
+    data_root: Annotated[Folder | None, Field(description="the path of a folder")] = None
+    """Folder of the photographs; None works with generated animals."""
+    profile: Annotated[str, AfterValidator(_profile), Field(description=f"one of {', '.join(PROFILES)}")] = "laptop"
+    """Profile of sweeps that name none."""
+    ray_address: Annotated[
+        str, _matching(_CLUSTER), Field(description="`local`, `auto`, or a cluster: HOST:PORT or ray://HOST:PORT")
+    ] = "local"
+    """`local` starts a private Ray and stops it; anything else joins that cluster."""
+    store_patience_minutes: Annotated[
+        float,
+        BeforeValidator(_scalar),
+        Field(ge=0, le=_LONGEST, strict=True, description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
+    ] = 10.0
+    """How long a running sweep waits for a store that does not answer, before it is stopped in order."""
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment.
+
+        Args:
+            values: fields to set in place of their variables.
+
+        Raises:
+            SpecError: a variable has a value that it does not take.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _explained(error) from error
 
     @cached_property
     def root(self) -> Path:
-        """`home` as an absolute path."""
+        """Absolute path of `home`."""
         return self.home.expanduser().resolve()
 
     @property
     def database(self) -> Path | None:
-        """File of the embedded store; None if `tracking_uri` names another store."""
+        """File of the embedded store, or None if another store is named."""
         return None if self.tracking_uri else self.root / "mlflow.db"
 
     @property
     def store_uri(self) -> str:
-        """URI of the store in use."""
+        """MLflow's URI of the store."""
         return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
     def artifact_uri(self) -> str | None:
-        """Where the embedded store keeps artifacts; None if another store is in use, which decides itself."""
+        """Location of the embedded store's files; None if another store decides it."""
         return None if self.tracking_uri else (self.root / "artifacts").as_uri()
 
     @property
     def cache_dir(self) -> Path:
-        """Prepared images, shared by all jobs of this machine."""
+        """Folder of prepared images."""
         return self.root / "cache"
 
     @property
     def checkpoint_dir(self) -> Path:
-        """Checkpoints; each job has the folder of its key."""
+        """Folder of checkpoints."""
         return self.root / "checkpoints"
 
     @property
     def weights_dir(self) -> Path:
-        """Imported weights. No run can recreate them, so nothing deletes them."""
+        """Folder of imported weights. No run makes them again, so nothing deletes them."""
         return self.root / "weights"
 
     @property
     def log_dir(self) -> Path:
-        """Logs; each job has the folder of its key."""
+        """Folder of the logs of attempts."""
         return self.root / "logs"
 
     @property
     def lock_dir(self) -> Path:
-        """File locks of sweeps and jobs."""
+        """Folder of locks."""
         return self.root / "locks"
+
+
+def _explained(error: ValidationError) -> SpecError:
+    lines = []
+    for item in error.errors(include_url=False):
+        name = str(item["loc"][0]).lower()
+        value = _PASSWORD.sub("://***@", str(item["input"]))
+        takes = Settings.model_fields[name].description
+        why = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
+        lines.append(f"{PREFIX}{name.upper()} is {value[:80]!r}, but it takes {takes}.{f' {why}' if why else ''}")
+    return SpecError(" ".join(lines))
+
+
+def misspelt(names: Iterable[str]) -> Iterator[str]:
+    """Yield a sentence for each environment variable that looks like a misspelling of ours.
+
+    Args:
+        names: names of environment variables.
+    """
+    known = [field.upper() for field in Settings.model_fields]
+    for name in names:
+        own = name.upper().removeprefix(PREFIX)
+        if name.upper().startswith(PREFIX) and own not in known and (near := get_close_matches(own, known, 1, 0.6)):
+            yield f"{name} is not a variable of orch and has no effect. Did you mean {PREFIX}{near[0]}?"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
@@ -11,12 +12,13 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from interp_model.backbones import check_model
-from orchestrator.planning.layers import Tree, flatten, has, lookup, nest, overlay, without
-from orchestrator.planning.request import CATEGORIES_FIELD, DOMAINS, VARIANT_FIELD, Definition, axis_value
+from orchestrator.planning.layers import Tree, lookup, nest, overlay, without
+from orchestrator.planning.request import DOMAINS, VARIANT_FIELD, Definition
+from orchestrator.planning.typed import CATEGORIES_FIELD, Pattern, TypedRule, typed_tree
 from schemas.base import explain
 from schemas.errors import SpecError
 from schemas.job import DataSpec, FileWeights, JobSpec, PretrainSpec
-from schemas.sweep import Resources, Rule
+from schemas.sweep import Resources
 
 INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
 
@@ -72,6 +74,8 @@ class PlannedSweep:
     upstream_keys: frozenset[str]
     """Keys of the jobs that run only because others start from them."""
     resources: Resources
+    warnings: tuple[str, ...] = ()
+    """What the sweep asks for in vain."""
 
 
 def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
@@ -87,18 +91,23 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
     Raises:
         SpecError: the fields of a job contradict each other, or every job is excluded.
     """
-    trees = [tree for tree in _trees(definition) if not _excluded(tree, definition.exclude)]
+    exclusion = _Exclusion(definition.exclude)
+    trees, left_out = [], []
+    for tree in _trees(definition):
+        (left_out if exclusion.covers(tree) else trees).append(tree)
     mixed = any(lookup(tree, VARIANT_FIELD) == "interpretable" for tree in trees)
     user = reduce(overlay, (*definition.layers, definition.sets))
     wanted = {}
     for tree in trees:
         spec = _job(_fit_variant(tree, user, mixed), definition.name)
-        if definition.exclude and _excluded(
-            _facts(spec), definition.exclude
-        ):  # again, because defaults have values now
+        if exclusion.covers(_facts(spec)):  # again, because defaults have values now
             continue
         spec = _resolve(spec, resolver)
         wanted[spec.key] = spec
+    if exclusion.in_vain:  # a row may match by a default what another row left out already
+        for tree in left_out:
+            with suppress(SpecError):  # a job that contradicts itself is left out all the more
+                exclusion.covers(_facts(_job(_fit_variant(tree, user, mixed), definition.name)))
     if not wanted:
         raise SpecError(f"Sweep {definition.name} has no jobs: every job is excluded. Check its `exclude` rows.")
     upstream = {job.key: job for job in _upstream(wanted.values()) if job.key not in wanted}
@@ -108,51 +117,60 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
         jobs=(*upstream.values(), *wanted.values()),
         upstream_keys=frozenset(upstream),
         resources=definition.resources,
+        warnings=exclusion.in_vain,
     )
+
+
+class _Exclusion:
+    """The `exclude` rows of a sweep, and which of them have matched."""
+
+    def __init__(self, rows: tuple[Pattern, ...]) -> None:
+        self._rows = rows
+        self._matched: set[int] = set()
+
+    def covers(self, tree: Tree) -> bool:
+        """Whether a row matches the job. Every row is tried, so that those in vain are known."""
+        matched = {number for number, row in enumerate(self._rows, start=1) if row.matches(tree)}
+        self._matched |= matched
+        return bool(matched)
+
+    @property
+    def in_vain(self) -> tuple[str, ...]:
+        return tuple(
+            f"`exclude` row {number} ({row.text}) matches no job of this sweep."
+            for number, row in enumerate(self._rows, start=1)
+            if number not in self._matched
+        )
 
 
 def _trees(definition: Definition) -> Iterator[Tree]:
     """Yield the merged fields of each job. The profile's rules lie below the user's fields."""
     profile = definition.profile
-    below = nest(profile.base)
+    below = typed_tree(profile.base, f"profile {profile.name}")
     if definition.photographs:
-        below = overlay(below, nest(profile.photographs))
+        below = overlay(below, typed_tree(profile.photographs, f"profile {profile.name}"))
     rows = [nest(dict(zip(definition.axes, values, strict=True))) for values in product(*definition.axes.values())]
     if definition.include and not definition.crosses:
         rows = [row for row in rows if _is_complete(reduce(overlay, (*definition.layers, row, definition.sets)))]
     for row in (*rows, *definition.include):
         above = [*definition.layers, row, definition.sets]
-        fields, ruled = _with_category_ids(reduce(overlay, above, below)), below
+        fields, ruled = reduce(overlay, above, below), below
         categories = len(lookup(fields, CATEGORIES_FIELD) or ())
-        for rule in profile.rules:
-            if categories >= rule.least_categories and _matches(fields, nest(rule.when)):
+        for rule in definition.rules:
+            if categories >= rule.least_categories and rule.when.matches(fields):
                 ruled = _apply_rule(ruled, rule, categories)
-        yield _with_category_ids(reduce(overlay, above, ruled))
+        yield reduce(overlay, above, ruled)
 
 
-def _apply_rule(tree: Tree, rule: Rule, categories: int) -> Tree:
-    tree = overlay(tree, nest(rule.set))
-    for field, factor in [*rule.multiply.items(), *((field, categories) for field in rule.by_categories)]:
+def _apply_rule(tree: Tree, rule: TypedRule, categories: int) -> Tree:
+    tree = overlay(tree, rule.set)
+    for field, factor in [*rule.factors.items(), *((field, categories) for field in rule.by_categories)]:
         tree = overlay(tree, nest({field: lookup(tree, field) * factor}))
     return tree
 
 
 def _is_complete(tree: Tree) -> bool:
     return all(lookup(tree, field) is not None for field in DOMAINS)
-
-
-def _with_category_ids(tree: Tree) -> Tree:
-    """Replace category names such as `cat` by ids such as `voc_part/cat`."""
-    for field in (CATEGORIES_FIELD, f"weights.{CATEGORIES_FIELD}"):
-        if (words := lookup(tree, field)) is not None:
-            tree = overlay(tree, nest({field: axis_value(CATEGORIES_FIELD, words)}))
-    return tree
-
-
-def _matches(tree: Tree, row: Tree) -> bool:
-    return all(
-        has(tree, field) and _value_matches(field, lookup(tree, field), wanted) for field, wanted in flatten(row)
-    )
 
 
 def _facts(spec: JobSpec) -> Tree:
@@ -162,17 +180,6 @@ def _facts(spec: JobSpec) -> Tree:
         for field in INTERPRETABLE_ONLY:
             tree = without(tree, field)
     return tree
-
-
-def _value_matches(field: str, value: Any, wanted: Any) -> bool:
-    options = wanted if isinstance(wanted, (list, tuple)) else (wanted,)
-    if field == CATEGORIES_FIELD:
-        return any(set(value or ()) <= set(axis_value(field, option)) for option in options)
-    return value in options
-
-
-def _excluded(tree: Tree, rows: Iterable[Tree]) -> bool:
-    return any(_matches(tree, row) for row in rows)
 
 
 def _fit_variant(tree: Tree, user: Tree, mixed: bool) -> Tree:

@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
+from itertools import chain, product
+from pathlib import Path
 from typing import Any, get_args
 
 from orchestrator.planning.layers import Tree, field_of, flatten, has, lookup, nest, overlay, without
-from schemas.base import did_you_mean, field_paths, unknown_field
-from schemas.categories import BY_ID, DATASETS, DatasetName, find_categories
+from orchestrator.planning.typed import (
+    CATEGORIES_FIELD,
+    SECTIONS,
+    Pattern,
+    TypedRule,
+    category_ids,
+    check_field,
+    networks_of,
+    reject_duplicate,
+    typed_tree,
+    typed_value,
+)
+from schemas.base import brief, did_you_mean
+from schemas.categories import BY_ID, DATASETS, DatasetName
 from schemas.errors import SpecError
 from schemas.grids import BACKBONES, GRIDS
-from schemas.job import BackboneName, JobSpec, Variant
+from schemas.job import BackboneName, Variant
 from schemas.profiles import PROFILES
-from schemas.sweep import AXIS_ALIASES, Profile, Resources, SweepSpec
+from schemas.sweep import AXIS_ALIASES, SWEEP_NAME, MAX_NAME, Profile, Resources, SweepSpec
 
-CATEGORIES_FIELD = AXIS_ALIASES["category"]
 BACKBONE_FIELD = AXIS_ALIASES["backbone"]
 VARIANT_FIELD = AXIS_ALIASES["variant"]
 DOMAINS: dict[str, tuple[str, ...]] = {
@@ -30,10 +43,6 @@ DOMAINS: dict[str, tuple[str, ...]] = {
 """All values of the fields whose values are names."""
 _WHOLE = DOMAINS | {BACKBONE_FIELD: BACKBONES}
 """Values of an axis that counts as naming all of them; of the backbones, the paper's four."""
-SWEEP_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}"
-FIELDS = tuple(field_paths(JobSpec))
-SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in range(1, path.count(".") + 1))
-
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -52,6 +61,10 @@ class SweepRequest:
     """Values of `--set`, by field name."""
     data_root: str | None = None
     default_profile: str = "laptop"
+    folder: Path | None = None
+    """Folder that relative paths in the sweep file begin at; None leaves them as they are."""
+    set_folder: Path | None = None
+    """Folder that relative paths in `sets` begin at; None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +85,10 @@ class Definition:
     """Whether the grid or the file has axes. Otherwise the base is a job only if it sets all that a job needs."""
     include: tuple[Tree, ...]
     """Rows of fields, each a further job."""
-    exclude: tuple[Tree, ...]
-    """Rows of fields; a job that matches one is left out."""
+    exclude: tuple[Pattern, ...]
+    """A job that matches one is left out."""
+    rules: tuple[TypedRule, ...]
+    """Rules of the profile."""
     resources: Resources
 
 
@@ -90,18 +105,17 @@ def define(request: SweepRequest) -> Definition:
         SpecError: an unknown grid, profile, field, category, backbone, variant or data set.
     """
     grid = find_grid(request.sweep.grid) if request.sweep.grid else SweepSpec()
-    own, sets = request.sweep, dict(request.sets or {})
+    own = request.sweep
     profile = find_profile(request.profile or own.profile or grid.profile or request.default_profile)
-    for where, fields in (("grid", grid.base), ("`base`", own.base), ("`--set`", sets)):
-        _check_fields(fields, where)
-    layers, typed = (nest(grid.base), nest(own.base)), nest(sets)
-    user = reduce(overlay, (*layers, typed))
-    axes = _axes(request, grid, profile, user)
-    for field in [name for name, _ in flatten(typed) if name in (*axes, CATEGORIES_FIELD)]:
-        axes[field] = _axis_values(field, (lookup(typed, field),))
-    include = _include_rows(request, (*grid.include, *own.include), axes, profile, user)
-    if has(typed, CATEGORIES_FIELD):  # a word may stand for several categories: one job each
-        typed = without(typed, CATEGORIES_FIELD)
+    layers = (typed_tree(grid.base, "grid"), typed_tree(own.base, "`base`", request.folder))
+    sets = typed_tree(request.sets or {}, "`--set`", request.set_folder)
+    user = reduce(overlay, (*layers, sets))
+    axes = _axes(request, grid, profile, user, lookup(reduce(overlay, layers), CATEGORIES_FIELD))
+    for field in [name for name, _ in flatten(sets) if name in (*axes, CATEGORIES_FIELD)]:
+        axes[field] = _values_of(field, lookup(sets, field))
+    include = tuple(_include_rows(request, _typed_rows(request, grid), axes, profile, user))
+    if has(sets, CATEGORIES_FIELD):  # a word may stand for several categories: one job each
+        sets = without(sets, CATEGORIES_FIELD)
         pinned = [nest({CATEGORIES_FIELD: ids}) for ids in axes[CATEGORIES_FIELD]]
         include = tuple(overlay(row, ids) for row in include for ids in pinned)
     photographs = lookup(user, "data.images") == "photographs" or (
@@ -112,11 +126,14 @@ def define(request: SweepRequest) -> Definition:
         profile=profile,
         photographs=photographs,
         layers=layers,
-        sets=typed,
+        sets=sets,
         axes=axes,
         crosses=bool(grid.axes or own.axes),
         include=include,
-        exclude=tuple(_row(row, "`exclude`") for row in (*grid.exclude, *own.exclude)),
+        exclude=tuple(
+            _pattern(row, number, request.folder) for number, row in enumerate((*grid.exclude, *own.exclude), start=1)
+        ),
+        rules=tuple(TypedRule.of(rule, f"profile {profile.name}") for rule in profile.rules),
         resources=_resources(profile.resources, grid.resources, own.resources),
     )
 
@@ -155,55 +172,23 @@ def find_dataset(word: str) -> DatasetName:
     raise SpecError(f"No data set is called {word!r}. {did_you_mean(word, DATASETS)}")
 
 
-def check_field(name: str, where: str) -> str:
-    """Return the full name of a field or section.
-
-    Args:
-        name: a dotted name or an alias.
-        where: where the user wrote it, for the message.
-
-    Raises:
-        SpecError: no such field; the message names the nearest one.
-    """
-    field = field_of(name)
-    if field not in FIELDS and field not in SECTIONS:
-        raise SpecError(f"Unknown field `{name}` in {where}. {unknown_field(name, (*AXIS_ALIASES, *FIELDS))}")
-    return field
-
-
-def _check_fields(fields: Mapping[str, Any], where: str) -> None:
-    """Check that every name is a field, none occurs twice (nested, dotted or as an alias), and sections have fields."""
-    given: set[str] = set()
-    for written, value in fields.items():
-        for name, leaf in flatten(nest({written: value})):
-            field = check_field(name, where)
-            if field in SECTIONS and not isinstance(leaf, Mapping) and (leaf is not None or field != "filter_loss"):
-                raise SpecError(
-                    f"{where} sets `{field}` to {leaf!r}, but `{field}` is a section. "
-                    f"Set its fields, such as `{next(name for name in FIELDS if name.startswith(f'{field}.'))}`."
-                )
-            _reject_duplicate(field, given, where)
-
-
-def _reject_duplicate(field: str, given: set[str], where: str) -> None:
-    if field in given:
-        raise SpecError(f"{where} sets `{field}` twice, under two spellings. Keep one of them.")
-    given.add(field)
-
-
-def _axes(request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree) -> dict[str, tuple[Any, ...]]:
+def _axes(
+    request: SweepRequest, grid: SweepSpec, profile: Profile, user: Tree, base_categories: Any
+) -> dict[str, tuple[Any, ...]]:
+    """Values of each axis. Categories of the base are an axis too, because a word may stand for several."""
     named: set[str] = set()
     for axis in request.sweep.axes:
-        _reject_duplicate(check_field(axis, "`axes`"), named, "`axes`")
-    own = {field_of(axis): values for axis, values in request.sweep.axes.items()}
-    axes = {check_field(axis, "grid axis"): values for axis, values in grid.axes.items()} | own
+        reject_duplicate(check_field(axis, "`axes`"), named, "`axes`")
+    own = {field_of(axis): _axis_values(axis, values, request.folder) for axis, values in request.sweep.axes.items()}
+    axes = {check_field(axis, "grid axis"): _axis_values(axis, values) for axis, values in grid.axes.items()} | own
+    if base_categories is not None and CATEGORIES_FIELD not in axes:
+        axes = {CATEGORIES_FIELD: networks_of(base_categories), **axes}
     for axis, values in profile.axes.items():
         field = field_of(axis)
         whole = _WHOLE.get(field, ())
         named_all = field in axes and bool(whole) and all(value in axes[field] for value in whole)
         if field not in own and (named_all or (field not in axes and lookup(user, field) is None)):
-            axes[field] = values
-    axes = {field: _axis_values(field, values) for field, values in axes.items()}
+            axes[field] = _axis_values(axis, values)
     if request.categories or request.datasets:
         axes[CATEGORIES_FIELD] = _narrow_categories(request, axes.get(CATEGORIES_FIELD))
     for field, words in ((BACKBONE_FIELD, request.backbones), (VARIANT_FIELD, request.variants)):
@@ -220,23 +205,19 @@ def _named_value(field: str, word: str) -> str:
     return value
 
 
-def _axis_values(field: str, values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if field != CATEGORIES_FIELD:
-        return values
-    found = [c for v in values for c in ((v,) if isinstance(v, (list, tuple)) else _ids(v))]
-    return tuple(dict.fromkeys(axis_value(field, value) for value in found))
+def _axis_values(axis: str, values: tuple[Any, ...], folder: Path | None = None) -> tuple[Any, ...]:
+    field, where = field_of(axis), f"axis `{axis}`"
+    return tuple(one for value in values for one in _values_of(field, typed_value(field, value, where, folder)))
 
 
-def axis_value(field: str, value: Any) -> Any:
-    """Return an axis value as a job has it: categories as a tuple of ids, everything else unchanged."""
-    if field != CATEGORIES_FIELD:
-        return value
-    words = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(dict.fromkeys(id_ for word in words for id_ in _ids(word)))
-
-
-def _ids(word: Any) -> tuple[str, ...]:
-    return tuple(category.id for category in find_categories(str(word)))
+def _values_of(field: str, value: Any) -> tuple[Any, ...]:
+    """Values that a checked value stands for: one for each network, if it has a category that stands for several."""
+    if field == CATEGORIES_FIELD:
+        return networks_of(value)
+    inner = CATEGORIES_FIELD.removeprefix(f"{field}.")
+    if field in SECTIONS and isinstance(value, Mapping) and has(value, inner):
+        return tuple(overlay(value, nest({inner: ids})) for ids in networks_of(lookup(value, inner)))
+    return (value,)
 
 
 def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> tuple[Any, ...]:
@@ -251,10 +232,10 @@ def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> t
         return available
     single = [value for value in available if len(value) == 1]
     for word in request.categories:
-        if not any(set(_ids(word)) & set(value) for value in single or available):
+        if not any(set(category_ids(word, "`--category`")) & set(value) for value in single or available):
             names = ", ".join(BY_ID[id_].label for value in single or available for id_ in value)
             raise SpecError(f"The sweep has no category {word!r}. It has: {names}. `--grid all-categories` has all 37.")
-    wanted = {id_ for word in request.categories for id_ in _ids(word)}
+    wanted = {id_ for word in request.categories for id_ in category_ids(word, "`--category`")}
     if single:
         return tuple(value for value in single if wanted & set(value))
     return tuple(_some_of(value, wanted) for value in available if wanted & set(value))
@@ -271,15 +252,28 @@ def _some_of(value: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
     return kept
 
 
-def _row(row: Mapping[str, Any], where: str) -> Tree:
-    _check_fields(row, where)
-    return nest(row)
+def _typed_rows(request: SweepRequest, grid: SweepSpec) -> Iterator[Tree]:
+    """The `include` rows of the grid and the file, one for each network that a row stands for."""
+    base = reduce(overlay, (typed_tree(grid.base, "grid"), typed_tree(request.sweep.base, "`base`")))
+    written = ((row, None) for row in grid.include), ((row, request.folder) for row in request.sweep.include)
+    for number, (row, folder) in enumerate(chain.from_iterable(written), start=1):
+        tree = typed_tree(row, f"`include` row {number}", folder)
+        categories = lookup(tree if has(tree, CATEGORIES_FIELD) else base, CATEGORIES_FIELD)
+        if categories is None:
+            yield tree
+        else:
+            yield from (overlay(tree, nest({CATEGORIES_FIELD: ids})) for ids in networks_of(categories))
+
+
+def _pattern(row: Mapping[str, Any], number: int, folder: Path | None) -> Pattern:
+    if not row:
+        raise SpecError(f"`exclude` row {number} is empty, so it would leave out every job. Name fields, or remove it.")
+    return Pattern.of(row, f"`exclude` row {number}", folder)
 
 
 def _include_rows(
-    request: SweepRequest, rows: tuple[dict[str, Any], ...], axes: Mapping[str, tuple[Any, ...]], profile: Profile,
-    user: Tree,
-) -> tuple[Tree, ...]:  # fmt: skip
+    request: SweepRequest, rows: Iterator[Tree], axes: Mapping[str, tuple[Any, ...]], profile: Profile, user: Tree
+) -> Iterator[Tree]:
     """The `include` rows that match `--category`, `--backbone` and `--variant`, crossed with the profile's axes."""
     given = [field_of(axis) for axis in profile.axes]
     narrowed = {
@@ -287,17 +281,12 @@ def _include_rows(
         BACKBONE_FIELD: bool(request.backbones),
         VARIANT_FIELD: bool(request.variants),
     }
-    kept = []
-    for row in rows:
-        tree = _row(row, "`include`")
-        named = [(f, axis_value(f, lookup(tree, f))) for f in narrowed if narrowed[f] and lookup(tree, f) is not None]
+    for tree in rows:
+        named = [(f, lookup(tree, f)) for f in narrowed if narrowed[f] and lookup(tree, f) is not None]
         if all(value in axes[field] or _is_of_dataset(request, field, value) for field, value in named):
             open_axes = [field for field in given if field in axes and lookup(overlay(user, tree), field) is None]
-            kept += [
-                overlay(nest(dict(zip(open_axes, values, strict=True))), tree)
-                for values in product(*(axes[field] for field in open_axes))
-            ]
-    return tuple(kept)
+            for values in product(*(axes[field] for field in open_axes)):
+                yield overlay(nest(dict(zip(open_axes, values, strict=True))), tree)
 
 
 def _is_of_dataset(request: SweepRequest, field: str, value: Any) -> bool:
@@ -316,9 +305,10 @@ def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
     """Name of the sweep. Equal requests get equal names, so that repeating a command continues its sweep."""
     if request.name:
         return check_name(request.name)
-    own = request.sweep.name or request.file_stem
-    if own:
-        return re.sub(r"[^A-Za-z0-9._-]+", "-", own).strip("-._")[:80] or "sweep"
+    if request.sweep.name:
+        return check_name(request.sweep.name)
+    if request.file_stem:
+        return name_of_file(request.file_stem)
     typed = (
         request.categories,
         request.backbones,
@@ -330,6 +320,21 @@ def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
     return f"{request.sweep.grid or 'sweep'}-{profile}{'-photographs' if photographs else ''}{suffix}"
 
 
+def name_of_file(stem: str) -> str:
+    """Return the name of the sweep in a file without `name:`.
+
+    Spaces become dashes. A name that loses anything else ends with a digest of the file's, so that other files have
+    other names.
+    """
+    stem = unicodedata.normalize("NFC", stem)
+    spaced = re.sub(r"\s+", "-", stem.strip())
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", spaced).strip("-._")
+    if name == spaced and len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(stem.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{(name or 'sweep')[: MAX_NAME - 9]}-{digest}"
+
+
 def check_name(name: str) -> str:
     """Return the name if a sweep may have it. It is also used as a file name.
 
@@ -338,7 +343,7 @@ def check_name(name: str) -> str:
     """
     if not re.fullmatch(SWEEP_NAME, name):
         raise SpecError(
-            f"{name!r} is not a valid sweep name. Use at most 80 letters, digits, dots, dashes and underscores, "
-            "beginning with a letter or digit."
+            f"{brief(name)} is not a valid sweep name. Use at most {MAX_NAME} letters, digits, dots, dashes and "
+            "underscores, beginning with a letter or digit."
         )
     return name
