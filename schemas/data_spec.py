@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.base import Fraction, Frozen, Positive, did_you_mean
+from schemas.base import Fraction, Frozen, Listed, Positive, did_you_mean
 from schemas.categories import BY_ID
 
 SPECIES_OF = "cub200/bird"
@@ -16,7 +16,7 @@ SPECIES_OF = "cub200/bird"
 class DataSpec(Frozen):
     """Images, split and labels of a job."""
 
-    categories: tuple[str, ...]
+    categories: Annotated[tuple[str, ...], Listed]
     """Category ids such as `voc_part/cat`: one for a single-category job, several for a multi-category job."""
     images: Literal["generated", "photographs"] = "generated"
     """Source of the images: drawn by orch, or read from the data sets."""
@@ -39,7 +39,7 @@ class DataSpec(Frozen):
     """Fraction of the photographs that is held out for testing."""
     labels: Literal["categories", "species"] = "categories"
     """Classes of a multi-category network: the categories, or the bird species in place of `cub200/bird`."""
-    label_names: tuple[str, ...] = ()
+    label_names: Annotated[tuple[str, ...], Listed] = ()
     """Names of the outputs when the classes are species. The planner fills it in from the data set."""
     digest: str = ""
     """Digest of images and annotations, so that changed data make a new job. The planner fills it in."""

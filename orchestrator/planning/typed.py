@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from orchestrator.planning.layers import Tree, field_of, flatten, has, lookup, nest, overlay
-from schemas.base import SCALARS, brief, explain, field_types, unknown_field
+from schemas.base import SCALARS, brief, explain, field_types, normal, unknown_field
 from schemas.categories import find_categories
 from schemas.errors import SpecError
 from schemas.job import JobSpec
@@ -75,7 +75,9 @@ def reject_duplicate(field: str, given: set[str], where: str) -> None:
         if other == field:
             raise SpecError(f"{where} sets `{field}` twice, under two spellings. Keep one of them.")
         if other.startswith(f"{field}.") or field.startswith(f"{other}."):
-            raise SpecError(f"{where} sets both `{other}` and `{field}`, one of which is a part of the other. Keep one.")
+            raise SpecError(
+                f"{where} sets both `{other}` and `{field}`, one of which is a part of the other. Keep one."
+            )
     given.add(field)
 
 
@@ -111,7 +113,8 @@ def _typed_section(field: str, value: Any, where: str, folder: Path | None) -> A
 
 @cache
 def _adapter(field: str) -> TypeAdapter[Any]:
-    return TypeAdapter(_TYPES[field], config=SCALARS)
+    typed: Any = Annotated[_TYPES[field], AfterValidator(normal)]
+    return TypeAdapter(typed, config=SCALARS)
 
 
 def _categories(field: str, value: Any, where: str) -> str | tuple[str, ...]:
@@ -191,7 +194,9 @@ class Pattern:
 
     def matches(self, tree: Mapping[str, Any]) -> bool:
         """Whether a job has all the fields. A field that the job does not have matches nothing."""
-        return all(has(tree, field) and _is_any(field, lookup(tree, field), any_) for field, any_ in self.options.items())
+        return all(
+            has(tree, field) and _is_any(field, lookup(tree, field), any_) for field, any_ in self.options.items()
+        )
 
 
 def _is_any(field: str, value: Any, options: tuple[Any, ...]) -> bool:

@@ -63,14 +63,15 @@ for _name, _pattern, _first in _CORE_SCHEMA:
 class _Constructor(SafeConstructor):
     """Constructs plain values only: explicit tags such as `!!set` or `!!timestamp` are refused."""
 
-    yaml_constructors = {
-        None: SafeConstructor.construct_undefined,
-        **{
-            f"{_TAG}{name}": SafeConstructor.yaml_constructors[f"{_TAG}{name}"]
-            for name in ("null", "bool", "int", "float", "str", "seq", "map")
-        },
-    }
-    bool_values = {"true": True, "false": False}
+
+_Constructor.bool_values = {"true": True, "false": False}
+_Constructor.yaml_constructors = {
+    None: SafeConstructor.construct_undefined,
+    **{
+        f"{_TAG}{name}": SafeConstructor.yaml_constructors[f"{_TAG}{name}"]
+        for name in ("null", "bool", "int", "float", "str", "seq", "map")
+    },
+}
 
 
 def parse(text: str, where: str) -> Any:
