@@ -1,4 +1,4 @@
-"""Locations and defaults, read once from the environment (`ORCH_...`)."""
+"""Paths and defaults, read once from the environment variables `ORCH_...`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,6 @@ _CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+")
 _PASSWORD = re.compile(r"://[^@/\s]*@")
 _LONGEST = 10_000_000
 """Largest number of minutes, about 19 years."""
-
-
-def _scalar(value: Any) -> Any:
-    """Read a variable's text as a value in a sweep file is read. Text that is not YAML stays as it is."""
-    try:
-        return yaml_text.parse(value, "") if isinstance(value, str) else value
-    except SpecError:
-        return value
 
 
 def _folder(path: Path) -> Path:
@@ -65,34 +57,37 @@ Folder = Annotated[Path, AfterValidator(_folder)]
 
 
 class Settings(BaseSettings):
-    """Environment variables of orch. The description of a field says what its variable takes."""
+    """Settings of one process. Every field is an environment variable: `home` is `ORCH_HOME`.
+
+    The description of a field says what its variable takes.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
     )
 
-    home: Annotated[Folder, Field(description="the path of a folder")] = Path(".orch")
+    home: Path = Path(".orch")
     """Folder of the store, artifacts, prepared images, checkpoints and locks."""
     tracking_uri: Annotated[
         Annotated[str, _matching(_STORE)] | None,
         Field(description="the URI of an MLflow server, such as http://host:5000, or of a database: sqlite:///FILE, "
               "postgresql://, mysql:// or mssql://"),
     ] = None  # fmt: skip
-    """An MLflow server or database; None keeps a sqlite store under `home`."""
+    """URI of an MLflow server or database; None for a SQLite store under `home`."""
     data_root: Annotated[Folder | None, Field(description="the path of a folder")] = None
-    """Folder of the photographs; None works with generated animals."""
+    """Folder of the photographs; None if only generated animals are used."""
     profile: Annotated[str, AfterValidator(_profile), Field(description=f"one of {', '.join(PROFILES)}")] = "laptop"
-    """Profile of sweeps that name none."""
+    """Name of the default profile."""
     ray_address: Annotated[
         str, _matching(_CLUSTER), Field(description="`local`, `auto`, or a cluster: HOST:PORT or ray://HOST:PORT")
     ] = "local"
-    """`local` starts a private Ray and stops it; anything else joins that cluster."""
+    """`local` for a private Ray, else the address of a cluster to connect to."""
     store_patience_minutes: Annotated[
         float,
-        BeforeValidator(_scalar),
+        BeforeValidator(yaml_text.scalar),
         Field(ge=0, le=_LONGEST, strict=True, description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
     ] = 10.0
-    """How long a running sweep waits for a store that does not answer, before it is stopped in order."""
+    """How long a sweep waits for a store that does not answer before it stops in order."""
 
     def __init__(self, **values: Any) -> None:
         """Read the environment.
@@ -110,47 +105,47 @@ class Settings(BaseSettings):
 
     @cached_property
     def root(self) -> Path:
-        """Absolute path of `home`."""
+        """`home` as an absolute path."""
         return self.home.expanduser().resolve()
 
     @property
     def database(self) -> Path | None:
-        """File of the embedded store, or None if another store is named."""
+        """File of the embedded store; None if `tracking_uri` names another store."""
         return None if self.tracking_uri else self.root / "mlflow.db"
 
     @property
     def store_uri(self) -> str:
-        """MLflow's URI of the store."""
+        """URI of the store in use."""
         return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
 
     @property
     def artifact_uri(self) -> str | None:
-        """Location of the embedded store's files; None if another store decides it."""
+        """Where the embedded store keeps artifacts; None if another store is in use, which decides itself."""
         return None if self.tracking_uri else (self.root / "artifacts").as_uri()
 
     @property
     def cache_dir(self) -> Path:
-        """Folder of prepared images."""
+        """Prepared images, shared by all jobs of this machine."""
         return self.root / "cache"
 
     @property
     def checkpoint_dir(self) -> Path:
-        """Folder of checkpoints."""
+        """Checkpoints; each job has the folder of its key."""
         return self.root / "checkpoints"
 
     @property
     def weights_dir(self) -> Path:
-        """Folder of imported weights. No run makes them again, so nothing deletes them."""
+        """Imported weights. No run can recreate them, so nothing deletes them."""
         return self.root / "weights"
 
     @property
     def log_dir(self) -> Path:
-        """Folder of the logs of attempts."""
+        """Logs; each job has the folder of its key."""
         return self.root / "logs"
 
     @property
     def lock_dir(self) -> Path:
-        """Folder of locks."""
+        """File locks of sweeps and jobs."""
         return self.root / "locks"
 
 
@@ -159,7 +154,7 @@ def _explained(error: ValidationError) -> SpecError:
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]).lower()
         value = _PASSWORD.sub("://***@", str(item["input"]))
-        takes = Settings.model_fields[name].description
+        takes = Settings.model_fields[name].description or "the path of a folder"
         why = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
         lines.append(f"{PREFIX}{name.upper()} is {value[:80]!r}, but it takes {takes}.{f' {why}' if why else ''}")
     return SpecError(" ".join(lines))

@@ -9,7 +9,7 @@ import typer
 
 from orchestrator.cli import console
 from orchestrator.cli.data_progress import progress
-from orchestrator.cli.options import Category, DataRoot, Json, Profile, words
+from orchestrator.cli.options import Category, DataRoot, Json, Profile, folder, number, words
 from orchestrator.cli.text import data as text
 from orchestrator.services import data as service
 from orchestrator.settings import Settings
@@ -53,8 +53,10 @@ def prepare(
     profile: Profile = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(
-            min=48, max=512, help="Side of the networks' input in pixels. May be repeated. Default: the profile's."
+        number(
+            least=48,
+            most=512,
+            help="Side of the networks' input in pixels. May be repeated. Default: the profile's.",
         ),
     ] = None,
     json: Json = False,
@@ -75,8 +77,8 @@ def prepare(
 def show(
     category: Category = None,
     out: Annotated[Path, typer.Option(help="PNG file to write.")] = Path("contact_sheet.png"),
-    per_category: Annotated[int, typer.Option(min=1, max=40, help="Images per category.")] = 8,
-    size: Annotated[int, typer.Option(min=48, max=512, help="Side of each image in pixels.")] = 128,
+    per_category: Annotated[int, number(least=1, most=40, help="Images per category.")] = 8,
+    size: Annotated[int, number(least=48, most=512, help="Side of each image in pixels.")] = 128,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
@@ -93,4 +95,4 @@ def show(
 
 def _root(data_root: Path | None, settings: Settings) -> Path | None:
     root = data_root or settings.data_root
-    return root.expanduser().resolve() if root else None
+    return folder(root)

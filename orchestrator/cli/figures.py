@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Job, Json, choice, complete_category
+from orchestrator.cli.options import Job, Json, choice, complete_category, number
 from orchestrator.cli.text import figures as text
 from orchestrator.services import figures as service
 from orchestrator.settings import Settings
@@ -42,15 +42,18 @@ def figure(
         ),
     ] = None,
     filters: Annotated[
-        int | None, typer.Option(min=1, max=12, help="Filters (rows) of Figs. 4 and 5. Default: 4.")
+        int | None, number(least=1, most=12, help="Filters (rows) of Figs. 4 and 5. Default: 4.")
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, max=100, help="Images used per receptive field. Default: 10.")
+        int | None, number(least=1, most=100, help="Images used per receptive field. Default: 10.")
     ] = None,
     stride: Annotated[
         float | None,
-        typer.Option(
-            min=0.01, max=0.5, help="Step of the occluding patch, as a fraction of the image's side. Default: 0.04."
+        number(
+            least=0.01,
+            most=0.5,
+            whole=False,
+            help="Step of the occluding patch, as a fraction of the image's side. Default: 0.04.",
         ),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Draw figures again that the job's run already has.")] = False,

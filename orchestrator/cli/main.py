@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 from contextlib import suppress
@@ -12,6 +13,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import data, figures, recovery, sweeps, weights
+from orchestrator.settings import misspelt
 from schemas.errors import OrchError
 
 DEFECT = 70
@@ -54,6 +56,8 @@ def options(
     ] = False,
 ) -> None:
     """Declare the options of the program itself. `main` reads `--debug`, because errors end there."""
+    for warning in misspelt(os.environ):
+        typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from orchestrator.execution.selection import REASONS
+from orchestrator.planning import yaml_text
 from orchestrator.planning.request import SweepRequest
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
 from orchestrator.services.weights import weights_field
@@ -23,6 +24,9 @@ from schemas.grids import GRIDS
 from schemas.job import BackboneName, Variant
 from schemas.profiles import PROFILES
 from schemas.sweep import SweepSpec
+
+MAX_NUMBER = 2**31 - 1
+"""Largest number of an option without a limit of its own."""
 
 
 def choice(kind: str, names: Iterable[str], *flags: str, help: str, several: bool = False) -> Any:
@@ -54,6 +58,50 @@ def choice(kind: str, names: Iterable[str], *flags: str, help: str, several: boo
         autocompletion=completer(known),
         show_default=False,
     )
+
+
+def number(
+    *flags: str, help: str, least: float, most: float | None = None, whole: bool = True, show_default: bool = True
+) -> Any:
+    """Declare an option that takes a finite number, written as in a sweep file: no `1_000`, no digits of other scripts.
+
+    Args:
+        flags: how the option is written. Default: as the parameter is called.
+        help: the help text.
+        least: the smallest number.
+        most: the largest number; None means no limit.
+        whole: whether only whole numbers are taken.
+        show_default: whether `--help` shows the default.
+    """
+    limits = f"from {least:g} to {most:g}" if most is not None else f"of at least {least:g}"
+    shown = f"{least:g}<=x<={most:g}" if most is not None else f"x>={least:g}"
+
+    def parse(text: Any) -> Any:
+        found = yaml_text.scalar(text)
+        kinds = (int,) if whole else (int, float)
+        if type(found) not in kinds or not least <= found <= (MAX_NUMBER if most is None else most):
+            raise typer.BadParameter(f"{text!r} is not a {'whole ' if whole else ''}number {limits}.")
+        return found
+
+    return typer.Option(
+        *flags,
+        help=help,
+        metavar=f"{'INTEGER' if whole else 'FLOAT'} [{shown}]",
+        parser=parse,
+        show_default=show_default,
+    )
+
+
+def folder(path: Path | None, option: str = "--data-root") -> Path | None:
+    """Return the absolute path of a folder that an option or a setting names.
+
+    Raises:
+        SpecError: it begins with the home folder of a user that does not exist.
+    """
+    try:
+        return path.expanduser().resolve() if path else None
+    except RuntimeError as error:
+        raise SpecError(f"`{option}` is {str(path)!r}: {error}. Give the path without `~`.") from error
 
 
 def completer(names: Iterable[str]) -> Callable[[str], list[str]]:
@@ -92,7 +140,10 @@ DataRoot = Annotated[
 Sweep = Annotated[str, typer.Argument(help="Name of the sweep. `orch status` lists them.")]
 Target = Annotated[str, typer.Argument(help="Name of a sweep, or a job: its key, the start of its key, or its title.")]
 Job = Annotated[str, typer.Argument(help="A job: its key, the start of its key, or its title.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Jobs to run at a time. Default: one per GPU, else per core.")]
+Workers = Annotated[
+    int | None,
+    number(least=1, help="Jobs to run at a time. Default: one per GPU, else per core."),
+]
 Reason = Annotated[
     list[str] | None, choice("reason", REASONS, help="Only jobs that stopped for these reasons.", several=True)
 ]
@@ -153,7 +204,7 @@ class SweepOptions:
             raise SpecError(
                 "Name either a grid, such as `--grid smoke` (`orch grid list` shows all), or a sweep file, not both."
             )
-        root = self.data_root or settings.data_root
+        root = folder(self.data_root or settings.data_root)
         return SweepRequest(
             sweep=read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
             file_stem=self.file.stem if self.file else None,
@@ -164,8 +215,10 @@ class SweepOptions:
             variants=words(self.variant),
             datasets=words(self.dataset),
             sets=parse_sets(self.sets or ()) | weights_field(settings, self.weights),
-            data_root=str(root.expanduser().resolve()) if root else None,
+            data_root=str(root) if root else None,
             default_profile=settings.profile,
+            folder=self.file.absolute().parent if self.file else None,
+            set_folder=Path.cwd(),
         )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Backbone, Category, Job, Json, Reason, Sweep, Target, words
+from orchestrator.cli.options import Backbone, Category, Job, Json, Reason, Sweep, Target, number, words
 from orchestrator.cli.text import recovery as text
 from orchestrator.execution.selection import parse_which
 from orchestrator.services import recovery as service
@@ -36,7 +36,8 @@ def logs(
         bool, typer.Option("--follow", help="Print new lines as they come, until the job ends or Ctrl-C.")
     ] = False,
     attempt: Annotated[
-        int | None, typer.Option(min=1, help="Number of the attempt. Default: the last one.", show_default=False)
+        int | None,
+        number(least=1, help="Number of the attempt. Default: the last one.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Job, Json, Sweep, SweepOptions, Workers, choice, takes_sweep_options
+from orchestrator.cli.options import Job, Json, Sweep, SweepOptions, Workers, choice, number, takes_sweep_options
 from orchestrator.cli.text import sweeps as text
 from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.progress import Display, open_display
@@ -107,7 +107,7 @@ def report(
     sweep: Sweep,
     table: Annotated[
         list[int] | None,
-        typer.Option(min=1, help="Number of a table of the paper. May be repeated. Default: all with a value."),
+        number(least=1, help="Number of a table of the paper. May be repeated. Default: all with a value."),
     ] = None,
     form: Annotated[
         Format | None, choice("format", Format, "--format", help="Default: from --out's suffix, else text.")
@@ -153,7 +153,10 @@ def show(job: Job, json: Json = False) -> None:
 
 @app.command(rich_help_panel=PANEL)
 def ui(
-    port: Annotated[int, typer.Option(help="Port of the UI. Falls back to a free port when it is busy.")] = 5000,
+    port: Annotated[
+        int,
+        number(least=1, most=65535, help="Port of the UI. Falls back to a free port when it is busy."),
+    ] = 5000,
     json: Json = False,
 ) -> None:
     """Serve MLflow's UI for the store until Ctrl-C.

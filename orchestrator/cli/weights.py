@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Json, choice
+from orchestrator.cli.options import Json, choice, number
 from orchestrator.cli.text import weights as text
 from orchestrator.services import weights as service
 from orchestrator.settings import Settings
@@ -25,7 +25,13 @@ Backbone = Annotated[
     choice("backbone", get_args(BackboneName), help="Network of the file. Default: as an imported file says."),
 ]
 Width = Annotated[
-    float | None, typer.Option(help="Multiplier of the channel counts. Default: as an imported file says, else 1.")
+    float | None,
+    number(
+        least=0.001,
+        most=1,
+        whole=False,
+        help="Multiplier of the channel counts. Default: as an imported file says, else 1.",
+    ),
 ]
 
 
@@ -54,7 +60,13 @@ def import_(
         typer.Option(help="Name for `orch sweep --weights NAME`. Default: the file's name, or job-KEY."),
     ] = None,
     width: Annotated[
-        float | None, typer.Option(help="Multiplier of the channel counts. Default: 1, as in published networks.")
+        float | None,
+        number(
+            least=0.001,
+            most=1,
+            whole=False,
+            help="Multiplier of the channel counts. Default: 1, as in published networks.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

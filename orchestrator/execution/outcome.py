@@ -28,6 +28,8 @@ class SweepOutcome:
     """Duration of the run."""
     paused_by: str = ""
     """The failure that the first jobs share, if the sweep was paused because of it."""
+    warnings: tuple[str, ...] = ()
+    """Warnings of planning, such as an `exclude` row that matches no job."""
 
     @property
     def is_complete(self) -> bool:

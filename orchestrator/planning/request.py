@@ -304,7 +304,7 @@ def _resources(*layers: Resources) -> Resources:
 
 def _name(request: SweepRequest, profile: str, photographs: bool) -> str:
     """Name of the sweep. Equal requests get equal names, so that repeating a command continues its sweep."""
-    if request.name:
+    if request.name is not None:
         return check_name(request.name)
     if request.sweep.name:
         return check_name(request.sweep.name)

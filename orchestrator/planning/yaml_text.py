@@ -97,6 +97,17 @@ def parse(text: str, where: str) -> Any:
         raise SpecError(f"{where}{_position(error, text)}: {_problem(error)}. Correct the YAML there.") from error
 
 
+def scalar(value: Any) -> Any:
+    """Return the value that a text stands for, or the text itself where it is not YAML. Other values stay.
+
+    For options and environment variables, which report what they do not take themselves.
+    """
+    try:
+        return parse(value, "") if isinstance(value, str) else value
+    except SpecError:
+        return value
+
+
 def _loader() -> YAML:
     loader = YAML(typ="safe", pure=True)
     loader.Resolver, loader.Constructor = _Resolver, _Constructor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.execution.control import WALL, put_back
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
@@ -116,7 +116,11 @@ def run_sweep(
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs)
-    return _run(settings, ledger, _with_workers(stored, workers), display, open_pool, Which(cancelled_with_sweep=True))
+    for warning in planned.warnings:
+        display.say(f"warning: {warning}")
+    which = Which(cancelled_with_sweep=True)
+    outcome = _run(settings, ledger, _with_workers(stored, workers), display, open_pool, which)
+    return replace(outcome, warnings=planned.warnings)
 
 
 def resume_sweep(

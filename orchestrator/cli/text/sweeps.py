@@ -74,6 +74,7 @@ def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
 
 
 def _plan_facts(plan: Plan) -> Iterator[str]:
+    yield from (f"warning: {warning}" for warning in plan.sweep.warnings)
     if plan.filled:
         listed = ", ".join(f"{table} ({values} of {of})" for table, values, of in plan.filled)
         yield f"values of the paper's tables: {listed}"
@@ -130,6 +131,8 @@ class PlanJson(JsonModel):
     tables: list[TableJson]
     counts: dict[str, int]
     """Jobs by status."""
+    warnings: tuple[str, ...]
+    """What the sweep asks for in vain, such as an `exclude` row that matches no job."""
     jobs: list[PlannedJobJson]
 
     @classmethod
@@ -142,6 +145,7 @@ class PlanJson(JsonModel):
             data_seen=plan.data_seen,
             tables=[TableJson(table=table, values=values, published=of) for table, values, of in plan.filled],
             counts=plan.counts,
+            warnings=plan.sweep.warnings,
             jobs=[PlannedJobJson(**_planned(job, plan.sweep.upstream_keys)) for job in plan.jobs],
         )
 
@@ -411,6 +415,8 @@ class OutcomeJson(JsonModel):
     ran: int
     """Jobs that this command started."""
     seconds: float
+    warnings: tuple[str, ...]
+    """Warnings of planning, as in `PlanJson`."""
     table: dict[str, Any]
     """Results, ordinary beside interpretable networks (`orchestrator.report.summary.as_json`)."""
 
@@ -425,6 +431,7 @@ class OutcomeJson(JsonModel):
             paused_by=outcome.paused_by or None,
             ran=outcome.ran,
             seconds=round(outcome.seconds, 1),
+            warnings=outcome.warnings,
             table=as_json(outcome.table),
         )
 
