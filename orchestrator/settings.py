@@ -12,13 +12,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from orchestrator.planning import yaml_text
+from orchestrator import yaml_text
 from schemas.base import nearest
 from schemas.errors import SpecError
 from schemas.profiles import PROFILES
 
 PREFIX = "ORCH_"
-_STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://\S+")
+_STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://\S.*")
 _CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+")
 _PASSWORD = re.compile(r"://[^@/\s]*@")
 _LONGEST = 10_000_000
@@ -28,11 +28,11 @@ _LONGEST = 10_000_000
 def _folder(path: Path) -> Path:
     """Require a path that can be resolved."""
     if not str(path).strip():
-        raise ValueError("it is blank")
+        raise ValueError("It is blank.")
     try:
         path.expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{error}") from error
+        raise ValueError("There is no such home folder.") from error
     return path
 
 
@@ -42,6 +42,14 @@ def _profile(word: str) -> str:
     if name not in PROFILES:
         raise ValueError(nearest(name, PROFILES))
     return name
+
+
+def _minutes(value: Any) -> float:
+    """Return a number that is written as in a sweep file."""
+    found = yaml_text.scalar(value)
+    if type(found) not in (int, float) or not 0 <= found <= _LONGEST:
+        raise ValueError
+    return float(found)
 
 
 def _matching(pattern: re.Pattern[str]) -> AfterValidator:
@@ -62,9 +70,7 @@ class Settings(BaseSettings):
     The description of a field says what its variable takes.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True, allow_inf_nan=False
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Path(".orch")
     """Folder of the store, artifacts, prepared images, checkpoints and locks."""
@@ -84,8 +90,8 @@ class Settings(BaseSettings):
     """`local` for a private Ray, else the address of a cluster to connect to."""
     store_patience_minutes: Annotated[
         float,
-        BeforeValidator(yaml_text.scalar),
-        Field(ge=0, le=_LONGEST, strict=True, description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
+        BeforeValidator(_minutes),
+        Field(description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
     ] = 10.0
     """How long a sweep waits for a store that does not answer before it stops in order."""
 

@@ -10,7 +10,6 @@ from operator import or_
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
 
 from schemas.errors import SpecError
 
@@ -33,17 +32,21 @@ MAX_TEXT = 4096
 _INTEGERS = range(-(2**63), 2**63)
 
 
+class FieldError(ValueError):
+    """A value that its field does not take. The message follows on the field's name and the value."""
+
+
 def normal(value: Any) -> Any:
     """Return a value in the one form in which it is stored and hashed: -0.0 becomes 0.0.
 
     Raises:
-        PydanticCustomError: an integer of more than 64 bits, a text that is too long, or one with characters that
+        FieldError: an integer of more than 64 bits, a text that is too long, or one with characters that
             cannot be stored.
     """
     if isinstance(value, float):
         return value + 0.0
     if isinstance(value, int) and value not in _INTEGERS:
-        raise PydanticCustomError("integer_range", "Input should be an integer of at most 64 bits")
+        raise FieldError("Input should be an integer of at most 64 bits")
     if isinstance(value, str):
         return _storable(value)
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
@@ -55,9 +58,9 @@ def normal(value: Any) -> Any:
 
 def _storable(text: str) -> str:
     if len(text) > MAX_TEXT:
-        raise PydanticCustomError("text_length", "Input should have at most {most} characters", {"most": MAX_TEXT})
+        raise FieldError(f"Input should have at most {MAX_TEXT} characters")
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise PydanticCustomError("text_characters", "Input should have no NUL and no unpaired surrogate")
+        raise FieldError("Input should have no NUL and no unpaired surrogate")
     return text
 
 
@@ -162,6 +165,12 @@ def unknown_field(name: str, valid: Iterable[str]) -> str:
     return did_you_mean(name, valid)
 
 
+_PLAINLY = dict.fromkeys(("dict_type", "model_type"), "Input should be fields, such as `{name: value}`") | {
+    "tuple_type": "Input should be a list, such as `[value]`"
+}
+"""Types of pydantic errors whose message names a Python type -> what a person reads."""
+
+
 def explain(error: ValidationError, where: str, root: type[BaseModel], at: str = "") -> SpecError:
     """Turn a pydantic validation error into a `SpecError` with one readable message.
 
@@ -173,7 +182,7 @@ def explain(error: ValidationError, where: str, root: type[BaseModel], at: str =
     """
     lines = []
     for item in error.errors(include_url=False):
-        parts = (at, *(str(part) for part in item["loc"] if not str(part).startswith("function-")))
+        parts = (at, *(str(part) for part in item["loc"] if not str(part).startswith(("function-", "[key]"))))
         location = ".".join(part for part in parts if part)
         given = item["input"]
         if item["type"] == "extra_forbidden":
@@ -183,9 +192,10 @@ def explain(error: ValidationError, where: str, root: type[BaseModel], at: str =
             lines.append(f"`{location}` is {brief(given)}; it must be {item['ctx']['expected']}. {hint}".strip())
         elif item["type"] == "missing":
             lines.append(f"`{location}` is required but not set.")
-        elif item["type"] == "value_error":
+        elif item["type"] == "value_error" and not isinstance(item["ctx"]["error"], FieldError):
             lines.append(f"{item['ctx']['error']}")
         else:
             quotes = item["type"] == "string_type" and isinstance(given, (bool, int, float))
-            lines.append(f"`{location}` is {brief(given)}: {item['msg']}.{' Put it in quotes.' if quotes else ''}")
+            says = _PLAINLY.get(item["type"], item["msg"].removeprefix("Value error, "))
+            lines.append(f"`{location}` is {brief(given)}: {says}.{' Put it in quotes.' if quotes else ''}")
     return SpecError(f"{where}: " + " ".join(lines))

@@ -6,9 +6,8 @@ import re
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
-from schemas.base import Frozen, Listed
+from schemas.base import FieldError, Frozen, Listed
 
 AxisValues = Annotated[tuple[Any, ...], Listed]
 """Values of one axis."""
@@ -46,7 +45,7 @@ def is_name(text: str) -> bool:
 
 def _checked_name(text: str) -> str:
     if not is_name(text):
-        raise PydanticCustomError("sweep_name", "Use {rule}", {"rule": NAME_RULE})
+        raise FieldError(f"Use {NAME_RULE}")
     return text
 
 

@@ -28,7 +28,7 @@ FORBIDDEN_LIBRARIES = {
 ROOMS: dict[str, list[set[str]]] = {
     "orchestrator": [
         {"cli"}, {"services"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
-        {"settings", "wording"},
+        {"settings", "wording"}, {"yaml_text"},
     ],
     "workers": [
         {"actor"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"}, {"training"},

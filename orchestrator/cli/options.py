@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from orchestrator import yaml_text
 from orchestrator.execution.selection import REASONS
-from orchestrator.planning import yaml_text
 from orchestrator.planning.request import SweepRequest
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
 from orchestrator.services.weights import weights_field
@@ -101,7 +101,7 @@ def folder(path: Path | None, option: str = "--data-root") -> Path | None:
     try:
         return path.expanduser().resolve() if path else None
     except RuntimeError as error:
-        raise SpecError(f"`{option}` is {str(path)!r}: {error}. Give the path without `~`.") from error
+        raise SpecError(f"`{option}` is {str(path)!r}: no such home folder. Give the path without `~`.") from error
 
 
 def completer(names: Iterable[str]) -> Callable[[str], list[str]]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.planning import yaml_text
-from schemas.base import explain
+from orchestrator import yaml_text
+from schemas.base import brief, explain
 from schemas.errors import SpecError
 from schemas.sweep import SweepSpec
 
@@ -55,10 +55,10 @@ def parse_sets(options: Iterable[str]) -> dict[str, Any]:
         name, equals, value = option.partition("=")
         field = name.strip()
         if not equals or not field:
-            raise SpecError(f"`--set {option}` has no field or no value. Write it as `--set train.epochs=5`.")
+            raise SpecError(f"`--set` {brief(option)} has no field or no value. Write it as `--set train.epochs=5`.")
         if field in fields:
             raise SpecError(f"`--set {field}` is given twice. Keep one; several values make an axis of a sweep file.")
-        fields[field] = yaml_text.parse(value, f"--set {option}")
+        fields[field] = yaml_text.parse(value, f"`--set {brief(field)[1:-1]}`")
     return fields
 
 
@@ -85,4 +85,4 @@ def _read(path: Path) -> str:
 
 
 def _kind(content: Any) -> str:
-    return "nothing" if content is None else f"a {type(content).__name__}"
+    return "nothing" if content is None else "a list" if isinstance(content, list) else "a single value"

@@ -23,6 +23,14 @@ _TYPES = field_types(JobSpec)
 FIELDS = tuple(_TYPES)
 SECTIONS = frozenset(path.rsplit(".", depth)[0] for path in FIELDS for depth in range(1, path.count(".") + 1))
 _OPTIONAL_SECTION = "filter_loss"
+FILLED_IN = frozenset(
+    path
+    for path in FIELDS
+    if path == "recipe" or path.endswith((".digest", ".label_names")) or path in ("weights.sha256", "weights.label")
+)
+"""Fields that planning fills in from files or from the code."""
+SETTABLE = tuple(path for path in FIELDS if path not in FILLED_IN)
+"""Fields that people set."""
 
 
 def check_field(name: str, where: str) -> str:
@@ -37,7 +45,9 @@ def check_field(name: str, where: str) -> str:
     """
     field = field_of(name)
     if field not in FIELDS and field not in SECTIONS:
-        raise SpecError(f"Unknown field `{name}` in {where}. {unknown_field(name, (*AXIS_ALIASES, *FIELDS))}")
+        raise SpecError(f"Unknown field `{name}` in {where}. {unknown_field(name, (*AXIS_ALIASES, *SETTABLE))}")
+    if field in FILLED_IN:
+        raise SpecError(f"`{name}` in {where} cannot be set: orch fills it in. Remove it.")
     return field
 
 
@@ -158,7 +168,9 @@ def _absolute(path: str, folder: Path, where: str) -> str:
     try:
         return str(folder / Path(path).expanduser())
     except RuntimeError as error:
-        raise SpecError(f"{where}: `{PATH_FIELD}` is {path!r}: {error}. Give the path without `~`.") from error
+        raise SpecError(
+            f"{where}: `{PATH_FIELD}` is {path!r}: no such home folder. Give the path without `~`."
+        ) from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,68 @@ def test_a_file_and_a_set_option_mean_the_same(tmp_path: Path) -> None:
     assert read_sweep_file(write(tmp_path, text)).base == parse_sets(options)
 
 
-def test_an_alias_that_contains_itself_is_read_to_its_end() -> None:
-    (found,) = parse_sets(["a=&x [1, *x]"]).values()
-    assert found[0] == 1
-    assert found[1] is found
+def test_a_set_option_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"`--set seed` is given twice"):
+        parse_sets(["seed=1", " seed =2"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: 1\nname: caf\xe9\n", r"sweep\.yaml, line 2, cannot be read as text: byte 0xe9 is not UTF-8"),
+        ("seed: 1".encode("utf-16"), r"line 1, cannot be read as text: byte 0xff"),
+        (b"#" * ((1 << 20) + 1), "larger than 1 MiB"),
+    ],
+)
+def test_bytes_that_are_no_sweep_file_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SpecError, match=message):
+        read_sweep_file(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfgrid: smoke\n", b"grid: smoke\r\n", b"%YAML 1.1\n---\ngrid: smoke\n...\n"]
+)
+def test_a_byte_order_mark_and_other_line_ends_are_read(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_bytes(content)
+    assert read_sweep_file(path).grid == "smoke"
+
+
+def test_what_is_not_a_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(SpecError, match="is not a regular file"):
+            read_sweep_file(path)
+    with pytest.raises(SpecError, match="cannot be read"):
+        read_sweep_file(tmp_path / ("x" * 300))
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        ("on", True), ("2026-03-01", True), ("'010'", True), ("a-", True), ("a" * 80, True),
+        ("010", False), ("1.5", False), ("true", False), ("-x", False), (".x", False), ("''", False), ("a b", False),
+        ("a" * 81, False), ("'a\\n'", False), ("ä", False),
+    ],
+)  # fmt: skip
+def test_a_name_is_text_of_a_few_characters(tmp_path: Path, name: str, taken: bool) -> None:
+    path = write(tmp_path, f"name: {name}\ngrid: smoke\n")
+    if taken:
+        assert read_sweep_file(path).name == name.strip("'")
+    else:
+        with pytest.raises(SpecError, match="`name` is"):
+            read_sweep_file(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["resources: {workers: true}", "resources: {workers: 2.0}", "resources: {gpus_per_worker: .inf}",
+     "resources: {memory_gb_per_worker: 1e999}", "resources: 5", "base: 5", "base: {1: 2}", "axes: {seed: 5}",
+     "axes: []",
+     "include: {a: 1}", "exclude: [[1]]", "description: 5", "grid: 5"],
+)  # fmt: skip
+def test_every_part_of_a_sweep_file_is_typed(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SpecError, match=r"sweep\.yaml: `"):
+        read_sweep_file(write(tmp_path, text + "\n"))

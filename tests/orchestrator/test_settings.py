@@ -1,0 +1,86 @@
+"""Environment variables: what each takes, and what is said about one that does not fit or is misspelt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.settings import Settings, misspelt
+from schemas.errors import SpecError
+
+
+@pytest.fixture(autouse=True)
+def empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"ORCH_{field.upper()}", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "takes"),
+    [
+        *(("STORE_PATIENCE_MINUTES", text, "a number of minutes from 0 to 10000000") for text in (
+            "5min", "-1", "nan", ".nan", "inf", ".inf", "1e999", "1_0", "\uff11", "true", "yes", "1:30", "[", "[5]",
+            "1e8")),
+        *(("PROFILE", text, "one of laptop, paper. Did you mean 'laptop'?") for text in ("laptp", "labtop")),
+        ("PROFILE", "  ", "one of laptop, paper"),
+        *(("TRACKING_URI", text, "the URI of an MLflow server") for text in (
+            "foo", "localhost:5000", "http://", "ftp://host", "postgres://host/db", "/tmp/mlruns", "http:// host")),
+        *(("RAY_ADDRESS", text, "`local`, `auto`, or a cluster") for text in (
+            "locla", "host", "host:", "ray://host", " ")),
+        *(("DATA_ROOT", text, "the path of a folder") for text in ("~nobody-here/x", "  ")),
+    ],
+)  # fmt: skip
+def test_a_variable_that_does_not_fit_is_named_with_its_value_and_what_it_takes(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, takes: str
+) -> None:
+    monkeypatch.setenv(f"ORCH_{name}", text)
+    with pytest.raises(SpecError) as refused:
+        Settings()
+    assert str(refused.value).startswith(f"ORCH_{name} is {text!r}, but it takes {takes}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("STORE_PATIENCE_MINUTES", "5", 5.0), ("STORE_PATIENCE_MINUTES", "0", 0.0),
+        ("STORE_PATIENCE_MINUTES", "1e-1", 0.1), ("STORE_PATIENCE_MINUTES", "010", 10.0),
+        ("STORE_PATIENCE_MINUTES", "", 10.0),
+        ("PROFILE", "paper", "paper"), ("PROFILE", "Paper", "paper"), ("PROFILE", "", "laptop"),
+        ("TRACKING_URI", "http://host:5000", "http://host:5000"),
+        ("TRACKING_URI", "sqlite:////tmp/a b.db", None),
+        ("TRACKING_URI", "postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2://u:p@h/d"),
+        ("RAY_ADDRESS", "auto", "auto"), ("RAY_ADDRESS", "ray://head:10001", "ray://head:10001"),
+        ("RAY_ADDRESS", "10.0.0.1:6379", "10.0.0.1:6379"), ("RAY_ADDRESS", "[::1]:6379", "[::1]:6379"),
+        ("DATA_ROOT", "photos", Path("photos")),
+    ],
+)  # fmt: skip
+def test_a_variable_that_fits_is_read(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: object) -> None:
+    monkeypatch.setenv(f"ORCH_{name}", text)
+    assert getattr(Settings(), name.lower()) == (text if value is None else value)
+
+
+def test_a_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_TRACKING_URI", "postgres://me:secret@host/db")
+    with pytest.raises(SpecError, match=r"'postgres://\*\*\*@host/db'"):
+        Settings()
+
+
+def test_the_python_interface_is_checked_too() -> None:
+    assert Settings(store_patience_minutes=2).store_patience_minutes == 2.0
+    for value in (float("nan"), float("inf"), -1, True):
+        with pytest.raises(SpecError, match="ORCH_STORE_PATIENCE_MINUTES"):
+            Settings(store_patience_minutes=value)
+
+
+def test_misspelt_variables_are_named_and_others_left_alone() -> None:
+    names = ["ORCH_HOME", "orch_home", "ORCH_HOEM", "ORCH_TRACKING_URL", "ORCH_DATAROOT", "ORCH_PATIENCE_MINUTES",
+             "ORCH_TEST_DATA", "ORCH_TEST_HED", "ORCH_FOO", "HOEM", "ORCHESTRA_HOME"]  # fmt: skip
+    found = [sentence.split(" is not a variable of orch") for sentence in misspelt(names)]
+    assert [(name, rest.rsplit(" ", 1)[1]) for name, rest in found] == [
+        ("ORCH_HOEM", "ORCH_HOME?"),
+        ("ORCH_TRACKING_URL", "ORCH_TRACKING_URI?"),
+        ("ORCH_DATAROOT", "ORCH_DATA_ROOT?"),
+        ("ORCH_PATIENCE_MINUTES", "ORCH_STORE_PATIENCE_MINUTES?"),
+    ]
