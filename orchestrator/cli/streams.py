@@ -7,7 +7,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -73,7 +73,7 @@ def loss(name: str) -> str:
 
 
 def _raw_of(name: str) -> _Enduring | None:
-    raw = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
+    raw: Any = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
     return raw if isinstance(raw, _Enduring) else None
 
 

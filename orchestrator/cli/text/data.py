@@ -163,7 +163,8 @@ def verify_text(found: Sequence[Verified]) -> RenderableType:
         if len(one.flaws) > LISTED:
             left = len(one.flaws) - LISTED
             parts.append(Text(f"... and {left} more of {label_of(one.category)} (--json lists all)", style="red"))
-    table = PlainTable("category", "objects", "photographs", "flaws", "note", numbers=("objects", "photographs", "flaws"))
+    headings = ("category", "objects", "photographs", "flaws", "note")
+    table = PlainTable(*headings, numbers=("objects", "photographs", "flaws"))
     for one in found:
         flaws = Text(str(len(one.flaws)), style="red" if one.flaws else "green")
         table.add_row(label_of(one.category), str(one.objects), str(one.images), flaws, Text(one.note, style="yellow"))

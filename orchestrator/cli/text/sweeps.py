@@ -3,6 +3,7 @@
 orch plan --json            PlanJson
 orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
 orch sweep, resume --json   OutcomeJson
+orch report --out --json    ReportFileJson; without --out, the report as `orchestrator.report.formats.as_json`
 orch show --json            JobJson
 orch ui --json              UiJson
 orch grid list --json       [schemas.sweep.SweepSpec, ...]
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Self
 
 from rich.console import Group, RenderableType
@@ -410,6 +412,12 @@ class OutcomeJson(JsonModel):
             seconds=round(outcome.seconds, 1),
             table=as_json(outcome.table),
         )
+
+
+class ReportFileJson(JsonModel):
+    """The answer of `orch report --out FILE --json`."""
+
+    file: Path
 
 
 # -- the rest -----------------------------------------------------------------------------------------------------
