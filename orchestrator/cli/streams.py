@@ -7,10 +7,7 @@ import io
 import os
 import select
 import sys
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
+from typing import Any
 
 STREAMS = ("stdin", "stdout", "stderr")
 
@@ -22,7 +19,7 @@ class _Enduring(io.RawIOBase):
         self._raw = raw
         self.error: OSError | None = None
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: Any, /) -> int | None:
         while self.error is None:
             try:
                 if (written := self._raw.write(data)) is not None:
@@ -73,13 +70,14 @@ def loss(name: str) -> str:
 
 
 def _raw_of(name: str) -> _Enduring | None:
-    raw: Any = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
+    raw = getattr(getattr(getattr(sys, name), "buffer", None), "raw", None)
     return raw if isinstance(raw, _Enduring) else None
 
 
 def _enduring(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.flush()
-    raw = getattr(stream.buffer, "raw", stream.buffer)  # an unbuffered Python has no buffer between
+    raw: Any = stream.buffer
+    raw = getattr(raw, "raw", raw)  # an unbuffered Python has no buffer between
     return io.TextIOWrapper(
         io.BufferedWriter(_Enduring(raw)), stream.encoding, errors="backslashreplace",
         line_buffering=stream.line_buffering, write_through=stream.write_through,

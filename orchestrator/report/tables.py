@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
+from textwrap import fill
 
 
 class TableFormat(StrEnum):
@@ -61,7 +62,7 @@ def fitted_table(
         if width is None or max(map(len, table.splitlines())) <= width:
             return table
         kept = [i for i in kept if headings[i] != left_out]
-    return "\n\n".join("\n".join(_fields(headings, row)) for row in rows)
+    return "\n\n".join("\n".join(fill(field, width) for field in _fields(headings, row)) for row in rows)
 
 
 def _fields(headings: Sequence[str], row: Sequence[str]) -> Iterator[str]:

@@ -221,7 +221,7 @@ def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
         listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
     table = PlainTable(
         "key", "job", "status", "attempts", "accuracy", "instability", "why",
-        numbers=("attempts", "accuracy", "instability"), optional=("why",),
+        numbers=("attempts", "accuracy", "instability"), optional=("why", "attempts"),
     )  # fmt: skip
     for job in listed:
         metrics = job.record.result.metrics if job.record and job.record.result else None
