@@ -54,12 +54,14 @@ def fitted_table(
     Returns:
         The table; where even the narrowest is too wide, one line per cell and an empty line between rows.
     """
+    if width is None:
+        return render_table(headings, rows, text_columns, TableFormat.PLAIN)
     kept = list(range(len(headings)))
     for left_out in (*optional, None):
         table = render_table(
             [headings[i] for i in kept], [[row[i] for i in kept] for row in rows], text_columns, TableFormat.PLAIN
         )
-        if width is None or max(map(len, table.splitlines())) <= width:
+        if max(map(len, table.splitlines())) <= width:
             return table
         kept = [i for i in kept if headings[i] != left_out]
     return "\n\n".join("\n".join(fill(field, width) for field in _fields(headings, row)) for row in rows)
