@@ -7,6 +7,7 @@ import io
 import os
 import select
 import sys
+from contextlib import suppress
 from typing import Any
 
 STREAMS = ("stdin", "stdout", "stderr")
@@ -64,6 +65,8 @@ def failure(name: str) -> OSError | None:
 
 def loss(name: str) -> str:
     """Why output of a standard stream is lost; empty if none is, or if only its reader ended before it."""
+    with suppress(ValueError):  # a stream that is closed
+        getattr(sys, name).flush()
     error = failure(name)
     is_told = error is not None and error.errno not in (errno.EPIPE, errno.EBADF)
     return (error.strerror or str(error)) if error and is_told else ""

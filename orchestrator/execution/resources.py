@@ -39,7 +39,17 @@ def local_machine() -> Machine:
     except OSError:  # not Linux
         share = Share(math.inf, math.inf)
     free = min(psutil.virtual_memory().available, share.free_bytes)
-    return Machine(cores=max(1, int(min(len(os.sched_getaffinity(0)), share.cores))), free_gb=free / GIB)
+    return Machine(cores=max(1, int(min(usable_cores(), share.cores))), free_gb=free / GIB)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on; on systems without affinity, such as macOS, all of the machine."""
+    import psutil
+
+    try:
+        return len(psutil.Process().cpu_affinity() or ()) or os.cpu_count() or 1
+    except (AttributeError, psutil.Error):
+        return os.cpu_count() or 1
 
 
 def cgroup_share(mount: Path, own: str) -> Share:
