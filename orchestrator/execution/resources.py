@@ -43,11 +43,13 @@ def local_machine() -> Machine:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on; on systems without affinity, such as macOS, all of the machine."""
+    """Return the number of cores this process may run on; all of the machine where processes have no affinity."""
     import psutil
 
-    try:
-        return len(psutil.Process().cpu_affinity() or ()) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    try:  # Windows has an affinity, macOS has none
+        return len(psutil.Process().cpu_affinity() or ()) or 1
     except (AttributeError, psutil.Error):
         return os.cpu_count() or 1
 

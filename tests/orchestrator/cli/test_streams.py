@@ -68,7 +68,7 @@ def test_characters_without_an_encoding_are_escaped(mode: str, tmp_path: Path) -
 
 
 def test_a_dumb_terminal_without_unicode_gets_plain_text(tmp_path: Path) -> None:
-    variables = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "40"}
+    variables = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "TERM": "dumb", "NO_COLOR": "1", "COLUMNS": "100"}
     for words in (["grid", "list"], ["--help"], ["plan", "--grid", "smok"]):
         ended = shell("", ORCH, *words, home=tmp_path, **variables)
         assert (ended.stdout + ended.stderr).isascii()
