@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from schemas.order import Progress, WorkOrder
+from workers.loopback import bypass_proxies_for_loopback
 
 RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
 """Ray must not retry: the driver decides every retry. One thread runs the job, two answer `progress` and `stop`."""
@@ -19,6 +20,7 @@ class JobWorker:
     def __init__(self) -> None:
         """Import the libraries that every job needs."""
         hide_gpus_of_others()  # before torch initialises CUDA
+        bypass_proxies_for_loopback()
         gc.disable()  # collecting garbage during the imports takes half a second and frees nothing
         import mlflow  # noqa: F401 - imported here so that the first job does not wait for it
 

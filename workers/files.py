@@ -57,7 +57,9 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def flush_folder(folder: Path) -> None:
     """Flush a folder's entries to the disk, so that a rename in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders, and flushes their entries itself
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:

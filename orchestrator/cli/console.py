@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rich.console import Console, RenderableType
-from rich.table import Table
+
+from orchestrator.cli import streams
 
 LISTED = 12
 """Rows of a list that is shortened for people; JSON always has all of them."""
 
 WIDE = 160
-"""Columns of text that does not go to a terminal."""
+"""Columns of text that does not go to a terminal. The environment variable COLUMNS overrides it."""
 
-UNBROKEN = ("key", "status")
-"""Headings of columns that are never wrapped, because people copy from them or search in them."""
+NARROWEST = 20
+"""Smallest number of columns that text is laid out for."""
 
 
 class JsonModel(BaseModel):
@@ -32,37 +35,79 @@ class JsonModel(BaseModel):
         return cls.model_validate(answer)
 
 
-Answer = RenderableType | BaseModel | Sequence[BaseModel]
+class ErrorFacts(JsonModel):
+    """What ended a command."""
+
+    kind: str
+    """Class of the error, such as `SpecError`."""
+    message: str
+    exit_code: int
+
+
+class ErrorJson(JsonModel):
+    """What a command with `--json` prints if an error ends it before it has an answer."""
+
+    error: ErrorFacts
+
+
+Answer = RenderableType | BaseModel | Sequence[BaseModel] | dict[str, Any]
 _JSON: TypeAdapter[Any] = TypeAdapter(Any)
+_has_document = False
+"""Whether this command has printed a whole JSON document, after which a second one would spoil the first."""
+
+
+def begin() -> None:
+    """Forget what an earlier command of this process has printed."""
+    global _has_document
+    _has_document = False
 
 
 def show(answer: Answer, again: bool = False) -> None:
-    """Print text for people, or a model or a list of models as JSON.
+    """Print text for people, or a model, a list of models or a dictionary as JSON.
 
     Args:
-        answer: text to lay out on the console, or models to print as JSON.
+        answer: text to lay out on the console, or what to print as JSON.
         again: the answer is one of several. JSON then takes one line each, and text replaces the text before it.
     """
-    if isinstance(answer, (BaseModel, list, tuple)):
-        print(json.dumps(_JSON.dump_python(answer, mode="json"), indent=None if again else 2), flush=True)
+    global _has_document
+    if isinstance(answer, (BaseModel, list, tuple, dict)):
+        _has_document = not again
+        print(json.dumps(_finite(_JSON.dump_python(answer, mode="json")), indent=None if again else 2), flush=True)
         return
-    console = _Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
+    console = Console(width=width(), highlight=False, markup=False, emoji=False)
     if again:
         console.clear()
     console.print(answer)
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Re-raise. Rich would end the process with its own exit code."""
-        raise
+def show_error(error: ErrorJson) -> None:
+    """Print an error as one line of JSON, unless the command has printed its answer already."""
+    if not _has_document:
+        print(json.dumps(error.model_dump(mode="json")), flush=True)
 
 
-def plain_table(*headings: str, title: str | None = None) -> Table:
-    """A table without borders, whose columns fold rather than shorten their text."""
-    table = Table(
-        box=None, title=title, title_justify="left", header_style="bold", pad_edge=False, padding=(0, 1, 0, 0)
-    )
-    for heading in headings:
-        table.add_column(heading, overflow="fold", no_wrap=heading in UNBROKEN)
-    return table
+def show_plain(text: str) -> None:
+    """Print text that is laid out already, such as a log or a report in a file format."""
+    print(text, end="", flush=True)
+
+
+def width() -> int:
+    """Columns that text may take: those of COLUMNS or of the terminal, else `WIDE`."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdigit() and int(given) > 0:
+        return max(NARROWEST, int(given))
+    return max(NARROWEST, Console().width) if sys.stdout.isatty() else WIDE
+
+
+def is_read() -> bool:
+    """Whether what is printed can still reach a reader; an open-ended command then goes on."""
+    return streams.failure("stdout") is None
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for numbers that JSON cannot express: infinities and not-a-number."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

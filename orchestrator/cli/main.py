@@ -6,15 +6,17 @@ import gc
 import os
 import sys
 import traceback
-from contextlib import suppress
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
+from typer.rich_utils import rich_format_error
 
-from orchestrator.cli import data, figures, recovery, sweeps, weights
+from orchestrator.cli import console, data, figures, recovery, streams, sweeps, weights
+from orchestrator.cli.console import ErrorFacts, ErrorJson
 from orchestrator.settings import misspelt
-from schemas.errors import OrchError
+from schemas.errors import Interrupted, OrchError
+from workers.loopback import bypass_proxies_for_loopback
 
 DEFECT = 70
 """Exit code of an error that no one expected."""
@@ -69,20 +71,50 @@ def main(arguments: list[str] | None = None) -> None:
     typed = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in typed
     gc.set_threshold(100_000)  # a store of 10,000 jobs makes a million objects, and none of them is garbage
+    streams.endure()
+    bypass_proxies_for_loopback()
+    console.begin()
+    code = _run([word for word in typed if word != "--debug"], debug, json="--json" in typed)
+    if why := streams.loss("stdout"):
+        typer.echo(f"warning: standard output is incomplete, because it cannot be written: {why}", err=True)
+    raise SystemExit(code)
+
+
+def _run(words: list[str], debug: bool, json: bool) -> int:
+    """Run a command and print the error that ends it.
+
+    Returns:
+        The exit code.
+    """
     try:
-        app([word for word in typed if word != "--debug"], standalone_mode=True)
+        code = int(app(words, standalone_mode=False) or 0)
+        if code == Interrupted.exit_code:
+            _show(ErrorFacts(kind="Interrupted", message="interrupted by Ctrl-C", exit_code=code), json)
+        return code
+    except typer.TyperException as error:  # a command line that cannot be parsed
+        rich_format_error(cast("Any", error))
+        kind, message, code = type(error).__name__, error.format_message(), error.exit_code
+        return _show(ErrorFacts(kind=kind, message=message, exit_code=code), json)
+    except typer.Abort:
+        return _fail("Abort", "aborted", 1, debug, json)
     except OrchError as error:
-        _fail(str(error), error.exit_code, debug)
+        return _fail(type(error).__name__, str(error), error.exit_code, debug, json)
     except Exception as error:  # noqa: BLE001 - the boundary of the process
-        _fail(f"{type(error).__name__}: {error}. This is a defect of orch; `--debug` shows where.", DEFECT, debug)
+        message = f"{type(error).__name__}: {error}. This is a defect of orch; `--debug` shows where."
+        return _fail(type(error).__name__, message, DEFECT, debug, json)
 
 
-def _fail(message: str, code: int, debug: bool) -> None:
+def _fail(kind: str, message: str, code: int, debug: bool, json: bool) -> int:
     if debug:
         traceback.print_exc()
-    with suppress(OSError):  # standard error may be closed
-        typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
-    raise SystemExit(code) from None
+    typer.secho(f"error: {message}", fg=typer.colors.RED, err=True)
+    return _show(ErrorFacts(kind=kind, message=message, exit_code=code), json)
+
+
+def _show(facts: ErrorFacts, json: bool) -> int:
+    if json:
+        console.show_error(ErrorJson(error=facts))
+    return facts.exit_code
 
 
 if __name__ == "__main__":

@@ -49,7 +49,9 @@ def logs(
         raise SpecError("`--follow` prints an open-ended log, which `--json` cannot. Leave one of them out.")
     if follow:
         for part in service.follow_log(Settings(), job, attempt, say=lambda line: typer.echo(line, err=True)):
-            print(part, end="", flush=True)
+            console.show_plain(part)
+            if not console.is_read():
+                return
         return
     record, log = service.job_log(Settings(), job, attempt)
     if json:
@@ -57,7 +59,7 @@ def logs(
     else:
         if attempt is None and log.attempt != record.attempt:
             typer.echo(f"Attempt {record.attempt} left no log; this is the log of attempt {log.attempt}.", err=True)
-        print(log.text, end="")
+        console.show_plain(log.text)
 
 
 @app.command(rich_help_panel=PANEL)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -97,7 +95,7 @@ def status(
             one = service.sweep_status(settings, sweep)
             answer = text.StatusJson.of_sweep(one) if json else text.status_text(one, all_jobs)
         console.show(answer, again=watch)
-        if not watch:
+        if not (watch and console.is_read()):
             return
         time.sleep(WATCH_SECONDS)
 
@@ -112,8 +110,8 @@ def report(
     form: Annotated[
         Format | None, choice("format", Format, "--format", help="Default: from --out's suffix, else text.")
     ] = None,
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Print `-` for missing values instead of refusing the table.")
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a report that lacks values of the paper's tables.")
     ] = False,
     out: Annotated[
         Path | None, typer.Option(help="File to write, such as report.html or table4.tex. Default: standard output.")
@@ -125,16 +123,23 @@ def report(
 ) -> None:
     """Show the paper's tables, our values beside the published ones, with significance tests over categories.
 
+    Values that the sweep does not have are left out; the report says how many of the paper's values it has.
+
     orch report voc-part-paper --table 4 --format latex
-    orch report all-categories-laptop --partial --out report.html
+    orch report all-categories-laptop --out report.html
     """
-    found = service.sweep_tables(Settings(), sweep, tuple(table or ()), partial=partial)
-    written = found.written(Format.JSON if json else form or format_for(out))
-    if out is None:
-        print(written, end="")
+    found = service.sweep_tables(Settings(), sweep, tuple(table or ()), strict=strict)
+    chosen = form or format_for(out)
+    if out is not None:
+        write(found.written(chosen), out)
+        if json:
+            console.show(text.ReportFileJson(file=out))
+        else:
+            console.show_plain(f"{out}\n")
+    elif json or chosen is Format.JSON:
+        console.show(found.as_json())
     else:
-        write(written, out)
-        print(out)
+        console.show_plain(found.written(chosen, console.width()))
     if log:
         found.log()
 
@@ -184,8 +189,5 @@ def _display() -> Display:
 
 def _end(outcome: SweepOutcome, json: bool) -> None:
     """Show the outcome of a sweep. If jobs are left, raise the error whose exit code says so."""
-    try:
-        console.show(text.OutcomeJson.of_outcome(outcome) if json else text.outcome_text(outcome))
-    except BrokenPipeError:  # the reader is gone: keep the exit code, also when Python flushes at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    console.show(text.OutcomeJson.of_outcome(outcome) if json else text.outcome_text(outcome))
     service.raise_if_incomplete(outcome)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from orchestrator.execution import scheduler
 from orchestrator.execution.control_requests import RequestHandler
+from orchestrator.execution.estimate import Pace
 from orchestrator.execution.held_lease import HeldLease
 from orchestrator.execution.orders import WorkerPaths, work_order
 from orchestrator.execution.pool import Ended, WorkerPool
@@ -176,6 +177,7 @@ class Driver:
         micro_batches = scheduler.micro_batches_after(record.result, state.specs[key].train.batch_size)
         facts = {"host": here(), "threads": str(threads), "sweep": self.sweep, "micro_batches": str(micro_batches)}
         state.attempts[key] = record.attempt + 1
+        state.paces[key] = Pace(now)
         state.running[slot] = key  # before the ledger is written, so that the job is requeued whatever fails here
         for to in _TO_RUNNING[record.state]:
             record = self.ledger.move(key, to, now, facts=facts)
@@ -201,6 +203,5 @@ class Driver:
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
         running = tuple((state.specs[key].title, progress.get(slot)) for slot, key in state.running.items())
-        left = len(state.board) - state.ended - len(scheduler.blocked(state.board))
-        seconds = scheduler.seconds_left(state.durations, left, self.pool.slots)
-        self.display.show(Now(state.ended, len(state.board), running, seconds))
+        left = state.time_left(progress, self.pool.slots, self.clock())
+        self.display.show(Now(state.ended, len(state.board), running, left))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
+from orchestrator.execution.estimate import Estimate
 from orchestrator.wording import in_words
 from schemas.order import Progress
 
@@ -26,8 +27,8 @@ class Now(NamedTuple):
     total: int
     running: tuple[tuple[str, Progress | None], ...]
     """Title and last known progress of each running job."""
-    seconds_left: float | None
-    """Estimate; None before the first job has finished."""
+    left: Estimate | None
+    """Time until all jobs are done; None while nothing is known."""
 
 
 class Display(Protocol):
@@ -59,7 +60,7 @@ class Lines:
         """See `Display.show`."""
         if self._clock() - self._last >= QUIET_SECONDS:
             running = "; ".join(describe(title, progress) for title, progress in now.running)
-            self.say(f"[{now.done}/{now.total}] {running}{_left(now.seconds_left)}")
+            self.say(f"[{now.done}/{now.total}] {running}{_left(now.left)}")
 
     def say(self, line: str) -> None:
         """See `Display.say`."""
@@ -92,7 +93,7 @@ class Bars:
     def show(self, now: Now) -> None:
         """See `Display.show`."""
         self._bar.start()
-        self._bar.update(self._sweep, total=now.total, completed=now.done, note=_left(now.seconds_left).strip(", "))
+        self._bar.update(self._sweep, total=now.total, completed=now.done, note=_left(now.left).strip(", "))
         while len(self._jobs) < len(now.running):
             self._jobs.append(self._bar.add_task("", total=None, note=""))
         for task in self._jobs[len(now.running) :]:
@@ -150,5 +151,11 @@ def describe(title: str, progress: Progress | None) -> str:
     return f"{title}: {progress.phase}, epoch {progress.epoch}/{progress.epochs}"
 
 
-def _left(seconds: float | None) -> str:
-    return "" if seconds is None else f", about {in_words(seconds)} left"
+def _left(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return ""
+    low, high = in_words(estimate.low), in_words(estimate.high)
+    if estimate.unknown:
+        jobs = "1 job" if estimate.unknown == 1 else f"{estimate.unknown} jobs"
+        return f", at least {low} left, and {jobs} of kinds that have not run long enough to tell"
+    return f", about {low} left" if low == high else f", {low} to {high} left"

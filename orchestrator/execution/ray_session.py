@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.execution.stop_request import SIGHUP
 from orchestrator.ledger.lease import here
 from schemas.errors import ResourceError
 
@@ -22,7 +23,8 @@ _RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # else Ray prints its messages on dead workers to stdout, into our JSON
 }
 
-RAY_PARENT, RAY_PREFIX, RAY_OWNER = "/tmp", "orch-ray-", "orch-driver"
+RAY_PARENT = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
+RAY_PREFIX, RAY_OWNER = "orch-ray-", "orch-driver"
 """Where a private Ray has its folder, and the file in it that names the machine and process it belongs to."""
 
 
@@ -47,10 +49,11 @@ class RaySession:
         import ray
 
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        on_sigterm, on_sighup = (signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
         is_main = threading.current_thread() is threading.main_thread()
-        if is_main:
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Ray inherits this; only the driver handles a closed terminal
+        handled = [number for number in (signal.SIGTERM, SIGHUP) if is_main and number is not None]
+        before = {number: signal.getsignal(number) for number in handled}
+        if SIGHUP in before:
+            signal.signal(SIGHUP, signal.SIG_IGN)  # Ray inherits this; only the driver handles a closed terminal
         try:
             if self.address == "local":
                 # Short, because the paths of the sockets in it are limited to 107 characters.
@@ -69,9 +72,8 @@ class RaySession:
             self.stop()
             raise
         finally:
-            if is_main:
-                signal.signal(signal.SIGHUP, on_sighup)
-                signal.signal(signal.SIGTERM, on_sigterm)  # Ray installs one that exits at once
+            for number, handler in before.items():
+                signal.signal(number, handler)  # Ray installs one for SIGTERM that exits at once
 
     def revive(self) -> bool:
         """Restart a private Ray whose node has died, for example because the system killed it for memory.

@@ -39,7 +39,19 @@ def local_machine() -> Machine:
     except OSError:  # not Linux
         share = Share(math.inf, math.inf)
     free = min(psutil.virtual_memory().available, share.free_bytes)
-    return Machine(cores=max(1, int(min(len(os.sched_getaffinity(0)), share.cores))), free_gb=free / GIB)
+    return Machine(cores=max(1, int(min(usable_cores(), share.cores))), free_gb=free / GIB)
+
+
+def usable_cores() -> int:
+    """Return the number of cores this process may run on; all of the machine where processes have no affinity."""
+    import psutil
+
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    try:  # Windows has an affinity, macOS has none
+        return len(psutil.Process().cpu_affinity() or ()) or 1
+    except (AttributeError, psutil.Error):
+        return os.cpu_count() or 1
 
 
 def cgroup_share(mount: Path, own: str) -> Share:

@@ -227,19 +227,3 @@ def _upstream_of(board: Board, key: str) -> list[str]:
     """Return the job's upstream job, the upstream job of that, and so on."""
     upstream = board[key].upstream
     return [] if upstream is None else [upstream, *_upstream_of(board, upstream)]
-
-
-def seconds_left(durations: list[float], jobs_left: int, slots: int) -> float | None:
-    """Return the estimated seconds until the sweep is over.
-
-    Args:
-        durations: Seconds of each finished job.
-        jobs_left: Number of jobs left.
-        slots: Number of jobs that run at once.
-
-    Returns:
-        The estimate, or None before the first job has finished.
-    """
-    if not durations or not slots:
-        return None
-    return sum(durations) / len(durations) * jobs_left / slots

@@ -55,8 +55,9 @@ class Settlement:
         del state.running[ended.slot]
         state.board[key] = scheduler.after(state.board[key], move)
         self.locks.release_job(key)
-        if move.to is _S.SUCCEEDED:
-            state.durations.append(result.seconds)
+        state.paces.pop(key, None)
+        if move.to is _S.SUCCEEDED and result.attempt == 1:  # a later attempt goes on from a checkpoint
+            state.finished.add(state.kinds[key], result.seconds)
         self.say(f"[{state.ended}/{len(state.board)}] {_line(record, result)}")
         fingerprint = result.failure.fingerprint if result.failure else ""
         stop = Stop(key, result.stop_reason, fingerprint, record.failure)

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+"""Sent when the terminal closes; None on Windows, which has no such signal."""
+
 
 @dataclass
 class StopRequest:
@@ -24,8 +27,8 @@ class StopRequest:
             yield
             return
         numbers = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
-            numbers.append(signal.SIGHUP)
+        if SIGHUP is not None and signal.getsignal(SIGHUP) is not signal.SIG_IGN:  # `nohup` ignores it
+            numbers.append(SIGHUP)
         self._on_terminal = [number for number in (1, 2) if os.isatty(number)]
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
         try:
@@ -35,7 +38,7 @@ class StopRequest:
                 signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        if number == signal.SIGHUP:
+        if number == SIGHUP:
             self._detach_from_terminal()
         if self.asked:
             raise KeyboardInterrupt

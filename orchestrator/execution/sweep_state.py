@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from orchestrator.execution.scheduler import QueueEntry
+from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
+from orchestrator.execution.scheduler import QueueEntry, blocked
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
+from schemas.order import Progress
 
 _S = JobState
 ELSEWHERE_SECONDS = 5.0
@@ -31,8 +34,16 @@ class SweepState:
     """Number of this driver's last attempt of each job that it began."""
     cancelling: dict[str, StopReason] = field(default_factory=dict)
     """Running jobs that a person has cancelled."""
-    durations: list[float] = field(default_factory=list)
-    """Seconds of each attempt that succeeded."""
+    paces: dict[str, Pace] = field(default_factory=dict)
+    """How fast each running job proceeds."""
+    finished: Finished = field(default_factory=Finished)
+    """Durations of the jobs that this driver ran from start to end."""
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each job, for estimates of the time left."""
+        upstream = {entry.upstream for entry in self.board.values()}
+        return {key: kind_of(spec, key in upstream) for key, spec in self.specs.items()}
 
     @classmethod
     def of(cls, planned: Iterable[PlannedJob]) -> SweepState:
@@ -44,6 +55,27 @@ class SweepState:
     def ended(self) -> int:
         """Number of jobs that succeeded or failed."""
         return sum(entry.state in (_S.SUCCEEDED, _S.FAILED) for entry in self.board.values())
+
+    def time_left(self, progress: Mapping[int, Progress | None], slots: int, now: float) -> Estimate | None:
+        """Estimate the time until the sweep is over; None while nothing is known.
+
+        Args:
+            progress: Newest progress of each busy slot.
+            slots: Number of jobs that run at once.
+            now: The time.
+        """
+        for slot, key in self.running.items():
+            told = progress.get(slot)
+            own = told if told and told.job_key == key else None
+            self.paces[key] = self.paces.get(key, Pace(now)).after(own, now)
+        stuck = set(blocked(self.board))
+        waiting = [
+            Waiting(entry.key, self.kinds[entry.key], entry.upstream)
+            for entry in self.board.values()
+            if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.key not in stuck
+        ]
+        running = [Running(key, self.kinds[key], self.paces[key]) for key in self.running.values()]
+        return time_left(waiting, running, self.finished, slots, now)
 
     def set_state(self, key: str, state: JobState) -> None:
         """Change a job's state in the queue."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, get_args
 
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.planning.layers import lookup
 from orchestrator.report.caveats import FinishedJob, caption, caveats
+from orchestrator.report.coverage import TableCoverage
 from orchestrator.report.model import (
     INSTABILITY_TABLES,
     METRICS,
@@ -26,7 +27,7 @@ from orchestrator.report.model import (
     ReportTable,
     TableEntry,
 )
-from orchestrator.report.significance import Pair, compare_families
+from orchestrator.report.significance import Comparison, Pair, compare_families
 from orchestrator.report.summary import VARIANTS, by_setting
 from schemas.categories import BY_ID, CATEGORIES
 from schemas.errors import SpecError
@@ -90,7 +91,8 @@ def build_report(
         numbers: the tables to build; empty means all for which the sweep has a value.
 
     Returns:
-        The report. Jobs over several data sets have no place in the paper's tables and are left out.
+        The report, without the tables for which the sweep has no value. Jobs over several data sets
+        have no place in the paper's tables and are left out.
     """
     measured = (job for job in jobs if job.spec.key not in upstream_keys)
     placed = [found for job in measured if (found := _job(job))]
@@ -98,7 +100,8 @@ def build_report(
     finished = [FinishedJob(job.fields, job.metrics) for job in placed if job.metrics]
     results = _Results(placed)
     wanted = [n for n in TITLES if n in numbers] if numbers else [n for n in TITLES if _concerns(n, done)]
-    tables = tuple(_table(number, results) for number in wanted)
+    built = [_table(number, results) for number in wanted]
+    tables = tuple(table for table in built if any(block.has_ours for block in table.blocks))
     return Report(
         sweep=sweep,
         caption=caption(finished),
@@ -106,6 +109,7 @@ def build_report(
         tables=tables,
         overall=_overall(tables),
         missing=tuple(missing for number in wanted for missing in _missing(number, results)),
+        given=tuple(_given(table) for table in built),
     )
 
 
@@ -181,10 +185,31 @@ def _table(number: int, results: _Results) -> ReportTable:
     blocks = [block for block in blocks if block.backbone in published_backbones or block.has_ours]
     compared = compare_families([block.pairs() for block in blocks], metric.lower_is_better)
     with_tests = (
-        Block(block.backbone, block.setting, block.lines, comparison)
+        replace(block, comparison=_with_accuracy(comparison, block.paired))
         for block, comparison in zip(blocks, compared, strict=True)
     )
     return ReportTable(number, values[0].metric, tuple(with_tests))
+
+
+def _with_accuracy(comparison: Comparison | None, lines: Iterable[Line]) -> Comparison | None:
+    """Add the mean accuracy of the compared networks, because a change of instability can be bought with it."""
+    pairs = [[line.entries[variant].accuracy for variant in VARIANTS] for line in lines]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if comparison is None or not known:
+        return comparison
+    return replace(comparison, accuracy=(fmean(a for a, _ in known), fmean(b for _, b in known)))
+
+
+def _given(table: ReportTable) -> TableCoverage:
+    """Count the published values beside which the report has one of ours of the same categories."""
+    given = {
+        (line.place, PRINTED_AS.get(block.backbone, block.backbone), variant)
+        for block in table.blocks
+        for line in block.lines
+        for variant, entry in line.entries.items()
+        if entry.ours is not None and entry.published is not None and entry.covered == entry.total
+    }
+    return TableCoverage(table.number, len(given), len(_of_table(table.number)))
 
 
 @dataclass(frozen=True)
@@ -227,6 +252,7 @@ class _Builder:
             comparable=covered == total,
             filters=sum(m.filters for m in found),
             left_out=sum(self.metric.left_out(m) for m in found) if self.metric.left_out else 0,
+            accuracy=fmean(100 * m.test_accuracy for m in found) if ours else None,
             images=tuple(dict.fromkeys(_images(job.fields, self.metric) for job in whole)),
         )
 
@@ -242,6 +268,7 @@ class _Builder:
         mine = [entries[n, variant] for n in shared if variant in present]
         ours = [entry.ours for entry in mine if entry.ours is not None]
         theirs = [entry.published for entry in mine if entry.published is not None]
+        accuracies = [entry.accuracy for entry in mine if entry.accuracy is not None]
         recomputed = bool(ours) and len(shared) < len(names) and len(theirs) == len(shared)
         return TableEntry(
             ours=fmean(ours) if ours else None,
@@ -252,6 +279,7 @@ class _Builder:
             comparable=recomputed or len(shared) == len(names),
             filters=sum(entry.filters for entry in mine),
             left_out=sum(entry.left_out for entry in mine),
+            accuracy=fmean(accuracies) if accuracies else None,
             images=tuple(dict.fromkeys(words for entry in mine for words in entry.images)),
         )
 
@@ -298,11 +326,14 @@ def _networks_behind(value: Published) -> Iterator[tuple[Place, str, str]]:
 def _overall(tables: Sequence[ReportTable]) -> tuple[Overall, ...]:
     """Comparisons over all data sets; empty with fewer than two, where the table's own comparison says the same."""
     pairs: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    lines: dict[tuple[str, str], list[Line]] = defaultdict(list)
     members = [table for table in tables if table.number in INSTABILITY_TABLES]
     for table in members:
         for block in table.blocks:
             pairs[block.backbone, block.setting] += block.pairs()
+            lines[block.backbone, block.setting] += block.paired
     if sum(any(block.pairs() for block in table.blocks) for table in members) < 2:
         return ()
     compared = compare_families(list(pairs.values()), lower_is_better=True)
-    return tuple(Overall(*key, found) for key, found in zip(pairs, compared, strict=True) if found)
+    families = zip(pairs, compared, strict=True)
+    return tuple(Overall(*key, found) for key, each in families if (found := _with_accuracy(each, lines[key])))

@@ -6,24 +6,39 @@ import csv
 import io
 from collections.abc import Iterator
 from dataclasses import asdict
+from textwrap import fill
 from typing import Any
 
 from orchestrator.report.model import DATASET_TITLES, METRICS, Block, Line, Metric, Overall, Report, ReportTable
 from orchestrator.report.significance import MIN_PAIRS, Comparison
 from orchestrator.report.summary import VARIANTS
-from orchestrator.report.tables import TableFormat, escape_latex, render_table
+from orchestrator.report.tables import TableFormat, escape_latex, fitted_table, render_table
 from schemas.paper import ALL, AVERAGE
 
 EMPTY = "-"
 """Cell without a value."""
 _VALUES = ("ordinary", "paper", "diff.", "interp.", "paper", "diff.", "change", "paper")
+_ACCURACIES = ("acc. ord.", "acc. int.")
+"""Headings of the accuracies beside each change of location instability, in per cent."""
+_DERIVED = ("diff.", "paper")
+"""Headings of the columns that a narrow terminal leaves out."""
 SEEDS_NOTE = "(n): mean over n seeds."
 
 
 def headings(table: ReportTable) -> list[str]:
     """Return the column headings: text columns first, then values."""
     settings = ["settings"] if _has_settings(table) else []
-    return ["network", *settings, _row_heading(table), *_VALUES]
+    return ["network", *settings, _row_heading(table), *value_headings(table)]
+
+
+def value_headings(table: ReportTable) -> tuple[str, ...]:
+    """Return the headings of the columns that hold values."""
+    return _VALUES + (_ACCURACIES if has_accuracies(table) else ())
+
+
+def has_accuracies(table: ReportTable) -> bool:
+    """Whether accuracies stand beside the changes of this table."""
+    return table.metric == "location_instability"
 
 
 def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
@@ -32,12 +47,13 @@ def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
     for block in table.blocks:
         settings = [block.setting] if _has_settings(table) else []
         for line in block.shown:
-            yield line, [block.backbone, *settings, label(line, table), *_values(line, metric)]
+            accuracies = _accuracies(line) if has_accuracies(table) else []
+            yield line, [block.backbone, *settings, label(line, table), *_values(line, metric), *accuracies]
 
 
 def text_columns(table: ReportTable) -> int:
     """Return the number of leading columns that hold text."""
-    return len(headings(table)) - len(_VALUES)
+    return len(headings(table)) - len(value_headings(table))
 
 
 def label(line: Line, table: ReportTable) -> str:
@@ -62,6 +78,8 @@ def comparison_text(found: Comparison, metric: Metric) -> str:
         f"interpretable {direction} ordinary in {found.better} of {found.pairs} categories, "
         f"mean change {found.mean_change:+.1%}"
     )
+    if found.accuracy:
+        head += f" (mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable)"
     if found.p is None or found.interval is None:
         return f"{head}; too few categories that differ for a test (fewer than {MIN_PAIRS})"
     low, high = found.interval
@@ -93,22 +111,44 @@ def overall_notes(report: Report) -> list[str]:
 # -- formats ------------------------------------------------------------------------------------------------------
 
 
-def as_text(report: Report) -> str:
-    """Format a report for a terminal."""
-    parts = [f"sweep {report.sweep}: {report.caption}", *(f"! {line}" for line in report.caveats), ""]
+def as_text(report: Report, width: int | None = None) -> str:
+    """Format a report for a terminal.
+
+    Args:
+        report: the tables.
+        width: columns of the terminal; None for a file, whose lines may have any length.
+    """
+    head = [f"sweep {report.sweep}: {report.caption}", *given_notes(report), *(f"! {line}" for line in report.caveats)]
+    parts = [*_wrapped(head, width), ""]
     for table in report.tables:
-        parts += [table.title, _rendered(table, TableFormat.PLAIN), *notes(table), ""]
-    return "\n".join([*parts, *overall_notes(report), *_missing_note(report)]).rstrip() + "\n"
+        cells = [cells for _, cells in rows(table)]
+        drawn = fitted_table(headings(table), cells, text_columns(table), width, _DERIVED)
+        parts += [*_wrapped([table.title], width), drawn, *_wrapped(notes(table), width), ""]
+    return "\n".join([*parts, *_wrapped(overall_notes(report), width)]).rstrip() + "\n"
+
+
+def _wrapped(lines: list[str], width: int | None) -> list[str]:
+    if width is None:
+        return lines
+    return [fill(line, width, break_long_words=False, break_on_hyphens=False) for line in lines]
+
+
+def given_notes(report: Report) -> list[str]:
+    """Return how many of the paper's values the sweep has, and how to see which ones it lacks."""
+    listed = ", ".join(f"{values} of {of} in Table {table}" for table, values, of in report.given)
+    hint = f" To list the missing ones: orch report {report.sweep} --strict" if report.missing else ""
+    return [f"Values of the paper's tables: {listed}.{hint}"] if listed else []
 
 
 def as_markdown(report: Report) -> str:
     """Format a report as Markdown."""
     parts = [f"# {report.sweep}: the paper's tables", "", f"**{report.caption}**", ""]
+    parts += [f"{note}\n" for note in given_notes(report)]
     parts += [f"> {line}\n" for line in report.caveats]
     for table in report.tables:
         parts += [f"## {table.title}", "", _rendered(table, TableFormat.MARKDOWN), ""]
         parts += [f"* {note}" for note in notes(table)] + [""]
-    parts += [f"* {note}" for note in overall_notes(report)] + _missing_note(report)
+    parts += [f"* {note}" for note in overall_notes(report)]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -128,7 +168,7 @@ def as_csv(report: Report) -> str:
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Convert a report to JSON values: `values`, `comparisons`, `missing`, and what they are of."""
+    """Convert a report to JSON values: `values`, `comparisons`, `missing`, `given`, and what they are of."""
     comparisons = [
         {"table": table.number, "backbone": block.backbone, "settings": block.setting, **asdict(block.comparison)}
         for table in report.tables
@@ -143,6 +183,7 @@ def as_json(report: Report) -> dict[str, Any]:
     return {
         "sweep": report.sweep, "caption": report.caption, "caveats": list(report.caveats),
         "values": list(_records(report)), "comparisons": [*comparisons, *overall], "missing": missing,
+        "given": [given._asdict() for given in report.given],
     }  # fmt: skip
 
 
@@ -153,7 +194,7 @@ def _rendered(table: ReportTable, form: TableFormat) -> str:
 def _records(report: Report) -> Iterator[dict[str, Any]]:
     for table in report.tables:
         for block in table.blocks:
-            for line in block.lines:
+            for line in block.shown:
                 for variant in VARIANTS:
                     yield _record(table, block, line, variant)
 
@@ -163,7 +204,7 @@ def _record(table: ReportTable, block: Block, line: Line, variant: str) -> dict[
     return {
         "table": table.number, "metric": table.metric, **line.place._asdict(), "backbone": block.backbone,
         "variant": variant, "settings": block.setting, "published": entry.published, "ours": entry.ours,
-        "difference": entry.difference, "jobs": entry.jobs, "filters": entry.filters,
+        "difference": entry.difference, "accuracy": entry.accuracy, "jobs": entry.jobs, "filters": entry.filters,
         "filters_left_out": entry.left_out, "categories": entry.covered, "categories_of": entry.total,
     }  # fmt: skip
 
@@ -182,6 +223,11 @@ def _values(line: Line, metric: Metric) -> list[str]:
             format_number(entry.difference, metric.digits, sign=True),
         ]
     return [*cells, format_change(line.change, metric), format_change(line.published_change, metric)]
+
+
+def _accuracies(line: Line) -> list[str]:
+    digits = METRICS["accuracy_percent"].digits
+    return [format_number(line.entries[variant].accuracy, digits) for variant in VARIANTS]
 
 
 def format_number(value: float | None, digits: int, sign: bool = False) -> str:
@@ -230,11 +276,6 @@ def _left_out_note(table: ReportTable) -> list[str]:
 def _seeds_note(table: ReportTable) -> list[str]:
     lines = (line for block in table.blocks for line in block.lines if line.place.category != AVERAGE)
     return [SEEDS_NOTE] if any(e.jobs > 1 for line in lines for e in line.entries.values()) else []
-
-
-def _missing_note(report: Report) -> list[str]:
-    networks = {(cell.place, cell.backbone, cell.variant) for cell in report.missing}
-    return [f"{len(networks)} of the paper's networks are missing here (`{EMPTY}`)."] if networks else []
 
 
 # -- LaTeX --------------------------------------------------------------------------------------------------------

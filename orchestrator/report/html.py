@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.report.dot_plot import dot_plots
-from orchestrator.report.formats import EMPTY, comparison_text, headings, notes, rows, text_columns
+from orchestrator.report.formats import (
+    EMPTY,
+    comparison_text,
+    given_notes,
+    has_accuracies,
+    headings,
+    notes,
+    rows,
+    text_columns,
+)  # fmt: skip
 from orchestrator.report.gallery import EMPTY_GALLERY, Gallery
 from orchestrator.report.model import METRICS, Report, ReportTable
 from schemas.paper import AVERAGE
@@ -42,6 +51,7 @@ def as_html(report: Report, gallery: Gallery = EMPTY_GALLERY) -> str:
         tables=[_table(table) for table in report.tables],
         gallery=gallery,
         empty_cell=EMPTY,
+        given=given_notes(report),
     )
 
 
@@ -76,12 +86,11 @@ def _table(table: ReportTable) -> dict[str, Any]:
             {
                 "cells": cells if begins else [""] * len(network) + cells[len(network) :],
                 "is_average": table.is_one_data_set and line.place.category == AVERAGE,
-                "is_empty": not line.has_ours,
                 "begins": begins,
             }
         )
         previous = network
     return {
         "id": f"table-{table.number}", "title": table.title, "text_headings": headings(table)[:count],
-        "rows": listed, "notes": notes(table),
+        "rows": listed, "notes": notes(table), "has_accuracies": has_accuracies(table),
     }  # fmt: skip

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from orchestrator.report.coverage import TableCoverage
 from orchestrator.report.significance import Comparison, Pair
 from orchestrator.report.summary import VARIANTS
 from schemas.categories import DatasetName
@@ -81,6 +82,8 @@ class TableEntry:
     """Number of filters of the jobs."""
     left_out: int = 0
     """Number of these filters that have no value."""
+    accuracy: float | None = None
+    """Mean accuracy of the networks in `ours`, in per cent."""
     images: tuple[str, ...] = ()
     """Descriptions of the images that `ours` is measured on."""
 
@@ -102,6 +105,11 @@ class Line:
     change_is_relative: bool
 
     @property
+    def ours(self) -> tuple[float | None, ...]:
+        """Our values, in the order of `VARIANTS`."""
+        return tuple(self.entries[variant].ours for variant in VARIANTS)
+
+    @property
     def has_ours(self) -> bool:
         """Whether the sweep has a value for any variant."""
         return any(entry.ours is not None for entry in self.entries.values())
@@ -119,7 +127,7 @@ class Line:
     @property
     def change(self) -> float | None:
         """Our interpretable value against the ordinary one; None if one is missing."""
-        return self._change([self.entries[variant].ours for variant in VARIANTS])
+        return self._change(self.ours)
 
     @property
     def published_change(self) -> float | None:
@@ -151,18 +159,18 @@ class Block:
 
     @property
     def shown(self) -> tuple[Line, ...]:
-        """Lines to print: all, or only the mean if the sweep has no value for this backbone."""
-        averages = tuple(line for line in self.lines if line.place.category == AVERAGE)
-        return averages if not self.has_ours and len(averages) == 1 else self.lines
+        """Lines to print: those for which the sweep has a value."""
+        return tuple(line for line in self.lines if line.has_ours)
 
     def pairs(self) -> list[Pair]:
         """Return (ordinary, interpretable) for each single category that has both."""
-        values = [
-            [line.entries[variant].ours for variant in VARIANTS]
-            for line in self.lines
-            if line.place.category not in (AVERAGE, ALL)
-        ]
-        return [(a, b) for a, b in values if a and b is not None]
+        return [(a, b) for line in self.paired if (a := line.ours[0]) and (b := line.ours[1]) is not None]
+
+    @property
+    def paired(self) -> tuple[Line, ...]:
+        """Lines of the single categories that have both variants."""
+        single = (line for line in self.lines if line.place.category not in (AVERAGE, ALL))
+        return tuple(line for line in single if line.ours[0] and line.ours[1] is not None)
 
 
 @dataclass(frozen=True)
@@ -219,3 +227,5 @@ class Report:
     overall: tuple[Overall, ...]
     """One per network; empty unless at least two data sets have both variants."""
     missing: tuple[Missing, ...]
+    given: tuple[TableCoverage, ...]
+    """How many of the paper's values the sweep has, for each table that was asked for."""

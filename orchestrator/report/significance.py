@@ -32,6 +32,8 @@ class Comparison:
     pairs that differ."""
     tests: int = 0
     """Number of tests in the correction."""
+    accuracy: tuple[float, float] | None = None
+    """Mean accuracy of the ordinary and the interpretable networks of the same categories, in per cent."""
 
 
 def compare_families(families: Sequence[Sequence[Pair]], lower_is_better: bool) -> list[Comparison | None]:

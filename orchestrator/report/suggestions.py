@@ -37,7 +37,7 @@ def incomplete_error(stored: StoredPlan, missing: Sequence[Missing]) -> SpecErro
     tables = list(dict.fromkeys(cell.table for cell in missing))
     lacks = [f"Table {n} lacks {_describe([c for c in missing if c.table == n])}." for n in tables]
     number = f" --table {tables[0]}" if len(tables) == 1 else ""
-    show = f"To show the values it has: orch report {stored.name}{number} --partial"
+    show = f"To show the values it has: orch report {stored.name}{number}"
     head = f"Sweep {stored.name} does not have all values of the paper's tables."
     return SpecError("\n  ".join([head, *lacks, *suggest_commands(stored, missing), show]))
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.ledger import store
 from orchestrator.ledger.store import EXPERIMENT, reaching
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
+from workers.loopback import bypass_proxies_for_loopback
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -146,15 +150,21 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
         StoreError: the server exited, or did not answer in time.
     """
     command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.store_uri,
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", absolute_uri(settings.store_uri),
         "--host", HOST, "--port", str(port), "--workers", "1",
     ]  # fmt: skip
     if settings.artifact_uri:
         command += ["--default-artifact-root", settings.artifact_uri]
     # The job runner would add four processes that orch does not use.
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONSAFEPATH": "1"}
+    bypass_proxies_for_loopback(environment)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server never outlives this process
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # The server imports modules from its working folder, and must not find the user's files there.
+    folder = tempfile.mkdtemp(prefix="orch-ui-")
+    server = subprocess.Popen(
+        command, env=environment, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         _await(server, " ".join(command), f"http://{HOST}:{port}/health")
         on_ready()
@@ -168,9 +178,18 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def absolute_uri(uri: str) -> str:
+    """A store's URI as seen from any working folder: relative paths of SQLite files are made absolute."""
+    scheme, slashes, path = uri.partition(":///")
+    is_relative = scheme.split("+")[0] == "sqlite" and slashes and path and not Path(path).is_absolute()
+    return f"{scheme}:///{Path(path).absolute()}" if is_relative else uri
 
 
 def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -178,7 +197,7 @@ def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:
                 f"MLflow's server exited with code {server.returncode} while it started. To see why, run: {command}"
             )
         try:
-            with urllib.request.urlopen(health, timeout=2):
+            with direct.open(health, timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)

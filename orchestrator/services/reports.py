@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from orchestrator.ledger import store
 from orchestrator.ledger.base import LedgerReader, known_sweep
@@ -39,7 +40,6 @@ _SUFFIXES: Mapping[str, Format] = {
     ".md": Format.MARKDOWN, ".csv": Format.CSV, ".tex": Format.LATEX, ".html": Format.HTML, ".json": Format.JSON,
 }  # fmt: skip
 _WRITERS: Mapping[Format, Callable[[Report], str]] = {
-    Format.TEXT: formats.as_text,
     Format.MARKDOWN: formats.as_markdown,
     Format.CSV: formats.as_csv,
     Format.LATEX: formats.as_latex,
@@ -58,9 +58,20 @@ class SweepTables:
     """Requested tables; empty means all for which the sweep has a value."""
     report: Report
 
-    def written(self, form: Format) -> str:
-        """The report as text of one format."""
+    def written(self, form: Format, width: int | None = None) -> str:
+        """The report as text of one format.
+
+        Args:
+            form: the format.
+            width: columns of the terminal that plain text is for; None for a file.
+        """
+        if form is Format.TEXT:
+            return formats.as_text(self.report, width)
         return self._html if form is Format.HTML else _WRITERS[form](self.report)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return formats.as_json(self.report)
 
     def log(self) -> None:
         """Store the report in the sweep's MLflow run, as Markdown and HTML. The file name names the tables."""
@@ -77,17 +88,18 @@ class SweepTables:
 
 
 def read_tables(
-    settings: Settings, ledger: LedgerReader, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False
+    settings: Settings, ledger: LedgerReader, name: str, numbers: tuple[int, ...] = (), *, strict: bool = False
 ) -> SweepTables:
     """Fill the paper's tables with the results of a sweep.
 
     Args:
         name: the sweep's name.
         numbers: the tables to fill; none means all for which the sweep has a value.
-        partial: accept tables with missing values.
+        strict: refuse a report that lacks values.
 
     Raises:
-        SpecError: the paper has no such table; or, without `partial`, values are missing.
+        SpecError: the paper has no such table, the sweep has no value for the tables, or, with `strict`, values are
+            missing.
         StoreError: the store has no such sweep, or the sweep was never planned.
     """
     check_table_numbers(numbers)
@@ -97,12 +109,11 @@ def read_tables(
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
     jobs = compare(stored.specs, ledger.jobs(), Liveness(ledger))
     report = build_report(name, jobs, stored.upstream_keys, numbers)
-    if report.missing and not partial:
+    if report.missing and strict:
         raise incomplete_error(stored, report.missing)
     if not report.tables:
-        raise SpecError(
-            f"Sweep {name} has no value for any of the paper's tables yet. `orch status {name}` shows its jobs."
-        )
+        which = f"Table {' or '.join(map(str, numbers))}" if numbers else "any of the paper's tables"
+        raise SpecError(f"Sweep {name} has no value for {which} yet. `orch status {name}` shows its jobs.")
     return SweepTables(settings, sweep, jobs, numbers, report)
 
 

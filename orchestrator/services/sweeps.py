@@ -182,19 +182,20 @@ def sweep_status(settings: Settings, name: str) -> SweepStatus:
     return status_of(known_sweep(ledger, name), ledger.jobs(), alive)
 
 
-def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, partial: bool = False) -> SweepTables:
+def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, strict: bool = False) -> SweepTables:
     """The paper's tables, filled with the values of a sweep.
 
     Args:
         name: the sweep's name.
         numbers: the tables to fill; none means all for which the sweep has a value.
-        partial: accept tables with missing values.
+        strict: refuse a report that lacks values.
 
     Raises:
-        SpecError: the paper has no such table, or, without `partial`, values are missing.
+        SpecError: the paper has no such table, the sweep has no value for the tables, or, with `strict`, values are
+            missing.
         StoreError: the store has no such sweep.
     """
-    return read_tables(settings, opening.open_ledger(settings), name, numbers, partial=partial)
+    return read_tables(settings, opening.open_ledger(settings), name, numbers, strict=strict)
 
 
 def raise_if_incomplete(report: SweepOutcome) -> None:

@@ -7,7 +7,6 @@ as dead. When such a process wakes, it must not write over its successor's files
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import threading
 import time
@@ -68,7 +67,7 @@ def end_holder(path: Path) -> int | None:
     with suppress(psutil.Error):
         process = psutil.Process(holder.pid)
         if process.create_time() == holder.born and process.status() != psutil.STATUS_ZOMBIE:
-            process.send_signal(signal.SIGKILL)
+            process.kill()
             _wait_for_end(process)
             return holder.pid
     return None

@@ -167,7 +167,7 @@ class CheckpointStore:
                 os.link(source, target)
             except FileNotFoundError:
                 raise
-            except OSError:
+            except (OSError, AttributeError):  # another volume, or a system without hard links
                 with open(source, "rb") as original, open_atomically(target) as copy:
                     shutil.copyfileobj(original, copy)
         return checkpoint.model_copy(update={"path": str(target)})

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Literal, Self
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import JsonModel, plain_table
+from orchestrator.cli.console import JsonModel
+from orchestrator.cli.layout import PlainTable
 from orchestrator.services.data import PreparedCategory
 from orchestrator.wording import in_words
 from schemas.categories import BY_ID, CATEGORIES
@@ -38,7 +39,7 @@ def label_of(category: str) -> str:
 
 def generated_text() -> RenderableType:
     """A table of the generated animals, for use without a data root."""
-    table = plain_table("category", "landmarks", "parts with true masks")
+    table = PlainTable("category", "landmarks", "parts with true masks")
     for category in CATEGORIES:
         table.add_row(category.label, ", ".join(category.landmarks), ", ".join(category.parts))
     return Group(
@@ -92,7 +93,8 @@ def _dataset_text(found: DatasetCount) -> list[RenderableType]:
     absent = [c.name for c in CATEGORIES if c.dataset == found.dataset]
     for one in found.categories:
         absent.remove(BY_ID[one.category].name)
-    table = plain_table("category", "objects", "photographs", "missing", "landmarks", "masks", "")
+    headings = ("category", "objects", "photographs", "missing", "landmarks", "masks", "note")
+    table = PlainTable(*headings, numbers=("objects", "photographs", "missing", "masks"))
     for one in found.categories:
         landmarks = ", ".join(f"{name} {count}" for name, count in one.landmarks.items())
         missing = Text(str(one.missing), style="red" if one.missing else "")
@@ -161,7 +163,8 @@ def verify_text(found: Sequence[Verified]) -> RenderableType:
         if len(one.flaws) > LISTED:
             left = len(one.flaws) - LISTED
             parts.append(Text(f"... and {left} more of {label_of(one.category)} (--json lists all)", style="red"))
-    table = plain_table("category", "objects", "photographs", "flaws", "")
+    headings = ("category", "objects", "photographs", "flaws", "note")
+    table = PlainTable(*headings, numbers=("objects", "photographs", "flaws"))
     for one in found:
         flaws = Text(str(len(one.flaws)), style="red" if one.flaws else "green")
         table.add_row(label_of(one.category), str(one.objects), str(one.images), flaws, Text(one.note, style="yellow"))
@@ -212,7 +215,8 @@ class VerifyJson(JsonModel):
 
 def prepare_text(done: Sequence[PreparedCategory]) -> RenderableType:
     """A table of the prepared categories."""
-    table = plain_table("category", "pixels", "images", "part maps", "skipped", "time")
+    headings = ("category", "pixels", "images", "part maps", "skipped", "time")
+    table = PlainTable(*headings, numbers=("pixels", "images", "part maps", "time"))
     for one in done:
         skipped = Text(", ".join(one.skipped[:3]) + (", ..." if len(one.skipped) > 3 else ""), style="yellow")
         table.add_row(

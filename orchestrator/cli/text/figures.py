@@ -9,7 +9,8 @@ from typing import Self
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import JsonModel, plain_table
+from orchestrator.cli.console import JsonModel
+from orchestrator.cli.layout import PlainTable
 from orchestrator.services.figures import Drawn, Explained
 
 LISTED = 8
@@ -56,7 +57,8 @@ def explanation_text(explained: Explained) -> RenderableType:
     """The decision, the parts of its logit, and the filters that contribute most."""
     found = explained.found
     total = sum(says.contribution for says in found.filters)
-    table = plain_table("filter", "usually peaks", "contribution", "alone", "activation", "peak at x, y")
+    headings = ("filter", "usually peaks", "contribution", "alone", "activation", "peak at x, y")
+    table = PlainTable(*headings, numbers=("filter", "contribution", "alone", "activation", "peak at x, y"))
     for says in found.filters[:LISTED]:
         at = f"{says.peak[0]:.0f}, {says.peak[1]:.0f}" if says.peak else "silent"
         table.add_row(
@@ -64,8 +66,6 @@ def explanation_text(explained: Explained) -> RenderableType:
             f"{says.activation:.2f}", at,
         )  # fmt: skip
     left = len(found.filters) - LISTED
-    for number in (0, 2, 3, 4):
-        table.columns[number].justify = "right"
     lines: list[RenderableType] = [
         Text(f"{found.spec.title}: {found.decision}", style="bold"),
         f"logit of {found.label} {found.logit:+.3f} = {found.base:+.3f} without filters {total:+.3f} from "

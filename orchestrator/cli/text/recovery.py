@@ -17,7 +17,8 @@ from typing import Literal, Self
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import LISTED, JsonModel, plain_table
+from orchestrator.cli.console import LISTED, JsonModel
+from orchestrator.cli.layout import PlainTable
 from orchestrator.execution.control import Controlled
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
@@ -275,7 +276,7 @@ def fsck_text(report: FsckResult) -> RenderableType:
     """A table of what does not hold, and what was done or is left to do about it."""
     if not report.found:
         return Text("No problems found.")
-    rows = plain_table("rule", "where", "found", "repaired" if report.repaired else "to do")
+    rows = PlainTable("rule", "where", "found", "repaired" if report.repaired else "to do")
     for one in report.found:
         finding = one.finding
         can = finding.advice or ("`orch fsck --repair`" if finding.repair is not Repair.NOTHING else "")
@@ -322,7 +323,7 @@ def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
     """A table of the unused folders, and their size together."""
     if not waste:
         return Text("Nothing to delete.")
-    rows = plain_table("what", "where", "size")
+    rows = PlainTable("what", "where", "size", numbers=("size",))
     for one in waste:
         rows.add_row(one.what, str(one.path), _size(one.size))
     total = _size(sum(one.size for one in waste))

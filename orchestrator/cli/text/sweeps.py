@@ -3,6 +3,7 @@
 orch plan --json            PlanJson
 orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
 orch sweep, resume --json   OutcomeJson
+orch report --out --json    ReportFileJson; without --out, the report as `orchestrator.report.formats.as_json`
 orch show --json            JobJson
 orch ui --json              UiJson
 orch grid list --json       [schemas.sweep.SweepSpec, ...]
@@ -11,21 +12,21 @@ orch grid list --json       [schemas.sweep.SweepSpec, ...]
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Self
 
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.console import LISTED, JsonModel, plain_table
+from orchestrator.cli.console import LISTED, JsonModel
+from orchestrator.cli.layout import PlainTable
 from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.planning.layers import flatten
-from orchestrator.report.summary import HEADINGS, ResultTable, as_json, cells_of, used_columns
+from orchestrator.report.summary import HEADINGS, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.services.mlflow_ui import UiPages
 from orchestrator.services.sweeps import Plan, SweepStatus
 from orchestrator.wording import in_words
@@ -37,8 +38,6 @@ MANY = 400
 """Jobs up to which `orch status SWEEP` lists all of them without `--all`."""
 SURVEYED = 100
 """Jobs that it lists of a larger sweep."""
-ROOMY = 80
-"""Columns of a terminal that has room for the reason of each job's status."""
 _STYLES = {
     "done": "green",
     "failed": "red",
@@ -82,8 +81,8 @@ def _plan_facts(plan: Plan) -> Iterator[str]:
         yield "no data root is given, so photographs and finished jobs were not checked; add --data-root FOLDER"
 
 
-def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> Table:
-    table = plain_table("key", "job", "status", "why")
+def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> PlainTable:
+    table = PlainTable("key", "job", "status", "why")
     for job in jobs:
         title = f"{job.spec.title} (pre-training)" if job.spec.key in upstream else job.spec.title
         table.add_row(
@@ -170,7 +169,7 @@ def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
     """A table of the store's sweeps."""
     if not sweeps:
         return Text("No sweep yet. To run a first one: orch sweep --grid smoke")
-    table = plain_table("sweep", "started", "driven", "jobs")
+    table = PlainTable("sweep", "started", "driven", "jobs")
     for sweep in sweeps:
         table.add_row(sweep.record.name, _when(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep))
     return table
@@ -219,41 +218,31 @@ def _sweep(sweep: SweepStatus) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _ByWidth:
-    """A table that leaves out columns on a narrow terminal."""
-
-    wide: Table
-    narrow: Table
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield self.wide if options.max_width >= ROOMY else self.narrow
-
-
 def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
     """A table of a sweep's jobs; of a very large sweep only the first, unfinished ones before finished ones."""
     listed = sweep.jobs
     if len(listed) > MANY and not all_jobs:
         listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
-    headings = ("key", "job", "status", "attempts", "accuracy", "instability", "why")
-    table, narrow = plain_table(*headings), plain_table(*headings[:-1])
+    table = PlainTable(
+        "key", "job", "status", "attempts", "accuracy", "instability", "why",
+        numbers=("attempts", "accuracy", "instability"), optional=("why", "attempts"),
+    )  # fmt: skip
     for job in listed:
         metrics = job.record.result.metrics if job.record and job.record.result else None
         instability = metrics.location_instability if metrics else None
-        cells = (
+        table.add_row(
             job.spec.key,
             job.spec.title,
             Text(job.status.value, style=_STYLES.get(job.status.value, "")),
             str(job.record.attempt if job.record else 0),
             f"{metrics.test_accuracy:.3f}" if metrics else "",
             f"{instability:.4f}" if instability is not None else "",
+            "" if job.status.value == "done" else job.why,
         )
-        table.add_row(*cells, Text("" if job.status.value == "done" else job.why))
-        narrow.add_row(*cells)
     left_out = len(sweep.jobs) - len(listed)
     return Group(
         Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"),
-        _ByWidth(table, narrow),
+        table,
         *([Text(f"... and {left_out} more (--all lists them)")] if left_out else []),
     )
 
@@ -341,8 +330,7 @@ class JobJson(RecordJson, JobId):
 
 def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
     """One job: its state, metrics, files and spec."""
-    table = plain_table("", "")
-    table.show_header = False
+    table = PlainTable("", "", has_header=False)
     for name, value in _job_lines(record, artifacts, is_lost):
         table.add_row(Text(name, style="bold"), Text(value))
     return table
@@ -386,16 +374,13 @@ def outcome_text(outcome: SweepOutcome) -> RenderableType:
     return Group(*parts)
 
 
-def _result_table(results: ResultTable) -> Table:
+def _result_table(results: ResultTable) -> PlainTable:
     columns = used_columns(results)
-    table = plain_table(title=results.caption)
-    for i in columns:
-        table.add_column(HEADINGS[i], justify="left" if i < 3 else "right", overflow="fold", no_wrap=i == 0)
+    headings = [HEADINGS[i] for i in columns]
+    table = PlainTable(*headings, title=results.caption, numbers=HEADINGS[TEXT_COLUMNS:])
     for row in results.rows:
         cells = cells_of(row)
         table.add_row(*(cells[i] for i in columns))
-    if results.averages:
-        table.add_section()
     for row in results.averages:
         cells = cells_of(row)
         table.add_row(*(cells[i] for i in columns), style="bold")
@@ -436,12 +421,18 @@ class OutcomeJson(JsonModel):
         )
 
 
+class ReportFileJson(JsonModel):
+    """The answer of `orch report --out FILE --json`."""
+
+    file: Path
+
+
 # -- the rest -----------------------------------------------------------------------------------------------------
 
 
 def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
     """A table of the built-in grids."""
-    table = plain_table("grid", "axes", "description")
+    table = PlainTable("grid", "axes", "description")
     for grid in grids:
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
         further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []

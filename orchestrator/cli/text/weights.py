@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
 
-from orchestrator.cli.console import JsonModel, plain_table
+from orchestrator.cli.console import JsonModel
+from orchestrator.cli.layout import PlainTable
 from orchestrator.services.weights import Verification, WeightsFile
 from schemas.job import BackboneName
 from schemas.weights import Provenance
@@ -29,7 +30,8 @@ _BUILT_IN = (
 
 def list_text(files: Sequence[WeightsFile], folder: Path) -> RenderableType:
     """A table of the built-in sources and the files."""
-    table = plain_table("--weights", "backbone", "width", "weights from", "imported", "source SHA-256")
+    headings = ("--weights", "backbone", "width", "weights from", "imported", "source SHA-256")
+    table = PlainTable(*headings, numbers=("width", "source SHA-256"))
     for name, backbones, what in _BUILT_IN:
         table.add_row(name, backbones, "1", what, "", "")
     for file in files:
@@ -81,7 +83,7 @@ def imported_text(file: WeightsFile) -> str:
 
 def verify_text(found: Verification) -> RenderableType:
     """A table of the layers."""
-    table = plain_table("layer", "", "expected", "found", "fits")
+    table = PlainTable("layer", "kind", "expected", "found", "fits")
     for layer in found.layers:
         verdict = "yes" if layer.fits else "no" if layer.is_finite else "no: not finite"
         table.add_row(layer.layer, layer.kind, _cell(layer, layer.expected), _cell(layer, layer.found), verdict)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
+from orchestrator.cli import console
 from orchestrator.cli.main import app, main
 from orchestrator.cli.options import SweepOptions
 from orchestrator.services import sweeps
@@ -35,6 +36,28 @@ def run(*words: str) -> int:
 def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
     assert run(*words, "--json") == 0
     return json.loads(capsys.readouterr().out)
+
+
+def command_of(words: list[str]) -> Any:
+    command: Any = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    return command
+
+
+def commands() -> list[list[str]]:
+    """Every command, in the order in which help lists them."""
+    found: list[list[str]] = []
+
+    def walk(group: Any, before: list[str]) -> None:
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                walk(command, [*before, name])
+            else:
+                found.append([*before, name])
+
+    walk(typer.main.get_command(app), [])
+    return found
 
 
 def test_plan_says_what_would_run_and_makes_no_folder(capsys: pytest.CaptureFixture[str], home: Path) -> None:
@@ -134,6 +157,60 @@ def test_a_defect_is_one_line_and_debug_shows_where(
         assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (["plan", "--grid", "smok"], "SpecError", 2),
+        (["plan", "--nix"], "NoSuchOption", 2),
+        (["show"], "MissingParameter", 2),
+        (["nix"], "UsageError", 2),
+        (["weights", "verify", "nix"], "WeightsError", 3),
+        (["status", "nix"], "StoreError", 4),
+        (["sweep", "--grid", "smoke", "--workers", "9999"], "ResourceError", 5),
+        (["logs", "x", "--follow"], "SpecError", 2),
+    ],
+)
+def test_an_error_of_a_command_with_json_is_json_too(
+    capsys: pytest.CaptureFixture[str], words: list[str], kind: str, code: int
+) -> None:
+    assert run(*words, "--json") == code
+    shown = capsys.readouterr()
+    error = json.loads(shown.out)["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert error["message"].split()[0] in shown.err
+    assert run(*words) == code
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("words", [words for words in commands() if words[0] not in ("sweep", "data")], ids=" ".join)
+def test_without_a_store_every_json_answer_is_one_document(
+    capsys: pytest.CaptureFixture[str], words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["nix" for one in command_of(words).params if one.required]
+    code = run(*words, *arguments, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (code == 0) is (isinstance(found, list) or "error" not in found)
+
+
+def test_an_error_after_an_answer_adds_no_second_document(capsys: pytest.CaptureFixture[str]) -> None:
+    console.begin()
+    console.show(console.ErrorFacts(kind="an answer", message="", exit_code=0))
+    console.show_error(console.ErrorJson(error=console.ErrorFacts(kind="k", message="m", exit_code=3)))
+    assert json.loads(capsys.readouterr().out)["kind"] == "an answer"
+    console.begin()
+    console.show([], again=True)
+    console.show_error(console.ErrorJson(error=console.ErrorFacts(kind="k", message="m", exit_code=3)))
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()][1]["error"]["kind"] == "k"
+
+
+def test_json_has_null_for_what_is_not_finite(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show({"a": [float("nan"), float("inf"), 1.5]})
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(name)) == {
+        "a": [None, None, 1.5]
+    }
+
+
 def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -195,28 +272,6 @@ def test_the_shell_completes_names(option: str, typed: str, offered: list[str]) 
     (parameter,) = [one for one in command.params if flag in one.opts]
     context = command.make_context("orch", [], resilient_parsing=True)
     assert [item.value for item in parameter.shell_complete(context, typed)] == offered
-
-
-def command_of(words: list[str]) -> Any:
-    command: Any = typer.main.get_command(app)
-    for word in words:
-        command = command.commands[word]
-    return command
-
-
-def commands() -> list[list[str]]:
-    """Every command, in the order in which help lists them."""
-    found: list[list[str]] = []
-
-    def walk(group: Any, before: list[str]) -> None:
-        for name, command in group.commands.items():
-            if hasattr(command, "commands"):
-                walk(command, [*before, name])
-            else:
-                found.append([*before, name])
-
-    walk(typer.main.get_command(app), [])
-    return found
 
 
 @pytest.mark.parametrize("words", [[], *commands()], ids=" ".join)

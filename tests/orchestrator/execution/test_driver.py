@@ -388,4 +388,4 @@ def test_a_person_sees_the_count_and_the_running_jobs(bench: Bench) -> None:
     bench.drive()
     assert bench.display.lines[0] == f"[1/3] {UP}: accuracy 0.900, location instability 0.1000 (1 s)"
     assert bench.display.shown[-1].done == bench.display.shown[-1].total == 3
-    assert bench.display.shown[-1].seconds_left == 0
+    assert bench.display.shown[-1].left == (0, 0, 0)

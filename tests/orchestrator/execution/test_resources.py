@@ -11,7 +11,7 @@ import pytest
 
 from orchestrator.execution import resources as resources_module
 from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.resources import GIB, Machine, layout_for, local_machine
+from orchestrator.execution.resources import GIB, Machine, layout_for, local_machine, usable_cores
 from schemas.errors import ResourceError
 from schemas.sweep import Resources
 
@@ -102,3 +102,12 @@ def test_this_machine_has_no_more_than_psutil_reports() -> None:
     machine = local_machine()
     assert 1 <= machine.cores <= psutil.cpu_count(logical=True)
     assert 0 < machine.free_gb < psutil.virtual_memory().total / GIB
+
+
+@pytest.mark.parametrize("counted", [None, 6])
+def test_cores_are_counted_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch, counted: int | None) -> None:
+    monkeypatch.delattr("psutil.Process.cpu_affinity")
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: counted)
+    monkeypatch.setattr("orchestrator.execution.resources.OWN_CGROUPS", Path("/nowhere"))
+    assert usable_cores() == local_machine().cores == (counted or 1)

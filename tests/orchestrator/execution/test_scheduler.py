@@ -20,7 +20,6 @@ from orchestrator.execution.scheduler import (
     micro_batches_after,
     next_move,
     ready,
-    seconds_left,
     threads_for,
 )
 from schemas.lifecycle import TRANSITIONS, JobState, StopReason
@@ -200,8 +199,3 @@ def test_a_job_beside_which_no_other_can_run_takes_the_whole_machine() -> None:
 def test_the_last_job_left_computes_as_it_would_have_beside_the_others() -> None:
     board = {e.key: e for e in (QueueEntry("a", S.SUCCEEDED), QueueEntry("b", S.QUEUED))}
     assert threads_for(board, "b", cpus_per_worker=1, cores=8) == 1
-
-
-def test_time_left_is_shared_among_the_slots() -> None:
-    assert seconds_left([], 10, 2) is None
-    assert seconds_left([2.0, 4.0], jobs_left=10, slots=2) == 15.0

@@ -135,18 +135,43 @@ def test_part_interpretability_fills_table_1() -> None:
     assert line(report, 1, "average").entries["interpretable"].difference == pytest.approx(0.6 - 0.654)
 
 
-def test_only_tables_with_a_value_are_shown_unless_asked_for() -> None:
+def test_only_tables_with_a_value_are_shown() -> None:
     _, jobs = sweep_of("cub200")
     assert [table.number for table in of([done(job) for job in jobs]).tables] == [5, 7]
-    assert [table.number for table in of([done(job) for job in jobs], 2, 3).tables] == [2, 3]
+    assert [table.number for table in of([done(job) for job in jobs], 5).tables] == [5]
     assert of([]).tables == ()
 
 
-def test_a_network_without_results_keeps_only_its_mean() -> None:
+def test_a_table_without_a_value_is_left_out_and_counted() -> None:
+    _, jobs = sweep_of("cub200")
+    report = of([done(job) for job in jobs], 2, 5)
+    assert [table.number for table in report.tables] == [5]
+    assert [(given.table, given.values) for given in report.given] == [(2, 0), (5, 2)]
+
+
+def test_the_papers_values_that_the_sweep_gives_are_counted() -> None:
+    report = of(four_of_six(), 4)
+    assert report.given == ((4, 8, 56),)  # four categories and two variants; the mean needs all six
+
+
+def test_accuracies_stand_beside_instability_and_its_comparison() -> None:
+    report = of([done(job, half(job).model_copy(update={"test_accuracy": accuracy(job)})) for job in sweep_of()[1]], 4)
+    entries = line(report, 4, "average").entries
+    assert [entries[variant].accuracy for variant in ("ordinary", "interpretable")] == pytest.approx([90, 70])
+    comparison = report.tables[0].blocks[0].comparison
+    assert comparison is not None
+    assert comparison.accuracy == pytest.approx((90, 70))
+
+
+def accuracy(job: JobSpec) -> float:
+    return 0.9 if job.model.variant == "ordinary" else 0.7
+
+
+def test_a_network_without_results_has_no_line() -> None:
     (table,) = of(four_of_six(), 4).tables
     shown = {block.backbone: [line.place.category for line in block.shown] for block in table.blocks}
-    assert len(shown["alexnet"]) == 7
-    assert shown["vgg16"] == ["average"]
+    assert shown["alexnet"] == [*FOUR, "average"]
+    assert shown["vgg16"] == []
 
 
 def test_the_papers_grid_puts_a_value_of_ours_beside_every_published_one() -> None:

@@ -45,20 +45,18 @@ def test_text_is_aligned(bird: Report) -> None:
     lines = as_text(bird).splitlines()
     start = lines.index("Table 5. Location instability, one network per category, CUB-200-2011")
     assert lines[0].startswith("sweep birds: generated animals; ")
-    assert lines[1].startswith("! The animals are generated")
+    assert lines[1] == (
+        "Values of the paper's tables: 2 of 8 in Table 5. To list the missing ones: orch report birds --strict"
+    )
+    assert lines[2].startswith("! The animals are generated")
     assert lines[start + 1 :] == [
-        "network  category  ordinary  paper   diff.    interp.  paper   diff.  change  paper",
-        "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%",
-        "vgg_m    bird             -  0.148       -          -  0.065       -       -   -56%",
-        "vgg_s    bird             -  0.148       -          -  0.073       -       -   -51%",
-        "vgg16    bird             -  0.137       -          -  0.076       -       -   -45%",
+        "network  category  ordinary  paper   diff.    interp.  paper   diff.  change  paper  acc. ord.  acc. int.",
+        "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%      90.00      90.00",
         "Ours are measured on held-out images, generated separately.",
-        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0%; too few categories that "
-        "differ for a test (fewer than 5).",
+        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
+        "90.00 interpretable); too few categories that differ for a test (fewer than 5).",
         "Filters left out because they never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
         "(n): mean over n seeds.",
-        "",
-        "6 of the paper's networks are missing here (`-`).",
     ]
 
 
@@ -70,17 +68,18 @@ def squeezed(text: str) -> str:
 def test_markdown_has_a_table(bird: Report) -> None:
     text = squeezed(as_markdown(bird))
     assert "## Table 5. Location instability" in text
-    assert "| network | category | ordinary | paper | diff. | interp. | paper | diff. | change | paper |\n" in text
-    assert "\n|:-|:-|-:|-:|-:|-:|-:|-:|-:|-:|\n" in text
-    assert "| alexnet | bird | 0.200 | 0.150 | +0.050 | 0.100 (2) | 0.070 | +0.030 | -50% | -53% |" in text
+    assert "| interp. | paper | diff. | change | paper | acc. ord. | acc. int. |\n" in text
+    assert "\n|:-|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|\n" in text
+    assert "| alexnet | bird | 0.200 | 0.150 | +0.050 | 0.100 (2) | 0.070 | +0.030 | -50% | -53% | 90.00 |" in text
     assert "> The animals are generated" in text
 
 
 def test_latex_is_escaped(bird: Report) -> None:
     text = squeezed(as_latex(bird))
     assert r"\toprule" in text
-    assert r"vgg\_m & bird & - & 0.148 & - & - & 0.065 & - & - & -56\% \\" in text
-    assert r"\begin{tabular}{llrrrrrrrr}" in text
+    assert r"alexnet & bird & 0.200 & 0.150 & +0.050 & 0.100 (2)" in text
+    assert r"-50\% & -53\% & 90.00 & 90.00 \\" in text
+    assert r"\begin{tabular}{llrrrrrrrrrr}" in text
     assert "The animals are generated" in text
     assert not re.search(r"(?<!\\)[%_#$]", text)
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
@@ -129,7 +128,10 @@ def test_several_tests_are_said_to_be_corrected_and_a_single_one_is_not() -> Non
         (table,) = build_report("s", [done(job) for job in jobs], frozenset(), (4,)).tables
         return [note for note in notes(table) if "Wilcoxon" in note]
 
-    start = "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (95 % interval -50.0% to -50.0%), "
+    start = (
+        "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
+        "90.00 interpretable) (95 % interval -50.0% to -50.0%), "
+    )
     assert sentences("alexnet") == [f"alexnet: {start}one-sided Wilcoxon p = 0.016."]
     assert sentences("alexnet", "vgg16") == [
         f"{backbone}: {start}one-sided Wilcoxon p = 0.031, Holm over 2." for backbone in ("alexnet", "vgg16")
@@ -138,16 +140,15 @@ def test_several_tests_are_said_to_be_corrected_and_a_single_one_is_not() -> Non
 
 def test_csv_has_a_line_per_value(bird: Report) -> None:
     rows = list(csv.DictReader(io.StringIO(as_csv(bird))))
-    assert len(rows) == 8
+    assert len(rows) == 2
     assert rows[1].pop("ours_are").startswith("generated animals; filters measured on held-out images")
     assert float(rows[1].pop("difference")) == pytest.approx(0.03)
     assert rows[1] == {
         "table": "5", "metric": "location_instability", "task": "single", "dataset": "cub200", "loss": "logistic",
         "category": "bird", "backbone": "alexnet", "variant": "interpretable", "settings": "", "published": "0.07",
-        "ours": "0.1", "jobs": "2", "filters": "128", "filters_left_out": "1",
+        "ours": "0.1", "accuracy": "90.0", "jobs": "2", "filters": "128", "filters_left_out": "1",
         "categories": "1", "categories_of": "1",
     }  # fmt: skip
-    assert rows[2]["ours"] == ""
 
 
 def test_json_has_values_comparisons_and_what_is_missing(bird: Report) -> None:
@@ -155,10 +156,23 @@ def test_json_has_values_comparisons_and_what_is_missing(bird: Report) -> None:
     assert answer["values"][0]["ours"] == 0.2
     assert answer["comparisons"] == [
         {"table": 5, "backbone": "alexnet", "settings": "", "pairs": 1, "better": 1, "mean_change": -0.5,
-         "interval": None, "p": None, "tests": 0},
+         "interval": None, "p": None, "tests": 0, "accuracy": (90.0, 90.0)},
     ]  # fmt: skip
     assert answer["missing"][0]["place"]["category"] == "bird"
     assert len(answer["missing"]) == 6
+    assert answer["given"] == [{"table": 5, "values": 2, "of": 8}]
+
+
+NUMBER = re.compile(r"[-+]?\d+\.\d+%?")
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 120])
+def test_text_fits_any_width_and_keeps_its_numbers_whole(bird: Report, width: int) -> None:
+    lines = as_text(bird, width).splitlines()
+    assert max(map(len, lines)) <= max(width, len("interpretability"))
+    start = next(i for i, text in enumerate(lines) if text.startswith("Table 5."))
+    table = lines[start : next(i for i, text in enumerate(lines) if text.startswith("Ours are"))]
+    assert {"0.200", "0.100", "90.00"} <= set(NUMBER.findall(" ".join(table)))
 
 
 def test_rounding_leaves_no_minus_before_a_zero() -> None:

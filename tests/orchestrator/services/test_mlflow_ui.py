@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -43,3 +45,44 @@ def test_the_views_are_left_where_the_page_looks_for_them(new_home: Callable[[],
     assert mlflow_ui.page("http://127.0.0.1:5000/", made, mlflow_ui.JOBS).endswith(
         f"/#/experiments/{made}/runs?viewStateShareKey=orch-jobs"
     )
+
+
+@pytest.mark.slow
+def test_the_ui_starts_behind_a_dead_proxy_and_beside_files_named_like_modules(
+    new_home: Callable[[], Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = new_home()
+    open_client(settings)
+    for name in ("queue", "calendar", "torch", "mlflow"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr(mlflow_ui, "START_SECONDS", 60.0)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert mlflow_ui.serve(settings, mlflow_ui.free_port(0), stop) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("sqlite:///a/b.db", "sqlite:///{cwd}/a/b.db"),
+        ("sqlite:////a/b.db", "sqlite:////a/b.db"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("postgresql://user@host/base", "postgresql://user@host/base"),
+    ],
+)
+def test_a_relative_database_is_found_from_the_servers_own_folder(
+    uri: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert mlflow_ui.absolute_uri(uri) == expected.format(cwd=tmp_path)

@@ -64,32 +64,47 @@ def command(birds: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("command")
-def test_an_incomplete_table_is_refused_with_the_command_that_fills_it_or_shown_as_it_is(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run("report", "birds", "--table", "5", "--no-log") == 2
+def test_an_incomplete_table_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "birds", "--table", "5", "--no-log") == 0
+    text = capsys.readouterr().out
+    assert "alexnet  bird         0.200  0.150  +0.050" in text
+    assert "vgg16" not in text
+    assert "2 of 8 in Table 5. To list the missing ones: orch report birds --strict" in text
+
+
+@pytest.mark.usefixtures("command")
+def test_strict_refuses_an_incomplete_table_with_the_command_that_fills_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "birds", "--table", "5", "--no-log", "--strict") == 2
     error = capsys.readouterr().err
     assert "Table 5 lacks 6 networks (cub200 bird: vgg_m, vgg_s, vgg16)" in error
     assert "orch sweep --grid cub200 --profile laptop --backbone alexnet,vgg_m,vgg_s,vgg16 --name birds-cub200" in error
-    assert "orch report birds --table 5 --partial" in error
-    assert run("report", "birds", "--table", "5", "--no-log", "--partial") == 0
-    assert "alexnet  bird         0.200  0.150  +0.050" in capsys.readouterr().out
+    assert error.rstrip().endswith("orch report birds --table 5")
+
+
+@pytest.mark.usefixtures("command")
+def test_a_table_for_which_the_sweep_has_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "birds", "--table", "3", "--no-log") == 2
+    assert "Sweep birds has no value for Table 3 yet" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("command")
 def test_the_files_name_chooses_the_format(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "table5.tex"
-    assert run("report", "birds", "--table", "5", "--partial", "--no-log", "--out", str(out)) == 0
+    assert run("report", "birds", "--table", "5", "--no-log", "--out", str(out)) == 0
     assert capsys.readouterr().out == f"{out}\n"
     assert out.read_text().startswith(r"\begin{table}")
-    assert run("report", "birds", "--partial", "--no-log", "--out", str(tmp_path / "nix" / "a.md")) == 2
+    assert run("report", "birds", "--no-log", "--out", str(tmp_path / "nix" / "a.md")) == 2
     assert "Name another `--out`" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("command")
-def test_the_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("report", "birds", "--partial", "--no-log", "--json") == 0
+def test_the_json_is_for_programs(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert run("report", "birds", "--no-log", "--json") == 0
     assert {value["table"] for value in json.loads(capsys.readouterr().out)["values"]} == {5, 7}
+    out = tmp_path / "r.md"
+    assert run("report", "birds", "--no-log", "--json", "--out", str(out)) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(out)}
+    assert out.read_text().startswith("# birds")
 
 
 def test_formats_by_suffix() -> None:
@@ -122,7 +137,7 @@ def test_the_report_is_left_in_the_sweeps_run_with_pictures_of_filters(
     Image.new("RGB", (2000, 10), "orange").save(tmp_path / "filters.png")
     for spec in jobs:
         store.client.log_artifact(ledger.get(spec.key).run_id, str(tmp_path / "filters.png"), "figures")
-    found = read_tables(settings, ledger, "reported", partial=True)
+    found = read_tables(settings, ledger, "reported")
     found.log()
     sweep = ledger.sweep("reported")
     assert sweep is not None
