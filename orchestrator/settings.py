@@ -94,6 +94,8 @@ class Settings(BaseSettings):
         Field(description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
     ] = 10.0
     """How long a sweep waits for a store that does not answer before it stops in order."""
+    worker_start_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """How long a worker may take to start before it is replaced; if none has ever started, the sweep ends."""
 
     def __init__(self, **values: Any) -> None:
         """Read the environment.

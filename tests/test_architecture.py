@@ -28,11 +28,11 @@ FORBIDDEN_LIBRARIES = {
 ROOMS: dict[str, list[set[str]]] = {
     "orchestrator": [
         {"cli"}, {"services"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
-        {"settings", "wording"}, {"yaml_text"},
+        {"settings", "wording", "import_path"}, {"yaml_text"},
     ],
     "workers": [
         {"actor"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"}, {"training"},
-        {"data", "checkpoints"}, {"files", "loopback"},
+        {"data", "checkpoints"}, {"files", "loopback", "code_home"},
     ],
 }  # fmt: skip
 """From the top down: a room may import those below it, and none beside or above it."""

@@ -7,7 +7,9 @@ import os
 import threading
 from typing import Any
 
+from schemas.errors import ResourceError
 from schemas.order import Progress, WorkOrder
+from workers.code_home import CodeHome, code_home, difference
 from workers.loopback import bypass_proxies_for_loopback
 
 RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
@@ -17,8 +19,17 @@ RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_co
 class JobWorker:
     """Runs the jobs of one slot, one after the other; torch and mlflow are imported once for all of them."""
 
-    def __init__(self) -> None:
-        """Import the libraries that every job needs."""
+    def __init__(self, driver_code: str = "") -> None:
+        """Import the libraries that every job needs.
+
+        Args:
+            driver_code: the CodeHome of the driver as JSON; empty if there is no driver.
+
+        Raises:
+            ResourceError: this process would run other code than its driver.
+        """
+        if driver_code:
+            check_code(CodeHome.model_validate_json(driver_code))
         hide_gpus_of_others()  # before torch initialises CUDA
         bypass_proxies_for_loopback()
         gc.disable()  # collecting garbage during the imports takes half a second and frees nothing
@@ -73,6 +84,16 @@ class JobWorker:
 
     def _note(self, progress: Progress) -> None:
         self._progress = progress
+
+
+def check_code(driver: CodeHome) -> None:
+    """Check that this process runs the same code as its driver.
+
+    Raises:
+        ResourceError: it does not; the message names the folders.
+    """
+    if found := difference(driver, code_home()):
+        raise ResourceError(f"{found} Install the same orch on every machine of the cluster.")
 
 
 def hide_gpus_of_others() -> None:

@@ -27,6 +27,7 @@ from schemas.job import RandomWeights
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
+from workers.checkpoints.ending import write_end
 from workers.checkpoints.loading import find_checkpoint, load_checkpoint
 from workers.checkpoints.store import CheckpointStore
 from workers.data.dataset import JobData, load_job_data
@@ -89,9 +90,7 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
         failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
     finally:
         job.release()
-    if reason not in (StopReason.STORE_UNREACHABLE, StopReason.SUPERSEDED):
-        job.upload_log()
-    return JobResult(
+    result = JobResult(
         job_key=order.spec.key,
         attempt=order.attempt,
         stop_reason=reason,
@@ -103,6 +102,11 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
         micro_batches=order.micro_batches,
         problems=job.problems,
     )
+    if reason is not StopReason.SUPERSEDED:
+        write_end(Path(order.checkpoint_dir), result)
+        if reason is not StopReason.STORE_UNREACHABLE:
+            job.upload_end(result)
+    return result
 
 
 class _Job:
@@ -169,16 +173,17 @@ class _Job:
         """Record that this process no longer works on the attempt."""
         self._store.release()
 
-    def upload_log(self) -> None:
-        """Log the attempt's log file as an artifact of the run, so that other machines can read it."""
+    def upload_end(self, result: JobResult) -> None:
+        """Log how the attempt ended, and its log file, to the run, so that other machines can read them."""
         run = self._log.run
-        if run is None or self._order.log_dir is None:
+        if run is None:
             return
-        path = log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt)
         try:
-            run.log_log(path)
+            run.log_end(result)
+            if self._order.log_dir is not None:
+                run.log_log(log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt))
         except Exception as error:  # noqa: BLE001 - no error may change the stop reason
-            LOGGER.warning("%s cannot be uploaded and stays on this machine: %s", path, error)
+            LOGGER.warning("the end and the log of this attempt cannot be uploaded: %s", error)
 
     def _report(self, phase: str) -> None:
         """Report the current phase, or raise Interrupted if the job was asked to stop."""

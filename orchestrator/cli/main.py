@@ -30,7 +30,7 @@ app = typer.Typer(
     "A first sweep, under two minutes:\n\n"
     "orch sweep --grid smoke\n\n"
     "Environment variables set the defaults: ORCH_HOME, ORCH_DATA_ROOT, ORCH_PROFILE, ORCH_TRACKING_URI, "
-    "ORCH_RAY_ADDRESS and ORCH_STORE_PATIENCE_MINUTES.\n\n"
+    "ORCH_RAY_ADDRESS, ORCH_STORE_PATIENCE_MINUTES and ORCH_WORKER_START_SECONDS.\n\n"
     "Exit codes: 0 all jobs done, 1 some jobs failed, 2 bad usage or spec, 3 bad data or weights, 4 store error, "
     "5 too few resources, 6 another process drives the sweep, 70 defect of orch, 130 interrupted.",
 )

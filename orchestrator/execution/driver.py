@@ -17,6 +17,7 @@ from orchestrator.execution.settlement import Settlement
 from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.sweep_state import SweepState
+from orchestrator.execution.unheard import FindEnd
 from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
@@ -57,6 +58,8 @@ class Driver:
     driver_is_alive: Callable[[str], bool]
     """Returns whether the sweep with a given name has a live driver."""
     stop: StopRequest = field(default_factory=StopRequest)
+    find_end: FindEnd = lambda record: None
+    """Finds the end of an attempt whose worker could not tell it."""
 
     def __post_init__(self) -> None:
         self._state = SweepState.of(self.planned)
@@ -64,8 +67,9 @@ class Driver:
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
         self._shutdown = Shutdown(self.sweep, self.stop, self.pool, self.display.say)
         self._settlement = Settlement(
-            self.sweep, self._state, self.ledger, self.locks, self._shutdown, self.display.say, self.clock
-        )
+            self.sweep, self._state, self.ledger, self.locks, self._shutdown, self.display.say, self.clock,
+            self.find_end,
+        )  # fmt: skip
         self._requests = RequestHandler(
             self.sweep, self._state, self.ledger, self.pool, self.locks, self.stop, self.display.say,
             self.driver_is_alive, self.lease.since,
@@ -95,7 +99,7 @@ class Driver:
                 at_the_end.callback(step)
             try:
                 self._lease.renew()  # starting the workers took time
-                self._requeue_lost()
+                self._settle_lost()
                 while not self._is_over():
                     self._turn()
             except StoreError:
@@ -142,12 +146,13 @@ class Driver:
     def _abandon_running(self) -> None:
         self._settlement.abandon_running(self._lease.check)
 
-    def _requeue_lost(self) -> None:
-        """Requeue what a dead driver left running before anything else, so that the store is right."""
+    def _settle_lost(self) -> None:
+        """Settle what a dead driver left running before anything else, so that the store is right."""
         for job in self.planned:
             if job.status is PlanStatus.LOST and self.locks.take_job(job.spec.key):
                 current = self.ledger.get(job.spec.key)
-                if current.state is _S.RUNNING and job.record is not None and current.attempt == job.record.attempt:
+                is_same = job.record is not None and current.attempt == job.record.attempt
+                if current.state is _S.RUNNING and is_same and not self._settlement.settle_unheard(current):
                     self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
                 self.locks.release_job(job.spec.key)
 
@@ -168,7 +173,7 @@ class Driver:
             return False
         record = self.ledger.add(state.specs[key], self.sweep, now)
         self._lease.renew_if_due(self.clock())  # the store may have kept us waiting
-        if not self._is_free(record):
+        if not self._is_free(record) or self._settlement.settle_unheard(record):
             self.locks.release_job(key)
             return False
         threads = record.threads or scheduler.threads_for(

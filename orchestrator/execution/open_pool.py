@@ -43,12 +43,23 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
         ResourceError: Ray does not start, or a worker needs more than is available.
     """
     from workers.actor import worker_class
+    from workers.code_home import code_home
 
     session = RaySession(settings.ray_address, cpus=local_machine().cores)
     session.start()
     try:
         layout = _layout(settings, stored, jobs, session.totals())
-        return _SessionPool(worker_class(), layout, session.cores_of_a_node(), session.revive, session=session)
+        return _SessionPool(
+            worker_class(),
+            layout,
+            session.cores_of_a_node(),
+            session.revive,
+            arguments=(code_home().model_dump_json(),),
+            start_seconds=settings.worker_start_seconds,
+            end_of_log=session.end_of_worker_log,
+            patience=settings.store_patience_minutes * 60,
+            session=session,
+        )
     except BaseException:
         session.stop()
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from orchestrator.ledger.records import JobRecord
 from schemas.job import JobSpec
@@ -23,6 +24,13 @@ class WorkerPaths:
     """Cores of the machine of a worker."""
     store_patience: float = 600.0
     """Seconds for which a worker waits for a store that does not answer."""
+
+
+def absolute_uri(uri: str) -> str:
+    """A store's URI as seen from any working folder: relative paths of SQLite files are made absolute."""
+    scheme, slashes, path = uri.partition(":///")
+    is_relative = scheme.split("+")[0] == "sqlite" and slashes and path and not Path(path).is_absolute()
+    return f"{scheme}:///{Path(path).absolute()}" if is_relative else uri
 
 
 def work_order(

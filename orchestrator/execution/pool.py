@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from schemas.errors import ResourceError
 from schemas.order import Progress, WorkOrder
 from schemas.results import JobResult
+
+
+class RayAway(ResourceError):
+    """The cluster does not answer at the moment. Exit code 5."""
 
 
 class Ended(NamedTuple):
@@ -20,7 +25,7 @@ class WorkerPool(Protocol):
 
     @property
     def slots(self) -> int:
-        """Number of slots."""
+        """Number of slots; 0 while the machines of the workers do not answer."""
 
     @property
     def cores(self) -> int:

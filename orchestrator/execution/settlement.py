@@ -11,6 +11,7 @@ from orchestrator.execution.pool import Ended
 from orchestrator.execution.scheduler import Stop
 from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.sweep_state import ELSEWHERE_SECONDS, SweepState
+from orchestrator.execution.unheard import FindEnd
 from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord
@@ -19,6 +20,8 @@ from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
 
 _S = JobState
+UNTOLD = frozenset({StopReason.WORKER_LOST, StopReason.NODE_LOST, StopReason.PREEMPTED})
+"""Reasons that Ray gives for a worker which has told nothing itself."""
 
 
 @dataclass
@@ -33,6 +36,8 @@ class Settlement:
     say: Callable[[str], None]
     """Shows a line to the user."""
     clock: Callable[[], float]
+    find_end: FindEnd
+    """Finds the end of an attempt whose worker could not tell it."""
 
     def settle(self, ended: Ended) -> None:
         """Record the end of an attempt. May be called again after a `StoreUnreachable`.
@@ -49,21 +54,47 @@ class Settlement:
         if (current.state, current.attempt, current.driven_by) != (_S.RUNNING, ended.result.attempt, self.sweep):
             self._give_up(ended.slot, current)
             return
-        now, result = self.clock(), scheduler.as_cancelled(ended.result, state.cancelling.get(key))
-        move = scheduler.next_move(state.board[key], result.stop_reason, now)
-        record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
+        told = ended.result
+        if told.stop_reason in UNTOLD:
+            told = self.find_end(current) or told
+        result = scheduler.as_cancelled(told, state.cancelling.get(key))
+        record = self._record(key, result)
         del state.running[ended.slot]
-        state.board[key] = scheduler.after(state.board[key], move)
         self.locks.release_job(key)
         state.paces.pop(key, None)
-        if move.to is _S.SUCCEEDED and result.attempt == 1:  # a later attempt goes on from a checkpoint
+        if record.state is _S.SUCCEEDED and result.attempt == 1:  # a later attempt goes on from a checkpoint
             state.finished.add(state.kinds[key], result.seconds)
-        self.say(f"[{state.ended}/{len(state.board)}] {_line(record, result)}")
+        self._say_end(record, result)
         fingerprint = result.failure.fingerprint if result.failure else ""
         stop = Stop(key, result.stop_reason, fingerprint, record.failure)
         self.shutdown.check_failures(stop, scheduler.is_over(state.board))
         if result.stop_reason is StopReason.DISK_FULL:
             self.shutdown.disk_is_full(result.failure)
+
+    def settle_unheard(self, current: JobRecord) -> bool:
+        """Record the end of an attempt whose driver died before it heard of it. Returns False if there is none.
+
+        Args:
+            current: The job, with its lock held.
+
+        Raises:
+            StoreError: The ledger cannot be written.
+        """
+        result = self.find_end(current) if current.state is _S.RUNNING else None
+        if result is None:
+            return False
+        self._say_end(self._record(current.key, result), result)
+        return True
+
+    def _record(self, key: str, result: JobResult) -> JobRecord:
+        now = self.clock()
+        move = scheduler.next_move(self.state.board[key], result.stop_reason, now)
+        record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
+        self.state.board[key] = scheduler.after(self.state.board[key], move)
+        return record
+
+    def _say_end(self, record: JobRecord, result: JobResult) -> None:
+        self.say(f"[{self.state.ended}/{len(self.state.board)}] {_line(record, result)}")
 
     def _give_up(self, slot: int, current: JobRecord) -> None:
         """Drop the result of an attempt whose job another driver has taken over."""
@@ -91,6 +122,10 @@ class Settlement:
     def _abandon(self, key: str) -> None:
         record = self.ledger.get(key)
         if record.state is _S.RUNNING and record.attempt == self.state.attempts[key]:
+            result = self.find_end(record)
+            if result is not None and result.stop_reason is StopReason.FINISHED:
+                self._record(key, result)
+                return
             cancelled = self.state.cancelling.get(key)
             to = _S.CANCELLED if cancelled else _S.REQUEUED
             self.ledger.move(key, to, self.clock(), reason=cancelled or StopReason.INTERRUPTED)

@@ -10,11 +10,13 @@ from functools import partial
 
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
-from orchestrator.execution.orders import WorkerPaths
+from orchestrator.execution.orders import WorkerPaths, absolute_uri
 from orchestrator.execution.outcome import SweepOutcome, metrics_of, opening_line, outcome_of
 from orchestrator.execution.progress import Display
+from orchestrator.execution.ray_session import ray_errors_named
 from orchestrator.execution.resources import layout_for, local_machine
 from orchestrator.execution.stop_request import StopRequest
+from orchestrator.execution.unheard import find_end
 from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.claim import busy, check_claim, renew
@@ -28,7 +30,7 @@ from orchestrator.planning.diff import PlanStatus, check_same_sweep, compare
 from orchestrator.planning.resolver import check_all_data, check_all_weights
 from orchestrator.report.summary import as_markdown
 from orchestrator.settings import Settings
-from schemas.errors import StoreUnreachable, SweepBusy
+from schemas.errors import ResourceError, StoreUnreachable, SweepBusy
 
 
 @dataclass
@@ -71,6 +73,8 @@ class SweepRun:
             ledger.set_lease(self.stored.name, lease)  # any driver that had signed is dead, or was refused above
             try:
                 return self._drive(patient(ledger, self._patience()), locks, lease, started)
+            except ResourceError as error:
+                raise ResourceError(f"{error} Then run: orch resume {self.stored.name}") from error
             except StoreUnreachable as error:
                 raise StoreUnreachable(
                     f"{error} Running jobs were stopped and saved. When the store answers again, run: "
@@ -80,7 +84,8 @@ class SweepRun:
     def _drive(self, ledger: Ledger, locks: Locks, lease: Lease, started: float) -> SweepOutcome:
         ran, paused_by = 0, ""
         try:
-            ran, paused_by = self._run_jobs(ledger, locks, lease)
+            with ray_errors_named():
+                ran, paused_by = self._run_jobs(ledger, locks, lease)
         except KeyboardInterrupt:
             self.stop.asked = True
         finally:
@@ -145,6 +150,7 @@ class SweepRun:
             clock=time.time,
             driver_is_alive=lambda name: is_driven(ledger.sweep(name), time.time()),
             stop=self.stop,
+            find_end=partial(find_end, self.settings),
         )
         driver.run()
         return driver.begun, driver.paused_by
@@ -154,7 +160,7 @@ class SweepRun:
 
     def _worker_paths(self, cores: int) -> WorkerPaths:
         return WorkerPaths(
-            tracking_uri=self.settings.store_uri,
+            tracking_uri=absolute_uri(self.settings.store_uri),
             cache_dir=str(self.settings.cache_dir),
             checkpoint_dir=str(self.settings.checkpoint_dir),
             log_dir=str(self.settings.log_dir),

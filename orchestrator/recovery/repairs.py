@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.execution.control import Clock
+from orchestrator.execution.unheard import find_end
 from orchestrator.ledger.base import LedgerRepairer
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.locks import Locks
@@ -132,6 +133,10 @@ def _repair_state(context: _Context, how: Repair, run: JobRun, record: JobRecord
     pointer = record.result.checkpoint if record.result else None
     if how is Repair.FETCH and pointer is not None and _fetch(settings, run, pointer):
         return "restored from its run"
+    end = find_end(settings, record) if record.state is JobState.RUNNING else None
+    if end is not None and end.stop_reason is StopReason.FINISHED:
+        ledger.move(run.key, JobState.SUCCEEDED, context.clock.now(), reason=end.stop_reason, result=end)
+        return "recorded as finished"
     reason = StopReason.WORKER_LOST if record.state is JobState.RUNNING else StopReason.RESULTS_LOST
     ledger.move(run.key, JobState.REQUEUED, context.clock.now(), reason=reason)
     return REQUEUED

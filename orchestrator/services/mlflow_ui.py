@@ -15,9 +15,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.execution.orders import absolute_uri
 from orchestrator.ledger import store
 from orchestrator.ledger.store import EXPERIMENT, reaching
 from orchestrator.settings import Settings
@@ -179,13 +179,6 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
             server.kill()
             server.wait()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def absolute_uri(uri: str) -> str:
-    """A store's URI as seen from any working folder: relative paths of SQLite files are made absolute."""
-    scheme, slashes, path = uri.partition(":///")
-    is_relative = scheme.split("+")[0] == "sqlite" and slashes and path and not Path(path).is_absolute()
-    return f"{scheme}:///{Path(path).absolute()}" if is_relative else uri
 
 
 def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:

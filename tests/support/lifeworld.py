@@ -13,6 +13,7 @@ from orchestrator.execution.driver import Driver
 from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.scheduler import MAX_BACKOFF_SECONDS, RETRY
+from orchestrator.execution.settlement import UNTOLD
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
@@ -24,7 +25,8 @@ from schemas.errors import DiskFull, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
-from tests.support.doubles import Listener, ScriptedPool, plan_of
+from schemas.results import JobResult
+from tests.support.doubles import Listener, ScriptedPool, plan_of, result_of
 
 JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 """A pre-training job, and two that start from it."""
@@ -95,6 +97,8 @@ class World:
         self.starts: list[tuple[str, int]] = []
         """Key and attempt of every job that a worker started."""
         self.finished: set[str] = set()
+        self.ends: dict[tuple[str, int], JobResult] = {}
+        """How attempts ended, by key and number, as their workers left it; the drivers may not have heard."""
         self.faults: list[str] = []
         self.meanwhile: Callable[[ScriptedPool], None] = lambda pool: None
 
@@ -104,9 +108,12 @@ class World:
 
     def drive(
         self, sweep: str = "s", *, fate: Fate | None = None, script: dict[str, list[StopReason]] | None = None,
-        slots: int = 2, repair: Callable[[], None] = lambda: None, stopped: bool = False,
+        slots: int = 2, repair: Callable[[], None] = lambda: None, stopped: bool = False, outlived: bool = False,
     ) -> Fate:  # fmt: skip
-        """Run one driver until its sweep is over, it is stopped, its store is lost, or it is killed."""
+        """Run one driver until its sweep is over, it is stopped, its store is lost, or it is killed.
+
+        If it is killed and `outlived`, its workers first finish what they run.
+        """
         fate = fate or Fate()
         ledger = cast(Ledger, Mortal(self.ledger, fate, store=True))
         locks = Locks(self.folder / "locks")
@@ -127,6 +134,8 @@ class World:
         except (Killed, StoreUnreachable, SweepBusy):
             pass
         finally:
+            for order in pool.busy.values() if outlived and fate.dead else ():
+                self.ends[order.spec.key, order.attempt] = result_of(order)
             locks.release_all()  # as the system does when a process ends
         self.check()
         return fate
@@ -144,6 +153,7 @@ class World:
             clock=self.clock,
             driver_is_alive=lambda name: False,
             stop=StopRequest(),
+            find_end=lambda record: self.ends.get((record.key, record.attempt)),
         )
 
     def requeue(self) -> None:
@@ -156,6 +166,9 @@ class World:
         """Do what `orch cancel` does for a sweep without a driver."""
         specs = self.jobs if job is None else (self.jobs[job],)
         reason = R.SWEEP_CANCELLED if job is None else R.CANCELLED_BY_USER
+        for key, attempt in list(self.ends):
+            if key in {spec.key for spec in specs}:
+                del self.ends[key, attempt]  # whoever cancels a job does not ask how it had ended
         if self.ledger.sweep("s") is not None:
             cancel_waiting(self.ledger, Locks(self.folder / "locks"), specs, "s", reason, self.clock(),
                            lambda name: False, even_new=job is not None)  # fmt: skip
@@ -173,6 +186,8 @@ class World:
         key = order.spec.key
         record = self.ledger.get(key)
         self._require(key not in self.finished, f"{record.title} had finished and was started again")
+        unheard = any(key == ended and end.stop_reason is R.FINISHED for (ended, _), end in self.ends.items())
+        self._require(not unheard, f"{record.title} had finished unheard and was started again")
         self._require(record.state is S.RUNNING, f"{record.title} was started while {record.state}")
         self._require((key, order.attempt) not in self.starts, f"attempt {order.attempt} of {record.title} ran twice")
         upstream = order.spec.upstream
@@ -226,4 +241,7 @@ class _WatchedPool(ScriptedPool):
         if not self.busy:
             self._world.time += MAX_BACKOFF_SECONDS / 4
         self._world.meanwhile(self)
-        return super().wait(seconds)
+        ended = super().wait(seconds)
+        told = [one.result for one in ended if one.result.stop_reason not in UNTOLD]
+        self._world.ends |= {(result.job_key, result.attempt): result for result in told}
+        return ended

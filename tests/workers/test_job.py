@@ -33,8 +33,10 @@ from schemas.results import CheckpointPointer, JobResult
 from tests.support.toy import toy_spec
 from workers import job, outcome
 from workers.checkpoints import store as checkpoint_store
+from workers.checkpoints.ending import read_end
 from workers.checkpoints.loading import load_checkpoint
 from workers.job import run_job, stop_reason_of
+from workers.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
     from tests.conftest import Store
@@ -99,7 +101,7 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
 
     client = desk.store.client
     assert {item.path for item in client.list_artifacts(order.run_id)} == {
-        "spec.json", "metrics.json", "tables", "figures", "checkpoint",
+        "spec.json", "metrics.json", "tables", "figures", "checkpoint", "results",
     }  # fmt: skip
     saved = Path(client.download_artifacts(order.run_id, "spec.json", str(tmp_path))).read_text()
     assert JobSpec.model_validate_json(saved) == spec
@@ -144,6 +146,15 @@ def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_bits(
     assert resumed.metrics == straight.metrics
     steps = [point.step for point in desk.store.client.get_metric_history(run_id, "train/task_loss")]
     assert steps == [1, 2, 3, 4]
+
+
+def test_an_attempts_end_is_left_beside_its_checkpoints_and_in_its_run(desk: Desk) -> None:
+    spec = toy_spec("ordinary", train__epochs=1)
+    order = desk.order(spec)
+    result = desk.run(order)
+    assert read_end(Path(order.checkpoint_dir), spec.key, 1) == result
+    assert RunLog(order.tracking_uri, order.run_id).fetch_end(spec.key, 1) == result
+    assert RunLog(order.tracking_uri, order.run_id).fetch_end(spec.key, 2) is None
 
 
 def test_a_finished_job_that_is_sent_again_trains_nothing(desk: Desk) -> None:

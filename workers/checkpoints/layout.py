@@ -10,6 +10,8 @@ POINTER = "newest.json"
 """File in an attempt's folder that lists its published checkpoints, newest first."""
 HOLDER = "holder.json"
 """File in an attempt's folder that names the process working on it; deleted when the process ends in order."""
+RESULT = "result.json"
+"""File in an attempt's folder that says how the attempt ended."""
 
 _PREFIX = "attempt-"
 

@@ -6,6 +6,7 @@ Only the driver writes the run's status and its `orch.*` tags.
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
-from schemas.results import JobMetrics
+from schemas.results import JobMetrics, JobResult
+from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.job_log import LOG_FOLDER
 from workers.tracking.outages import is_outage, store_errors
@@ -52,6 +54,8 @@ SUMMARY = (
 )  # fmt: skip
 """Fields of JobMetrics that are logged as metrics; `metrics.json` has all of them."""
 
+END_FOLDER = "results"
+"""Artifact folder with one file per attempt that says how the attempt ended."""
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
 CHECKPOINT_FILE = "checkpoint/final.pt"
 FIGURE_FILES: Mapping[int, str] = {
@@ -157,6 +161,21 @@ class RunLog:
             self._check()
             self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
 
+    def log_end(self, result: JobResult) -> None:
+        """Log how this attempt ended, for a driver that does not hear of it."""
+        with self._reaching_store():
+            self._check()
+            self._client.log_text(self._run_id, result.model_dump_json(), _end_file(result.attempt))
+
+    def fetch_end(self, job_key: str, attempt: int) -> JobResult | None:
+        """Return how an attempt ended; None if the run does not say."""
+        with self._reaching_store(), tempfile.TemporaryDirectory(prefix="orch-") as folder:
+            kept = self._client.list_artifacts(self._run_id, END_FOLDER)
+            if _end_file(attempt) not in [file.path for file in kept]:
+                return None
+            path = self._client.download_artifacts(self._run_id, _end_file(attempt), folder)
+            return parse_end(Path(path).read_bytes(), job_key, attempt)
+
     def fetch_checkpoint(self, folder: Path) -> Path | None:
         """Download the run's final checkpoint into a folder; return its path, or None if the run has none."""
         with self._reaching_store():
@@ -179,6 +198,10 @@ class RunLog:
             f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
             "Check that it runs and is writable, then run `orch resume`."
         )
+
+
+def _end_file(attempt: int) -> str:
+    return f"{END_FOLDER}/attempt-{attempt}.json"
 
 
 def _without_password(uri: str) -> str:

@@ -13,6 +13,7 @@ from orchestrator.execution.driver import Driver
 from orchestrator.execution.held_lease import SIGN_SECONDS
 from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
+from orchestrator.execution.unheard import FindEnd
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
@@ -22,7 +23,7 @@ from schemas.errors import DiskFull, StoreError, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
-from tests.support.doubles import Listener, ScriptedPool, plan_of
+from tests.support.doubles import Listener, ScriptedPool, plan_of, result_of
 
 JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
@@ -46,7 +47,7 @@ class Bench:
         self.time += 1.0
         return self.time
 
-    def driver(self, pool: ScriptedPool) -> Driver:
+    def driver(self, pool: ScriptedPool, find_end: FindEnd = lambda record: None) -> Driver:
         return Driver(
             sweep="s",
             planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__),
@@ -59,6 +60,7 @@ class Bench:
             clock=self.clock,
             driver_is_alive=self.alive.__contains__,
             stop=self.stop,
+            find_end=find_end,
         )
 
     def drive(self, script: Mapping[str, list[StopReason]] | None = None, slots: int = 1) -> ScriptedPool:
@@ -83,6 +85,37 @@ def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
     assert pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert pool.most_busy == 2
     assert bench.states == [S.SUCCEEDED] * 3
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "is_started"),
+    [
+        (R.FINISHED, S.SUCCEEDED, False),
+        (R.DIVERGED, S.FAILED, False),
+        (R.CODE_RAISED, S.SUCCEEDED, True),
+        (R.INTERRUPTED, S.SUCCEEDED, True),
+        (R.DISK_FULL, S.SUCCEEDED, True),
+    ],
+)
+def test_an_end_that_a_dead_driver_did_not_hear_is_settled_by_the_table(
+    bench: Bench, reason: StopReason, state: JobState, is_started: bool
+) -> None:
+    key = JOBS[0].key
+    bench.ledger.add(JOBS[0], "s", 0.0)
+    bench.ledger.move(key, S.RUNNING, 1.0)
+    order = WorkOrder(spec=JOBS[0], run_id="", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir="")
+    ends = {(key, 1): result_of(order, reason)}
+    pool = ScriptedPool()
+    bench.driver(pool, lambda record: ends.get((record.key, record.attempt))).run()
+    assert (UP in pool.started) is is_started
+    assert bench.ledger.get(key).state is state
+
+
+def test_a_worker_that_died_after_its_end_is_not_replaced(bench: Bench) -> None:
+    pool = ScriptedPool(script={UP: [R.WORKER_LOST]})
+    bench.driver(pool, lambda record: result_of(pool.orders[0])).run()
+    assert pool.started.count(UP) == 1
+    assert bench.ledger.get(JOBS[0].key).state is S.SUCCEEDED
 
 
 def test_running_again_runs_nothing(bench: Bench) -> None:

@@ -64,6 +64,23 @@ def test_a_driver_that_dies_between_any_two_effects_loses_and_repeats_nothing(tm
         assert len(world.starts) <= sum(map(len, script.values())) + len(JOBS) + 2
 
 
+@pytest.mark.parametrize("outlived", [False, True])
+def test_an_end_that_the_worker_reached_and_the_driver_did_not_hear_is_not_reached_again(
+    tmp_path: Path, outlived: bool
+) -> None:
+    """Before its death a driver may not have heard its worker, or its worker may finish after that."""
+    unheard = 0
+    for n in range(1, effects_of(tmp_path / "first", {}) + 1):
+        world = World(tmp_path / str(n))
+        world.drive(fate=Fate(dies_before=n), outlived=outlived)
+        unheard += len(world.ends) - len(world.finished)
+        before = len(world.starts)
+        world.drive()
+        world.check_all_done()
+        assert len(world.starts) - before <= len(JOBS) - len(world.ends.keys() & set(world.starts[:before]))
+    assert unheard > 0
+
+
 def test_no_job_stays_running_after_a_driver_that_only_looked_in(tmp_path: Path) -> None:
     """The next driver requeues what a dead one left running, even if it is stopped before it starts a job."""
     for n in range(1, effects_of(tmp_path / "first", {}) + 1):
@@ -173,8 +190,10 @@ class Lifecycle(RuleBasedStateMachine):
         max_size=2,
     )
 
-    @rule(fate=fates, script=scripts, slots=st.integers(1, 3), visits=visits)
-    def drive(self, fate: Fate, script: dict[str, list[StopReason]], slots: int, visits: list[Any]) -> None:
+    @rule(fate=fates, script=scripts, slots=st.integers(1, 3), visits=visits, outlived=st.booleans())
+    def drive(
+        self, fate: Fate, script: dict[str, list[StopReason]], slots: int, visits: list[Any], outlived: bool
+    ) -> None:
         turns = 0
 
         def meanwhile(pool: object) -> None:
@@ -187,7 +206,7 @@ class Lifecycle(RuleBasedStateMachine):
             self.world.meanwhile = meanwhile
 
         self.world.meanwhile = meanwhile
-        self.world.drive(fate=fate, script=script, slots=slots)
+        self.world.drive(fate=fate, script=script, slots=slots, outlived=outlived)
         self.world.meanwhile = lambda pool: None
 
     def visit(self, kind: str, number: int) -> None:

@@ -38,6 +38,19 @@ profile: laptop
 """
 
 
+ONE_JOB = """
+base:
+  weights: {source: random}
+  data: {train_per_category: 8, test_per_category: 4}
+  train: {epochs: 1, batch_size: 8}
+  model: {input_size: 64, width: 0.05, fc_width: 16}
+axes:
+  category: [voc_part/cat]
+  backbone: [alexnet]
+  variant: [ordinary]
+"""
+
+
 class Desk:
     """A terminal with a separate ORCH_HOME."""
 
@@ -226,3 +239,23 @@ def test_changing_the_file_under_the_same_name_shows_the_difference(story: dict[
     code, _, error = desk.run("sweep", str(desk.file), "--set", "train.epochs=41")
     assert code == 2
     assert "train.epochs 40 -> 41" in error
+
+
+def test_a_job_that_finished_after_its_driver_had_hung_is_not_run_again(tmp_path: Path) -> None:
+    """The driver is stopped while the job runs, and killed when the worker has written how it ended."""
+    desk = Desk(tmp_path)
+    desk.file.write_text(ONE_JOB)
+    driver = desk.start("sweep", str(desk.file), "--name", "one")
+    try:
+        wait_until(lambda: list(desk.home.glob("checkpoints/*/attempt-1/holder.json")), driver)
+        driver.send_signal(signal.SIGSTOP)
+        wait_until(lambda: list(desk.home.glob("checkpoints/*/attempt-1/result.json")), driver)
+        children = psutil.Process(driver.pid).children(recursive=True)
+    finally:
+        driver.kill()
+        driver.wait()
+    psutil.wait_procs(children, timeout=30)
+    assert desk.tags("orch.state") == ["running"]
+    code, answer, error = desk.run("resume", "one")
+    assert (code, answer["counts"]) == (0, {"done": 1}), error
+    assert (desk.tags("orch.state"), desk.tags("orch.attempt")) == (["succeeded"], ["1"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.execution.orders import absolute_uri
 from orchestrator.ledger.store import open_client
 from orchestrator.services import mlflow_ui
 from orchestrator.settings import Settings
@@ -85,4 +86,4 @@ def test_a_relative_database_is_found_from_the_servers_own_folder(
     uri: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert mlflow_ui.absolute_uri(uri) == expected.format(cwd=tmp_path)
+    assert absolute_uri(uri) == expected.format(cwd=tmp_path)

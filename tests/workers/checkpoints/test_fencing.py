@@ -218,6 +218,7 @@ def test_every_way_to_write_into_a_run_looks_first(desk: Desk, tmp_path: Path) -
         lambda: run.log_epochs([record]),
         lambda: run.log_outcome(numbers, tmp_path),
         lambda: run.log_log(tmp_path / "file"),
+        lambda: run.log_end(result),
         lambda: RunLog(order.tracking_uri, order.run_id, 1),
     ):
         with pytest.raises(Superseded):

@@ -75,5 +75,5 @@ def test_a_job_trains_to_its_end_without_the_object_store_and_leaves_everything_
     steps = [point.step for point in store.client.get_metric_history(run_id, "train/task_loss")]
     assert steps == [1, 2, 3, 4]
     assert {file.path for file in store.client.list_artifacts(run_id)} == {
-        "spec.json", "metrics.json", "tables", "figures", "checkpoint",
+        "spec.json", "metrics.json", "tables", "figures", "checkpoint", "results",
     }  # fmt: skip

@@ -1,0 +1,45 @@
+"""Which code a process runs: the folder of its packages, and a digest of them."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+from schemas.base import Frozen
+
+PACKAGES = ("schemas", "interp_model", "workers", "orchestrator")
+
+
+class CodeHome(Frozen):
+    """The code of one process."""
+
+    folders: tuple[str, ...]
+    """The folders that hold the packages; one, unless packages of different orchs are mixed."""
+    sha256: str
+    """Digest of the names and contents of all Python files of the packages."""
+
+
+def code_home() -> CodeHome:
+    """Return the code that this process imports."""
+    packages = [Path(spec.origin).parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+    digest = hashlib.sha256()
+    for package in packages:
+        for file in sorted(package.rglob("*.py")):
+            digest.update(f"{file.relative_to(package.parent)}\0".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    folders = dict.fromkeys(str(package.resolve().parent) for package in packages)
+    return CodeHome(folders=tuple(folders), sha256=digest.hexdigest())
+
+
+def difference(driver: CodeHome, worker: CodeHome) -> str:
+    """Return how a worker's code differs from its driver's, in a sentence that names the folders; empty if it does not.
+
+    Another folder with the same files, as on another machine of a cluster, is no difference.
+    """
+    if driver.sha256 == worker.sha256:
+        return ""
+    return (
+        f"This worker would run the code of orch in {', '.join(worker.folders)}, and its driver runs that in "
+        f"{', '.join(driver.folders)}, whose files differ."
+    )
