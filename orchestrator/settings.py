@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -9,15 +10,40 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator import yaml_text
 from schemas.base import nearest
-from schemas.errors import SpecError
+from schemas.errors import SpecError, StoreError
 from schemas.profiles import PROFILES
 
 PREFIX = "ORCH_"
+HOME_FOLDERS = ("artifacts", "cache", "checkpoints", "locks", "logs", "weights")
+"""Folders of ORCH_HOME."""
+DATABASE = "mlflow.db"
+"""File of the embedded store below ORCH_HOME."""
+_NOT_IN_URL = re.compile(r"\?|%[0-9A-Fa-f]{2}")
+"""What SQLAlchemy decodes in the URL of a database and MLflow, which makes the folder of the database, does not."""
+
+
+def sqlite_uri(database: Path) -> str:
+    """Return the URI by which MLflow opens a SQLite database.
+
+    Raises:
+        StoreError: MLflow would open another file, because of a character of the path.
+    """
+    path = str(database.absolute())
+    found = _NOT_IN_URL.search(path)
+    if found or "\0" in path or path != os.fsencode(path).decode(errors="replace"):
+        what = repr(found[0]) if found else "bytes that are not UTF-8"
+        raise StoreError(
+            f"The database {path!a} has {what} in its path, which MLflow's database URLs cannot hold. Rename that "
+            "folder, or set ORCH_HOME to another one."
+        )
+    return f"sqlite:///{path}"
+
+
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://\S.*")
 _CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+")
 _PASSWORD = re.compile(r"://[^@/\s]*@")
@@ -111,20 +137,41 @@ class Settings(BaseSettings):
         except ValidationError as error:
             raise _explained(error) from error
 
+    @field_validator("home", mode="before")
+    @classmethod
+    def _expand(cls, value: object) -> object:
+        """Expand `~` in the text, because a path forgets that `./~` began with a dot."""
+        return os.path.expanduser(value) if isinstance(value, str) else value
+
     @cached_property
     def root(self) -> Path:
-        """`home` as an absolute path."""
-        return self.home.expanduser().resolve()
+        """`home` as an absolute path without symbolic links, so that two ways to one folder are one home.
+
+        Raises:
+            StoreError: No folder can be there, or it is no place for a home.
+        """
+        try:
+            root = self.home.resolve()
+            problem = _unfit(root)
+        except (OSError, RuntimeError) as error:  # a loop of symbolic links, a name that is too long
+            root, problem = self.home.absolute(), (isinstance(error, OSError) and error.strerror) or str(error)
+        if self.home.parts and self.home.parts[0][:1] == "~" != self.home.parts[0] and not root.exists():
+            problem = f"there is no user {self.home.parts[0][1:]!r}, whose home folder it names"
+        if problem:
+            raise StoreError(f"ORCH_HOME {str(root)!r} cannot be used: {problem}. Set ORCH_HOME to another folder.")
+        if not self.tracking_uri:
+            sqlite_uri(root / DATABASE)
+        return root
 
     @property
     def database(self) -> Path | None:
         """File of the embedded store; None if `tracking_uri` names another store."""
-        return None if self.tracking_uri else self.root / "mlflow.db"
+        return None if self.tracking_uri else self.root / DATABASE
 
     @property
     def store_uri(self) -> str:
         """URI of the store in use."""
-        return self.tracking_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        return self.tracking_uri or sqlite_uri(self.root / DATABASE)
 
     @property
     def artifact_uri(self) -> str | None:
@@ -179,3 +226,16 @@ def misspelt(names: Iterable[str]) -> Iterator[str]:
         own = name.upper().removeprefix(PREFIX)
         if name.upper().startswith(PREFIX) and own not in known and (near := get_close_matches(own, known, 1, 0.6)):
             yield f"{name} is not a variable of orch and has no effect. Did you mean {PREFIX}{near[0]}?"
+
+
+def _unfit(root: Path) -> str:
+    """Return why a folder cannot be a home; empty if it can."""
+    if root == Path(root.anchor):
+        return "it is the root of the file system"
+    file = next((path for path in (root, *root.parents) if path.exists() and not path.is_dir()), None)
+    if file is not None:
+        return "it is a file" if file == root else f"{file} is a file"
+    for parent in root.parents:
+        if root.relative_to(parent).parts[0] in HOME_FOLDERS and (parent / DATABASE).is_file():
+            return f"it lies in the folder {root.relative_to(parent).parts[0]!r} of the home {parent}"
+    return ""

@@ -113,7 +113,8 @@ class SweepRun:
         from orchestrator.ledger.mlflow_ledger import MlflowLedger
 
         store.check_writable(self.settings)
-        return MlflowLedger(store.open_client(self.settings), self.settings.store_uri)
+        client = store.make_client(self.settings)
+        return MlflowLedger(client, self.settings.store_uri, here=client.here)
 
     def _refuse_taken(self, ledger: LedgerReader, now: float) -> None:
         """Refuse a name that means other jobs and, in a shared store, a sweep that another machine drives."""

@@ -28,6 +28,25 @@ def read_artifact(settings: Settings, client: MlflowClient, run_id: str, name: s
     return read_artifacts(settings, client, run_id, str(Path(name).parent), [name]).get(name)
 
 
+def fetch_artifact(settings: Settings, client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
+    """Download an artifact file into a folder; return its path, or None if the run does not have it.
+
+    Args:
+        settings: Names the store.
+        client: A client of that store.
+        run_id: The run.
+        name: Path of the file among the run's artifacts.
+        folder: Where to put it.
+
+    Raises:
+        StoreError: The store cannot be read.
+    """
+    with store.reaching(settings.store_uri):
+        if name not in [file.path for file in client.list_artifacts(run_id, str(Path(name).parent))]:
+            return None
+        return Path(client.download_artifacts(run_id, name, str(folder)))
+
+
 def read_artifacts(
     settings: Settings, client: MlflowClient, run_id: str, folder: str, names: list[str]
 ) -> dict[str, bytes]:

@@ -214,6 +214,9 @@ class LedgerRepairer(_JobMover, Protocol):
             StoreError: The tags of a sweep cannot be read.
         """
 
+    def deleted_jobs(self) -> frozenset[str]:
+        """Return the keys of jobs whose runs were deleted in MLflow's UI and can still be restored there."""
+
     def delete_duplicate_runs(self, key: str) -> bool:
         """Delete runs of a job that a retried create request left and that never began.
 

@@ -96,6 +96,10 @@ class InMemoryLedger:
         """See `LedgerRepairer.sweep_runs`."""
         return [SweepEntry(sweep, "RUNNING" if sweep.lease else "KILLED") for sweep in self.sweeps()]
 
+    def deleted_jobs(self) -> frozenset[str]:
+        """See `LedgerRepairer.deleted_jobs`."""
+        return frozenset()
+
     def delete_duplicate_runs(self, key: str) -> bool:
         """See `LedgerRepairer.delete_duplicate_runs`; a key has one record here."""
         return False

@@ -35,10 +35,10 @@ class MlflowJobs:
         """See `LedgerWriter.get`."""
         if key in self._run_ids:
             with self.runs.reaching():
-                return record_of_run(self.runs.client.get_run(self._run_ids[key]))
+                return record_of_run(self.runs.client.get_run(self._run_ids[key]), self.runs.here)
         for run in self.runs.find(is_job(key)):
             self._run_ids[key] = run.info.run_id
-            return record_of_run(run)
+            return record_of_run(run, self.runs.here)
         raise unknown_job(key)
 
     def find(self, key: str) -> JobRecord | None:
@@ -66,7 +66,7 @@ class MlflowJobs:
         }
         run = self.runs.create(is_job(record.key), tags, record.title, RUN_STATUS[record.state])
         self._run_ids[record.key] = run.info.run_id
-        return record_of_run(run)
+        return record_of_run(run, self.runs.here)
 
     def move(
         self,
@@ -90,10 +90,14 @@ class MlflowJobs:
 
     def entries(self) -> list[JobRun]:
         """See `LedgerRepairer.job_runs`."""
-        found = [job_run(run) for run in self.runs.find(JOBS)]
+        found = [job_run(run, self.runs.here) for run in self.runs.find(JOBS)]
         for run in found:
             self._run_ids.setdefault(run.key, run.run_id)
         return found
+
+    def deleted_keys(self) -> frozenset[str]:
+        """See `LedgerRepairer.deleted_jobs`."""
+        return frozenset(run.data.tags.get("orch.job_key", "") for run in self.runs.deleted(JOBS, everywhere=True))
 
     def delete_duplicates(self, key: str) -> bool:
         """See `LedgerRepairer.delete_duplicate_runs`."""
@@ -113,4 +117,4 @@ class MlflowJobs:
         if run is None:
             return None
         self._run_ids[key] = run.info.run_id
-        return record_of_run(run)
+        return record_of_run(run, self.runs.here)

@@ -6,13 +6,13 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger.base import RunStatus
+from orchestrator.ledger.home import UNMOVED, Relocation
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_jobs import MlflowJobs
 from orchestrator.ledger.mlflow_requests import MlflowRequests
 from orchestrator.ledger.mlflow_runs import MlflowRuns
 from orchestrator.ledger.mlflow_sweeps import MlflowSweeps
 from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
-from orchestrator.ledger.store import EXPERIMENT
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -28,15 +28,18 @@ class MlflowLedger:
     status of a run contradicts the state in its tags, the state is right (`job_moves.repair_torn_moves`).
     """
 
-    def __init__(self, client: MlflowClient, uri: str, experiment: str = EXPERIMENT) -> None:
+    def __init__(
+        self, client: MlflowClient, uri: str, experiment: str | None = None, here: Relocation = UNMOVED
+    ) -> None:
         """
         Args:
             client: A client of the store.
             uri: The store's URI, for messages.
-            experiment: Name of the experiment that holds the runs.
+            experiment: Name of the experiment that holds the runs; None finds the one of orch.
+            here: Finds recorded paths, if the home was moved.
         """
         self.client, self.uri, self.experiment = client, uri, experiment
-        runs = MlflowRuns(client, uri, experiment)
+        runs = MlflowRuns(client, uri, experiment, here)
         self._jobs, self._sweeps, self._requests = MlflowJobs(runs), MlflowSweeps(runs), MlflowRequests(runs)
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
@@ -103,6 +106,10 @@ class MlflowLedger:
     def sweep_runs(self) -> list[SweepEntry]:
         """See `LedgerRepairer.sweep_runs`."""
         return self._sweeps.entries()
+
+    def deleted_jobs(self) -> frozenset[str]:
+        """See `LedgerRepairer.deleted_jobs`."""
+        return self._jobs.deleted_keys()
 
     def delete_duplicate_runs(self, key: str) -> bool:
         """See `LedgerRepairer.delete_duplicate_runs`."""

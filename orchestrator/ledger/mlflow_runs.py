@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from orchestrator.ledger.store import EXPERIMENT, reaching
+from orchestrator.ledger.experiment import candidates_in
+from orchestrator.ledger.home import UNMOVED, Relocation
+from orchestrator.ledger.store import experiment_of, reaching
 from orchestrator.ledger.tags import has_begun
 from schemas.errors import StoreError
+from workers.tracking.outages import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,7 +49,10 @@ class MlflowRuns:
     client: MlflowClient
     uri: str
     """The store, for messages."""
-    experiment: str = EXPERIMENT
+    experiment: str | None = None
+    """Name of the experiment; None finds the one of orch, whatever it is called now."""
+    here: Relocation = UNMOVED
+    """Finds recorded paths."""
 
     def reaching(self) -> AbstractContextManager[None]:
         """Return the context in which every call of `client` belongs; see `store.reaching`."""
@@ -54,11 +60,18 @@ class MlflowRuns:
 
     def find(self, condition: str) -> list[Run]:
         """Return runs that meet a condition. Of several for one job or sweep, the one that counts comes first."""
-        return sorted(self._search(condition), key=lambda run: not has_begun(run.data.tags))
+        return sorted(self._search(condition, self._experiment_id), key=lambda run: not has_begun(run.data.tags))
 
-    def deleted(self, condition: str) -> list[Run]:
-        """Return runs that meet a condition and were deleted in MLflow's UI."""
-        return list(self._search(condition, deleted=True))
+    def deleted(self, condition: str, *, everywhere: bool = False) -> list[Run]:
+        """Return runs that meet a condition and were deleted in MLflow's UI.
+
+        Args:
+            condition: The condition.
+            everywhere: Include those that were deleted together with their experiment.
+        """
+        found = list(self._search(condition, self._experiment_id, deleted=True))
+        others = self._deleted_experiments() if everywhere else []
+        return found + [run for other in others for run in self._search(condition, other, deleted=True)]
 
     def only(self, condition: str, call: str = "") -> Run | None:
         """Return the run that counts and delete its duplicates.
@@ -120,7 +133,7 @@ class MlflowRuns:
             else:
                 self.client.set_terminated(run_id, status, int(ended_at * 1000))
 
-    def _search(self, condition: str, *, deleted: bool = False) -> Iterator[Run]:
+    def _search(self, condition: str, experiment_id: str, *, deleted: bool = False) -> Iterator[Run]:
         """Yield runs that meet a condition, oldest first, page by page."""
         from mlflow.entities import ViewType
 
@@ -128,19 +141,23 @@ class MlflowRuns:
         while True:
             with self.reaching():
                 page = self.client.search_runs(
-                    [self._experiment_id], condition, view, PAGE, order_by=["start_time ASC"], page_token=token
+                    [experiment_id], condition, view, PAGE, order_by=["start_time ASC"], page_token=token
                 )
             yield from page
             token = page.token
             if not token:
                 return
 
+    def _deleted_experiments(self) -> list[str]:
+        with self.reaching():
+            return [one.experiment_id for one in candidates_in(self.client) if one.is_deleted]
+
     @property
     def _experiment_id(self) -> str:
-        experiment = self.client.get_experiment_by_name(self.experiment)
+        with self.reaching():
+            if self.experiment is None:
+                return experiment_of(self.client, self.uri).experiment_id
+            experiment = self.client.get_experiment_by_name(self.experiment)
         if experiment is None:
-            raise StoreError(
-                f"The store {self.uri} has no experiment {self.experiment!r}. If it was deleted in MLflow's UI, "
-                "restore it there."
-            )
+            raise StoreError(f"The store {without_password(self.uri)} has no experiment {self.experiment!r}.")
         return str(experiment.experiment_id)

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING
 from orchestrator.ledger.base import RunStatus, unknown_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
+from orchestrator.ledger.notes import note_tags
 from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepRecord, newest_first
-from orchestrator.ledger.tags import PLAN_FILE, PLAN_TAG, ROOT_TAG, TAG_LIMIT, read_plan, sweep_record, unusable_plan
+from orchestrator.ledger.tags import PLAN_FILE, PLAN_TAG, ROOT_TAG, read_plan, sweep_record, unusable_plan
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
-
-NOTE = "mlflow.note.content"
-"""The tag that MLflow's UI shows as the run's description."""
 
 
 @dataclass
@@ -94,14 +92,15 @@ class MlflowSweeps:
 
         record = self.known(name)
         with self.runs.reaching():
-            logged = self.runs.client.get_run(record.run_id).data.metrics
+            data = self.runs.client.get_run(record.run_id).data
+            logged = data.metrics
             timestamp, step = int(record.started_at * 1000), int(metrics.get("jobs_done", 0))
             changed = [
                 Metric(key, value, timestamp, step) for key, value in metrics.items() if logged.get(key) != value
             ]
             if changed:
                 self.runs.client.log_batch(record.run_id, metrics=changed)
-            self.runs.set_tags(record.run_id, {NOTE: note[:TAG_LIMIT]})
+            self.runs.set_tags(record.run_id, note_tags(data.tags, note))
             self.runs.client.set_terminated(record.run_id, status)
 
     def entries(self) -> list[SweepEntry]:
@@ -138,6 +137,6 @@ class MlflowSweeps:
     def _read_plan(self, run: Run) -> StoredPlan:
         with self.runs.reaching(), TemporaryDirectory() as folder:
             if PLAN_FILE not in [file.path for file in self.runs.client.list_artifacts(run.info.run_id)]:
-                raise unusable_plan(run.data.tags["orch.sweep"], run.info.artifact_uri, "gone")
+                raise unusable_plan(run.data.tags["orch.sweep"], self.runs.here.uri(run.info.artifact_uri), "gone")
             content = Path(self.runs.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_bytes()
-        return read_plan(content, run.data.tags, run.info.artifact_uri)
+        return read_plan(content, run.data.tags, self.runs.here.uri(run.info.artifact_uri), self.runs.here)

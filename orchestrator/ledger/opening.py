@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, LedgerReader
+from orchestrator.ledger.experiment import NoExperiment
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.sqlite_reader import open_sqlite_reader
 from orchestrator.settings import Settings
@@ -15,11 +16,25 @@ def open_ledger(settings: Settings) -> Ledger:
     Raises:
         StoreError: The store cannot be reached or read, or is of another version.
     """
-    if not store.exists(settings):
+    try:
+        return open_existing(settings)
+    except NoExperiment:
         return InMemoryLedger()
+
+
+def open_existing(settings: Settings) -> Ledger:
+    """Open the ledger of a store that holds sweeps, for commands that decide by it what to delete or repair.
+
+    Raises:
+        NoExperiment: There is no store, or no sweep was begun in it.
+        StoreError: The store cannot be reached or read, or is of another version.
+    """
+    if settings.database is not None and not settings.database.exists():  # without importing MLflow
+        raise NoExperiment(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid smoke")
     from orchestrator.ledger.mlflow_ledger import MlflowLedger
 
-    return MlflowLedger(store.open_client(settings), settings.store_uri)
+    client = store.open_client(settings)
+    return MlflowLedger(client, settings.store_uri, here=client.here)
 
 
 def open_reader(settings: Settings) -> LedgerReader:
@@ -28,4 +43,7 @@ def open_reader(settings: Settings) -> LedgerReader:
     Raises:
         StoreError: The store cannot be reached or read, or is of another version.
     """
-    return open_sqlite_reader(settings) or open_ledger(settings)
+    try:
+        return open_sqlite_reader(settings) or open_ledger(settings)
+    except NoExperiment:
+        return InMemoryLedger()

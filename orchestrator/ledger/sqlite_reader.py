@@ -7,8 +7,7 @@ falls back to MLflow.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +15,10 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from orchestrator.ledger.base import LedgerReader
+from orchestrator.ledger.database import reading
+from orchestrator.ledger.experiment import candidates_of, choose
+from orchestrator.ledger.home import Relocation, relocation_of
 from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord, newest_first, records_of
-from orchestrator.ledger.store import BUSY_SECONDS, EXPERIMENT
 from orchestrator.ledger.store_version import check_database
 from orchestrator.ledger.tags import (
     JOB_TAGS,
@@ -29,12 +30,12 @@ from orchestrator.ledger.tags import (
     sweep_record,
     unusable_plan,
 )
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError
 
 _RUNS = """
     SELECT run_uuid, name, status, artifact_uri FROM runs
-    WHERE lifecycle_stage = 'active' AND experiment_id = (SELECT experiment_id FROM experiments WHERE name = ?)
+    WHERE lifecycle_stage = 'active' AND experiment_id = ?
     AND run_uuid IN (SELECT run_uuid FROM tags WHERE key = 'orch.kind' AND value = ?)
     ORDER BY start_time, run_uuid
 """
@@ -54,12 +55,14 @@ def open_sqlite_reader(settings: Settings) -> LedgerReader | None:
     """Return a reader of the embedded store, or None if there is no such store or only MLflow can read it.
 
     Raises:
-        StoreError: The store is of another version, or the tags of a sweep cannot be read.
+        NoExperiment: No sweep was begun in the store yet.
+        StoreError: The store is of another version, belongs to another home, or was deleted, or the tags of a sweep
+            cannot be read.
     """
     database = settings.database
     if database is None or not database.is_file():
         return None
-    reader = SqliteReader(database)
+    reader = SqliteReader(database, relocation_of(settings))
     try:
         reader.check_version()
         reader.sweeps()
@@ -73,10 +76,12 @@ class SqliteReader:
     """The contract of `LedgerReader` on MLflow's database file."""
 
     database: Path
+    here: Relocation
+    """Finds recorded paths."""
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         """See `LedgerReader.jobs`."""
-        records = records_of(_job_run(row) for row in self._read("job", JOB_TAGS))
+        records = records_of(_job_run(row, self.here) for row in self._read("job", JOB_TAGS))
         return {key: record for key, record in records.items() if keys is None or key in keys}
 
     def sweep(self, name: str) -> SweepRecord | None:
@@ -86,11 +91,12 @@ class SqliteReader:
     def sweeps(self) -> list[SweepRecord]:
         """See `LedgerReader.sweeps`."""
         rows = self._read("sweep", SWEEP_TAGS)
-        return newest_first(sweep_record(row.run_id, row.tags, partial(_read_plan, row)) for row in rows)
+        return newest_first(sweep_record(row.run_id, row.tags, partial(_read_plan, row, self.here)) for row in rows)
 
     def _read(self, kind: str, names: Collection[str]) -> list[_Row]:
-        with self._transaction() as connection:
-            found = connection.execute(_RUNS, (EXPERIMENT, kind))
+        with reading(self.database) as connection:
+            experiment = choose(candidates_of(connection), sqlite_uri(self.database))
+            found = connection.execute(_RUNS, (experiment.experiment_id, kind))
             rows = {row[0]: _Row(row[0], row[1] or "", row[2], row[3], {}) for row in found}
             wanted, values = f"key IN ({_marks(names)})", [*names]
             if len(rows) <= FEW:
@@ -107,34 +113,28 @@ class SqliteReader:
         Raises:
             StoreError: They are not those of this orch and its MLflow.
         """
-        with self._transaction() as connection:
+        with reading(self.database) as connection:
             check_database(self.database, connection)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        uri = f"{self.database.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN")
-            yield connection
 
 
 def _marks(values: Collection[str]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _job_run(row: _Row) -> JobRun:
+def _job_run(row: _Row, here: Relocation) -> JobRun:
     try:
-        record, problem = job_record(row.run_id, row.tags), ""
+        record, problem = job_record(row.run_id, row.tags, here), ""
     except StoreError as error:
         record, problem = None, str(error)
     return JobRun(row.run_id, row.tags.get("orch.job_key", ""), row.name, row.status, record, problem)
 
 
-def _read_plan(row: _Row) -> StoredPlan:
-    parts = urlsplit(row.artifacts)
-    path = Path(unquote(parts.path) if parts.scheme == "file" else row.artifacts) / PLAN_FILE
+def _read_plan(row: _Row, here: Relocation) -> StoredPlan:
+    artifacts = here.uri(row.artifacts)
+    parts = urlsplit(artifacts)
+    path = Path(unquote(parts.path) if parts.scheme == "file" else artifacts) / PLAN_FILE
     try:
         content = path.read_bytes()
     except OSError:
-        raise unusable_plan(row.tags["orch.sweep"], row.artifacts, "gone") from None
-    return read_plan(content, row.tags, row.artifacts)
+        raise unusable_plan(row.tags["orch.sweep"], artifacts, "gone") from None
+    return read_plan(content, row.tags, artifacts, here)

@@ -11,23 +11,24 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from filelock import FileLock, Timeout
 
+from orchestrator.ledger.database import BUSY_SECONDS, reading
+from orchestrator.ledger.experiment import EXPERIMENT, Found, NoExperiment, candidates_in, choose
+from orchestrator.ledger.home import relocation_of, settle
 from orchestrator.ledger.store_version import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
-from orchestrator.settings import Settings
+from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError, StoreUnreachable
-from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly
+from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "orch"
+    from orchestrator.ledger.home_client import HomeClient
+
 FULL_DISK = "disk is full"
 """Part of SQLite's error message."""
-BUSY_SECONDS = 10.0
-"""SQLite timeout: how long another program may lock the database."""
 PROBE_BYTES = 1 << 20
 """Size of the file that tests whether ORCH_HOME can be written."""
 MAKING_SECONDS = 120.0
@@ -76,24 +77,62 @@ def prepare_home(settings: Settings) -> None:
         ) from error
 
 
-def open_client(settings: Settings) -> MlflowClient:
-    """Return a client of the store, which is created first if it does not exist.
+def open_client(settings: Settings) -> HomeClient:
+    """Return a client of the store. Nothing is created or changed.
 
     Raises:
-        StoreError: The store cannot be reached, read or written, or is of another version.
+        NoExperiment: No sweep was begun in the store yet, or there is no store.
+        StoreError: The store cannot be reached or read, or is of another version; or orch's experiment was deleted.
     """
     database = settings.database
     if database is None:
         _check_server(settings.store_uri)
-        return _client(settings)
+    elif not _check_database(database):
+        raise NoExperiment(f"There is no store at {database} yet. To create one, run: orch sweep --grid smoke")
+    client = _connect(settings)
+    with reaching(settings.store_uri):
+        experiment = experiment_of(client, settings.store_uri)
+        check_ledger_version(experiment.tags, without_password(settings.store_uri))
+    return client
+
+
+def experiment_of(client: MlflowClient, uri: str) -> Found:
+    """Return orch's experiment, whatever it is called now.
+
+    Args:
+        client: A client of the store.
+        uri: The store, for messages.
+
+    Raises:
+        NoExperiment: There is none.
+        StoreError: It was deleted, or there are several.
+    """
+    return choose(candidates_in(client), without_password(uri))
+
+
+def make_client(settings: Settings) -> HomeClient:
+    """Return a client of the store, for a command that drives a sweep: what does not exist is created first.
+
+    Raises:
+        StoreError: The store cannot be reached, read or written, is of another version or belongs to another home.
+    """
+    database = settings.database
+    if database is None:
+        _check_server(settings.store_uri)
+        client = _with_experiment(settings)
+        settle(settings)
+        return client
     _check_database(database)
     if _is_complete(database):
-        return _client(settings)
+        client = _with_experiment(settings)
+        settle(settings)
+        return client
     try:
         with FileLock(f"{database}.lock", timeout=MAKING_SECONDS):
             if not database.exists():
                 _create(database, settings)
-            client = _client(settings)
+            client = _with_experiment(settings)
+            settle(settings)
             _switch_to_wal(database)
     except Timeout as error:
         raise StoreError(
@@ -107,15 +146,21 @@ def open_client(settings: Settings) -> MlflowClient:
     return client
 
 
-def _client(settings: Settings) -> MlflowClient:
+def _connect(settings: Settings) -> HomeClient:
     quiet_mlflow()
     with reaching(settings.store_uri):
-        from mlflow import MlflowClient
+        from orchestrator.ledger.home_client import HomeClient
 
         quiet_mlflow()
-        client = MlflowClient(tracking_uri=settings.store_uri)
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
+        return HomeClient(settings.store_uri, relocation_of(settings))
+
+
+def _with_experiment(settings: Settings) -> HomeClient:
+    client = _connect(settings)
+    with reaching(settings.store_uri):
+        try:
+            experiment = experiment_of(client, settings.store_uri)
+        except NoExperiment:
             version = {LEDGER_TAG: LEDGER_VERSION}
             client.create_experiment(EXPERIMENT, artifact_location=settings.artifact_uri, tags=version)
         else:
@@ -133,7 +178,7 @@ def _create(database: Path, settings: Settings) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         quiet_mlflow()
-        SqlAlchemyStore(f"sqlite:///{partial}", settings.artifact_uri).engine.dispose()  # type: ignore[no-untyped-call]
+        SqlAlchemyStore(sqlite_uri(partial), settings.artifact_uri).engine.dispose()  # type: ignore[no-untyped-call]
         _switch_to_wal(partial)
         partial.rename(database)
 
@@ -167,15 +212,19 @@ def check_writable(settings: Settings) -> None:
         ) from error
 
 
-def _check_database(database: Path) -> None:
-    """Check the file through SQLite only: closing any other handle on it drops the locks this process holds on it."""
+def _check_database(database: Path) -> bool:
+    """Check the file through SQLite only: closing any other handle on it drops the locks this process holds on it.
+
+    Returns:
+        True if it has MLflow's tables; False if it is empty or does not exist.
+    """
     if database.is_dir():
         raise StoreError(f"The store {database} is a folder, not a database. Move it away, or set ORCH_HOME.")
     if not database.exists():
-        return
+        return False
     try:
-        with closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-            check_database(database, connection)
+        with reading(database) as connection:
+            return check_database(database, connection)
     except sqlite3.Error as error:
         raise StoreError(
             f"The store {database} cannot be read as a SQLite database ({error}). "
@@ -192,7 +241,7 @@ def _check_server(uri: str) -> None:
             return
     except (urllib.error.URLError, OSError) as error:
         raise StoreError(
-            f"No MLflow server answers at {without_password(uri)} ({error}). Start it, or repair ORCH_TRACKING_URI."
+            without_password(f"No MLflow server answers at {uri} ({error}). Start it, or repair ORCH_TRACKING_URI.")
         ) from error
 
 
@@ -218,12 +267,4 @@ def reaching(uri: str) -> Iterator[None]:
         advice = "Check that it runs, can be written and belongs to this version of MLflow."
         if FULL_DISK in str(error).lower() or is_full_disk(error):
             advice = "Make room on that disk."
-        raise kind(f"The store {without_password(uri)} cannot be used: {first_line}. {advice}") from error
-
-
-def without_password(uri: str) -> str:
-    """Return a store's URI with its password replaced by asterisks."""
-    parts = urlsplit(uri)
-    if not parts.password:
-        return uri
-    return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")))
+        raise kind(without_password(f"The store {uri} cannot be used: {first_line}. {advice}")) from error

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.settings import sqlite_uri
 from schemas.errors import StoreError
 
 LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "2"
@@ -26,19 +27,22 @@ class Schemas(NamedTuple):
     """The one that it reads and writes."""
 
 
-def check_database(database: Path, connection: sqlite3.Connection) -> None:
+def check_database(database: Path, connection: sqlite3.Connection) -> bool:
     """Check a database file. An empty one passes: MLflow fills it later.
 
     Args:
         database: Path of the file, for messages.
         connection: A connection to it.
 
+    Returns:
+        False if the database is empty.
+
     Raises:
         StoreError: The database is not MLflow's, has another schema, or its runs have tags of another version.
     """
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if not tables:
-        return
+        return False
     if "alembic_version" not in tables:
         raise StoreError(f"{database} is a database, but not MLflow's. Move it away, or set ORCH_HOME.")
     found = [row[0] for row in connection.execute("SELECT version_num FROM alembic_version")]
@@ -51,6 +55,7 @@ def check_database(database: Path, connection: sqlite3.Connection) -> None:
     if "experiment_tags" in tables:
         tags = connection.execute("SELECT key, value FROM experiment_tags WHERE key = ?", (LEDGER_TAG,))
         check_ledger_version(dict(tags.fetchall()), str(database))
+    return True
 
 
 def check_schema(database: Path, found: str, schemas: Schemas) -> None:
@@ -69,7 +74,7 @@ def check_schema(database: Path, found: str, schemas: Schemas) -> None:
     if found in schemas.known:
         raise StoreError(
             f"The store {database} was created by an older MLflow (schema {found}; MLflow {version('mlflow')} has "
-            f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade sqlite:///{database}"
+            f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade {sqlite_uri(database)!r}"
         )
     raise StoreError(
         f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know. It was probably "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from orchestrator.ledger.home import Relocation
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord
 from schemas.errors import StoreError
@@ -39,12 +40,13 @@ def has_begun(tags: Mapping[str, str]) -> bool:
     return PLAN_TAG in tags or not untouched
 
 
-def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
+def job_record(run_id: str, tags: Mapping[str, str], here: Relocation) -> JobRecord:
     """Return the job of a run.
 
     Args:
         run_id: The run.
         tags: Its tags.
+        here: Finds recorded paths.
 
     Raises:
         StoreError: The tags are not those of a job.
@@ -54,13 +56,13 @@ def job_record(run_id: str, tags: Mapping[str, str]) -> JobRecord:
         return JobRecord(
             key=tags["orch.job_key"],
             title=tags["orch.title"],
-            spec_json=tags["orch.spec"],
+            spec_json=here.json(tags["orch.spec"]),
             sweep=tags["orch.sweep"],
             state=JobState(tags["orch.state"]),
             last_sign_at=float(tags["orch.last_sign_at"]),
             attempt=int(tags["orch.attempt"]),
             stop_reason=StopReason(tags["orch.reason"]) if tags["orch.reason"] else None,
-            result=JobResult.model_validate_json(result) if result else None,
+            result=JobResult.model_validate_json(here.json(result)) if result else None,
             run_id=run_id,
             driven_by=tags["orch.driven_by"],
             threads=int(tags.get("orch.threads", 0)),
@@ -100,13 +102,14 @@ def _unreadable(run_id: str, error: Exception) -> StoreError:
     )
 
 
-def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> StoredPlan:
+def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str, here: Relocation) -> StoredPlan:
     """Return a sweep's plan.
 
     Args:
         content: The content of its file.
         tags: The tags of the sweep's run.
         artifacts: The folder of the file, for messages.
+        here: Finds recorded paths.
 
     Raises:
         StoreError: The content does not match the digest in the tags, or is of another version of orch.
@@ -118,7 +121,8 @@ def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str) -> Stored
         plan = StoredPlan.model_validate_json(content)
     except ValidationError as error:
         raise unusable_plan(name, artifacts, "of another version of orch") from error
-    return plan.model_copy(update={"data_root": tags[ROOT_TAG] or None}) if ROOT_TAG in tags else plan
+    root = (tags[ROOT_TAG] or None) if ROOT_TAG in tags else plan.data_root
+    return plan.model_copy(update={"jobs": tuple(map(here.fields, plan.jobs)), "data_root": here.fields(root)})
 
 
 def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:
@@ -202,11 +206,11 @@ def fitting(text: str, what: str) -> str:
     return text
 
 
-def job_run(run: Run) -> JobRun:
-    """Return an MLflow run as a job's run, with the problem if its tags cannot be read."""
+def job_run(run: Run, here: Relocation) -> JobRun:
+    """Return an MLflow run as a job's run, with the problem if its tags cannot be read; `here` as in `job_record`."""
     tags, info = run.data.tags, run.info
     try:
-        record, problem = job_record(info.run_id, tags), ""
+        record, problem = job_record(info.run_id, tags, here), ""
     except StoreError as error:
         record, problem = None, str(error)
     never_began = not has_begun(tags)
@@ -215,10 +219,10 @@ def job_run(run: Run) -> JobRun:
     )
 
 
-def record_of_run(run: Run) -> JobRecord:
-    """Return the job of an MLflow run.
+def record_of_run(run: Run, here: Relocation) -> JobRecord:
+    """Return the job of an MLflow run; `here` as in `job_record`.
 
     Raises:
         StoreError: The tags are not those of a job.
     """
-    return job_record(run.info.run_id, run.data.tags)
+    return job_record(run.info.run_id, run.data.tags, here)

@@ -50,6 +50,7 @@ def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
         folders={path.name: path for path in _folders(settings.checkpoint_dir)},
         partial=tuple(_partial_files(settings)),
         is_shared=is_shared,
+        deleted=ledger.deleted_jobs(),
     )
 
 

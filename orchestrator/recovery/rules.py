@@ -89,6 +89,8 @@ class Evidence:
     """Partial files."""
     is_shared: bool
     """Whether jobs may run on other machines, so that a checkpoint may be only in its run."""
+    deleted: frozenset[str] = frozenset()
+    """Keys of jobs whose runs were deleted and can be restored."""
 
 
 def check(evidence: Evidence, alive: Alive) -> list[Finding]:
@@ -195,7 +197,7 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
 
 
 def _orphans(evidence: Evidence) -> Iterator[Finding]:
-    known = known_keys(evidence.runs, evidence.sweeps)
+    known = known_keys(evidence.runs, evidence.sweeps) | evidence.deleted
     for key, path in evidence.folders.items():
         if key not in known:
             yield Finding("every checkpoint has a job", f"no job has the key {key}", str(path), Repair.NOTHING,

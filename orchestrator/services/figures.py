@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.artifacts import read_artifact
+from orchestrator.ledger.artifacts import fetch_artifact, read_artifact
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.resolver import check_all_data
@@ -95,7 +96,7 @@ def draw_figures(
         StoreError: the job's checkpoint is missing or damaged, or another version of orch planned the job.
         DataError: the job's images are missing or have changed.
     """
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     record = finished(jobs.find_job(settings, wanted))
     paths = _paths(out, record, figures)
     drawn = []
@@ -130,7 +131,7 @@ def explain(
         DataError: the photograph cannot be read.
         StoreError: the job's checkpoint is missing or damaged.
     """
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     record = finished(jobs.find_job(settings, wanted))
     spec = spec_of(record)
     chosen = _one_category(category, spec)
@@ -275,16 +276,16 @@ class _JobFigures:
             StoreError: the job has no checkpoint, or the checkpoint is missing or damaged.
         """
         from workers.checkpoints.loading import find_checkpoint
-        from workers.tracking.run_log import RunLog
+        from workers.tracking.run_log import CHECKPOINT_FILE
 
         pointer = self._record.result.checkpoint if self._record.result else None
         if pointer is None:
             raise StoreError(
                 f"{self._record.title} ({self._record.key}) has no checkpoint. Run `orch fsck` to find out why."
             )
-        run = RunLog(self._settings.store_uri, self._record.run_id)
+        fetch = partial(fetch_artifact, self._settings, self._client, self._record.run_id, CHECKPOINT_FILE)
         self._settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-        return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, run.fetch_checkpoint)
+        return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, fetch)
 
     def checked_data_root(self) -> Path | None:
         """Folder of the job's photographs: the given one, else that of its sweep.

@@ -20,7 +20,7 @@ def find_job(settings: Settings, wanted: str) -> JobRecord:
     Raises:
         SpecError: the name is unknown or ambiguous; the message lists the candidates.
     """
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     records = ledger.jobs()
     jobs = {key: (record.title, record.sweep) for key, record in records.items()}
     if not find_jobs(wanted, [(key, title) for key, (title, _) in jobs.items()]):
@@ -31,7 +31,7 @@ def find_job(settings: Settings, wanted: str) -> JobRecord:
 def is_lost(settings: Settings, record: JobRecord) -> bool:
     """Whether a job is recorded as running, but its driver is dead."""
     is_held = record.state in (JobState.RUNNING, JobState.QUEUED)
-    return is_held and not Liveness(opening.open_ledger(settings))(record.driven_by)
+    return is_held and not Liveness(opening.open_reader(settings))(record.driven_by)
 
 
 def _refuse_waiting(ledger: LedgerReader, wanted: str) -> None:
@@ -55,4 +55,4 @@ def artifact_uri(settings: Settings, record: JobRecord) -> str:
     """
     client = store.open_client(settings)
     with store.reaching(settings.store_uri):
-        return str(client.get_run(record.run_id).info.artifact_uri)
+        return client.artifact_uri(record.run_id)

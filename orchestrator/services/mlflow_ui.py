@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -19,10 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.execution.orders import absolute_uri
 from orchestrator.ledger import store
-from orchestrator.ledger.store import EXPERIMENT, reaching
+from orchestrator.ledger.home import settle
+from orchestrator.ledger.store import reaching
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from workers.loopback import bypass_proxies_for_loopback
+from workers.tracking.outages import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -100,17 +103,13 @@ def share_views(client: MlflowClient, uri: str) -> str:
         The id of the experiment.
 
     Raises:
-        StoreError: the store has no experiment of orch, or cannot be written.
+        StoreError: the store has no experiment of orch yet, or it was deleted; or the store cannot be written.
     """
     with reaching(uri):
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            raise StoreError(
-                f"The store {uri} has no experiment {EXPERIMENT!r} yet. Run a sweep first: orch sweep --grid smoke"
-            )
+        experiment = store.experiment_of(client, uri)
         for view in (JOBS, SWEEPS):
             client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{view.key}", view_state(view))
-        return str(experiment.experiment_id)
+        return experiment.experiment_id
 
 
 def page(base: str, experiment_id: str, view: View) -> str:
@@ -166,7 +165,7 @@ def serve(settings: Settings, port: int, on_ready: Callable[[], None]) -> int:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        _await(server, " ".join(command), f"http://{HOST}:{port}/health")
+        _await(server, without_password(shlex.join(command)), f"http://{HOST}:{port}/health")
         on_ready()
         return server.wait()
     except KeyboardInterrupt:
@@ -220,7 +219,9 @@ def serve_ui(settings: Settings, port: int, on_ready: Callable[[UiPages], None])
     """
     if not store.exists(settings):
         raise StoreError(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid smoke")
-    experiment_id = share_views(store.open_client(settings), settings.store_uri)
+    client = store.open_client(settings)
+    settle(settings)
+    experiment_id = share_views(client, settings.store_uri)
     chosen = free_port(port)
     base = f"http://{HOST}:{chosen}"
     pages = UiPages(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from orchestrator.execution import control
 from orchestrator.execution.control import WALL, Clock, Controlled, put_back
 from orchestrator.execution.selection import Which, find_jobs, one_job, what_there_is
-from orchestrator.ledger import opening, store
+from orchestrator.ledger import opening
 from orchestrator.ledger.base import LedgerReader, LedgerRepairer, known_sweep
+from orchestrator.ledger.home import check_folders, settle
 from orchestrator.ledger.lease import here, pid_exists
 from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.records import JobRecord, SweepRecord
@@ -22,7 +23,7 @@ from orchestrator.recovery.repairs import Repaired
 from orchestrator.recovery.rules import Repair, known_keys
 from orchestrator.services.jobs import find_job
 from orchestrator.services.sweeps import status_of
-from orchestrator.settings import Settings
+from orchestrator.settings import DATABASE, Settings
 from schemas.errors import SpecError, StoreError
 from schemas.job import RECIPE_VERSION, JobSpec
 
@@ -161,7 +162,7 @@ def why(settings: Settings, wanted: str) -> Why:
     Raises:
         SpecError: the name is unknown or ambiguous.
     """
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     sweep, job = _target(ledger, wanted)
     alive = Liveness(ledger, ledger.sweeps())
     status = status_of(sweep, ledger.jobs(), alive)
@@ -233,14 +234,15 @@ def fsck(settings: Settings, *, repair: bool = False) -> FsckResult:
     Raises:
         StoreError: there is no store.
     """
-    if not store.exists(settings):
-        raise StoreError(
-            f"There is no store at {settings.database} to check. To create one, run: orch sweep --grid smoke"
-        )
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_existing(settings)
+    if repair:
+        settle(settings)
     findings = evidence.inspect(settings, ledger)
     if not repair:
         return FsckResult(tuple(Repaired(finding, "") for finding in findings), repaired=False)
+    unsure = [entry.problem for entry in ledger.sweep_runs() if entry.problem]
+    if unsure:  # where plans are gone, the other files may only be elsewhere
+        raise StoreError(f"Some plans cannot be read, so nothing is repaired: {unsure[0]}")
     return FsckResult(tuple(repairs.repair(settings, ledger, findings, WALL)), repaired=True)
 
 
@@ -272,15 +274,28 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     Raises:
         StoreError: there is no store, or it cannot list all of its jobs, so nothing is deleted.
     """
-    if not store.exists(settings):
-        raise StoreError(
-            f"There is no store at {settings.database}, so it is unknown which files are unused. Check ORCH_HOME."
-        )
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_existing(settings)
+    _check_only_store(settings)
+    check_folders(settings) if dry_run else settle(settings)
     waste = tuple(find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists))
     if not dry_run:
         delete(waste)
     return waste
+
+
+def _check_only_store(settings: Settings) -> None:
+    """Check that no other store of this home may have jobs whose files are here.
+
+    Raises:
+        StoreError: ORCH_TRACKING_URI names a store, and the home has one of its own.
+    """
+    own = settings.root / DATABASE
+    if settings.database is None and own.exists():
+        raise StoreError(
+            f"The home {settings.root} has its own store ({DATABASE}) beside the one that ORCH_TRACKING_URI names, "
+            "so it is unknown which files are unused and nothing is deleted. Unset ORCH_TRACKING_URI, or give each "
+            "store its own ORCH_HOME."
+        )
 
 
 def _known_jobs(ledger: LedgerRepairer) -> frozenset[str]:
@@ -288,4 +303,4 @@ def _known_jobs(ledger: LedgerRepairer) -> frozenset[str]:
     unsure = [entry.problem for entry in sweeps if entry.problem] + [run.problem for run in runs if run.problem]
     if unsure:
         raise StoreError(f"Some jobs cannot be read, so nothing is deleted: {unsure[0]} `orch fsck` lists them all.")
-    return known_keys(runs, sweeps)
+    return known_keys(runs, sweeps) | ledger.deleted_jobs()

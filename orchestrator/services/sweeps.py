@@ -77,13 +77,13 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
         planned = plan(define(request), NullResolver())
         if any(job.data.images == "photographs" for job in planned.jobs):
             return Plan(
-                planned, None, compare(planned.jobs, {}, Liveness(opening.open_ledger(settings))), data_seen=False
+                planned, None, compare(planned.jobs, {}, Liveness(opening.open_reader(settings))), data_seen=False
             )
     resolver = resolver_for(settings, request.data_root)
     planned = plan(define(request), resolver)
     check_all_weights(planned.jobs)
     resolver.check_data(planned.jobs)
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs)
@@ -195,7 +195,7 @@ def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *
             missing.
         StoreError: the store has no such sweep.
     """
-    return read_tables(settings, opening.open_ledger(settings), name, numbers, strict=strict)
+    return read_tables(settings, opening.open_reader(settings), name, numbers, strict=strict)
 
 
 def raise_if_incomplete(report: SweepOutcome) -> None:

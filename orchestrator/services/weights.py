@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.ledger import store
+from orchestrator.ledger.artifacts import fetch_artifact
 from orchestrator.services.jobs import find_job
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
@@ -97,7 +99,7 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
         SpecError: the job is unknown or has not succeeded; the name is invalid, or other weights have it.
     """
     from workers.checkpoints.loading import find_checkpoint
-    from workers.tracking.run_log import RunLog
+    from workers.tracking.run_log import CHECKPOINT_FILE
     from workers.weights.importing import import_job as read
 
     record = find_job(settings, wanted)
@@ -107,7 +109,7 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
         )
 
     def fetch(folder: Path) -> Path | None:
-        return RunLog(settings.store_uri, record.run_id).fetch_checkpoint(folder)
+        return fetch_artifact(settings, store.open_client(settings), record.run_id, CHECKPOINT_FILE, folder)
 
     chosen = _checked_name(name or f"job-{record.key}")
     found = find_checkpoint(record.result.checkpoint, settings.checkpoint_dir, record.key, fetch)

@@ -23,7 +23,7 @@ def plan_grid() -> Plan:
 def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]:
     """Create homes with a real, empty store, as copies of one store, because MLflow takes seconds to create one."""
     first = Settings.model_validate({"home": tmp_path_factory.mktemp("first-home")})
-    store.open_client(first)
+    store.make_client(first)
 
     def make() -> Settings:
         settings = Settings.model_validate({"home": tmp_path_factory.mktemp("home")})
@@ -32,6 +32,7 @@ def new_home(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Settings]
         with closing(sqlite3.connect(first.database)) as old, closing(sqlite3.connect(settings.database)) as new:
             old.backup(new)
             new.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'orch'", (settings.artifact_uri,))
+            new.execute("DELETE FROM experiment_tags WHERE key = 'orch.home_id'")
             new.commit()
             new.execute("PRAGMA journal_mode=WAL")
         return settings

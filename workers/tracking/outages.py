@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 
 UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
 """MLflow's error codes for a store that may answer later; other codes mean a wrong request."""
@@ -50,3 +51,12 @@ def wait_briefly() -> None:
     """Shorten MLflow's retries in this process and its children: its defaults block for minutes without a server."""
     for name, value in _SHORT_WAITS.items():
         os.environ.setdefault(name, value)
+
+
+_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
+_SECRET_FIELD = re.compile(r"(?i)([?&](?:\w*password|passwd|pwd|token|secret|sslkey)=)[^&\s'\")]+")
+
+
+def without_password(text: str) -> str:
+    """Return a text, such as a URI or an error's message, with the passwords of its URIs replaced by asterisks."""
+    return _SECRET_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))

@@ -5,7 +5,6 @@ Only the driver writes the run's status and its `orch.*` tags.
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from schemas.results import JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.job_log import LOG_FOLDER
-from workers.tracking.outages import is_outage, store_errors
+from workers.tracking.outages import is_outage, store_errors, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -195,17 +194,13 @@ class RunLog:
 
     def _unreachable(self, error: Exception) -> StoreUnreachable:
         return StoreUnreachable(
-            f"The tracking store {_without_password(self._uri)} cannot be used for run {self._run_id} ({error}). "
-            "Check that it runs and is writable, then run `orch resume`."
+            without_password(f"The tracking store {self._uri} cannot be used for run {self._run_id} ({error}). ")
+            + "Check that it runs and is writable, then run `orch resume`."
         )
 
 
 def _end_file(attempt: int) -> str:
     return f"{END_FOLDER}/attempt-{attempt}.json"
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"//([^:/@]+):[^@]*@", r"//\1:***@", uri)
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -88,13 +88,13 @@ def test_the_store_is_new_once_then_in_wal_mode(tmp_path: Path) -> None:
     config = settings(tmp_path)
     assert not store.exists(config)
     store.prepare_home(config)
-    assert store.open_client(config).get_experiment_by_name(store.EXPERIMENT) is not None
+    assert store.make_client(config).get_experiment_by_name(store.EXPERIMENT) is not None
     with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 MAKE = "import sys; from orchestrator.ledger import store; from orchestrator.settings import Settings; "
-MAKE += "print(store.open_client(Settings(home=sys.argv[1])).get_experiment_by_name(store.EXPERIMENT).name)"
+MAKE += "print(store.make_client(Settings(home=sys.argv[1])).get_experiment_by_name(store.EXPERIMENT).name)"
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_store_whose_making_was_killed_is_made_afresh(tmp_path: Path) -> None:
     finally:
         maker.kill()
         maker.communicate()
-    assert store.open_client(settings(tmp_path)).get_experiment_by_name(store.EXPERIMENT) is not None
+    assert store.make_client(settings(tmp_path)).get_experiment_by_name(store.EXPERIMENT) is not None
 
 
 def test_looking_at_a_store_keeps_the_locks_that_this_process_holds_on_it(tmp_path: Path) -> None:
