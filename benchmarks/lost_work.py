@@ -77,6 +77,8 @@ def drive_tune(folder: Path, trials: int, again: bool) -> None:
     from ray import tune
     from ray.air.integrations.mlflow import MLflowLoggerCallback
 
+    from orchestrator.settings import sqlite_uri
+
     ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, _temp_dir=os.environ["RAY_FOLDER"])
 
     def trial(config: dict[str, Any]) -> None:
@@ -87,7 +89,7 @@ def drive_tune(folder: Path, trials: int, again: bool) -> None:
     if again:
         tuner = tune.Tuner.restore(str(folder / "tune" / NAME), trainable=trial, resume_unfinished=True)
     else:
-        callback = MLflowLoggerCallback(tracking_uri=f"sqlite:///{folder}/mlflow.db", experiment_name=NAME)
+        callback = MLflowLoggerCallback(tracking_uri=sqlite_uri(Path(folder) / "mlflow.db"), experiment_name=NAME)
         tuner = tune.Tuner(
             trial,
             param_space={"trial": tune.grid_search(list(range(trials)))},
@@ -101,7 +103,9 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
     """Return trial and status of every MLflow run."""
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    from orchestrator.settings import sqlite_uri
+
+    client = MlflowClient(sqlite_uri(Path(folder) / "mlflow.db"))
     found = client.get_experiment_by_name(NAME)
     assert found is not None
     runs = client.search_runs([found.experiment_id], max_results=5000)

@@ -64,7 +64,7 @@ def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Setti
     planned = sweeps.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
     plan = StoredPlan.of(NAME, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
     store.prepare_home(settings)
-    ledger = MlflowLedger(store.open_client(settings), settings.store_uri)
+    ledger = MlflowLedger(store.make_client(settings), settings.store_uri)
     ledger.begin_sweep(plan, time.time())
     assert settings.database is not None
     done, lost = planned.jobs[:succeeded], planned.jobs[succeeded : succeeded + running]

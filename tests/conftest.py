@@ -69,9 +69,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Creating one takes seconds, so tests share it and each makes runs of its own."""
     from mlflow import MlflowClient
 
+    from orchestrator.ledger.store_version import LEDGER_TAG, LEDGER_VERSION
+    from orchestrator.settings import sqlite_uri
+
     folder: Path = tmp_path_factory.mktemp("mlflow")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = sqlite_uri(folder / "mlflow.db")
     experiment_id = MlflowClient(uri).create_experiment("tests", artifact_location=str(folder / "artifacts"))
+    MlflowClient(uri).create_experiment("orch", str(folder / "orch"), tags={LEDGER_TAG: LEDGER_VERSION})
     with sqlite3.connect(folder / "mlflow.db") as connection:
         connection.execute("PRAGMA journal_mode=WAL")
     connection.close()

@@ -7,17 +7,16 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.ledger.store_version import LEDGER_TAG
+from orchestrator.ledger.store_version import EXPERIMENT, LEDGER_TAG
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-EXPERIMENT = "orch"
-"""Name of the experiment when it is created; people may rename it."""
 HOME_ID_TAG, FORMER_TAG = "orch.home_id", "orch.former_homes"
 """Tags of the experiment: the id of the home that the store belongs to, and the places where it was before."""
 
@@ -91,7 +90,7 @@ def choose(found: Iterable[Found], where: str) -> Found:
 
 
 def _command(where: str, verb: str, experiment_id: str) -> str:
-    return f"MLFLOW_TRACKING_URI='{where}' mlflow experiments {verb} --experiment-id {experiment_id}"
+    return f"MLFLOW_TRACKING_URI={quote(where)} mlflow experiments {verb} --experiment-id {experiment_id}"
 
 
 def candidates_in(client: MlflowClient) -> list[Found]:

@@ -15,9 +15,15 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from orchestrator.ledger.database import BUSY_SECONDS, reading
-from orchestrator.ledger.experiment import EXPERIMENT, Found, NoExperiment, candidates_in, choose
+from orchestrator.ledger.experiment import Found, NoExperiment, candidates_in, choose
 from orchestrator.ledger.home import relocation_of, settle
-from orchestrator.ledger.store_version import LEDGER_TAG, LEDGER_VERSION, check_database, check_ledger_version
+from orchestrator.ledger.store_version import (
+    EXPERIMENT,
+    LEDGER_TAG,
+    LEDGER_VERSION,
+    check_database,
+    check_ledger_version,
+)
 from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError, StoreUnreachable
 from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly, without_password

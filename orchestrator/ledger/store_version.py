@@ -9,11 +9,14 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import NamedTuple
 
 from orchestrator.settings import sqlite_uri
 from schemas.errors import StoreError
 
+EXPERIMENT = "orch"
+"""Name of the experiment when it is created; people may rename it."""
 LEDGER_TAG, LEDGER_VERSION = "orch.ledger_version", "2"
 """A tag of the experiment, and its current value, which is raised when the meaning of the runs' tags changes."""
 
@@ -54,7 +57,9 @@ def check_database(database: Path, connection: sqlite3.Connection) -> bool:
     check_schema(database, found[0], installed_schemas())
     if "experiment_tags" in tables:
         tags = connection.execute("SELECT key, value FROM experiment_tags WHERE key = ?", (LEDGER_TAG,))
-        check_ledger_version(dict(tags.fetchall()), str(database))
+        of_orch = dict(tags.fetchall())
+        if of_orch or connection.execute("SELECT 1 FROM experiments WHERE name = ?", (EXPERIMENT,)).fetchone():
+            check_ledger_version(of_orch, str(database))
     return True
 
 
@@ -74,7 +79,7 @@ def check_schema(database: Path, found: str, schemas: Schemas) -> None:
     if found in schemas.known:
         raise StoreError(
             f"The store {database} was created by an older MLflow (schema {found}; MLflow {version('mlflow')} has "
-            f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade {sqlite_uri(database)!r}"
+            f"{schemas.newest}). Copy the file, then migrate it with: mlflow db upgrade {quote(sqlite_uri(database))}"
         )
     raise StoreError(
         f"The store {database} has schema {found}, which MLflow {version('mlflow')} does not know. It was probably "

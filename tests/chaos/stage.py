@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from orchestrator.settings import sqlite_uri
 from tests.chaos.blows import EPOCHS, Round
 from tests.chaos.evidence import Store, processes_of
 from tests.support.object_store import BUCKET, ObjectStore, free_port
@@ -65,7 +66,7 @@ class TrackingServer:
         """Start the server, and wait until it answers."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.database}", "--artifacts-destination", self._artifacts,
+            "--backend-store-uri", sqlite_uri(self.database), "--artifacts-destination", self._artifacts,
         ]  # fmt: skip
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with open(self._folder / "server.log", "ab") as log:
