@@ -234,7 +234,7 @@ def _unfit(root: Path) -> str:
         return "it is the root of the file system"
     file = next((path for path in (root, *root.parents) if path.exists() and not path.is_dir()), None)
     if file is not None:
-        return "it is a file" if file == root else f"{file} is a file"
+        return f"{'it' if file == root else file} is a file, so a home there cannot be written"
     for parent in root.parents:
         if root.relative_to(parent).parts[0] in HOME_FOLDERS and (parent / DATABASE).is_file():
             return f"it lies in the folder {root.relative_to(parent).parts[0]!r} of the home {parent}"

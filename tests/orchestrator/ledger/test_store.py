@@ -23,7 +23,7 @@ def settings(home: Path, **more: object) -> Settings:
 
 def test_a_home_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "home").write_text("x")
-    with pytest.raises(StoreError, match=r"ORCH_HOME .* cannot be used: it is a file"):
+    with pytest.raises(StoreError, match=r"ORCH_HOME .* cannot be written"):
         store.prepare_home(settings(tmp_path / "home"))
 
 
