@@ -184,17 +184,28 @@ def _split(key: str) -> tuple[str, str]:
     return "".join(f"{part}." for part in parts[: last + 1]), ".".join(rest)
 
 
+def check_holds_tensors(content: Any) -> None:
+    """Check that content is a dict with tensors in it, or in dicts within it.
+
+    Raises:
+        WeightsError: it is not; the message names what it holds.
+    """
+    if isinstance(content, Mapping):
+        if any(isinstance(value, Tensor) for _, mapping in _mappings(content) for value in mapping.values()):
+            return
+        held = f"a dict of {', '.join(_short(key) for key in list(content)[:_SHOWN]) or 'nothing'}"
+    else:
+        held = f"a {type(content).__name__}"
+    raise WeightsError(
+        f"the file is not a state dict but {held}. Save one, layer names to tensors, with torch.save(state, path)."
+    )
+
+
 def _nothing_found(content: Mapping[Any, Any], backbone: BackboneName) -> str:
     found = [(wrappers, [key for key in mapping if isinstance(key, str) and isinstance(mapping[key], Tensor)])
              for wrappers, mapping in _mappings(content)]  # fmt: skip
     named = [(wrappers, keys) for wrappers, keys in found if keys]
-    if not named:
-        held = ", ".join(_short(key) for key in list(content)[:_SHOWN]) or "nothing"
-        return (
-            f"the file is not a state dict; it holds {held}. Save one, layer names to tensors, "
-            "with torch.save(state, path)."
-        )
-    wrappers, keys = named[0]
+    wrappers, keys = named[0] if named else ((), [])
     where = f" under {' '.join(wrappers)}" if wrappers else ""
     names = ", ".join(_short(key) for key in keys[:_SHOWN])
     first = next(iter(expected_shapes(backbone, 1)))[0]

@@ -31,8 +31,9 @@ ASSUMED = InputConvention(scale="1", order="rgb", known_by="assumed from torchvi
 
 _TOO_SMALL = (
     "is too small for torchvision's pixels of 0 to 1: its size is {size:.2g}, "
-    f"expected at least {SMALLEST_KERNEL:g}. The network seems to take pixels of 0 to 255 minus a mean. Import the file with `orch weights import` and "
-    "`--input-scale 255 --channel-order bgr` (Caffe) or `rgb`; if it does take 0 to 1, with `--input-scale 1`"
+    f"expected at least {SMALLEST_KERNEL:g}. The network seems to take pixels of 0 to 255 minus a mean. Import the "
+    "file with `orch weights import` and `--input-scale 255 --channel-order bgr` (Caffe) or `rgb`; if it does take 0 "
+    "to 1, with `--input-scale 1`"
 )
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

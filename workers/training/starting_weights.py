@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_model.network import Network
-from interp_model.state_dicts import TORCHVISION_BACKBONES, Names, find_convolutions
+from interp_model.state_dicts import TORCHVISION_BACKBONES, Names, check_holds_tensors, find_convolutions
 from interp_model.weights import check_layers, compare_layers, converted, load_state_into, usual_input
 from schemas.errors import CheckpointError, WeightsError
 from schemas.job import BackboneName, FileWeights, JobSpec, PretrainSpec, TorchvisionWeights
@@ -133,6 +133,10 @@ def read_weights_file(path: Path, sha256: str = "") -> Mapping[Any, Any]:
             "Put the planned file back, or plan the sweep again with the new one."
         )
     content: Mapping[Any, Any] = _read_safetensors(path) if kind == "safetensors" else _read_torch(path, kind)
+    try:
+        check_holds_tensors(content)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     return content
 
 
@@ -168,7 +172,7 @@ def _name_digest(name: str) -> str:
     return Path(name).stem.rsplit("-", 1)[-1]
 
 
-def _read_torch(path: Path, kind: FileKind) -> Mapping[Any, Any]:
+def _read_torch(path: Path, kind: FileKind) -> Any:
     try:
         if kind == "torch before 1.6":  # its storages are allocated before they are read
             content = call_confined(load_tensors, path)
@@ -179,7 +183,7 @@ def _read_torch(path: Path, kind: FileKind) -> Mapping[Any, Any]:
         raise
     except Exception as error:
         raise WeightsError(f"{path} cannot be read as tensors alone{_reason(str(error))}") from error
-    return content if isinstance(content, Mapping) else {"": content}
+    return content
 
 
 def load_tensors(path: Path, *, mmap: bool = False) -> Any:

@@ -72,7 +72,7 @@ def test_verifying_against_another_backbone_ends_with_code_3(
 
 
 def test_a_wrong_file_is_refused_with_layer_and_shapes(published: Path, home: Path) -> None:
-    with pytest.raises(WeightsError, match=r"conv1 of alexnet should be \(64, 3, 11, 11\) and is \(6, 3, 11, 11\)"):
+    with pytest.raises(WeightsError, match=r"conv1 has shape \(6, 3, 11, 11\), expected \(64, 3, 11, 11\)"):
         import_file(Settings(), published, "alexnet", name=None, width=1.0)
     assert not home.exists()
 

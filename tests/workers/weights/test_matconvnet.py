@@ -113,7 +113,7 @@ def infinite(layers: Layers) -> None:
 NO_PAD, ONE_FOUR = np.zeros((1, 4)), np.array([[4.0]])
 TWO, CAFFE = np.array([[2.0, 2.0]]), np.array([[5, 1, 2e-5, 0.75]])
 SPOILED: list[tuple[Callable[[Layers], Any], str]] = [
-    (narrow, r"weight for conv3 of vgg_m should be \(512, 256, 3, 3\) and is \(256, 256, 3, 3\)"),
+    (narrow, r"weight of conv3 has shape \(256, 256, 3, 3\), expected \(512, 256, 3, 3\)"),
     (infinite, r"weight for conv4 of vgg_m holds numbers that are not finite"),
     (lambda net: of(net, "conv2").update(pad=NO_PAD), r"pad for conv2 .* \(1, 1, 1, 1\) and is \(0, 0, 0, 0\)"),
     (lambda net: of(net, "conv1").update(stride=ONE_FOUR), r"stride for conv1 .* \(2, 2\) and is \(4, 4\)"),
