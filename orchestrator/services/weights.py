@@ -207,15 +207,16 @@ def find_file(settings: Settings, word: str) -> Path:
     from workers.weights.weight_file import ENDING
 
     path = _expanded(Path(word))
-    if os.path.lexists(path) and (path.parent != Path() or not path.is_dir()):
-        kind_of(path)
+    if os.path.isfile(path):
         return path.resolve()
     imported = settings.weights_dir / f"{word}{ENDING}"
     if _NAME.fullmatch(word) and imported.is_file():
         return imported
+    if os.path.lexists(path):
+        kind_of(path)  # says what it is instead of a file
     names = [*BUILT_IN, *(file.name for file in list_weights(settings))]
     raise WeightsError(
-        f"There are no weights {word!r}: {path} is no file, and no imported weights have that name. "
+        f"There are no weights {word!r}: {os.path.abspath(path)} is no file, and no imported weights have that name. "
         f"{did_you_mean(word, names)} `orch weights list` lists them; `orch weights import` adds a file."
     )
 

@@ -1,7 +1,8 @@
 """Runs a parser of foreign files in a child process with limited memory and time, so that no file can take orch down.
 
-The C libraries behind MATLAB, HDF5 and old PyTorch files trust lengths in a file, and damaged files can crash them. The
-child is started once per process, takes one call after another, and is replaced when a call ends it.
+The C libraries behind MATLAB and HDF5 files trust lengths in a file, and damaged files can crash them; a crafted
+pickle can claim any memory and time. The child is started once per process, takes one call after another, and is
+replaced when a call ends it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ T = TypeVar("T")
 
 SPARE_BYTES = 1 << 30
 """Memory for a call beside four times the file's size, bytes."""
-SPARE_SECONDS = 60.0
+SPARE_SECONDS = 30.0
 """Time for a call beside the time for reading the file at `BYTES_PER_SECOND`."""
 BYTES_PER_SECOND = 5_000_000
 _LONGEST = 2000
@@ -125,14 +126,14 @@ def _answer(function: Callable[[Path], object], path: Path, spare_bytes: int) ->
     try:
         resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + spare_bytes, unlimited))
         return pickle.dumps((None, function(path)), protocol=pickle.HIGHEST_PROTOCOL)
-    except MemoryError:
-        failure: Exception = WeightsError(
-            f"{path} is damaged: it claims arrays that are much larger than the file. Copy it again."
-        )
     except OrchError as error:
-        failure = error
+        failure: Exception = error
     except Exception as error:  # noqa: BLE001 - parsers raise whatever they stumble over
         failure = ValueError(str(error)[:_LONGEST] or type(error).__name__)
+        if isinstance(error, MemoryError) or isinstance(error.__cause__, MemoryError):
+            failure = WeightsError(
+                f"{path} is damaged: it claims arrays that are much larger than the file. Copy it again."
+            )
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
     return pickle.dumps((failure, None))

@@ -173,12 +173,11 @@ def _name_digest(name: str) -> str:
 
 
 def _read_torch(path: Path, kind: FileKind) -> Any:
+    if kind == "torch":
+        _check_archive(path)
     try:
-        if kind == "torch before 1.6":  # its storages are allocated before they are read
-            content = call_confined(load_tensors, path)
-        else:
-            _check_archive(path)
-            content = load_tensors(path, mmap=True)  # mapped tensors cannot be larger than the file
+        call_confined(_probe, path)
+        content = _load(path)
     except WeightsError:
         raise
     except Exception as error:
@@ -186,13 +185,17 @@ def _read_torch(path: Path, kind: FileKind) -> Any:
     return content
 
 
-def load_tensors(path: Path, *, mmap: bool = False) -> Any:
+def _probe(path: Path) -> None:
+    """Load a file and forget it. A file that passes this in a confined process can be loaded in another one."""
+    _load(path)
+
+
+def _load(path: Path) -> Any:
     """Load a PyTorch file of tensors and plain values, without executing anything in it.
 
-    Args:
-        path: the file.
-        mmap: map the tensors from the file instead of reading them.
+    Tensors of an archive are mapped, so they cannot be larger than the file.
     """
+    mmap = kind_of(path) == "torch"
     with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
         warnings.simplefilter("ignore")  # about sparse tensors, which are refused later
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
