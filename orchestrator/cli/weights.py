@@ -14,6 +14,7 @@ from orchestrator.services import weights as service
 from orchestrator.settings import Settings
 from schemas.errors import SpecError
 from schemas.job import BackboneName
+from schemas.weights import ChannelOrder, InputScale
 
 app = typer.Typer(no_args_is_help=True, help="Trained weights that networks start from.")
 
@@ -32,6 +33,21 @@ Width = Annotated[
         whole=False,
         help="Multiplier of the channel counts. Default: as an imported file says, else 1.",
     ),
+]
+
+
+Scale = Annotated[
+    InputScale | None,
+    choice(
+        "input scale",
+        get_args(InputScale),
+        help="Largest pixel value that the file's network takes: 1 with torchvision's mean and deviation, 255 minus a "
+        "mean. Default: as the file says, else as its layer names imply.",
+    ),
+]
+Order = Annotated[
+    ChannelOrder | None,
+    choice("channel order", get_args(ChannelOrder), help="Order of the channels that it takes. Default: likewise."),
 ]
 
 
@@ -68,6 +84,8 @@ def import_(
             help="Multiplier of the channel counts. Default: 1, as in published networks.",
         ),
     ] = None,
+    input_scale: Scale = None,
+    channel_order: Order = None,
     json: Json = False,
 ) -> None:
     """Check weights layer by layer and store them under a name, for `orch sweep --weights NAME`.
@@ -77,13 +95,17 @@ def import_(
     """
     settings = Settings()
     if source.startswith(JOB):
-        if backbone or width:
-            raise SpecError("`--backbone` and `--width` follow from the job. Leave them out.")
+        if backbone or width or input_scale or channel_order:
+            raise SpecError(
+                "`--backbone`, `--width`, `--input-scale` and `--channel-order` follow from the job. Leave them out."
+            )
         done = service.import_job(settings, source.removeprefix(JOB), name=name)
     elif backbone is None:
         raise SpecError(f"The network of {source} is unknown. Name it, such as `--backbone vgg16`.")
     else:
-        done = service.import_file(settings, Path(source), backbone, name=name, width=width or 1.0)
+        done = service.import_file(
+            settings, Path(source), backbone, name=name, width=width or 1.0, scale=input_scale, order=channel_order
+        )
     console.show(text.WeightsJson.of(done) if json else text.imported_text(done))
 
 
@@ -92,6 +114,8 @@ def verify(
     file: Annotated[str, typer.Argument(help="A weights file, or the name of imported weights.")],
     backbone: Backbone = None,
     width: Width = None,
+    input_scale: Scale = None,
+    channel_order: Order = None,
     json: Json = False,
 ) -> None:
     """Compare every layer of a weights file with what a network needs. Any mismatch ends with code 3.
@@ -99,6 +123,6 @@ def verify(
     orch weights verify hed
     orch weights verify imagenet-vgg-m.mat --backbone vgg_m
     """
-    found = service.verify_weights(Settings(), file, backbone, width)
+    found = service.verify_weights(Settings(), file, backbone, width, input_scale, channel_order)
     console.show(text.VerifyJson.of_verification(found) if json else text.verify_text(found))
     service.raise_if_misfit(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from schemas.base import did_you_mean
 from schemas.errors import SpecError, WeightsError
 from schemas.job import BackboneName, JobSpec
 from schemas.lifecycle import JobState
-from schemas.weights import Provenance
+from schemas.weights import ChannelOrder, InputScale, Provenance
 
 if TYPE_CHECKING:
     from interp_model.weights import LayerFit
@@ -68,7 +69,14 @@ def list_weights(settings: Settings) -> list[WeightsFile]:
 
 
 def import_file(
-    settings: Settings, source: Path, backbone: BackboneName, *, name: str | None, width: float
+    settings: Settings,
+    source: Path,
+    backbone: BackboneName,
+    *,
+    name: str | None,
+    width: float,
+    scale: InputScale | None = None,
+    order: ChannelOrder | None = None,
 ) -> WeightsFile:
     """Verify a published file layer by layer, convert it, and store it under a name for `--weights`.
 
@@ -77,15 +85,20 @@ def import_file(
         backbone: the network of the file.
         name: None takes the file's name.
         width: multiplier of the channel counts.
+        scale: largest pixel value that the network takes. None: as the file says, else as its layer names imply.
+        order: order of its channels, likewise.
 
     Raises:
-        SpecError: the name is invalid, or other weights have it.
+        SpecError: the name is invalid, or other weights have it; or the stated input contradicts the file.
         WeightsError: the format is unknown, or the file is broken or does not fit the backbone.
     """
+    from workers.training.weight_files import kind_of
     from workers.weights.importing import import_weights
 
-    chosen = _checked_name(name or source.name.split(".")[0])
-    return _keep(settings, chosen, *import_weights(source.expanduser(), backbone, width))
+    path = _expanded(source)
+    kind_of(path)  # a folder or a missing file is no matter of its name
+    chosen = _checked_name(name or path.name.split(".")[0])
+    return _keep(settings, chosen, *import_weights(path, backbone, width, scale, order))
 
 
 def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsFile:
@@ -117,27 +130,46 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
 
 
 def _keep(settings: Settings, name: str, state: dict[str, Any], provenance: Provenance) -> WeightsFile:
-    from workers.weights.weight_file import ENDING, read_provenance, write_weights
+    from workers.weights.weight_file import ENDING, write_weights
 
     path = settings.weights_dir / f"{name}{ENDING}"
-    if path.exists():
-        before = read_provenance(path)
-        if before is None or (before.sha256, before.backbone) != (provenance.sha256, provenance.backbone):
-            raise SpecError(f"Other weights are called {name!r} already ({path}). Choose another `--name`.")
+    if path.exists() and not _is_same(path, provenance):
+        raise SpecError(f"Other weights are called {name!r} already ({path}). Choose another `--name`.")
     write_weights(path, state, provenance)
     return WeightsFile(name, path, provenance)
 
 
-def verify_weights(settings: Settings, word: str, backbone: BackboneName | None, width: float | None) -> Verification:
+def _is_same(path: Path, provenance: Provenance) -> bool:
+    """Return whether a file holds what is about to be imported; a damaged file is replaced, as its message advises."""
+    from workers.weights.weight_file import read_provenance
+
+    try:
+        before = read_provenance(path)
+    except WeightsError:
+        return path.is_file()
+    ours = (provenance.sha256, provenance.backbone, provenance.width, str(provenance.input))
+    return before is not None and (before.sha256, before.backbone, before.width, str(before.input)) == ours
+
+
+def verify_weights(
+    settings: Settings,
+    word: str,
+    backbone: BackboneName | None,
+    width: float | None,
+    scale: InputScale | None = None,
+    order: ChannelOrder | None = None,
+) -> Verification:
     """Compare each layer of a file with what a network needs.
 
     Args:
         word: a path, or the name of imported weights.
         backbone: None takes the backbone that an imported file states.
         width: None takes the width that an imported file states, else 1.
+        scale: largest pixel value that the network takes. None: as the file says, else as its layer names imply.
+        order: order of its channels, likewise.
 
     Raises:
-        SpecError: the backbone is unknown.
+        SpecError: the backbone is unknown, or the stated input contradicts the file.
         WeightsError: the file does not exist or cannot be read.
     """
     from workers.weights.importing import verify_weights as compare
@@ -149,7 +181,7 @@ def verify_weights(settings: Settings, word: str, backbone: BackboneName | None,
     if chosen is None:
         raise SpecError(f"{path} does not state its network. Name it, such as `--backbone vgg16`.")
     width = width or (provenance.width if provenance else 1.0)
-    return Verification(path, chosen, width, compare(path, chosen, width))
+    return Verification(path, chosen, width, compare(path, chosen, width, scale, order))
 
 
 def raise_if_misfit(found: Verification) -> None:
@@ -173,19 +205,29 @@ def find_file(settings: Settings, word: str) -> Path:
     Raises:
         WeightsError: neither exists.
     """
+    from workers.training.weight_files import kind_of
     from workers.weights.weight_file import ENDING
 
-    path = Path(word).expanduser().resolve()
-    if path.is_file():
-        return path
+    path = _expanded(Path(word))
+    if os.path.isfile(path):
+        return path.resolve()
     imported = settings.weights_dir / f"{word}{ENDING}"
     if _NAME.fullmatch(word) and imported.is_file():
         return imported
+    if os.path.lexists(path):
+        kind_of(path)  # says what it is instead of a file
     names = [*BUILT_IN, *(file.name for file in list_weights(settings))]
     raise WeightsError(
-        f"There are no weights {word!r}: {path} is no file, and no imported weights have that name. "
+        f"There are no weights {word!r}: {os.path.abspath(path)} is no file, and no imported weights have that name. "
         f"{did_you_mean(word, names)} `orch weights list` lists them; `orch weights import` adds a file."
     )
+
+
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise WeightsError(f"{path} names the home folder of an unknown user. Give another path.") from error
 
 
 def weights_field(settings: Settings, word: str | None) -> dict[str, Any]:

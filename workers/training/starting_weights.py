@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
+import argparse
+import re
+import warnings
+import zipfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
+from numpy._core.multiarray import scalar
 from safetensors.torch import load_file
 from torch import Tensor
 
 from interp_model.network import Network
-from interp_model.weights import TORCHVISION_BACKBONES, load_state_into
+from interp_model.state_dicts import TORCHVISION_BACKBONES, Names, check_holds_tensors, find_convolutions
+from interp_model.weights import check_layers, compare_layers, converted, load_state_into, usual_input
 from schemas.errors import CheckpointError, WeightsError
 from schemas.job import BackboneName, FileWeights, JobSpec, PretrainSpec, TorchvisionWeights
 from schemas.results import CheckpointPointer
+from schemas.weights import InputConvention, InputScale
 from workers.checkpoints.loading import load_checkpoint
 from workers.files import sha256_of
+from workers.training.confined import call_confined
+from workers.training.weight_files import FileKind, kind_of, unknown_format
 
 NETWORK = "network"
 """Key of the network's state in a checkpoint."""
 MEAN_IMAGE = "mean_image"
 """Key of the mean image in a final checkpoint: (S, S, 3)."""
 
-FILE_ENDINGS = (".pt", ".pth", ".safetensors")
+PUBLISHED = "its SHA-256, which is that of "
+"""Start of `InputConvention.known_by` for published files, which are all trained on ImageNet."""
+
+CAFFE_VGG16 = "00b39a1b"
+"""First digits of the SHA-256 of `vgg16-00b39a1b.pth`, Caffe's VGG-16 under torchvision's layer names."""
+
+_HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np.dtypes.Float64DType,
+                        np.dtypes.Int64DType, (scalar, "numpy.core.multiarray.scalar"), scalar]  # fmt: skip
+"""Types of options and measurements that training scripts keep beside a state dict; none of them executes code."""
 
 
 def load_starting_weights(network: Network, spec: JobSpec, upstream: CheckpointPointer | None) -> None:
@@ -44,7 +61,11 @@ def load_starting_weights(network: Network, spec: JobSpec, upstream: CheckpointP
     elif isinstance(spec.weights, TorchvisionWeights):
         load_state_into(network, _torchvision_state(spec.model.backbone))
     elif isinstance(spec.weights, FileWeights):
-        load_state_into(network, read_weights_file(Path(spec.weights.path), spec.weights.sha256))
+        path, model = Path(spec.weights.path), spec.model
+        found = find_convolutions(read_weights_file(path, spec.weights.sha256), model.backbone, model.width)
+        convention = known_input(path, found.names)
+        check_layers(model.backbone, compare_layers(model.backbone, model.width, found.state, convention))
+        load_state_into(network, converted(model.backbone, model.width, found.state, convention))
 
 
 def _upstream_state(spec: JobSpec, upstream: CheckpointPointer | None) -> Mapping[str, Tensor]:
@@ -82,54 +103,148 @@ def _torchvision_state(backbone: BackboneName) -> Mapping[str, Tensor]:
 
 def _check_name_digest(path: Path) -> None:
     """Check a file against the digest in its name: torchvision checks downloads only, not files already present."""
-    expected = path.stem.rsplit("-", 1)[-1]
+    expected = _name_digest(path.name)
     found = sha256_of(path)
     if not found.startswith(expected):
         raise WeightsError(f"{path} has SHA-256 {found[:12]}..., not {expected}...: it is damaged. Delete it.")
 
 
-def read_weights_file(path: Path, sha256: str = "") -> Mapping[str, Tensor]:
-    """Read the state dict in a file, with our layer names or torchvision's.
+def read_weights_file(path: Path, sha256: str = "") -> Mapping[Any, Any]:
+    """Read what a PyTorch or safetensors file holds: a state dict, possibly wrapped. Values are not checked.
 
     Args:
         path: the file.
         sha256: expected digest; empty skips the check.
 
     Raises:
-        WeightsError: the file is missing, of an unknown format, changed since it was planned, or not a state dict.
+        WeightsError: the file is missing, of an unknown format, changed since it was planned, damaged, or holds more
+            than tensors.
     """
-    if path.suffix not in FILE_ENDINGS:
+    kind = kind_of(path)
+    if kind in ("hdf5", "matlab"):
         raise WeightsError(
-            f"{path} has an unknown format. Networks start from files ending in {', '.join(FILE_ENDINGS)}; "
-            "`orch weights import` converts files of other formats."
+            f"{path} is not a PyTorch file. Convert it with `orch weights import`, and start from the imported weights."
         )
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist on this machine. Put the weights there, or correct `weights.path`.")
+    if kind == "unknown":
+        raise unknown_format(path)
     if sha256 and (found := sha256_of(path)) != sha256:
         raise WeightsError(
             f"{path} has SHA-256 {found[:12]}..., but {sha256[:12]}... was planned. "
             "Put the planned file back, or plan the sweep again with the new one."
         )
-    content: dict[str, Any] = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    for wrapper in (NETWORK, "state_dict"):  # an orch checkpoint, and the usual wrapper of others
-        content = content.get(wrapper, content)
-    if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(
-            f"{path} is not a state dict. Save one, layer names to tensors, with torch.save(state, path)."
-        )
+    content: Mapping[Any, Any] = _read_safetensors(path) if kind == "safetensors" else _read_torch(path, kind)
+    try:
+        check_holds_tensors(content)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     return content
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
+def known_input(path: Path, names: Names) -> InputConvention | None:
+    """Return the input of a network in a PyTorch file: by its digest if it was published, else by its layer names.
+
+    Args:
+        path: the file.
+        names: whose layer names it has.
+
+    Returns:
+        None if the input is ours.
+    """
+    return usual_input(names) if names == "orch" else _published_input(sha256_of(path)) or usual_input(names)
+
+
+def _published_input(sha256: str) -> InputConvention | None:
+    """Look a digest up among torchvision's files, whose names end in its first digits, and Caffe's VGG-16."""
+    from torchvision.models import get_model_weights
+
+    if sha256.startswith(CAFFE_VGG16):
+        return InputConvention(scale="255", order="bgr", known_by=f"{PUBLISHED}Caffe's VGG-16")
+    for backbone in TORCHVISION_BACKBONES:
+        for weights in get_model_weights(backbone):
+            if sha256.startswith(_name_digest(weights.url)):
+                scale: InputScale = "255" if max(weights.transforms().std) < 0.01 else "1"
+                return InputConvention(scale=scale, order="rgb", known_by=f"{PUBLISHED}torchvision's {backbone}")
+    return None
+
+
+def _name_digest(name: str) -> str:
+    """Return the digest in a file name of torchvision, such as `alexnet-owt-7be5be79.pth`."""
+    return Path(name).stem.rsplit("-", 1)[-1]
+
+
+def _read_torch(path: Path, kind: FileKind) -> Any:
+    if kind == "torch":
+        _check_archive(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many types for foreign files
-        raise WeightsError(f"{path} cannot be read as tensors alone ({error}). Save a state dict.") from error
-    return dict(content) if isinstance(content, Mapping) else {}
+        call_confined(_probe, path)
+        content = _load(path)
+    except WeightsError:
+        raise
+    except Exception as error:
+        raise WeightsError(f"{path} cannot be read as tensors alone{_reason(str(error))}") from error
+    return content
+
+
+def _probe(path: Path) -> None:
+    """Load a file and forget it. A file that passes this in a confined process can be loaded in another one."""
+    _load(path)
+
+
+def _load(path: Path) -> Any:
+    """Load a PyTorch file of tensors and plain values, without executing anything in it.
+
+    Tensors of an archive are mapped, so they cannot be larger than the file.
+    """
+    mmap = kind_of(path) == "torch"
+    with warnings.catch_warnings(), torch.serialization.safe_globals(_HARMLESS):
+        warnings.simplefilter("ignore")  # about sparse tensors, which are refused later
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _reason(error: str) -> str:
+    """Return the end of a message in one line; torch's own texts fill a page and advise against `weights_only`."""
+    if found := re.search(r"GLOBAL (\S{1,200}) was not an allowed global", error):
+        return (
+            f": it holds objects of {found[1]}. Where their code is installed, load it, and save the state dict alone: "
+            "torch.save(model.state_dict(), path)."
+        )
+    return ": it is damaged, or holds more than tensors. Copy it again, or save a state dict with torch.save."
+
+
+def _check_archive(path: Path) -> None:
+    """Check the table of a PyTorch archive.
+
+    Raises:
+        WeightsError: it is truncated, not PyTorch's, a program, or claims more bytes than the file has.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be read as tensors alone: its archive is truncated. Copy it again."
+        ) from error
+    names = [PurePosixPath(entry.filename) for entry in entries]
+    if any(name.name == "constants.pkl" for name in names):
+        raise WeightsError(
+            f"{path} cannot be read as tensors alone: it is a TorchScript program. Save its state dict: "
+            "torch.save(torch.jit.load(path).state_dict(), other)."
+        )
+    if not any(name.name == "data.pkl" for name in names):
+        raise WeightsError(
+            f"{path} cannot be read as tensors alone: it is a zip archive, but not PyTorch's. Unpack it, and give the "
+            "weights file in it."
+        )
+    size = path.stat().st_size
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
+        raise WeightsError(
+            f"{path} claims more bytes than the file has, or is compressed. Save it again with torch.save(state, path)."
+        )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path} cannot be read as safetensors ({error}). Save or import it again.") from error
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} cannot be read as safetensors ({reason}). Save or import it again.") from error

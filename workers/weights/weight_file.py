@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from schemas.errors import StoreError, WeightsError
 from schemas.weights import Provenance
 from workers.files import write_atomically
+from workers.training.weight_files import kind_of
 
 if TYPE_CHECKING:
     from torch import Tensor  # planning reads the provenance and must not import torch
@@ -51,10 +52,11 @@ def read_provenance(path: Path) -> Provenance | None:
     """Read the provenance of an imported file; None for a file that was not imported.
 
     Raises:
-        WeightsError: a `.safetensors` file is truncated or not in that format.
+        WeightsError: a `.safetensors` file is missing, truncated or not in that format.
     """
-    if path.suffix != ENDING:
+    if path.suffix != ENDING and not _is_safetensors(path):
         return None
+    kind_of(path)
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
@@ -64,3 +66,10 @@ def read_provenance(path: Path) -> Provenance | None:
             f"{path} cannot be read as safetensors ({error}). It is damaged: import it again with "
             "`orch weights import`, or restore it."
         ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    try:
+        return kind_of(path) == "safetensors"
+    except WeightsError:
+        return False

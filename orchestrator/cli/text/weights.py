@@ -75,17 +75,21 @@ def imported_text(file: WeightsFile) -> str:
     assert file.provenance is not None
     found = file.provenance
     sweep = f"orch sweep --grid voc-part --backbone {found.backbone} --set model.width={found.width:g}"
-    return (
-        f"{file.path}\n{found.backbone} at width {found.width:g}, weights from {found.label}. To start from them:\n"
-        f"{sweep} --weights {file.name}"
-    )
+    lines = [str(file.path), f"{found.backbone} at width {found.width:g}, weights from {found.label}."]
+    if found.unwrapped:
+        lines.append(f"Unwrapped: {', '.join(found.unwrapped)}.")
+    if found.input:
+        lines.append(f"Input of the network: {found.input} ({found.input.known_by}).")
+    lines += [f"Caveat: {caveat}." for caveat in found.caveats]
+    return "\n".join([*lines, "To start from them:", f"{sweep} --weights {file.name}"])
 
 
 def verify_text(found: Verification) -> RenderableType:
     """A table of the layers."""
     table = PlainTable("layer", "kind", "expected", "found", "fits")
     for layer in found.layers:
-        verdict = "yes" if layer.fits else "no" if layer.is_finite else "no: not finite"
+        problem = layer.problem or ("" if layer.is_finite else "not finite")
+        verdict = "yes" if layer.fits else f"no: {problem}" if problem else "no"
         table.add_row(layer.layer, layer.kind, _cell(layer, layer.expected), _cell(layer, layer.found), verdict)
     return Group(f"{found.path} as {found.backbone} at width {found.width:g}", table)
 
@@ -100,6 +104,8 @@ class LayerJson(JsonModel):
     found: tuple[float | str, ...] | None
     """Null if the file has no such layer."""
     is_finite: bool
+    problem: str
+    """What is wrong with values of the expected shape; empty if nothing is."""
     fits: bool
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from orchestrator.cli.main import main
 from orchestrator.services.weights import find_file, import_file, list_weights, weights_field
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, WeightsError
+from tests.support.weight_fixtures import torchvision_state
 
 WIDTH = 0.1
 
@@ -72,7 +74,7 @@ def test_verifying_against_another_backbone_ends_with_code_3(
 
 
 def test_a_wrong_file_is_refused_with_layer_and_shapes(published: Path, home: Path) -> None:
-    with pytest.raises(WeightsError, match=r"conv1 of alexnet should be \(64, 3, 11, 11\) and is \(6, 3, 11, 11\)"):
+    with pytest.raises(WeightsError, match=r"conv1 has shape \(6, 3, 11, 11\), expected \(64, 3, 11, 11\)"):
         import_file(Settings(), published, "alexnet", name=None, width=1.0)
     assert not home.exists()
 
@@ -113,7 +115,49 @@ def test_a_plan_refuses_weights_of_another_network(published: Path, capsys: pyte
     assert run(*planning, "--set", f"model.width={WIDTH}") == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"new": 4}
     assert run(*planning) == 3
-    assert "are of alexnet at width 0.1, but jobs of alexnet at width" in capsys.readouterr().err
+    assert "are for alexnet at width 0.1, but jobs with alexnet at width" in capsys.readouterr().err
+
+
+def test_an_import_says_what_it_unwrapped_and_assumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {f"module.{key}": value for key, value in torchvision_state("alexnet", WIDTH).items()}
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "last.pth.tar")
+    importing = ("weights", "import", str(tmp_path / "last.pth.tar"), "--backbone", "alexnet", "--width", str(WIDTH))
+    assert run(*importing) == 0
+    shown = capsys.readouterr().out
+    assert "Unwrapped: key 'state_dict', prefix 'module.'." in shown
+    assert "Input of the network: RGB, 0 to 1 (assumed from torchvision's layer names)." in shown
+    assert run(*importing, "--json") == 0
+    provenance = json.loads(capsys.readouterr().out)["provenance"]
+    assert provenance["unwrapped"] == ["key 'state_dict'", "prefix 'module.'"]
+    assert provenance["input"]["scale"] == "1"
+    assert run(*importing, "--input-scale", "255", "--channel-order", "bgr") == 2  # other weights have this name
+    assert run(*importing, "--input-scale", "255", "--channel-order", "bgr", "--name", "caffe") == 0
+    assert [str(file.provenance.input) for file in list_weights(Settings()) if file.provenance] == [
+        "BGR, 0 to 255", "RGB, 0 to 1"
+    ]  # fmt: skip
+    assert run("weights", "verify", str(tmp_path / "last.pth.tar"), "--backbone", "alexnet", "--width", str(WIDTH)) == 0
+
+
+def test_a_damaged_import_is_replaced_by_importing_again(published: Path) -> None:
+    kept = import_file(Settings(), published, "alexnet", name="mine", width=WIDTH)
+    kept.path.write_bytes(kept.path.read_bytes()[:100])
+    again = import_file(Settings(), published, "alexnet", name="mine", width=WIDTH)
+    assert list_weights(Settings())[0].provenance == again.provenance
+
+
+@pytest.mark.parametrize("command", ["import", "verify"])
+def test_what_is_no_file_ends_with_code_3_and_says_what_it_is(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.pth").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "loop.pth").symlink_to("loop.pth")
+    for word, message in (
+        (tmp_path / "folder.pth", "is a folder"), (tmp_path / "pipe.pth", "is a pipe"), (tmp_path, "is a folder"),
+        (tmp_path / "loop.pth", "symbolic links"), ("~no_such_user/x.pth", "unknown user"), ("x" * 300, ""),
+    ):  # fmt: skip
+        assert run("weights", command, str(word), "--backbone", "alexnet") == 3
+        assert message in capsys.readouterr().err
 
 
 def test_a_job_that_is_not_there_gives_no_weights(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ from interp_model.network import PIXEL_SCALE
 from schemas.errors import CheckpointError, WeightsError
 from schemas.job import FileWeights, JobSpec
 from tests.support.toy import toy_network, toy_spec
+from tests.support.weight_fixtures import torchvision_state
 from workers.checkpoints.store import CheckpointStore
 from workers.training.starting_weights import load_starting_weights, read_weights_file
 
@@ -110,6 +111,18 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "weights.pt")
     with pytest.raises(WeightsError, match="is not a state dict"):
         read_weights_file(tmp_path / "weights.pt")
+
+
+def test_a_job_starts_from_a_wrapped_file_and_refuses_one_for_another_input(tmp_path: Path) -> None:
+    path, width = tmp_path / "last.ckpt", toy_spec().model.width
+    spec = toy_spec(weights=FileWeights(path=str(path)))
+    state = torchvision_state("alexnet", width)
+    torch.save({"state_dict": {f"model.{key}": value for key, value in state.items()}}, path)
+    red = state["features.0.weight"][:, 0] * PIXEL_SCALE / (255 * 0.229)
+    torch.testing.assert_close(conv1(spec)[:, 0], red)
+    torch.save(torchvision_state("alexnet", width, size=0.02), path)
+    with pytest.raises(WeightsError, match=r"too small for torchvision's pixels.*orch weights import"):
+        conv1(spec)
 
 
 def test_code_in_a_weights_file_is_not_run(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def infinite(layers: Layers) -> None:
 NO_PAD, ONE_FOUR = np.zeros((1, 4)), np.array([[4.0]])
 TWO, CAFFE = np.array([[2.0, 2.0]]), np.array([[5, 1, 2e-5, 0.75]])
 SPOILED: list[tuple[Callable[[Layers], Any], str]] = [
-    (narrow, r"weight for conv3 of vgg_m should be \(512, 256, 3, 3\) and is \(256, 256, 3, 3\)"),
+    (narrow, r"weight of conv3 has shape \(256, 256, 3, 3\), expected \(512, 256, 3, 3\)"),
     (infinite, r"weight for conv4 of vgg_m holds numbers that are not finite"),
     (lambda net: of(net, "conv2").update(pad=NO_PAD), r"pad for conv2 .* \(1, 1, 1, 1\) and is \(0, 0, 0, 0\)"),
     (lambda net: of(net, "conv1").update(stride=ONE_FOUR), r"stride for conv1 .* \(2, 2\) and is \(4, 4\)"),
@@ -181,6 +181,146 @@ def test_a_network_for_pixels_between_0_and_1_is_refused(tmp_path: Path) -> None
     scipy.io.savemat(tmp_path / "net.mat", {"layers": layers, "meta": {"normalization": about}})
     with pytest.raises(WeightsError, match=r"mean of 0\.45, 0\.45, 0\.45.*pixels of 0 to 255"):
         import_weights(tmp_path / "net.mat", "alexnet_2012", 1.0)
+
+
+NARROW = 0.05
+EMPTY = np.zeros((0, 0))
+
+
+def about(**changes: Any) -> dict[str, Any]:
+    return {"normalization": {**normalization(224, image=False), **changes}}
+
+
+def struct_array(layers: Layers) -> Any:
+    names = sorted({name for layer in layers for name in layer})
+    found = np.empty((1, len(layers)), dtype=[(name, object) for name in names])
+    for i, layer in enumerate(layers):
+        found[0, i] = tuple(layer.get(name, EMPTY) for name in names)
+    return found
+
+
+def test_the_network_of_a_training_is_read_from_its_variable(tmp_path: Path) -> None:
+    layers = matconvnet_layers("vgg_m", width=NARROW)
+    plain, _ = import_weights(write_mat(tmp_path / "plain.mat", layers), "vgg_m", NARROW)
+    for name, content in {
+        "net": {"net": {"layers": cell(*layers), "meta": about()}, "state": {"m": cell(1.0)}, "stats": EMPTY},
+        "beside": {"net": {"layers": cell(*layers)}, "meta": about(), "layers": EMPTY},
+        "in a cell": {"net": cell({"layers": cell(*layers), "meta": about()})},
+        "structs": {"net": {"layers": struct_array(layers), "meta": about()}},
+    }.items():
+        scipy.io.savemat(tmp_path / "net.mat", content, oned_as="row")
+        state, provenance = import_weights(tmp_path / "net.mat", "vgg_m", NARROW)
+        assert same(state, plain), name
+        assert provenance.unwrapped == ("variable 'net'",)
+
+
+@pytest.mark.parametrize("meta", [{}, EMPTY, cell(), {"normalization": EMPTY}, {"normalization": {}}, "none", 1.0])
+def test_a_file_without_normalization_is_read_with_a_caveat(tmp_path: Path, meta: Any) -> None:
+    layers = cell(*matconvnet_layers("vgg_m", width=NARROW))
+    scipy.io.savemat(tmp_path / "net.mat", {"layers": layers, "meta": meta}, oned_as="row")
+    _, provenance = import_weights(tmp_path / "net.mat", "vgg_m", NARROW)
+    assert provenance.mean_rgb is None
+    assert provenance.caveats == ("the file states no mean of its input; RGB of 0 to 255 is assumed",)
+
+
+def test_two_networks_in_one_file_are_told_apart_by_what_fits(tmp_path: Path) -> None:
+    mine, other = (cell(*matconvnet_layers(name, width=NARROW)) for name in ("vgg_m", "vgg_s"))
+    scipy.io.savemat(tmp_path / "net.mat", {"net": {"layers": mine}, "layers": other}, oned_as="row")
+    assert import_weights(tmp_path / "net.mat", "vgg_m", NARROW)[1].unwrapped == ("variable 'net'",)
+    assert import_weights(tmp_path / "net.mat", "vgg_s", NARROW)[1].unwrapped == ()
+    scipy.io.savemat(tmp_path / "net.mat", {"net": {"layers": mine}, "layers": mine}, oned_as="row")
+    with pytest.raises(WeightsError, match=r"two networks, `layers` and `net\.layers`, and 2 of them fit"):
+        import_weights(tmp_path / "net.mat", "vgg_m", NARROW)
+
+
+ODD_NETS: list[tuple[dict[str, Any], str]] = [
+    ({"net": {"layers": EMPTY, "meta": {}}}, "a `net` with empty layers"),
+    ({"net": {"meta": {}}}, "a variable `net` without layers"),
+    ({"net": 1.0}, "a variable `net` without layers"),
+    ({"net": {"layers": cell({"name": "a"}), "params": EMPTY, "vars": EMPTY}}, "holds a DagNN"),
+    ({"layers": cell({"type": EMPTY})}, "holds no network"),
+    ({"layers": "text"}, "holds no network"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), ODD_NETS)
+def test_a_file_without_readable_layers_says_what_it_holds(
+    tmp_path: Path, content: dict[str, Any], message: str
+) -> None:
+    scipy.io.savemat(tmp_path / "net.mat", content, oned_as="row")
+    with pytest.raises(WeightsError, match=message):
+        import_weights(tmp_path / "net.mat", "vgg_m", NARROW)
+
+
+def kernel(value: Any) -> Callable[[Layers], None]:
+    return lambda net: of(net, "conv1").update(weights=cell(value, of(net, "conv1")["weights"].ravel()[1]))
+
+
+def bias(value: Any) -> Callable[[Layers], None]:
+    return lambda net: of(net, "conv1").update(weights=cell(of(net, "conv1")["weights"].ravel()[0], value))
+
+
+ODD_ARRAYS: list[tuple[Callable[[Layers], Any], str]] = [
+    (kernel(np.ones((7, 7, 1, 5))), r"weight of conv1 has shape \(5, 1, 7, 7\), expected \(5, 3, 7, 7\)"),
+    (kernel(np.ones((7, 7, 3, 5, 2))), r"weight of conv1 has shape \(7, 7, 3, 5, 2\)"),
+    (kernel(np.ones((7, 7, 3, 5), complex)), "weight for conv1 .*complex128, expected floats"),
+    (kernel(np.ones((7, 7, 3, 5), np.int8)), "weight for conv1 .*int8, expected floats"),
+    (kernel("text"), "weight of conv1 is a str, expected an array"),
+    (kernel({"a": 1.0}), "weight of conv1 is a dict, expected an array"),
+    (bias(np.ones((5, 2))), r"bias of conv1 has shape \(5, 2\), expected \(5,\)"),
+    (bias(EMPTY), r"bias of conv1 has shape \(0,\)"),
+    (lambda net: of(net, "conv1").update(weights="text"), "no weight for conv1"),
+    (lambda net: of(net, "conv1").update(stride="two"), "stride for conv1 .*not numbers"),
+    (lambda net: of(net, "pool1").update(pad=np.array([[np.nan] * 4])), "pad for pool1 .*nan"),
+    (lambda net: of(net, "pool1").update(pad=np.array([[1.0, 2.0]])), r"pad for pool1 .*is \(1, 2\)"),
+    (lambda net: of(net, "conv2").update(pad=np.ones((300, 300))), "pad for conv2 .*90000 numbers"),
+    (lambda net: of(net, "norm_conv1").update(param=np.array([[np.inf] * 4])), "lrn for conv1 .*inf"),
+    (lambda net: of(net, "relu_conv1").update(type="x" * 10_000), "layers for conv1 .*'x{30}'"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "message"), ODD_ARRAYS)
+def test_a_field_of_another_kind_is_named(tmp_path: Path, spoil: Callable[[Layers], Any], message: str) -> None:
+    layers = matconvnet_layers("vgg_m", width=NARROW)
+    spoil(layers)
+    with pytest.raises(WeightsError, match=message) as caught:
+        import_weights(write_mat(tmp_path / "net.mat", layers), "vgg_m", NARROW)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"averageImage": "text"}, "not an array of numbers"),
+        ({"averageImage": cell(1.0)}, "not an array of numbers"),
+        ({"averageImage": np.full((1, 1, 3), np.nan)}, "mean of nan, nan, nan"),
+        ({"averageImage": np.full((224, 224), 120.0)}, "grey images"),
+        ({"averageImage": np.array([[104.0, 117.0, 124.0]])}, "More blue than red suggests BGR"),
+    ],
+)
+def test_an_unusable_mean_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    layers = cell(*matconvnet_layers("vgg_m", width=NARROW))
+    scipy.io.savemat(tmp_path / "net.mat", {"layers": layers, "meta": about(**change)}, oned_as="row")
+    with pytest.raises(WeightsError, match=message):
+        import_weights(tmp_path / "net.mat", "vgg_m", NARROW)
+
+
+@pytest.mark.parametrize("side", ["text", EMPTY, np.array([[np.nan] * 3]), np.array([[-5.0] * 3]), cell(1.0)])
+def test_an_unusable_image_size_is_ignored(tmp_path: Path, side: Any) -> None:
+    layers = cell(*matconvnet_layers("vgg_m", width=NARROW))
+    scipy.io.savemat(tmp_path / "net.mat", {"layers": layers, "meta": about(imageSize=side)}, oned_as="row")
+    assert len(import_weights(tmp_path / "net.mat", "vgg_m", NARROW)[0]) == 10
+
+
+def test_a_stated_order_reorders_kernel_and_mean(tmp_path: Path) -> None:
+    layers = matconvnet_layers("vgg_m", width=NARROW)
+    usual, _ = import_weights(write_mat(tmp_path / "net.mat", layers), "vgg_m", NARROW)
+    mean = {"averageImage": np.array([[104.0, 117.0, 124.0]])}
+    scipy.io.savemat(tmp_path / "bgr.mat", {"layers": cell(*layers), "meta": about(**mean)}, oned_as="row")
+    found, provenance = import_weights(tmp_path / "bgr.mat", "vgg_m", NARROW, order="bgr")
+    first = "blocks.conv1.conv.weight"
+    assert torch.equal(found[first], usual[first].flip(1))
+    assert provenance.mean_rgb == (124, 117, 104)
 
 
 @needs_real_data
