@@ -11,8 +11,8 @@ import typer
 from orchestrator.cli import console
 from orchestrator.cli.options import Job, Json, Sweep, SweepOptions, Workers, choice, number, takes_sweep_options
 from orchestrator.cli.text import sweeps as text
-from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.progress import Display, open_display
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.planning.request import find_grid
 from orchestrator.services import jobs, mlflow_ui
 from orchestrator.services import sweeps as service

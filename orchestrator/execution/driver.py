@@ -6,11 +6,10 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
-from orchestrator.execution import scheduler
+from orchestrator.execution import retry_policy, scheduler
 from orchestrator.execution.control_requests import RequestHandler
 from orchestrator.execution.estimate import Pace
 from orchestrator.execution.held_lease import HeldLease
-from orchestrator.execution.orders import WorkerPaths, work_order
 from orchestrator.execution.pool import Ended, WorkerPool
 from orchestrator.execution.progress import Display, Now
 from orchestrator.execution.settlement import Settlement
@@ -18,6 +17,7 @@ from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.sweep_state import SweepState
 from orchestrator.execution.unheard import FindEnd
+from orchestrator.execution.work_orders import WorkerPaths, work_order
 from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
@@ -179,7 +179,7 @@ class Driver:
         threads = record.threads or scheduler.threads_for(
             state.board, key, self.worker_paths.cpus_per_worker, self.worker_paths.cores
         )
-        micro_batches = scheduler.micro_batches_after(record.result, state.specs[key].train.batch_size)
+        micro_batches = retry_policy.micro_batches_after(record.result, state.specs[key].train.batch_size)
         facts = {"host": here(), "threads": str(threads), "sweep": self.sweep, "micro_batches": str(micro_batches)}
         state.attempts[key] = record.attempt + 1
         state.paces[key] = Pace(now)

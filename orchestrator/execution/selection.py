@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from orchestrator.execution.scheduler import RETRY
+from orchestrator.execution.retry_policy import RETRY
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.request import BACKBONE_FIELD, DOMAINS
 from schemas.base import did_you_mean

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from orchestrator.execution import scheduler
+from orchestrator.execution import retry_policy, scheduler
+from orchestrator.execution.circuit_breaker import Stop
 from orchestrator.execution.pool import Ended
-from orchestrator.execution.scheduler import Stop
 from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.sweep_state import ELSEWHERE_SECONDS, SweepState
 from orchestrator.execution.unheard import FindEnd
@@ -57,7 +57,7 @@ class Settlement:
         told = ended.result
         if told.stop_reason in UNTOLD:
             told = self.find_end(current) or told
-        result = scheduler.as_cancelled(told, state.cancelling.get(key))
+        result = retry_policy.as_cancelled(told, state.cancelling.get(key))
         record = self._record(key, result)
         del state.running[ended.slot]
         self.locks.release_job(key)
@@ -88,9 +88,9 @@ class Settlement:
 
     def _record(self, key: str, result: JobResult) -> JobRecord:
         now = self.clock()
-        move = scheduler.next_move(self.state.board[key], result.stop_reason, now)
+        move = retry_policy.next_move(self.state.board[key], result.stop_reason, now)
         record = self.ledger.move(key, move.to, now, reason=move.reason, result=result)
-        self.state.board[key] = scheduler.after(self.state.board[key], move)
+        self.state.board[key] = retry_policy.after(self.state.board[key], move)
         return record
 
     def _say_end(self, record: JobRecord, result: JobResult) -> None:
@@ -140,5 +140,5 @@ def _line(record: JobRecord, result: JobResult) -> str:
     if record.state is _S.CANCELLED:
         return f"{record.title}: cancelled"
     why = record.failure.rstrip(".") or str(result.stop_reason)
-    is_retried = record.state is _S.REQUEUED and result.stop_reason not in scheduler.WITH_SWEEP
+    is_retried = record.state is _S.REQUEUED and result.stop_reason not in retry_policy.WITH_SWEEP
     return f"{record.title}: {why}{'; it will be retried' if is_retried else ''}"

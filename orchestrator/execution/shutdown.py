@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.execution import scheduler
+from orchestrator.execution import circuit_breaker
+from orchestrator.execution.circuit_breaker import Stop
 from orchestrator.execution.pool import WorkerPool
-from orchestrator.execution.scheduler import Stop
 from orchestrator.execution.stop_request import StopRequest
 from schemas.errors import DiskFull
 from schemas.results import Failure
@@ -45,7 +45,7 @@ class Shutdown:
             is_over: Whether the sweep has nothing left to run.
         """
         self._stops.append(stop)
-        cause = scheduler.common_cause(self._stops)
+        cause = circuit_breaker.common_cause(self._stops)
         if cause is None or is_over or self.is_stopping:
             return
         self.paused_by = f"{cause.failure or cause.reason} (fingerprint {cause.fingerprint})"

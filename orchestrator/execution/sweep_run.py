@@ -10,13 +10,13 @@ from functools import partial
 
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
-from orchestrator.execution.orders import WorkerPaths, absolute_uri
-from orchestrator.execution.outcome import SweepOutcome, metrics_of, opening_line, outcome_of
 from orchestrator.execution.progress import Display
 from orchestrator.execution.ray_session import ray_errors_named
 from orchestrator.execution.resources import layout_for, local_machine
 from orchestrator.execution.stop_request import StopRequest
+from orchestrator.execution.sweep_outcome import SweepOutcome, metrics_of, opening_line, outcome_of
 from orchestrator.execution.unheard import find_end
+from orchestrator.execution.work_orders import WorkerPaths, absolute_uri
 from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.claim import busy, check_claim, renew
@@ -24,8 +24,8 @@ from orchestrator.ledger.job_moves import repair_torn_moves
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.locks import Locks
+from orchestrator.ledger.outages import Patience, patient
 from orchestrator.ledger.records import StoredPlan, records_of
-from orchestrator.ledger.retrying import Patience, patient
 from orchestrator.planning.diff import PlanStatus, check_same_sweep, compare
 from orchestrator.planning.resolver import check_all_data, check_all_weights
 from orchestrator.report.summary import as_markdown

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol
 from typing_extensions import TypeVar
 
 from orchestrator.ledger.records import JobRecord, StoredPlan
-from orchestrator.planning.layers import describe_difference, differences
+from orchestrator.planning.setting_layers import describe_difference, differences
 from schemas.errors import SpecError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason

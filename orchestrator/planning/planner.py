@@ -12,8 +12,8 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from interp_model.backbones import check_model
-from orchestrator.planning.layers import Tree, lookup, nest, overlay, without
 from orchestrator.planning.request import DOMAINS, VARIANT_FIELD, Definition
+from orchestrator.planning.setting_layers import Tree, lookup, nest, overlay, without
 from orchestrator.planning.typed import CATEGORIES_FIELD, Pattern, TypedRule, typed_tree
 from schemas.base import explain
 from schemas.errors import SpecError

@@ -12,7 +12,7 @@ from itertools import chain, product
 from pathlib import Path
 from typing import Any, get_args
 
-from orchestrator.planning.layers import Tree, field_of, flatten, has, lookup, nest, overlay, without
+from orchestrator.planning.setting_layers import Tree, field_of, flatten, has, lookup, nest, overlay, without
 from orchestrator.planning.typed import (
     CATEGORIES_FIELD,
     SECTIONS,

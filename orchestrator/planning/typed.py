@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
-from orchestrator.planning.layers import Tree, field_of, flatten, has, lookup, nest, overlay
+from orchestrator.planning.setting_layers import Tree, field_of, flatten, has, lookup, nest, overlay
 from schemas.base import SCALARS, brief, explain, field_types, normal, unknown_field
 from schemas.categories import find_categories
 from schemas.errors import SpecError

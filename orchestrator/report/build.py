@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, get_args
 
 from orchestrator.planning.diff import PlannedJob, PlanStatus
-from orchestrator.planning.layers import lookup
+from orchestrator.planning.setting_layers import lookup
 from orchestrator.report.caveats import FinishedJob, caption, caveats
 from orchestrator.report.coverage import TableCoverage
 from orchestrator.report.model import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from orchestrator.planning.layers import lookup
 from orchestrator.planning.request import BACKBONE_FIELD
+from orchestrator.planning.setting_layers import lookup
 from orchestrator.report.summary import caption_of
 from schemas.results import JobMetrics
 

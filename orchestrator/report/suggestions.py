@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.diff import PlanStatus
-from orchestrator.planning.layers import Tree, differences, flatten
 from orchestrator.planning.planner import NullResolver, plan
 from orchestrator.planning.request import SweepRequest, define
+from orchestrator.planning.setting_layers import Tree, differences, flatten
 from orchestrator.report.coverage import PaperNetwork, network_of
 from orchestrator.report.model import NOT_MEASURED, Missing
 from orchestrator.report.summary import VARIANTS

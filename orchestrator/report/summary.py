@@ -9,8 +9,8 @@ from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
 from orchestrator.ledger.records import JobRecord
-from orchestrator.planning.layers import flatten, lookup
 from orchestrator.planning.request import BACKBONE_FIELD, VARIANT_FIELD
+from orchestrator.planning.setting_layers import flatten, lookup
 from orchestrator.planning.typed import CATEGORIES_FIELD
 from orchestrator.report.tables import TableFormat, render_table
 from schemas.job import FilterLossSpec, categories_label

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.execution.orders import absolute_uri
+from orchestrator.execution.work_orders import absolute_uri
 from orchestrator.ledger import store
 from orchestrator.ledger.home import settle
 from orchestrator.ledger.store import reaching

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from orchestrator.execution.control import WALL, put_back
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
-from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.progress import Display
 from orchestrator.execution.selection import Which
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.execution.sweep_run import SweepRun
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import LedgerWriter, known_sweep

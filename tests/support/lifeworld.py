@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from orchestrator.execution.cancel import cancel_waiting
 from orchestrator.execution.driver import Driver
-from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.pool import Ended
-from orchestrator.execution.scheduler import MAX_BACKOFF_SECONDS, RETRY
+from orchestrator.execution.retry_policy import MAX_BACKOFF_SECONDS, RETRY
 from orchestrator.execution.settlement import UNTOLD
 from orchestrator.execution.stop_request import StopRequest
+from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks

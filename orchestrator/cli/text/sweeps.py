@@ -21,11 +21,11 @@ from rich.text import Text
 
 from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
-from orchestrator.execution.outcome import SweepOutcome
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
-from orchestrator.planning.layers import flatten
+from orchestrator.planning.setting_layers import flatten
 from orchestrator.report.summary import HEADINGS, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.services.mlflow_ui import UiPages
 from orchestrator.services.sweeps import Plan, SweepStatus

@@ -10,7 +10,7 @@ from rich.console import Console, RenderableType
 
 from orchestrator.cli.layout import PlainTable
 from orchestrator.cli.text.sweeps import outcome_text
-from orchestrator.execution.outcome import SweepOutcome
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.report.summary import ResultCell, ResultTable, Row
 
 WIDTHS = (40, 60, 80, 120)

@@ -10,8 +10,8 @@ import pytest
 from orchestrator.execution import control
 from orchestrator.execution.control import PATIENCE_SECONDS, Clock, Controlled
 from orchestrator.execution.driver import Driver
-from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.selection import Which
+from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger import locks
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks

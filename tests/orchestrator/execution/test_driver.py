@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.held_lease import SIGN_SECONDS
-from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.unheard import FindEnd
+from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from orchestrator.execution.scheduler import WITH_SWEEP
+from orchestrator.execution.retry_policy import WITH_SWEEP
 from orchestrator.ledger.job_moves import repair_torn_moves
 from orchestrator.ledger.locks import Locks
 from schemas.errors import SweepBusy

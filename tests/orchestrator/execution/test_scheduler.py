@@ -6,22 +6,17 @@ from itertools import pairwise
 
 import pytest
 
-from orchestrator.execution.scheduler import (
+from orchestrator.execution.circuit_breaker import Stop, common_cause
+from orchestrator.execution.retry_policy import (
     JITTER,
     MAX_BACKOFF_SECONDS,
     RETRY,
     WITH_SWEEP,
-    QueueEntry,
-    Stop,
     after,
-    blocked,
-    common_cause,
-    is_over,
     micro_batches_after,
     next_move,
-    ready,
-    threads_for,
 )
+from orchestrator.execution.scheduler import QueueEntry, blocked, is_over, ready, threads_for
 from schemas.lifecycle import TRANSITIONS, JobState, StopReason
 from schemas.results import JobResult
 

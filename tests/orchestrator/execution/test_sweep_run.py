@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.execution.outcome import SweepOutcome
 from orchestrator.execution.pool import WorkerPool
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks

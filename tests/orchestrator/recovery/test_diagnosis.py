@@ -9,7 +9,8 @@ import pytest
 import typer.main
 
 from orchestrator.cli.main import app
-from orchestrator.execution.scheduler import RETRY, SAYS_NOTHING
+from orchestrator.execution.circuit_breaker import SAYS_NOTHING
+from orchestrator.execution.retry_policy import RETRY
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus, compare
 from orchestrator.recovery.diagnosis import ADVICE_BY_REASON, ADVICE_BY_STATUS, find_causes

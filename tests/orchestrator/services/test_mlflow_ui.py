@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.execution.orders import absolute_uri
+from orchestrator.execution.work_orders import absolute_uri
 from orchestrator.ledger.store import open_client
 from orchestrator.services import mlflow_ui
 from orchestrator.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from orchestrator.cli.main import main
-from orchestrator.execution.outcome import SweepOutcome
+from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks

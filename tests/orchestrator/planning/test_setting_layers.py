@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.planning.layers import differences, flatten, lookup, nest, overlay, without
+from orchestrator.planning.setting_layers import differences, flatten, lookup, nest, overlay, without
 
 NAMES = st.sampled_from(["a", "b", "c", "source"])
 TREES = st.recursive(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from orchestrator.execution.circuit_breaker import ALIKE, FIRST_ATTEMPTS, SAYS_NOTHING, Stop, common_cause
 from orchestrator.execution.driver import Driver
-from orchestrator.execution.orders import WorkerPaths
-from orchestrator.execution.scheduler import ALIKE, FIRST_ATTEMPTS, SAYS_NOTHING, Stop, common_cause
+from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks

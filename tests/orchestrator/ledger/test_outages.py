@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from orchestrator.execution.driver import DRAIN_SECONDS, Driver
-from orchestrator.execution.orders import WorkerPaths
 from orchestrator.execution.stop_request import StopRequest
+from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger.base import Ledger
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
+from orchestrator.ledger.outages import HURRY_SECONDS, LONGEST_WAIT, Patience, patient
 from orchestrator.ledger.records import StoredPlan
-from orchestrator.ledger.retrying import HURRY_SECONDS, LONGEST_WAIT, Patience, patient
 from orchestrator.planning.diff import compare
 from schemas.errors import StoreError, StoreUnreachable
 from schemas.lifecycle import JobState
