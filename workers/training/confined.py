@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 SPARE_BYTES = 1 << 30
 """Memory for a call beside four times the file's size, bytes."""
-SPARE_SECONDS = 30.0
+SPARE_SECONDS = 60.0
 """Time for a call beside the time for reading the file at `BYTES_PER_SECOND`."""
 BYTES_PER_SECOND = 5_000_000
 _LONGEST = 2000
@@ -52,9 +52,12 @@ class _Child:
 
     def stop(self) -> int:
         """End the process; return its exit code, which is negative for a signal."""
-        self.connection.close()
-        self.process.kill()
-        return self.process.wait()
+        self.connection.close()  # an idle child ends by itself
+        try:
+            return self.process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
 
 
 _lock = threading.Lock()
@@ -79,6 +82,7 @@ def call_confined(function: Callable[[Path], T], path: Path) -> T:
         answer = None
         try:
             child.connection.send((function, str(path), 4 * size + SPARE_BYTES))
+            child.connection.recv_bytes()  # its modules are loaded, and its time starts
             if child.connection.poll(SPARE_SECONDS + size / BYTES_PER_SECOND):
                 answer = pickle.loads(child.connection.recv_bytes())
         except (EOFError, OSError) as error:
@@ -118,13 +122,15 @@ def serve(descriptor: int) -> None:
             function, path, spare_bytes = connection.recv()
         except EOFError:
             return
+        connection.send_bytes(b"")
         connection.send_bytes(_answer(function, Path(path), spare_bytes))
 
 
 def _answer(function: Callable[[Path], object], path: Path, spare_bytes: int) -> bytes:
-    unlimited = resource.RLIM_INFINITY
+    usual = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + spare_bytes, unlimited))
+        resource.setrlimit(resource.RLIMIT_AS, (min([_mapped_bytes() + spare_bytes, *limits]), hard))
         return pickle.dumps((None, function(path)), protocol=pickle.HIGHEST_PROTOCOL)
     except OrchError as error:
         failure: Exception = error
@@ -135,7 +141,7 @@ def _answer(function: Callable[[Path], object], path: Path, spare_bytes: int) ->
                 f"{path} is damaged: it claims arrays that are much larger than the file. Copy it again."
             )
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (unlimited, unlimited))
+        resource.setrlimit(resource.RLIMIT_AS, usual)
     return pickle.dumps((failure, None))
 
 

@@ -388,7 +388,7 @@ def hang(path: Path) -> None:
 def test_a_parser_that_crashes_hangs_or_fills_memory_is_survived(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parser: Callable[[Path], object], message: str
 ) -> None:
-    monkeypatch.setattr("workers.training.confined.SPARE_SECONDS", 3.0 if parser is hang else 30.0)
+    monkeypatch.setattr("workers.training.confined.SPARE_SECONDS", 3.0 if parser is hang else 60.0)
     path = saved(tmp_path / "net.pth", narrow_state())
     call_confined(Path.exists, path)  # the child has started
     with pytest.raises(WeightsError, match=message):
