@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from schemas.errors import DataError, SpecError
-from workers.data.prepared.crops import UNREADABLE, Pixels, as_rgb
+from workers.data.image_facts import UNREADABLE
+from workers.data.prepared.crops import Pixels, as_rgb
 from workers.data.readers.records import Box
 
 MIN_BOX = 8
