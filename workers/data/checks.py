@@ -93,17 +93,19 @@ def misfit(record: AnnotatedObject, facts: ImageFacts) -> str | None:
     """Return how an annotation contradicts its image, or None where the two agree."""
     annotated, actual = record.size, (facts.width, facts.height)
     if annotated is not None and annotated != actual:
-        where = f" ({printable(record.where[BOX])})" if BOX in record.where else ""
         return (
-            f"{record.name} is annotated as {annotated[0]} x {annotated[1]} pixels{where}, and its image has "
-            f"{actual[0]} x {actual[1]}"
+            f"{record.name} is annotated as {annotated[0]} x {annotated[1]} pixels, and its image has "
+            f"{actual[0]} x {actual[1]}{_place(record, BOX)}"
         )
     outside = _outside(record, facts.width, facts.height)
     if outside is None:
         return None
     key, what = outside
-    where = f" ({printable(record.where[key])})" if key in record.where else ""
-    return f"{what} of {record.name}{where} lies outside its image, {facts.width} x {facts.height} pixels"
+    return f"{what} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels{_place(record, key)}"
+
+
+def _place(record: AnnotatedObject, key: str) -> str:
+    return f"; see {printable(record.where[key])}" if key in record.where else ""
 
 
 def _outside(record: AnnotatedObject, width: int, height: int) -> tuple[str, str] | None:

@@ -109,7 +109,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
         if not os.path.lexists(path):
             return _missing(path)
         if kind := unusual_kind(path):
-            return f"{kind}, not a file"
+            return f"cannot be read: {kind}, not a file"
         if not path.stat().st_size:
             return "empty (0 bytes)"
     except FileNotFoundError:

@@ -90,9 +90,7 @@ class Cub200:
 def _read(folder: Path) -> tuple[list[AnnotatedObject], list[LeftOut]]:
     """Return every listed bird whose box is large enough, and what is left out."""
     listed = {key: (at, name) for at, key, name in _names(folder / "images.txt")}
-    boxes = {
-        key: _box(folder / "bounding_boxes.txt", at, rest) for at, key, rest in _by_id(folder, "bounding_boxes.txt", 5)
-    }
+    boxes = {key: _box(folder, at, corners) for at, key, corners in _by_id(folder, "bounding_boxes.txt", 5)}
     official: dict[str, Literal["train", "test"]] = {
         key: "train" if flag == "1" else "test"
         for _, key, (flag,) in _by_id(folder, "train_test_split.txt", 2, flag=True)
@@ -206,7 +204,7 @@ def _fields(path: Path, numbers: int, *, flag: bool = False) -> Iterator[tuple[i
 
 
 def _unreadable(path: Path, at: int, why: str) -> DataError:
-    return annotation_error(path, why, f"line {at}", "Restore the file from the CUB-200-2011 archive.")
+    return annotation_error(path, why, f"line {at}", advice="Restore the file from the CUB-200-2011 archive.")
 
 
 def _shape(numbers: int) -> str:

@@ -220,7 +220,7 @@ def _mats(files: list[Path], key: str, cache: ParseCache) -> dict[int, _Object]:
                 found.where[landmark] = where
         except ValueError as error:
             raise annotation_error(
-                path, str(error), key, "Take a synset's files from one copy of the data set."
+                path, str(error), f"annotation of {key}", advice="Take a synset's files from one copy of the data set."
             ) from error
     return objects
 
@@ -228,7 +228,8 @@ def _mats(files: list[Path], key: str, cache: ParseCache) -> dict[int, _Object]:
 def _no_mat(path: Path, why: str, what: str, needed: str) -> DataError:
     return annotation_error(
         path,
-        f"not the authors' {what} ({brief(why, 100)}): it needs a struct array {needed}",
+        f"{brief(why, 100)}; it needs a struct array {needed}",
+        what=f"the authors' {what}",
         advice="Download the file again, in MATLAB's format 5 or 7.3.",
     )
 

@@ -90,22 +90,22 @@ class AnnotationError(DataError):
 
     path: Path
     why: str
-    """Place in the file and problem."""
+    """Name of the file, place in it, and problem."""
 
 
 def annotation_error(
-    path: Path, why: str, at: str = "", advice: str = "Repair the file, or restore it from the data set's archive."
+    path: Path, why: str, at: str = "", *, what: str = "", advice: str = "Repair the file, or restore it."
 ) -> AnnotationError:
     """Return the error for an annotation file.
 
     Args:
         why: the problem; only its beginning is shown where it is long.
         at: place in the file, such as `line 3`.
+        what: what the file should have been.
     """
-    place = f"{at}, " if at else ""
-    problem = f"cannot be read: {brief(why, 200)}"
-    error = AnnotationError(f"{printable(path)}{', ' if at else ' '}{place}{problem}. {advice}")
-    error.path, error.why = path, f"{place}{problem}"
+    problem = f"{f', {at},' if at else ''} cannot be read{f' as {what}' if what else ''}: {brief(why, 200)}"
+    error = AnnotationError(f"{printable(path)}{problem}. {advice}")
+    error.path, error.why = path, f"{printable(path.name)}{problem}"
     return error
 
 

@@ -99,7 +99,7 @@ def read_text(path: Path) -> str:
         bad_at = text.find("\0")
     except UnicodeDecodeError as error:
         at = f"line {_line_of(content, mark + error.start)}, byte {mark + error.start}"
-        raise annotation_error(path, "not UTF-8", at, "Save the file as UTF-8.") from None
+        raise annotation_error(path, "not UTF-8", at, advice="Save the file as UTF-8.") from None
     if bad_at >= 0:
         raise annotation_error(path, "a zero byte, so it is not text in UTF-8", f"line {_line_of(text, bad_at)}")
     return text
@@ -127,7 +127,7 @@ def read_table(path: Path, columns: Collection[str] = COLUMNS) -> list[Line]:
 
     Raises:
         DataError: a column is missing or there twice, a row has another number of cells than the header, a quote is
-            not closed, or there is no row.
+            not closed, or the file is empty.
     """
     table = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     header: list[str] | None = None
@@ -147,8 +147,8 @@ def read_table(path: Path, columns: Collection[str] = COLUMNS) -> list[Line]:
             lines.append(line)
     except csv.Error as error:
         raise annotation_error(path, str(error), f"line {table.line_num}") from error
-    if not lines:
-        raise annotation_error(path, "it has no rows" if header else "it is empty")
+    if header is None:
+        raise annotation_error(path, "it is empty")
     return lines
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from workers.data.disk_files import visible_names
+from workers.data.disk_files import brief, visible_names
 from workers.data.image_facts import size_of
 from workers.data.readers.parse_cache import ParseCache
 from workers.data.readers.records import (
@@ -171,8 +171,8 @@ def _read(table: Path, images: Path) -> list[AnnotatedObject]:
         known = first.setdefault(key, row)
         if (row.box, row.size) != (known.box, known.size):
             raise row.line.error(
-                f"object {key[1]} of {key[0]} has another box or photograph in line {known.line.at}; give each "
-                "object of a photograph its own `object_id`"
+                f"the table has two objects {brief(key[1])} in {brief(key[0])}, with different boxes or sizes of the "
+                f"photograph: see line {known.line.at}, and give each object its own `object_id`"
             )
         if row.part in LANDMARK_OF_PART:
             landmarks.setdefault(key, {}).setdefault(LANDMARK_OF_PART[row.part], row)

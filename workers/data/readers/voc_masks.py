@@ -90,8 +90,8 @@ def unreadable(path: Path, why: str) -> DataError:
     """Return the error for a file that is not a part annotation of Pascal VOC Part."""
     return annotation_error(
         path,
-        f"not a part annotation of Pascal VOC Part ({brief(why, 100)}): it needs a struct `anno` with `objects`, each "
-        "with `class`, `mask` and `parts`",
+        f"{brief(why, 100)}; it needs a struct `anno` with `objects`, each with `class`, `mask` and `parts`",
+        what="a part annotation of Pascal VOC Part",
         advice="Restore the file from the data set's archive.",
     )
 
