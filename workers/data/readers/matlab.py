@@ -82,7 +82,7 @@ def numbers(value: Any) -> NDArray[Any]:
     Raises:
         ValueError: the value is something else.
     """
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":  # not complex ones or objects
         raise ValueError(f"expected numbers, found {_kind(value)}")
     return value
 
