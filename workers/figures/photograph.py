@@ -31,8 +31,8 @@ def open_photograph(path: Path) -> Image.Image:
             return as_rgb(ImageOps.exif_transpose(picture))
     except UNREADABLE as error:
         raise DataError(
-            f"{printable(path)} cannot be read as a photograph ({brief(str(error), 100)}). See that it is a whole image "
-            "file; another program may be able to save it again."
+            f"{printable(path)} cannot be read as a photograph ({brief(str(error), 100)}). See that it is a whole "
+            "image file; another program may be able to save it again."
         ) from error
 
 
