@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from orchestrator.planning.request import FIELDS, SECTIONS
+from orchestrator.planning.typed import FIELDS, SECTIONS
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
 from schemas.sweep import AXIS_ALIASES, SweepSpec
