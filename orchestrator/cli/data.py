@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True, help="Images that networks are trained o
 
 @app.command("list")
 def list_(data_root: DataRoot = None, json: Json = False) -> None:
-    """List data sets and categories, with their numbers of objects, landmarks and part masks.
+    """List data sets and categories, with their numbers of objects, landmarks and part masks. None ends with code 3.
 
     orch data list --data-root ~/photographs
     """
@@ -30,6 +30,7 @@ def list_(data_root: DataRoot = None, json: Json = False) -> None:
     else:
         found = service.list_data(settings, root)
         console.show(text.InventoryJson.of_inventory(found) if json else text.list_text(found))
+        service.raise_if_empty(found, root)
 
 
 @app.command("verify")

@@ -131,10 +131,14 @@ def check_all_data(jobs: Iterable[JobSpec], data_root: str | None, cache_dir: Pa
 
 
 def _sha256(path: Path) -> str:
+    from workers.data.disk_files import unusual_kind
+
     try:
+        if kind := unusual_kind(path):
+            raise OSError(f"{kind}, not a file")
         return sha256_of(path)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise WeightsError(
-            f"The weights file {path} cannot be read ({error.strerror or error}). "
+            f"The weights file {path} cannot be read ({getattr(error, 'strerror', None) or error}). "
             "Give the path of a file that torch saved."
         ) from error

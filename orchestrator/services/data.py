@@ -51,6 +51,24 @@ def list_data(settings: Settings, data_root: Path) -> Inventory:
     return take_inventory(DataRoot.open(data_root, _existing_cache(settings), may_be_empty=True))
 
 
+def raise_if_empty(found: Inventory, data_root: Path) -> None:
+    """Raise an error if nothing under a data root can be used.
+
+    Raises:
+        DataError: neither objects nor negatives were found.
+    """
+    from workers.data.disk_files import printable
+    from workers.data.inventory import some
+
+    if found.is_empty:
+        named = some([str(path.relative_to(data_root)) for path in found.unused])
+        raise DataError(
+            f"Nothing under {printable(data_root)} can be used"
+            + (f"; these annotations belong to no category with photographs: {named}. " if named else ". ")
+            + "The list names the files that are looked for."
+        )
+
+
 def verify_data(
     settings: Settings, data_root: Path | None, categories: Sequence[str], advance: ReportProgress
 ) -> list[Verified]:
@@ -102,9 +120,11 @@ def prepare_data(
         advance: receives progress, per category and size.
 
     Raises:
-        DataError: there is no data root, none of the categories is under it, or too many photographs are broken.
+        DataError: there is no data root, none of the categories is under it, an annotation cannot be read or
+            contradicts its image, or too many photographs are broken.
         Interrupted: the user stopped the command; prepared pictures are kept.
     """
+    from workers.data.checks import check_category
     from workers.data.data_root import DataRoot
     from workers.data.readers.sources import NEGATIVES
 
@@ -115,6 +135,8 @@ def prepare_data(
         raise DataError(f"None of {', '.join(categories)} is under {root.path}. `orch data list` shows what is.")
     if root.negative_images():
         chosen.append(NEGATIVES)
+    for name in chosen:
+        check_category(name, root)
     try:
         return [_prepare(root, name, size, advance) for size in sizes for name in chosen]
     except KeyboardInterrupt:

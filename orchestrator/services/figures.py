@@ -152,10 +152,11 @@ def explain(
         spec, network, mean_SS3, picture, cut, places=job.places(), category=chosen, report=report
     )
     if out is not None:
+        from workers.data.disk_files import printable
         from workers.figures.canvas import save
         from workers.figures.explanation_plot import draw_explanation
 
-        save(draw_explanation(found, picture, image.name), out)
+        save(draw_explanation(found, picture, printable(image.name)), out)
     return Explained(record.key, image, found, out)
 
 

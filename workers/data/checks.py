@@ -6,9 +6,10 @@ from schemas.errors import DataError
 from schemas.job import DataSpec
 from workers.data.data_root import DataRoot
 from workers.data.digests import combine
+from workers.data.disk_files import printable
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.image_facts import ImageFacts, skip_limit, too_many_unreadable
-from workers.data.readers.records import AnnotatedObject
+from workers.data.readers.records import BOX, AnnotatedObject, Box
 from workers.data.readers.sources import NEGATIVES
 
 MIN_IMAGES = 50
@@ -28,7 +29,7 @@ def check_data(data: DataSpec, root: DataRoot) -> None:
         DataError: too few images, too many unreadable ones, or an annotation outside its image.
     """
     for category in data.categories:
-        _check_category(category, root)
+        check_category(category, root)
     _check_counts(data, root)
     if data.negatives == "folder":
         _check_negative_folder(root)
@@ -37,7 +38,7 @@ def check_data(data: DataSpec, root: DataRoot) -> None:
 
 
 def _check_negative_folder(root: DataRoot) -> None:
-    _check_category(NEGATIVES, root)
+    check_category(NEGATIVES, root)
     if (usable := root.usable_count(NEGATIVES)) < MIN_NEGATIVES:
         raise DataError(
             f"Too few negatives: {root.negative_images()[0].parent} has {usable} images that can be read, a job needs "
@@ -54,7 +55,7 @@ def _check_others(category_id: str, root: DataRoot) -> None:
             "Add another category's photographs, or set `data.negatives: folder` and give a folder `neg/`."
         )
     for other in others:
-        _check_category(other, root)
+        check_category(other, root)
     counts = {other: root.usable_count(other) for other in others}
     if sum(counts.values()) < MIN_NEGATIVES:
         named = ", ".join(f"{other} {count}" for other, count in counts.items())
@@ -65,8 +66,12 @@ def _check_others(category_id: str, root: DataRoot) -> None:
         )
 
 
-def _check_category(category_id: str, root: DataRoot) -> None:
-    """Compare each annotation of a category, or of the negatives, with its image."""
+def check_category(category_id: str, root: DataRoot) -> None:
+    """Compare each annotation of a category, or of the negatives, with its image, once per opened root.
+
+    Raises:
+        DataError: an annotation contradicts its image, or too many images are unreadable.
+    """
     if category_id in root.fitting:
         return
     what = "the negatives' folder" if category_id == NEGATIVES else category_id
@@ -76,7 +81,7 @@ def _check_category(category_id: str, root: DataRoot) -> None:
             unreadable.append(record.name)
         elif (problem := misfit(record, facts)) is not None:
             raise DataError(
-                f"{what}: {problem} ({record.image}). "
+                f"{what}: {problem} ({printable(record.image)}). "
                 "The image was probably resized or replaced: restore it, or correct the annotation."
             )
     if len(unreadable) > skip_limit(len(records)):
@@ -90,23 +95,35 @@ def misfit(record: AnnotatedObject, facts: ImageFacts) -> str | None:
     if annotated is not None and annotated != actual:
         return (
             f"{record.name} is annotated as {annotated[0]} x {annotated[1]} pixels, and its image has "
-            f"{actual[0]} x {actual[1]}"
+            f"{actual[0]} x {actual[1]}{_place(record, BOX)}"
         )
-    if (problem := _outside(record, facts.width, facts.height)) is not None:
-        return f"{problem} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels"
-    return None
+    outside = _outside(record, facts.width, facts.height)
+    if outside is None:
+        return None
+    key, what = outside
+    return f"{what} of {record.name} lies outside its image, {facts.width} x {facts.height} pixels{_place(record, key)}"
 
 
-def _outside(record: AnnotatedObject, width: int, height: int) -> str | None:
+def _place(record: AnnotatedObject, key: str) -> str:
+    return f"; see {printable(record.where[key])}" if key in record.where else ""
+
+
+def _outside(record: AnnotatedObject, width: int, height: int) -> tuple[str, str] | None:
+    """Return the key in `record.where`, and the words, of what is not within the image."""
     box = record.box
-    if box is not None and (
-        min(box.left, box.top) < -_TOLERANCE or box.right > width + _TOLERANCE or box.bottom > height + _TOLERANCE
-    ):
-        return f"box ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
+    if box is not None and not _is_inside(box, width, height):
+        return BOX, f"box ({box.left:g}, {box.top:g}) to ({box.right:g}, {box.bottom:g})"
     for name, (row, column) in record.landmarks.items():
         if not (-_TOLERANCE <= row <= height + _TOLERANCE and -_TOLERANCE <= column <= width + _TOLERANCE):
-            return f"landmark {name} (row {row:g}, column {column:g})"
+            return name, f"landmark {name} (row {row:g}, column {column:g})"
     return None
+
+
+def _is_inside(box: Box, width: int, height: int) -> bool:
+    """Return whether a box ends near the image's border at most, and something of it is left within."""
+    exceeds = (-box.left, -box.top, box.right - width, box.bottom - height)
+    left = (min(box.right, width) - max(box.left, 0), min(box.bottom, height) - max(box.top, 0))
+    return max(exceeds) <= _TOLERANCE and min(left) > 0
 
 
 def _check_counts(data: DataSpec, root: DataRoot) -> None:

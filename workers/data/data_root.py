@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -9,15 +10,17 @@ from typing import Self
 from schemas.categories import BY_ID, CATEGORIES, DatasetName
 from schemas.errors import DataError
 from workers.data.digests import combine, file_digest, records_digest
+from workers.data.disk_files import brief, printable, visible_names
 from workers.data.file_cache import FileCache
 from workers.data.image_facts import ImageFacts, read_facts
 from workers.data.readers.parse_cache import ParseCache
-from workers.data.readers.records import AnnotatedObject, DatasetReader, Flaw
+from workers.data.readers.records import AnnotatedObject, DatasetReader, Flaw, LeftOut
 from workers.data.readers.sources import (
     NEGATIVE_FOLDERS,
     NEGATIVES,
     READERS,
-    find_negative_images,
+    NegativeFolder,
+    find_negatives,
     layouts,
     other_animals,
 )
@@ -53,7 +56,7 @@ class DataRoot:
         )
         self._annotation_digests = FileCache(file_digest, is_readable=lambda _: True)
         self._present: list[str] | None = None
-        self._negative_images: list[Path] | None = None
+        self._negatives: list[NegativeFolder | None] = []
         self._records: dict[str, tuple[AnnotatedObject, ...]] = {}
         self._facts: dict[str, list[ImageFacts]] = {}
         self._digests: dict[str, str] = {}
@@ -74,11 +77,11 @@ class DataRoot:
             raise DataError(
                 f"Photographs need a data root, but no data root is given. Pass `--data-root FOLDER`. {layouts()}"
             )
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise DataError(f"The data root {path} is not a folder. Check `--data-root`. {layouts()}")
         root = cls(path, cache_dir)
         if not may_be_empty and not any(root.reader(dataset) for dataset in READERS):
-            held = sorted(entry.name for entry in path.iterdir())[:8]
+            held = [brief(printable(name), 30) for name in visible_names(path)[:8]]
             inside = f"only {', '.join(held)}" if held else "it is empty"
             raise DataError(f"The data root {path} holds no data set that can be read: {inside}. {layouts()}")
         return root
@@ -108,9 +111,23 @@ class DataRoot:
 
     def negative_images(self) -> list[Path]:
         """Return the images of the folder of negatives; empty where there is no such folder."""
-        if self._negative_images is None:
-            self._negative_images = find_negative_images(self.path)
-        return list(self._negative_images)
+        folder = self.negative_folder()
+        return list(folder.images) if folder else []
+
+    def negative_folder(self) -> NegativeFolder | None:
+        """Return the folder of negatives, listed once; None where there is none with an image."""
+        if not self._negatives:
+            self._negatives.append(find_negatives(self.path))
+        return self._negatives[0]
+
+    def left_out(self, category_id: str) -> list[LeftOut]:
+        """Return how many of a category's annotated objects are not among `records`, and why.
+
+        Raises:
+            DataError: as `records`.
+        """
+        reader = self._reader_of(category_id)
+        return reader.left_out(BY_ID[category_id].key) if reader else []
 
     def records(self, category_id: str) -> tuple[AnnotatedObject, ...]:
         """Return every usable object of a category; empty where its data set is absent.

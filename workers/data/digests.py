@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from workers.data.disk_files import open_regular
 from workers.data.image_facts import ImageFacts
 from workers.data.readers.records import AnnotatedObject
 
 
 def combine(parts: Iterable[str]) -> str:
     """Return one digest of many strings; their order counts."""
-    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("\n".join(parts).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def file_digest(path: Path) -> str:
@@ -21,7 +22,8 @@ def file_digest(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with open_regular(path) as file:
+        return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
 def records_digest(records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts]) -> str:

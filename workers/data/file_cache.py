@@ -98,6 +98,6 @@ def _stamp(path: Path) -> _Stamp | None:
     """Return None for a file that cannot be looked at; reading it tells why."""
     try:
         stat = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
     return stat.st_size, stat.st_mtime_ns

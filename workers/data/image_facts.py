@@ -11,12 +11,16 @@ from typing import NamedTuple
 from PIL import Image
 
 from schemas.errors import DataError
+from workers.data.disk_files import brief, open_regular
 
 SKIP_COUNT, SKIP_SHARE = 5, 0.01
 """Unreadable images that a set may have: a number, or a fraction of the set where that is more."""
 
 RANGELESS = ("I", "F")
 """PIL's modes of 32-bit pixels whose range is unknown, so they cannot be converted to eight bits."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""Errors that PIL raises on broken files, and `crops.load` on unsupported pixels."""
 
 _ENDS = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
 """First bytes of a format, and the bytes near the end of a complete file."""
@@ -44,16 +48,26 @@ _UNREADABLE = ImageFacts("unreadable", 0, 0)
 def read_facts(path: Path) -> ImageFacts:
     """Read an image file. An unreadable file has the digest `unreadable` and no size."""
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
         with Image.open(io.BytesIO(content)) as picture:
             width, height = picture.size
             if picture.mode in RANGELESS:
                 return _UNREADABLE
             if not _has_end(content):
                 picture.load()  # truncated, or followed by extra bytes as some cameras write: only decoding tells
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # what PIL raises on broken files
+    except UNREADABLE:
         return _UNREADABLE
     return ImageFacts(hashlib.blake2b(content, digest_size=16).hexdigest(), width, height)
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Return the width and height in an image's header, or None for a file without one."""
+    try:
+        with open_regular(path) as file, Image.open(file) as picture:
+            return picture.size
+    except UNREADABLE:
+        return None
 
 
 def _has_end(content: bytes) -> bool:
@@ -73,7 +87,7 @@ def too_many_unreadable(what: str, names: Sequence[str], total: int) -> DataErro
         names: of the unreadable images.
         total: number of images in the set.
     """
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    shown = ", ".join(brief(name) for name in names[:5]) + (", ..." if len(names) > 5 else "")
     return DataError(
         f"{len(names)} of {total} images of {what} cannot be read ({shown}); up to {skip_limit(total)} would be "
         "skipped. They are missing, empty, truncated or not images: restore them, or remove their annotations."

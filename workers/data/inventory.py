@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from schemas.categories import BY_ID, Category, DatasetName
 from schemas.errors import DataError
 from workers.data.checks import MIN_IMAGES
 from workers.data.data_root import DataRoot
-from workers.data.readers.records import AnnotatedObject
+from workers.data.disk_files import brief, printable, visible_names
+from workers.data.readers.records import AnnotatedObject, LeftOut
 from workers.data.readers.sources import READERS
 
 
@@ -30,7 +33,7 @@ class CategoryCount(NamedTuple):
     masks: int
     """Objects with part masks."""
     note: str
-    """A problem, such as a file that cannot be read, or an empty string."""
+    """Problems, such as a file that cannot be read, and objects that are left out; or an empty string."""
 
 
 class DatasetCount(NamedTuple):
@@ -44,19 +47,61 @@ class DatasetCount(NamedTuple):
     categories: tuple[CategoryCount, ...]
 
 
+class NegativesCount(NamedTuple):
+    """Counts of the folder of negatives."""
+
+    folder: Path
+    images: int
+    unused: tuple[str, ...]
+    """Names of its entries that are not images."""
+
+
 class Inventory(NamedTuple):
     """Counts of a data root."""
 
     datasets: tuple[DatasetCount, ...]
-    negatives: tuple[Path, int] | None
-    """Folder of photographs without animals, and how many it has."""
+    negatives: NegativesCount | None
+    unused: tuple[Path, ...]
+    """Files that look like annotations and belong to no category listed here."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found that a job could use."""
+        return self.negatives is None and not any(one.objects for found in self.datasets for one in found.categories)
 
 
 def take_inventory(root: DataRoot) -> Inventory:
-    """Count everything under a root that a reader understands."""
-    found = root.negative_images()
-    negatives = (found[0].parent, len(found)) if found else None
-    return Inventory(tuple(_dataset(dataset, root) for dataset in READERS), negatives)
+    """Count everything under a root that a reader understands.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    found = root.negative_folder()
+    negatives = NegativesCount(found.path, len(found.images), tuple(found.unused)) if found else None
+    datasets = tuple(_dataset(dataset, root) for dataset in READERS)
+    return Inventory(datasets, negatives, tuple(_unused(root)))
+
+
+_TABLES: Mapping[str, DatasetName] = MappingProxyType({"truth": "voc_part", "annotations": "ilsvrc_animal_part"})
+"""Folders that hold one table per category, and the data set that has them."""
+
+
+def _unused(root: DataRoot) -> Iterator[Path]:
+    """Yield the annotation files of unknown categories, of data sets without photographs, and of misspelt names."""
+    present = set(root.present_categories())
+    names = visible_names(root.path)
+    for place in [root.path, *(root.path / name for name in names if os.path.isdir(root.path / name))]:
+        for kind, dataset in _TABLES.items():
+            for name in visible_names(place / kind):
+                stem, _, suffix = name.rpartition(".")
+                if suffix.lower() == "csv" and not (suffix == "csv" and f"{dataset}/{stem}" in present):
+                    yield place / kind / name
+        for name in visible_names(place):
+            if name.startswith("n") and f"ilsvrc_animal_part/{name}" not in present:
+                yield from (place / name / one for one in visible_names(place / name) if one.startswith("truth_part"))
+    if root.reader("cub200") is None:
+        sets = [root.path / name for name in ("", *names, "cub200/CUB_200_2011")]
+        yield from (folder / "images.txt" for folder in sets if os.path.isfile(folder / "images.txt"))
 
 
 def _dataset(dataset: DatasetName, root: DataRoot) -> DatasetCount:
@@ -74,10 +119,10 @@ def _count(category: Category, root: DataRoot) -> CategoryCount:
         category=category.id,
         objects=len(records),
         images=len(images),
-        missing=sum(not image.is_file() for image in images),
+        missing=sum(not os.path.isfile(image) for image in images),
         landmarks=landmark_counts(category.id, records),
         masks=sum(record.masks is not None for record in records),
-        note=shortage(len(records)),
+        note=remarks(len(records), root.left_out(category.id)),
     )
 
 
@@ -87,6 +132,13 @@ def landmark_counts(category: str, records: Sequence[AnnotatedObject]) -> dict[s
     return {name: seen[name] for name in BY_ID[category].landmarks}
 
 
-def shortage(objects: int) -> str:
-    """Return why so few objects cannot carry a job, or an empty string where they can."""
-    return "" if objects >= MIN_IMAGES else f"too few: a job needs {MIN_IMAGES}"
+def remarks(objects: int, left_out: Sequence[LeftOut]) -> str:
+    """Return why so few objects cannot carry a job, and how many others are left out; or an empty string."""
+    few = [] if objects >= MIN_IMAGES else [f"too few: a job needs {MIN_IMAGES}"]
+    return "; ".join([*few, *(f"left out: {one.objects} {one.why}" for one in left_out)])
+
+
+def some(names: Sequence[str], limit: int = 5) -> str:
+    """Return the first names of a list for a message, and how many more there are."""
+    shown = ", ".join(brief(printable(name)) for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +14,11 @@ from schemas.errors import DataError
 from schemas.order import ReportProgress
 from workers.data.checks import misfit
 from workers.data.data_root import DataRoot
-from workers.data.image_facts import ImageFacts
-from workers.data.inventory import shortage
-from workers.data.prepared.crops import UNREADABLE, load
-from workers.data.readers.records import AnnotatedObject, Flaw
+from workers.data.disk_files import brief, printable, unusual_kind, visible_names
+from workers.data.image_facts import UNREADABLE, ImageFacts
+from workers.data.inventory import remarks, some
+from workers.data.prepared.crops import load
+from workers.data.readers.records import AnnotatedObject, AnnotationError, Flaw
 from workers.data.readers.sources import NEGATIVES
 
 
@@ -28,7 +30,7 @@ class Verified(NamedTuple):
     images: int
     flaws: tuple[Flaw, ...]
     note: str
-    """Why a job could not use the category although its files are good, or an empty string."""
+    """Why a job could not use the category although its files are good, and what of it no job uses; else empty."""
 
 
 def verify(root: DataRoot, categories: Sequence[str], advance: ReportProgress = lambda *_: None) -> list[Verified]:
@@ -50,8 +52,9 @@ def verify(root: DataRoot, categories: Sequence[str], advance: ReportProgress = 
             # An unreadable annotation file affects every category of its data set, and is listed once.
             found.append(one._replace(flaws=tuple(flaw for flaw in one.flaws if flaw not in named)))
             named.update(one.flaws)
-    if root.negative_images():
-        found.append(_verified(NEGATIVES, root.records(NEGATIVES), [], advance, note=""))
+    if (folder := root.negative_folder()) is not None:
+        note = f"not images, so not used: {some(folder.unused)}" if folder.unused else ""
+        found.append(_verified(NEGATIVES, root.records(NEGATIVES), [], advance, note))
     return [*found, *_absent(categories, present)]
 
 
@@ -68,10 +71,12 @@ def _category(category: str, root: DataRoot, advance: ReportProgress) -> Verifie
         records = root.records(category)
     except DataError as error:
         # The message names one file; where several are broken, the reader has listed them.
-        return Verified(
-            category, 0, 0, tuple(flaws) or (Flaw(root.path, str(error)),), "its annotations cannot be read"
-        )
-    return _verified(category, records, flaws, advance, shortage(len(records)))
+        return Verified(category, 0, 0, tuple(flaws) or (_flaw(error, root),), "its annotations cannot be read")
+    return _verified(category, records, flaws, advance, remarks(len(records), root.left_out(category)))
+
+
+def _flaw(error: DataError, root: DataRoot) -> Flaw:
+    return Flaw(error.path, error.why) if isinstance(error, AnnotationError) else Flaw(root.path, str(error))
 
 
 def _verified(
@@ -100,12 +105,29 @@ def _of_image(image: Path, records: Sequence[AnnotatedObject]) -> Iterator[Flaw]
 
 def why_unreadable(path: Path, error: Exception) -> str:
     """Return why an image cannot be decoded, for a person who looks for the file."""
-    if not os.path.lexists(path):
-        return "missing"
-    if path.is_file() and not path.stat().st_size:
-        return "empty (0 bytes)"
+    try:
+        if not os.path.lexists(path):
+            return _missing(path)
+        if kind := unusual_kind(path):
+            return f"cannot be read: {kind}, not a file"
+        if not path.stat().st_size:
+            return "empty (0 bytes)"
+    except FileNotFoundError:
+        return "a link to a file that is missing"
+    except (OSError, ValueError) as reason:
+        return f"cannot be read ({brief(str(reason))})"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, despite its name"
     if "truncated" in str(error) or "broken data stream" in str(error):
         return f"truncated or damaged ({error})"
-    return f"cannot be read ({error})"
+    return f"cannot be read ({brief(str(error), 100)})"
+
+
+def _missing(path: Path) -> str:
+    """Name the file that is probably meant: other case, or accents that another system composed differently."""
+    alike = [name for name in visible_names(path.parent) if _plain(name) == _plain(path.name)]
+    return f"missing; {printable(alike[0])} is there" if alike else "missing"
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from schemas.errors import DataError, SpecError
-from workers.data.prepared.crops import UNREADABLE, Pixels, as_rgb
+from workers.data.disk_files import brief, open_regular, printable
+from workers.data.image_facts import UNREADABLE
+from workers.data.prepared.crops import Pixels, as_rgb
 from workers.data.readers.records import Box
 
 MIN_BOX = 8
@@ -21,15 +24,15 @@ def open_photograph(path: Path) -> Image.Image:
     Raises:
         DataError: the file does not exist, is not an image, or is truncated.
     """
-    if not path.is_file():
-        raise DataError(f"There is no photograph {path}. Name an image file, such as a JPEG or a PNG.")
+    if not os.path.isfile(path):
+        raise DataError(f"There is no photograph {printable(path)}. Name an image file, such as a JPEG or a PNG.")
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             return as_rgb(ImageOps.exif_transpose(picture))
     except UNREADABLE as error:
         raise DataError(
-            f"{path} cannot be read as a photograph ({error}). See that it is a whole image file; another program may "
-            "be able to save it again."
+            f"{printable(path)} cannot be read as a photograph ({brief(str(error), 100)}). See that it is a whole "
+            "image file; another program may be able to save it again."
         ) from error
 
 

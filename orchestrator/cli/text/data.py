@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
+from pydantic import PlainSerializer
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -20,10 +21,14 @@ from orchestrator.cli.layout import PlainTable
 from orchestrator.services.data import PreparedCategory
 from orchestrator.wording import in_words
 from schemas.categories import BY_ID, CATEGORIES
+from workers.data.disk_files import printable
 
 if TYPE_CHECKING:
     from workers.data.inventory import DatasetCount, Inventory
     from workers.data.verify import Verified
+
+AnyPath = Annotated[Path, PlainSerializer(printable, return_type=str)]
+"""A path, which may have bytes that are not UTF-8."""
 
 LISTED = 20
 """Broken files of one category that the text lists; JSON has all."""
@@ -83,7 +88,12 @@ def list_text(found: Inventory) -> RenderableType:
     if found.negatives is None:
         parts.append(Text("negatives: no folder neg/ (images of other categories are used)"))
     else:
-        parts.append(Text(f"negatives: {found.negatives[1]} photographs in {found.negatives[0]}"))
+        unused = f", other entries {len(found.negatives.unused)}" if found.negatives.unused else ""
+        folder = printable(found.negatives.folder)
+        parts.append(Text(f"negatives: {found.negatives.images} photographs in {folder}{unused}"))
+    parts += [Text(f"not used: {printable(path)}", style="yellow") for path in found.unused[:LISTED]]
+    if len(found.unused) > LISTED:
+        parts.append(Text(f"not used: {len(found.unused) - LISTED} more (`--json` lists all)", style="yellow"))
     return Group(*parts)
 
 
@@ -100,7 +110,7 @@ def _dataset_text(found: DatasetCount) -> list[RenderableType]:
         missing = Text(str(one.missing), style="red" if one.missing else "")
         row = (label_of(one.category), str(one.objects), str(one.images), missing, landmarks, str(one.masks))
         table.add_row(*row, Text(one.note, style="yellow"))
-    lines: list[RenderableType] = [Text(f"{found.dataset}: {found.folder}", style="bold"), table]
+    lines: list[RenderableType] = [Text(f"{found.dataset}: {printable(found.folder)}", style="bold"), table]
     if absent:
         lines.append(Text(f"not here: {', '.join(absent)}. Looked for: {found.layout}", style="yellow"))
     return lines
@@ -125,7 +135,7 @@ class DatasetJson(JsonModel):
     """One data set under the data root."""
 
     dataset: str
-    folder: Path | None
+    folder: AnyPath | None
     layout: str
     """Files that are looked for."""
     categories: list[CategoryJson]
@@ -134,8 +144,10 @@ class DatasetJson(JsonModel):
 class NegativesJson(JsonModel):
     """The folder of photographs without animals."""
 
-    folder: Path
+    folder: AnyPath
     images: int
+    unused: list[AnyPath]
+    """Names of entries that are not images."""
 
 
 class InventoryJson(JsonModel):
@@ -144,12 +156,17 @@ class InventoryJson(JsonModel):
     images: Literal["photographs"] = "photographs"
     datasets: list[DatasetJson]
     negatives: NegativesJson | None
+    unused: list[AnyPath]
+    """Files that look like annotations and belong to no category with photographs."""
 
     @classmethod
     def of_inventory(cls, found: Inventory) -> Self:
         """Convert the answer of the service."""
-        negatives = NegativesJson(folder=found.negatives[0], images=found.negatives[1]) if found.negatives else None
-        return cls(datasets=[DatasetJson.of(dataset) for dataset in found.datasets], negatives=negatives)
+        return cls(
+            datasets=[DatasetJson.of(dataset) for dataset in found.datasets],
+            negatives=None if found.negatives is None else NegativesJson.of(found.negatives),
+            unused=list(found.unused),
+        )
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -159,7 +176,7 @@ def verify_text(found: Sequence[Verified]) -> RenderableType:
     """The broken files, then a table of the categories."""
     parts: list[RenderableType] = []
     for one in found:
-        parts += [Text(f"{flaw.path}: {flaw.why}", style="red") for flaw in one.flaws[:LISTED]]
+        parts += [Text(f"{printable(flaw.path)}: {printable(flaw.why)}", style="red") for flaw in one.flaws[:LISTED]]
         if len(one.flaws) > LISTED:
             left = len(one.flaws) - LISTED
             parts.append(Text(f"... and {left} more of {label_of(one.category)} (--json lists all)", style="red"))
@@ -174,7 +191,7 @@ def verify_text(found: Sequence[Verified]) -> RenderableType:
 class FlawJson(JsonModel):
     """One file that cannot be used."""
 
-    file: Path
+    file: AnyPath
     why: str
 
 
@@ -202,7 +219,7 @@ class VerifyJson(JsonModel):
                 category=one.category,
                 objects=one.objects,
                 images=one.images,
-                flaws=[FlawJson(file=flaw.path, why=flaw.why) for flaw in one.flaws],
+                flaws=[FlawJson(file=flaw.path, why=printable(flaw.why)) for flaw in one.flaws],
                 note=one.note,
             )
             for one in found
@@ -243,10 +260,10 @@ class PreparedJson(JsonModel):
 
 def file_text(path: Path, generated: bool) -> RenderableType:
     """The file that was written, and what it shows."""
-    return Text(f"{path} ({'generated animals' if generated else 'photographs'})")
+    return Text(f"{printable(path)} ({'generated animals' if generated else 'photographs'})")
 
 
 class FileJson(JsonModel):
     """The answer of `orch data show --json`."""
 
-    file: Path
+    file: AnyPath

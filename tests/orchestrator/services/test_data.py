@@ -81,6 +81,57 @@ def test_what_is_there_is_counted_and_what_is_not_is_named(
     assert not settings.root.exists()  # looking makes no folders
 
 
+@pytest.mark.parametrize("file", ["truth/giraffe.csv", "voc_part/truth/cat.CSV", "annotations/n02444819.csv"])
+def test_a_root_without_anything_usable_names_what_looks_like_annotations(
+    file: str, settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / file).parent.mkdir(parents=True)
+    (tmp_path / "data" / file).write_text("image,object_id\n")
+    (tmp_path / "data/VOCdevkit/VOC2010/JPEGImages").mkdir(parents=True)
+    assert run("data", "list", "--data-root", str(tmp_path / "data")) == DataError.exit_code
+    shown = capsys.readouterr()
+    assert f"not used: {tmp_path / 'data' / file}" in " ".join(shown.out.split())
+    assert f"these annotations belong to no category with photographs: {file}." in shown.err
+
+
+def test_an_empty_root_is_listed_and_refused(
+    settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("data", "list", "--data-root", str(tmp_path), "--json") == DataError.exit_code
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["unused"] == []
+    assert f"Nothing under {tmp_path} can be used." in shown.err
+
+
+def test_names_that_are_not_utf8_reach_every_output(
+    settings: Settings, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    subprocess.run(["cp", "-r", photographs, root], check=True)
+    (root / "neg/0.jpg").rename(root / os.fsdecode(b"neg/\xe9.jpg"))
+    (root / os.fsdecode(b"neg/\xe9.jpg")).write_bytes(b"")
+    for command, code in {"list": 0, "verify": 3, "prepare": 0}.items():
+        for option in ([], ["--json"]):
+            size = ["--size", "48"] if command == "prepare" else []
+            assert run("data", command, "--data-root", str(root), *size, *option) == code
+            shown = capsys.readouterr()
+            assert (r"caf\xe9" in shown.out or r"\xe9.jpg" in shown.out) or json.loads(shown.out)
+            (shown.out + shown.err).encode()
+
+
+def test_preparing_refuses_a_box_outside_its_photograph_by_file_and_line(
+    settings: Settings, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    subprocess.run(["cp", "-r", photographs, root], check=True)
+    boxes = root / "CUB_200_2011/bounding_boxes.txt"
+    boxes.write_text(boxes.read_text().replace("\n7 0.0 0.0", "\n7 200.0 0.0"))
+    for command in (["verify"], ["prepare", "--size", "48"]):
+        assert run("data", *command, "--data-root", str(root)) == DataError.exit_code
+        shown = capsys.readouterr()
+        assert f"see {boxes}, line 7" in " ".join((shown.out + shown.err).split())
+
+
 def test_without_a_data_root_the_generated_animals_are_listed(
     settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from workers.data.image_facts import RANGELESS
+from workers.data.disk_files import open_regular
+from workers.data.image_facts import RANGELESS, UNREADABLE
 from workers.data.readers.records import AnnotatedObject, Box, Point
 
 Pixels = NDArray[np.uint8]
@@ -28,17 +29,13 @@ def decode(path: Path) -> Image.Image | None:
         return None
 
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""Errors that PIL raises on broken files, and `load` on unsupported pixels."""
-
-
 def load(path: Path) -> Image.Image:
     """Return the photograph in RGB, without applying its orientation tag: annotations count stored pixels.
 
     Raises:
         UNREADABLE: the file is missing, truncated or not an image.
     """
-    with Image.open(path) as picture:
+    with open_regular(path) as file, Image.open(file) as picture:
         return as_rgb(picture)
 
 
@@ -52,6 +49,8 @@ def as_rgb(picture: Image.Image) -> Image.Image:
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in RANGELESS:
         raise ValueError("its pixels are 32-bit numbers of unknown range")
+    if isinstance(picture.info.get("transparency"), bytes):  # dropped all the same, but PIL warns on the direct way
+        return picture.convert("RGBA").convert("RGB")
     return picture.convert("RGB")
 
 
@@ -69,7 +68,7 @@ def crop(
     Returns:
         (S, S, 3) in RGB, and (K, 2).
     """
-    box = _within(record.box, picture)
+    box = within(record.box, picture)
     square = picture.resize((size, size), Image.Resampling.BILINEAR, box=box)
     return np.asarray(square, dtype=np.uint8), carry(record.landmarks, landmark_names, box, size)
 
@@ -78,11 +77,12 @@ def crop_parts(parts_HW: Pixels, record: AnnotatedObject, size: int) -> Pixels:
     """Return the same square of a map of parts, (S, S), resized by nearest neighbour because its values are bits."""
     picture = Image.fromarray(parts_HW)
     return np.asarray(
-        picture.resize((size, size), Image.Resampling.NEAREST, box=_within(record.box, picture)), dtype=np.uint8
+        picture.resize((size, size), Image.Resampling.NEAREST, box=within(record.box, picture)), dtype=np.uint8
     )
 
 
-def _within(box: Box | None, picture: Image.Image) -> Box:
+def within(box: Box | None, picture: Image.Image) -> Box:
+    """Return the part of a box that the picture shows, or the whole picture for None."""
     if box is None:
         return Box(0, 0, picture.width, picture.height)
     return Box(max(0, box.left), max(0, box.top), min(picture.width, box.right), min(picture.height, box.bottom))

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from schemas.categories import BY_ID
 from schemas.errors import DataError
+from workers.data.disk_files import brief
 from workers.data.readers.parse_cache import ParseCache
-from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
+from workers.data.readers.records import (
+    BOX,
+    AnnotatedObject,
+    Box,
+    Flaw,
+    LeftOut,
+    Point,
+    annotation_error,
+    checked_box,
+    is_large_enough,
+    too_small,
+)
+from workers.data.readers.tables import parse_number, read_lines
 
 _LANDMARKS = frozenset(BY_ID["cub200/bird"].landmarks)
 _FILES = ("images.txt", "bounding_boxes.txt", "train_test_split.txt", "parts/parts.txt", "parts/part_locs.txt")
@@ -32,7 +48,7 @@ class Cub200:
         """Return the folder with `images.txt` and `images/`, or None."""
         for name in _SETS:
             folder = root / name
-            if (folder / "images.txt").is_file() and (folder / "images").is_dir():
+            if os.path.isfile(folder / "images.txt") and (folder / "images").is_dir():
                 return folder
         return None
 
@@ -50,7 +66,15 @@ class Cub200:
         Raises:
             DataError: a text file is missing, or a line of it cannot be understood.
         """
-        missing = [name for name in _FILES if not (self.folder / name).is_file()]
+        return self._content[0]
+
+    def left_out(self, key: str) -> list[LeftOut]:
+        """Return the numbers of small boxes, and of boxes without an image."""
+        return self._content[1]
+
+    @cached_property
+    def _content(self) -> tuple[list[AnnotatedObject], list[LeftOut]]:
+        missing = [name for name in _FILES if not os.path.isfile(self.folder / name)]
         if missing:
             raise DataError(
                 f"{self.folder} has no {', '.join(missing)}. CUB-200-2011 needs {self.layout}; unpack its archive as "
@@ -63,86 +87,125 @@ class Cub200:
         return []
 
 
-def _read(folder: Path) -> list[AnnotatedObject]:
-    listed = {key: " ".join(rest) for key, rest in _by_id(folder / "images.txt", numbers=1)}
-    boxes = {key: _box(rest) for key, rest in _by_id(folder / "bounding_boxes.txt", numbers=5)}
+def _read(folder: Path) -> tuple[list[AnnotatedObject], list[LeftOut]]:
+    """Return every listed bird whose box is large enough, and what is left out."""
+    listed = {key: (at, name) for at, key, name in _names(folder / "images.txt")}
+    boxes = {key: _box(folder, at, corners) for at, key, corners in _by_id(folder, "bounding_boxes.txt", 5)}
     official: dict[str, Literal["train", "test"]] = {
         key: "train" if flag == "1" else "test"
-        for key, (flag,) in _by_id(folder / "train_test_split.txt", numbers=2, flag=True)
+        for _, key, (flag,) in _by_id(folder, "train_test_split.txt", 2, flag=True)
     }
-    unboxed = [name for key, name in listed.items() if key not in boxes or key not in official]
+    unboxed = [name for key, (_, name) in listed.items() if key not in boxes or key not in official]
     if unboxed:
         raise DataError(
-            f"{folder}/images.txt lists {unboxed[0]} and {len(unboxed) - 1} more without a line in bounding_boxes.txt "
-            "or train_test_split.txt. Take all files from the same copy of CUB-200-2011."
+            f"{folder}/images.txt lists {brief(unboxed[0])} and {len(unboxed) - 1} more without a line in "
+            "bounding_boxes.txt or train_test_split.txt. Take all files from the same copy of CUB-200-2011."
         )
+    _check_names(folder / "images.txt", listed.values())
     landmarks = _landmarks(folder)
-    return [
-        AnnotatedObject(folder / "images" / name, "", boxes[key], landmarks.get(key, {}), official[key])
-        for key, name in listed.items()
-        if is_large_enough(boxes[key])
+    found = [
+        _record(folder / "images" / name, boxes[key], landmarks.get(key, {}), official[key])
+        for key, (_, name) in listed.items()
     ]
+    large = [record for record in found if is_large_enough(record.box or Box(0, 0, 0, 0))]
+    unlisted = len(boxes.keys() - listed.keys())
+    others = [LeftOut(unlisted, "boxes of images that images.txt does not list")] if unlisted else []
+    return large, [*too_small(len(found) - len(large)), *others]
 
 
-def _landmarks(folder: Path) -> dict[str, dict[str, Point]]:
+class _Mark(NamedTuple):
+    point: Point
+    where: str
+
+
+def _record(image: Path, box: _Boxed, marks: Mapping[str, _Mark], side: Literal["train", "test"]) -> AnnotatedObject:
+    where = {BOX: box.where, **{name: mark.where for name, mark in marks.items()}}
+    return AnnotatedObject(image, "", box.box, {name: mark.point for name, mark in marks.items()}, side, where=where)
+
+
+def _check_names(path: Path, listed: Iterable[tuple[int, str]]) -> None:
+    """Check that no image is listed under two ids.
+
+    Raises:
+        DataError: one is.
+    """
+    first: dict[str, int] = {}
+    for at, name in listed:
+        if first.setdefault(name, at) != at:
+            raise _unreadable(path, at, f"{brief(name)!r} is listed twice, first in line {first[name]}")
+
+
+def _landmarks(folder: Path) -> dict[str, dict[str, _Mark]]:
     """Return the visible landmarks of the category, by image id."""
-    names = {key: " ".join(rest) for key, rest in _by_id(folder / "parts/parts.txt", numbers=1)}
+    names = {key: name for _, key, name in _names(folder / "parts/parts.txt")}
     if not set(names.values()) >= _LANDMARKS:
         lacking = ", ".join(sorted(_LANDMARKS - set(names.values())))
         raise DataError(f"{folder}/parts/parts.txt does not name {lacking}. Restore it from the CUB-200-2011 archive.")
     path = folder / "parts/part_locs.txt"
-    landmarks: dict[str, dict[str, Point]] = {}
+    landmarks: dict[str, dict[str, _Mark]] = {}
     for at, (key, part, x, y, visible) in _fields(path, numbers=5, flag=True):
         if part not in names:
-            raise _unreadable(path, at, f"part {part} is not one of parts/parts.txt")
+            raise _unreadable(path, at, f"part {brief(part)} is not one of parts/parts.txt")
         if visible == "1" and names[part] in _LANDMARKS:
             # CUB's coordinates count from 0 (boxes of all 11,788 images begin there), so they are taken as they are.
             if names[part] in landmarks.setdefault(key, {}):
-                raise _unreadable(path, at, f"image {key} has its {names[part]} twice")
-            landmarks[key][names[part]] = (float(y), float(x))
+                raise _unreadable(path, at, f"image {brief(key)} has its {names[part]} twice")
+            landmarks[key][names[part]] = _Mark((float(y), float(x)), f"{path}, line {at}")
     return landmarks
 
 
-def _by_id(path: Path, numbers: int, *, flag: bool = False) -> Iterator[tuple[str, list[str]]]:
+def _names(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield the line, id and name of each entry of a file of names."""
+    return ((at, key, name) for at, key, (name,) in _unique(path, _fields(path, numbers=1)))
+
+
+def _by_id(folder: Path, name: str, numbers: int, *, flag: bool = False) -> Iterator[tuple[int, str, list[str]]]:
+    return _unique(folder / name, _fields(folder / name, numbers, flag=flag))
+
+
+def _unique(path: Path, fields: Iterable[tuple[int, list[str]]]) -> Iterator[tuple[int, str, list[str]]]:
     seen: set[str] = set()
-    for at, (key, *rest) in _fields(path, numbers, flag=flag):
+    for at, (key, *rest) in fields:
         if key in seen:
-            raise _unreadable(path, at, f"id {key} occurs twice")
+            raise _unreadable(path, at, f"id {brief(key)} occurs twice")
         seen.add(key)
-        yield key, rest
+        yield at, key, rest
 
 
-def _box(values: list[str]) -> Box:
+class _Boxed(NamedTuple):
+    box: Box
+    where: str
+
+
+def _box(folder: Path, at: int, values: list[str]) -> _Boxed:
+    path = folder / "bounding_boxes.txt"
     x, y, width, height = map(float, values)
-    return Box(x, y, x + width, y + height)
+    try:
+        return _Boxed(checked_box(x, y, x + width, y + height), f"{path}, line {at}")
+    except ValueError as error:
+        raise _unreadable(path, at, str(error)) from error
 
 
 def _fields(path: Path, numbers: int, *, flag: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the words of each line that is not blank.
 
     Args:
-        numbers: numbers that a line must have; 1 stands for one number and a name.
+        numbers: numbers that a line must have; 1 stands for one number and a name, which may have spaces in it.
         flag: whether the last number must be 0 or 1.
     """
-    for at, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        is_complete = len(words) >= 2 if numbers == 1 else len(words) == numbers
-        if not is_complete or not _are_numbers(words[:numbers]):
-            raise _unreadable(path, at, f"{line!r} should {_shape(numbers)}")
+    for at, line in read_lines(path):
+        words = re.split(r"[ \t]+", line, maxsplit=1 if numbers == 1 else 0)
+        is_complete = len(words) == max(2, numbers)
+        if not is_complete or any(parse_number(word) is None for word in words[:numbers]):
+            raise _unreadable(path, at, f"{brief(line)!r} should {_shape(numbers)}")
         if flag and words[-1] not in ("0", "1"):
-            raise _unreadable(path, at, f"{line!r} should end with 0 or 1")
+            raise _unreadable(path, at, f"{brief(line)!r} should end with 0 or 1")
         yield at, words
 
 
 def _unreadable(path: Path, at: int, why: str) -> DataError:
-    return DataError(f"{path}, line {at}, cannot be read: {why}. Restore the file from the CUB-200-2011 archive.")
+    return annotation_error(path, why, f"line {at}", advice="Restore the file from the CUB-200-2011 archive.")
 
 
 def _shape(numbers: int) -> str:
     return "be a number and a name" if numbers == 1 else f"be {numbers} numbers"
-
-
-def _are_numbers(words: Iterable[str]) -> bool:
-    return all(word.removeprefix("-").replace(".", "", 1).isdigit() for word in words)

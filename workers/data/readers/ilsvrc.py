@@ -6,9 +6,10 @@ the box in the MATLAB files, and in pixels of the photograph in the tables.
 
 from __future__ import annotations
 
-import csv
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -17,9 +18,22 @@ from numpy.typing import NDArray
 
 from schemas.categories import CATEGORIES
 from schemas.errors import DataError
-from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
+from workers.data.disk_files import brief, is_hidden, visible_names
+from workers.data.readers.matlab import MALFORMED, Struct, described, numbers, read_mat, structs, text
 from workers.data.readers.parse_cache import ParseCache
-from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
+from workers.data.readers.records import (
+    BOX,
+    AnnotatedObject,
+    Box,
+    Flaw,
+    LeftOut,
+    Point,
+    annotation_error,
+    checked_box,
+    is_large_enough,
+    too_small,
+)
+from workers.data.readers.tables import Line, read_table
 
 LANDMARK_OF_PART = {1: "head", 2: "frontal_legs"}
 _SIDE = 224.0
@@ -42,6 +56,8 @@ class _Object(NamedTuple):
     """The photograph's ImageNet name; empty for an object without a marked part."""
     box: Box
     landmarks: dict[str, Point]
+    where: dict[str, str]
+    """As in `AnnotatedObject`."""
 
 
 class IlsvrcAnimalPart:
@@ -78,17 +94,27 @@ class IlsvrcAnimalPart:
         Raises:
             DataError: an annotation file cannot be understood, or belongs to another synset.
         """
+        found, image_of = self._objects(key), _images(self.folder, key)
+        return [
+            AnnotatedObject(
+                image_of(found[n]), str(n), found[n].box, found[n].landmarks, origin=found[n].name, where=found[n].where
+            )
+            for n in sorted(found)
+            if is_large_enough(found[n].box)
+        ]
+
+    def left_out(self, key: str) -> list[LeftOut]:
+        """Return the number of objects whose box is too small."""
+        return too_small(sum(not is_large_enough(found.box) for found in self._objects(key).values()))
+
+    def _objects(self, key: str) -> dict[int, _Object]:
+        """Return a synset's objects by number, whatever their size."""
         files = _annotated(self.folder, key)
         found = _read_table(files[0], key) if files and files[0].suffix == ".csv" else _mats(files, key, self._cache)
         samples = _samples_file(self.folder, key)
         if samples is not None and files and files[0].suffix == ".mat":
             found = {**_samples(samples, _last_number(samples.parent / "img"), self._cache), **found}
-        image_of = _images(self.folder, key)
-        return [
-            AnnotatedObject(image_of(found[n]), str(n), found[n].box, found[n].landmarks, origin=found[n].name)
-            for n in sorted(found)
-            if is_large_enough(found[n].box)
-        ]
+        return found
 
     def flaws(self, key: str) -> list[Flaw]:
         """Return nothing: `records` reads an annotation file completely or refuses it."""
@@ -97,29 +123,25 @@ class IlsvrcAnimalPart:
 
 def _synsets(folder: Path) -> list[str]:
     # Folders are listed instead of asking for every file of every synset, which takes long on a network disk.
-    listed = {name for place in _ANNOTATIONS for name in _names(folder / place)}
+    listed = {name for place in _ANNOTATIONS for name in visible_names(folder / place)}
     named = [key for key in _LANDMARKS if key in listed or f"{key}.csv" in listed]
     return [key for key in named if _annotated(folder, key) and _photographs(folder, key)]
-
-
-def _names(folder: Path) -> list[str]:
-    return os.listdir(folder) if folder.is_dir() else []
 
 
 def _annotated(folder: Path, key: str) -> list[Path]:
     """Return the table of a synset, or its MATLAB files with one part each."""
     for place in _ANNOTATIONS:
-        if (table := folder / place / f"{key}.csv").is_file():
+        if os.path.isfile(table := folder / place / f"{key}.csv"):
             return [table]
-        parts = sorted((folder / place / key).glob("truth_part*.mat"))
-        if parts:
+        names = visible_names(folder / place / key)
+        if parts := [folder / place / key / name for name in names if fnmatch(name, "truth_part*.mat")]:
             return parts
     return []
 
 
 def _samples_file(folder: Path, key: str) -> Path | None:
     path = folder / f"{key}_obj/img/data.mat"
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def _photographs(folder: Path, key: str) -> Path | None:
@@ -131,7 +153,8 @@ def _photographs(folder: Path, key: str) -> Path | None:
 
 
 def _pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+    names = (name for name in os.listdir(folder) if not is_hidden(name))
+    return (folder / name for name in names if name.lower().endswith((".jpeg", ".jpg")))
 
 
 def _images(folder: Path, key: str) -> Callable[[_Object], Path]:
@@ -144,7 +167,8 @@ def _images(folder: Path, key: str) -> Callable[[_Object], Path]:
 
 def _last_number(photographs: Path) -> int:
     """Return the number of the last photograph; the authors list more objects than they publish photographs."""
-    numbers_ = [int(path.stem) for path in photographs.glob("*.jpg") if path.stem.isdigit()]
+    names = [name.lower() for name in visible_names(photographs)]
+    numbers_ = [int(name[:-4]) for name in names if name.endswith(".jpg") and name[:-4].isdecimal()]
     return max(numbers_, default=0)
 
 
@@ -153,29 +177,26 @@ def _last_number(photographs: Path) -> int:
 
 def _read_table(path: Path, key: str) -> dict[int, _Object]:
     objects: dict[int, _Object] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
+    for line in read_table(path):
         try:
-            for line in lines:
-                _add_line(objects, line, key)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}, line {lines.line_num}, cannot be read: {error!r}. A row needs the columns image, object_id, "
-                "xmin, ymin, xmax, ymax, part, part_y, part_x, all of them numbers except image. Repair the file."
-            ) from error
+            _add_line(objects, line, key)
+        except ValueError as error:
+            raise line.error(str(error)) from error
     return objects
 
 
-def _add_line(objects: dict[int, _Object], line: dict[str, str], key: str) -> None:
-    left, top, right, bottom = (float(line[name]) for name in ("xmin", "ymin", "xmax", "ymax"))
-    landmark = _landmark(int(line["part"]), key)
-    found = _Object(int(line["object_id"]), line["image"], _box(left, top, right, bottom), {})
+def _add_line(objects: dict[int, _Object], line: Line, key: str) -> None:
+    left, top, right, bottom = (line.number(name) for name in ("xmin", "ymin", "xmax", "ymax"))
+    landmark = _landmark(line.whole("part"), key)
+    found = _Object(line.whole("object_id"), line.text("image"), _box(left, top, right, bottom), {}, {BOX: line.where})
     first = objects.setdefault(found.number, found)
     if (first.name, first.box) != (found.name, found.box):
         raise ValueError(f"object {found.number} is in two photographs, or has two boxes")
-    share_y = (float(line["part_y"]) - top) / (bottom - top)
-    share_x = (float(line["part_x"]) - left) / (right - left)
-    first.landmarks.setdefault(landmark, _at(first.box, share_y, share_x))
+    share_y = (line.number("part_y") - top) / (bottom - top)
+    share_x = (line.number("part_x") - left) / (right - left)
+    if landmark not in first.landmarks:
+        first.landmarks[landmark] = _at(first.box, share_y, share_x)
+        first.where[landmark] = line.where
 
 
 # -- the authors' MATLAB files ------------------------------------------------------------------------------------
@@ -183,33 +204,46 @@ def _add_line(objects: dict[int, _Object], line: dict[str, str], key: str) -> No
 
 def _mats(files: list[Path], key: str, cache: ParseCache) -> dict[int, _Object]:
     objects: dict[int, _Object] = {}
-    for path, (rows, why) in zip(files, cache.values("truth-part-1", files, _read_truth), strict=True):
+    for path, (rows, why) in zip(files, cache.values("truth-part-2", files, _read_truth), strict=True):
         if why:
-            raise DataError(
-                f"{path} cannot be read as the authors' part annotation ({why}): it needs a struct array `truth` with "
-                "`obj` and `pHW_center`, in MATLAB's format 5 or 7.3. Download the file again."
-            )
+            raise _no_mat(path, why, "part annotation", "`truth` with `obj` and `pHW_center`")
         try:
-            landmark = _landmark(int(path.stem[-2:]), key)
+            landmark = _landmark(_part_of(path), key)
             for n, name, box, (share_y, share_x) in rows:
-                found = objects.setdefault(n, _Object(n, name, Box(*box), {}))
+                where = f"{path}, object {n}"
+                found = objects.setdefault(n, _Object(n, name, Box(*box), {}, {BOX: where}))
                 if (found.name, found.box) != (name, Box(*box)):
                     raise ValueError(f"object {n} differs from the one in {files[0].name}")
+                if landmark in found.landmarks:
+                    raise ValueError(f"object {n} occurs twice")
                 found.landmarks[landmark] = _at(found.box, share_y, share_x)
+                found.where[landmark] = where
         except ValueError as error:
-            raise DataError(
-                f"{path} does not fit {key}: {error}. Take a synset's files from one copy of the data set."
+            raise annotation_error(
+                path, str(error), f"annotation of {key}", advice="Take a synset's files from one copy of the data set."
             ) from error
     return objects
 
 
+def _no_mat(path: Path, why: str, what: str, needed: str) -> DataError:
+    return annotation_error(
+        path,
+        f"{brief(why, 100)}; it needs a struct array {needed}",
+        what=f"the authors' {what}",
+        advice="Download the file again, in MATLAB's format 5 or 7.3.",
+    )
+
+
+def _part_of(path: Path) -> int:
+    digits = path.stem.removeprefix("truth_part")
+    if not digits.isdecimal():
+        raise ValueError("its name should be truth_part and a number")
+    return int(digits)
+
+
 def _read_truth(path: Path) -> list[Any]:
     """Return, for the first instance of the part on each object: number, photograph, box, fractions of the box."""
-    try:
-        rows = [row for element in _elements(path, "truth") for row in _truth_row(element)]
-    except (IndexError, KeyError, OSError, ValueError) as error:
-        return [[], repr(error)]
-    return [rows, ""]
+    return _each(path, "truth", _truth_row)
 
 
 def _truth_row(element: Struct) -> list[Any]:
@@ -218,28 +252,39 @@ def _truth_row(element: Struct) -> list[Any]:
         return []
     found = structs(element["obj"])[0]  # repeated for each instance of the part
     name = text(found["filename"])
-    share_y, share_x = centres[:2, 0] / _SIDE
+    share_y, share_x = (float(share) for share in centres[:2, 0] / _SIDE)
+    if not (math.isfinite(share_y) and math.isfinite(share_x)):
+        raise ValueError(f"a part's centre ({share_y:g}, {share_x:g}) is not finite")
     image = name if Path(name).suffix else f"{name}.JPEG"
-    return [[int(_number(found["ID"])), image, list(_box_of(found["bndbox"])), [float(share_y), float(share_x)]]]
+    return [[int(_number(found["ID"])), image, list(_box_of(found["bndbox"])), [share_y, share_x]]]
 
 
 def _samples(path: Path, last: int, cache: ParseCache) -> dict[int, _Object]:
     """Return every object that the authors trained on, with or without marked parts."""
-    ((boxes, why),) = cache.values("samples-1", [path], _read_samples)
+    ((boxes, why),) = cache.values("samples-2", [path], _read_samples)
     if why:
-        raise DataError(
-            f"{path} cannot be read as the authors' list of objects ({why}): it needs a struct array `samples` with "
-            "`obj.bndbox`, in MATLAB's format 5 or 7.3. Download the file again."
-        )
-    return {n: _Object(n, "", Box(*box), {}) for n, box in enumerate(boxes[:last], start=1)}
+        raise _no_mat(path, why, "list of objects", "`samples` with `obj.bndbox`")
+    return {
+        n: _Object(n, "", Box(*box), {}, {BOX: f"{path}, object {n}"}) for n, box in enumerate(boxes[:last], start=1)
+    }
 
 
 def _read_samples(path: Path) -> list[Any]:
+    """Return the boxes of all objects."""
+    return _each(path, "samples", lambda sample: [list(_box_of(structs(sample["obj"])[0]["bndbox"]))])
+
+
+def _each(path: Path, variable: str, rows_of: Callable[[Struct], list[Any]]) -> list[Any]:
+    """Return what `rows_of` gives for the elements of a struct array, and why the file cannot be read."""
+    rows: list[Any] = []
+    at = "its content"
     try:
-        samples = _elements(path, "samples")
-        return [[list(_box_of(structs(sample["obj"])[0]["bndbox"])) for sample in samples], ""]
-    except (IndexError, KeyError, OSError, ValueError) as error:
-        return [[], repr(error)]
+        for number, element in enumerate(_elements(path, variable), start=1):
+            at = f"element {number} of `{variable}`"
+            rows += rows_of(element)
+    except MALFORMED as error:
+        return [[], f"{at}: {described(error)}"]
+    return [rows, ""]
 
 
 def _box_of(bndbox: Any) -> Box:
@@ -271,8 +316,7 @@ def _number(value: Any) -> float:
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Box:
-    if not (right > left and bottom > top):  # also true for NaN
-        raise ValueError(f"a box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) is empty")
+    checked_box(left, top, right, bottom)  # before the last pixels are added: a part's place is a fraction of this
     return Box(left, top, right + 1, bottom + 1)
 
 

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.data.disk_files import brief, open_regular
+
 Struct = dict[str, Any]
+
+MALFORMED = (ArithmeticError, LookupError, OSError, TypeError, ValueError)
+"""Errors of a reader that takes apart what `read_mat` returned, where a file has another content than it expects."""
 
 _VERSION_AT = 124
 """Offset in the header of the two-byte version, in either byte order: 1 in v5, 2 in v7.3."""
@@ -28,7 +33,7 @@ def read_mat(path: Path, only: Collection[str] = ()) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: the file is not a MATLAB file, has another version, or is truncated.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header = file.read(_VERSION_AT + 2)
     version = header[_VERSION_AT:]
     if len(version) < 2 or not {1, 2} & set(version):
@@ -37,6 +42,12 @@ def read_mat(path: Path, only: Collection[str] = ()) -> dict[str, Any]:
         return _read_hdf5(path, only) if 2 in version else _read_v5(path, only)
     except Exception as error:  # scipy and h5py raise many types on broken files
         raise ValueError(str(error)) from error
+
+
+def described(error: Exception) -> str:
+    """Return why a file cannot be read, briefly."""
+    missing = isinstance(error, KeyError) and error.args
+    return f"no field {error.args[0]!r}" if missing else str(error) or type(error).__name__
 
 
 def structs(value: Any) -> list[Struct]:
@@ -71,7 +82,7 @@ def numbers(value: Any) -> NDArray[Any]:
     Raises:
         ValueError: the value is something else.
     """
-    if not isinstance(value, np.ndarray):
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":  # not complex ones or objects
         raise ValueError(f"expected numbers, found {_kind(value)}")
     return value
 
@@ -79,7 +90,7 @@ def numbers(value: Any) -> NDArray[Any]:
 def _kind(value: Any) -> str:
     """Describe a value briefly for a message: a whole network or annotation would fill pages."""
     named = {dict: "a struct", list: "a cell or struct array"}
-    return next((name for kind, name in named.items() if isinstance(value, kind)), repr(value))
+    return next((name for kind, name in named.items() if isinstance(value, kind)), brief(repr(value)))
 
 
 def _read_v5(path: Path, only: Collection[str]) -> dict[str, Any]:
@@ -122,7 +133,7 @@ def _from_hdf5(file: Any, node: Any) -> Any:
     if _holds_references(node):
         return [_from_hdf5(file, file[at]) for at in node[()].ravel()]
     if kind == "char":
-        return "".join(map(chr, node[()].ravel()))
+        return np.asarray(node[()].ravel(), dtype="<u2").tobytes().decode("utf-16-le")
     return node[()].T  # HDF5 stores MATLAB's columns as rows
 
 

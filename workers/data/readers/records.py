@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
+from schemas.errors import DataError
+from workers.data.disk_files import brief, printable
 from workers.data.readers.parse_cache import ParseCache
 
 Point = tuple[float, float]
@@ -31,6 +35,24 @@ class Box(NamedTuple):
         return self.bottom - self.top
 
 
+def checked_box(left: float, top: float, right: float, bottom: float) -> Box:
+    """Return a box of at least some pixels.
+
+    Raises:
+        ValueError: a corner is not a finite number, or the box is empty or its corners are swapped.
+    """
+    corners = f"the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g})"
+    if not all(map(math.isfinite, (left, top, right, bottom))):
+        raise ValueError(f"{corners} is not finite")
+    if right <= left or bottom <= top:
+        raise ValueError(f"{corners} is empty, or its corners are swapped")
+    return Box(left, top, right, bottom)
+
+
+BOX = "box"
+"""Key of the box in `AnnotatedObject.where`, beside the names of the landmarks."""
+
+
 class AnnotatedObject(NamedTuple):
     """One annotated object in one photograph."""
 
@@ -48,6 +70,8 @@ class AnnotatedObject(NamedTuple):
     """Width and height of the photograph, as annotated."""
     origin: str = ""
     """Name of the original photograph, for data sets that store one copy of it per object."""
+    where: Mapping[str, str] = MappingProxyType({})
+    """Annotation file, with line or index, of the box (`BOX`) and of each landmark."""
 
     @property
     def photograph(self) -> str:
@@ -57,7 +81,40 @@ class AnnotatedObject(NamedTuple):
     @property
     def name(self) -> str:
         """File name of the image, with `#` and the object's id where there is one."""
-        return f"{self.image.name}#{self.object_id}" if self.object_id else self.image.name
+        name = printable(self.image.name)
+        return f"{name}#{self.object_id}" if self.object_id else name
+
+
+class AnnotationError(DataError):
+    """An annotation file cannot be used. Exit code 3."""
+
+    path: Path
+    why: str
+    """Name of the file, place in it, and problem."""
+
+
+def annotation_error(
+    path: Path, why: str, at: str = "", *, what: str = "", advice: str = "Repair the file, or restore it."
+) -> AnnotationError:
+    """Return the error for an annotation file.
+
+    Args:
+        why: the problem; only its beginning is shown where it is long.
+        at: place in the file, such as `line 3`.
+        what: what the file should have been.
+    """
+    problem = f"{f', {at},' if at else ''} cannot be read{f' as {what}' if what else ''}: {brief(why, 200)}"
+    error = AnnotationError(f"{printable(path)}{problem}. {advice}")
+    error.path, error.why = path, f"{printable(path.name)}{problem}"
+    return error
+
+
+class LeftOut(NamedTuple):
+    """Objects of an annotation file that no job uses."""
+
+    objects: int
+    why: str
+    """Completes "3 objects are left out: ..."."""
 
 
 class Flaw(NamedTuple):
@@ -106,6 +163,13 @@ class DatasetReader(Protocol):
     def flaws(self, key: str) -> list[Flaw]:
         """Return the errors that `records` ignores or stops at, file by file."""
 
+    def left_out(self, key: str) -> list[LeftOut]:
+        """Return how many sound objects `records` leaves out, and why.
+
+        Raises:
+            DataError: as `records`.
+        """
+
 
 MIN_AREA = 50**2
 """Smallest area of a box in pixels, as in the released code."""
@@ -114,3 +178,8 @@ MIN_AREA = 50**2
 def is_large_enough(box: Box) -> bool:
     """Return whether a box has at least `MIN_AREA` pixels."""
     return box.width * box.height >= MIN_AREA
+
+
+def too_small(count: int) -> list[LeftOut]:
+    """Return the entry of `left_out` for objects that are not large enough; empty for none."""
+    return [LeftOut(count, f"boxes below {MIN_AREA} pixels")] if count else []

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from schemas.categories import BY_ID, DatasetName
+from workers.data.disk_files import visible_names
 from workers.data.readers.cub import Cub200
 from workers.data.readers.ilsvrc import IlsvrcAnimalPart
 from workers.data.readers.records import DatasetReader
@@ -44,12 +46,25 @@ def _animal(category_id: str) -> str:
     return _SAME_ANIMAL.get(name, name)
 
 
-def find_negative_images(root: Path) -> list[Path]:
-    """Return the images of the first folder of negatives that has any, in order of their names."""
-    for name in NEGATIVE_FOLDERS:
-        folder = root / name
-        if folder.is_dir():
-            images = sorted(path for path in folder.iterdir() if path.suffix.lower() in _IMAGE_SUFFIXES)
-            if images:
-                return images
-    return []
+class NegativeFolder(NamedTuple):
+    """The folder of photographs without animals."""
+
+    path: Path
+    images: list[Path]
+    """In order of their names."""
+    unused: list[str]
+    """Names of its other entries, such as folders and files that are not images; hidden ones are not named."""
+
+
+def find_negatives(root: Path) -> NegativeFolder | None:
+    """Return the first folder of negatives that has any image, or None.
+
+    Raises:
+        DataError: a folder cannot be listed.
+    """
+    for folder in (root / name for name in NEGATIVE_FOLDERS):
+        names = visible_names(folder)
+        images = [name for name in names if Path(name).suffix.lower() in _IMAGE_SUFFIXES]
+        if images:
+            return NegativeFolder(folder, [folder / name for name in images], sorted(set(names) - set(images)))
+    return None

@@ -6,15 +6,27 @@ objects' parts. Without that folder the masks define objects and parts.
 
 from __future__ import annotations
 
-import csv
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from schemas.errors import DataError
+from workers.data.disk_files import brief, visible_names
+from workers.data.image_facts import size_of
 from workers.data.readers.parse_cache import ParseCache
-from workers.data.readers.records import AnnotatedObject, Box, Flaw, Point, is_large_enough
+from workers.data.readers.records import (
+    BOX,
+    AnnotatedObject,
+    Box,
+    Flaw,
+    LeftOut,
+    Point,
+    checked_box,
+    is_large_enough,
+    too_small,
+)
+from workers.data.readers.tables import Line, read_table
 from workers.data.readers.voc_masks import MaskFile, read_annotations, unreadable
 
 LANDMARK_OF_PART = {1: "head", 2: "neck", 3: "torso"}
@@ -22,12 +34,12 @@ _MAX_PART = 30
 """Upper bound of the data set's part numbers; no animal has more parts."""
 _DEVKIT = Path("VOCdevkit/VOC2010")
 MASKS = _DEVKIT / "Annotations_Part"
+_NOTHING = Box(0, 0, 0, 0)
 _CATEGORIES = ("bird", "cat", "cow", "dog", "horse", "sheep")
 
 
 class _Row(NamedTuple):
-    image: str
-    object_id: str
+    line: Line
     box: Box
     part: int
     centre: Point
@@ -46,7 +58,7 @@ class VocPart:
         """Open the data set."""
         self.folder = folder
         self._cache = cache or ParseCache()
-        self._records: dict[str, list[AnnotatedObject]] = {}
+        self._objects: dict[str, list[AnnotatedObject]] = {}
 
     @classmethod
     def find(cls, root: Path) -> Path | None:
@@ -59,12 +71,12 @@ class VocPart:
 
     def categories(self) -> list[str]:
         """Return the animals that have a table; all six where the masks list the objects."""
-        return [key for key in _CATEGORIES if not self._has_tables or self._table(key).is_file()]
+        return [key for key in _CATEGORIES if not self._has_tables or os.path.isfile(self._table(key))]
 
     def annotation_files(self, key: str) -> list[Path]:
         """Return a category's table, and the files with masks of its objects."""
         masks = sorted({r.masks for r in self.records(key) if r.masks is not None})
-        return [self._table(key), *masks] if self._table(key).is_file() else masks
+        return [self._table(key), *masks] if os.path.isfile(self._table(key)) else masks
 
     def records(self, key: str) -> list[AnnotatedObject]:
         """Return a category's objects whose box is large enough, in order of photographs.
@@ -72,15 +84,18 @@ class VocPart:
         Raises:
             DataError: the table or a file of masks cannot be understood.
         """
-        if key not in self._records:
-            self._records[key] = self._tabled(key) if self._has_tables else self._masked(key)
-        return self._records[key]
+        return [found for found in self._all(key) if is_large_enough(found.box or _NOTHING)]
+
+    def left_out(self, key: str) -> list[LeftOut]:
+        """Return the number of objects whose box is too small; `flaws` names those with an empty silhouette."""
+        boxes = [found.box or _NOTHING for found in self._all(key)]
+        return too_small(sum(box.width > 0 and not is_large_enough(box) for box in boxes))
 
     def flaws(self, key: str) -> list[Flaw]:
         """Return the errors of each file of masks; tables are read completely or refused by `records`."""
         sizes: dict[Path, tuple[int, int] | None] = {}
         if self._has_tables:
-            sizes = {r.masks: r.size for r in self.records(key) if r.masks is not None}
+            sizes = {r.masks: r.size or size_of(r.image) for r in self.records(key) if r.masks is not None}
             paths = sorted(sizes)
             files = list(zip(paths, read_annotations(paths, self._cache), strict=True))
         else:
@@ -100,6 +115,12 @@ class VocPart:
             ]
         return flaws
 
+    def _all(self, key: str) -> list[AnnotatedObject]:
+        """Return all objects of a category, whatever their size."""
+        if key not in self._objects:
+            self._objects[key] = self._tabled(key) if self._has_tables else self._masked(key)
+        return self._objects[key]
+
     @property
     def _has_tables(self) -> bool:
         return (self.folder / "truth").is_dir()
@@ -110,7 +131,8 @@ class VocPart:
     @cached_property
     def _masks(self) -> Mapping[str, Path]:
         """Files of masks by the stem of their photograph; the data set has ten thousand, so they are listed once."""
-        return {path.stem: path for path in sorted((self.folder / MASKS).glob("*.mat"))}
+        folder = self.folder / MASKS
+        return {name.removesuffix(".mat"): folder / name for name in visible_names(folder) if name.endswith(".mat")}
 
     @cached_property
     def _annotations(self) -> list[tuple[Path, MaskFile]]:
@@ -120,7 +142,7 @@ class VocPart:
 
     def _tabled(self, key: str) -> list[AnnotatedObject]:
         """Return the objects of a table, with the file of masks of their photograph."""
-        if not self._table(key).is_file():
+        if not os.path.isfile(self._table(key)):
             return []
         records = _read(self._table(key), self.folder / _DEVKIT / "JPEGImages")
         return [record._replace(masks=self._masks.get(record.image.stem)) for record in records]
@@ -135,49 +157,54 @@ class VocPart:
             records += [
                 AnnotatedObject(image, str(found.number), found.box, found.landmarks, masks=path, size=size)
                 for found in content.objects
-                if found.key == key and is_large_enough(found.box)
+                if found.key == key
             ]
         return records
 
 
 def _read(table: Path, images: Path) -> list[AnnotatedObject]:
     """Return one record per object; an object has one row per part."""
-    objects: dict[tuple[str, str], tuple[_Row, dict[str, Point]]] = {}
-    for row in _rows(table):
-        first, landmarks = objects.setdefault((row.image, row.object_id), (row, {}))
-        if row.box != first.box:
-            raise DataError(
-                f"{table} has two objects {row.object_id} in {row.image}, with different boxes. "
-                "Give each object of a photograph its own `object_id`."
+    first: dict[tuple[str, str], _Row] = {}
+    landmarks: dict[tuple[str, str], dict[str, _Row]] = {}
+    for row in map(_parse, read_table(table)):
+        key = (row.line.text("image"), row.line.text("object_id"))
+        known = first.setdefault(key, row)
+        if (row.box, row.size) != (known.box, known.size):
+            raise row.line.error(
+                f"the table has two objects {brief(key[1])} in {brief(key[0])}, with different boxes or sizes of the "
+                f"photograph: see line {known.line.at}, and give each object its own `object_id`"
             )
         if row.part in LANDMARK_OF_PART:
-            landmarks.setdefault(LANDMARK_OF_PART[row.part], row.centre)
-    return [
-        AnnotatedObject(images / image, object_id, first.box, landmarks, size=first.size)
-        for (image, object_id), (first, landmarks) in sorted(objects.items())
-        if is_large_enough(first.box)
-    ]
+            landmarks.setdefault(key, {}).setdefault(LANDMARK_OF_PART[row.part], row)
+    return [_record(images / key[0], key[1], first[key], landmarks.get(key, {})) for key in sorted(first)]
 
 
-def _rows(table: Path) -> list[_Row]:
-    with table.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        try:
-            return [_parse(line) for line in lines]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"{table}, line {lines.line_num}, cannot be read: {error!r}. A row needs the columns "
-                "image, object_id, xmin, ymin, xmax, ymax, part, part_y, part_x, all of them numbers except image. "
-                "Repair the file."
-            ) from error
+def _record(image: Path, object_id: str, first: _Row, landmarks: Mapping[str, _Row]) -> AnnotatedObject:
+    where = {BOX: first.line.where, **{name: row.line.where for name, row in landmarks.items()}}
+    centres = {name: row.centre for name, row in landmarks.items()}
+    return AnnotatedObject(image, object_id, first.box, centres, size=first.size, where=where)
 
 
-def _parse(line: dict[str, str]) -> _Row:
+def _parse(line: Line) -> _Row:
     # VOC counts pixels from 1 and boxes include their last pixel; 1.0 is the centre of the first pixel.
-    box = Box(int(line["xmin"]) - 1, int(line["ymin"]) - 1, int(line["xmax"]), int(line["ymax"]))
-    centre = (float(line["part_y"]) - 0.5, float(line["part_x"]) - 0.5)
-    part = int(line["part"])
+    corners = [line.whole(name) for name in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        box = checked_box(corners[0] - 1, corners[1] - 1, corners[2], corners[3])
+    except ValueError as error:
+        raise line.error(str(error)) from error
+    part = line.whole("part")
     if not 1 <= part <= _MAX_PART:
-        raise ValueError(f"part {part} is not a part of the data set, which numbers them from 1 to {_MAX_PART}")
-    width, height = int(line.get("width") or 0), int(line.get("height") or 0)
-    return _Row(line["image"], line["object_id"], box, part, centre, (width, height) if width and height else None)
+        raise line.error(f"part {part} is not a part of the data set, which numbers them from 1 to {_MAX_PART}")
+    centre = (line.number("part_y") - 0.5, line.number("part_x") - 0.5)
+    return _Row(line, box, part, centre, _size(line))
+
+
+def _size(line: Line) -> tuple[int, int] | None:
+    """Return the size of the photograph, or None where the table does not have it."""
+    given = [name for name in ("width", "height") if line.cells.get(name, "").strip() not in ("", "0")]
+    if not given:
+        return None
+    width, height = (line.whole(name) if name in given else 0 for name in ("width", "height"))
+    if width <= 0 or height <= 0:
+        raise line.error(f"a photograph of {width} x {height} pixels")
+    return width, height

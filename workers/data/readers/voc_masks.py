@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from schemas.categories import CATEGORIES, Category
 from schemas.errors import DataError
-from workers.data.readers.matlab import Struct, numbers, read_mat, structs, text
+from workers.data.disk_files import brief
+from workers.data.readers.matlab import MALFORMED, Struct, described, numbers, read_mat, structs, text
 from workers.data.readers.parse_cache import ParseCache
-from workers.data.readers.records import AnnotatedObject, Box, Point
+from workers.data.readers.records import AnnotatedObject, Box, Point, annotation_error
 
 Mask = NDArray[np.bool_]
 
@@ -81,15 +82,17 @@ def read_objects(path: Path, category: Category) -> list[MaskedObject]:
     """
     try:
         return [_object(found, category) for found in _objects(path) if text(found["class"]) == category.key]
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        raise unreadable(path, repr(error)) from error
+    except MALFORMED as error:
+        raise unreadable(path, described(error)) from error
 
 
 def unreadable(path: Path, why: str) -> DataError:
     """Return the error for a file that is not a part annotation of Pascal VOC Part."""
-    return DataError(
-        f"{path} cannot be read as a part annotation of Pascal VOC Part ({why}): it needs a struct `anno` with "
-        "`objects`, each with `class`, `mask` and `parts`. Restore the file from the data set's archive."
+    return annotation_error(
+        path,
+        f"{brief(why, 100)}; it needs a struct `anno` with `objects`, each with `class`, `mask` and `parts`",
+        what="a part annotation of Pascal VOC Part",
+        advice="Restore the file from the data set's archive.",
     )
 
 
@@ -100,7 +103,7 @@ def read_annotations(paths: Sequence[Path], cache: ParseCache) -> list[MaskFile]
 
 
 def _summarise(path: Path) -> list[Any]:
-    width, height = 0, 0
+    width, height, number = 0, 0, 0
     rows = []
     try:
         for number, found in enumerate(_objects(path), start=1):
@@ -108,8 +111,8 @@ def _summarise(path: Path) -> list[Any]:
             if (category := _ANIMALS.get(text(found["class"]))) is not None:
                 box, landmarks, _ = _object(found, category)
                 rows.append([category.key, number, list(box), {name: list(at) for name, at in landmarks.items()}])
-    except (KeyError, OSError, TypeError, ValueError) as error:
-        return [0, 0, [], repr(error)]
+    except MALFORMED as error:
+        return [0, 0, [], f"object {number}: {described(error)}" if number else described(error)]
     return [width, height, rows, ""]
 
 

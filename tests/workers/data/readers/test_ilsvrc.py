@@ -135,7 +135,7 @@ ROW: dict[str, object] = {
         ({"xmax": 90}, "line 3.*object 1 is in two photographs, or has two boxes"),
         ({"image": "n01443537_8.JPEG"}, "line 3.*object 1 is in two photographs"),
         ({"object_id": 2, "xmax": 0}, "line 3.*is empty"),
-        ({"object_id": 2, "xmin": "nan"}, "line 3.*is empty"),
+        ({"object_id": 2, "xmin": "nan"}, "line 3.*`xmin` is 'nan', which is not a number"),
     ],
 )
 def test_table_lines_that_cannot_be_are_refused(tmp_path: Path, changed: dict[str, object], said: str) -> None:
