@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 import typer.core
 import typer.main
 
+from interp_model.metrics.location_instability import location_instability
 from orchestrator.cli.main import app
 from orchestrator.planning.request import SweepRequest, define
 from orchestrator.planning.sweep_file import read_sweep_file
@@ -164,4 +166,4 @@ def test_api_pages_are_built_without_warnings(tmp_path: Path) -> None:
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
     page = (tmp_path / "interp_model/metrics/location_instability.html").read_text()
-    assert "Standard deviation, over images" in page
+    assert html.escape(location_instability.__doc__.splitlines()[0]) in page

@@ -100,6 +100,13 @@ def wait_until(holds: Callable[[], Any], process: subprocess.Popen[str]) -> None
         time.sleep(0.05)
 
 
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill a process and close its pipes, which its children may hold open."""
+    process.kill()
+    with process:
+        pass
+
+
 def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
     for child in psutil.Process(driver.pid).children(recursive=True):
         try:
@@ -136,8 +143,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         _, seen["left_alive"] = psutil.wait_procs(ray_processes, timeout=20)
     finally:
         if driver.poll() is None:
-            driver.kill()
-            driver.wait()
+            end(driver)
     seen["after_interrupt"] = desk.tags("orch.state")
     driver = desk.start("resume", "tiny")
     try:
@@ -146,8 +152,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         seen["terminated"] = (*driver.communicate(timeout=120), driver.returncode)
     finally:
         if driver.poll() is None:
-            driver.kill()
-            driver.wait()
+            end(driver)
     seen["after_sigterm"] = desk.tags("orch.state")
     seen["resumed"] = desk.run("resume", "tiny")
     seen["attempts"] = sorted(desk.tags("orch.attempt"))
@@ -252,8 +257,7 @@ def test_a_job_that_finished_after_its_driver_had_hung_is_not_run_again(tmp_path
         wait_until(lambda: list(desk.home.glob("checkpoints/*/attempt-1/result.json")), driver)
         children = psutil.Process(driver.pid).children(recursive=True)
     finally:
-        driver.kill()
-        driver.wait()
+        end(driver)
     psutil.wait_procs(children, timeout=30)
     assert desk.tags("orch.state") == ["running"]
     code, answer, error = desk.run("resume", "one")
