@@ -9,6 +9,8 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.results import JobResult
 from workers.checkpoints.ending import read_end
+from workers.checkpoints.layout import path_below
+from workers.checkpoints.published import MISSING, damage
 
 FindEnd = Callable[[JobRecord], JobResult | None]
 """Returns how the last attempt of a job ended; None if it did not end, or left no trace of it."""
@@ -17,13 +19,27 @@ FindEnd = Callable[[JobRecord], JobResult | None]
 def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
     """Return how the last attempt of a job ended; None if it did not end, or left no trace of it.
 
-    An end that the store cannot give now counts as none: the job then runs again, from its last checkpoint.
+    An end counts as none, so that the job runs again from its last whole checkpoint, if the store cannot give it now,
+    or if the final checkpoint was damaged since.
 
     Args:
         settings: Names the store and the folders.
         record: The job.
     """
-    return read_end(settings.checkpoint_dir, record.key, record.attempt) or _end_in_run(settings, record)
+    here = read_end(settings.checkpoint_dir, record.key, record.attempt)
+    if here is not None:
+        return None if _damage(settings, here) else here
+    end = _end_in_run(settings, record)
+    # The final checkpoint of another machine's worker is missing here; its copy is in the run.
+    return None if end is None or _damage(settings, end) not in ("", MISSING) else end
+
+
+def _damage(settings: Settings, end: JobResult) -> str:
+    """Return what is wrong with the checkpoint that an attempt ended with; empty if nothing is, or there is none."""
+    if end.checkpoint is None:
+        return ""
+    path = path_below(settings.checkpoint_dir, end.job_key, end.checkpoint)
+    return damage(end.checkpoint.model_copy(update={"path": str(path)}))
 
 
 def _end_in_run(settings: Settings, record: JobRecord) -> JobResult | None:

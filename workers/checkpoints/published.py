@@ -16,6 +16,8 @@ from workers.files import sha256_of
 
 ROWS: TypeAdapter[list[CheckpointPointer]] = TypeAdapter(list[CheckpointPointer])
 """Content of a pointer file."""
+MISSING = "is missing"
+"""What `damage` returns for a checkpoint without a file."""
 KEPT = 2
 """Checkpoints that a running job keeps: the newest, and the one before in case the newest is damaged."""
 
@@ -93,7 +95,7 @@ def damage(pointer: CheckpointPointer) -> str:
     try:
         sha256 = _sha256_if_readable(Path(pointer.path))
     except FileNotFoundError:
-        return "is missing"
+        return MISSING
     if not sha256:
         return "cannot be read: its disk is damaged"
     if sha256 != pointer.sha256:

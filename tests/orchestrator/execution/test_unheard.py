@@ -1,0 +1,73 @@
+"""The end of an attempt that no driver heard of counts only while its final checkpoint is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.execution import unheard
+from orchestrator.execution.unheard import find_end
+from orchestrator.ledger.records import JobRecord
+from orchestrator.settings import Settings
+from schemas.lifecycle import JobState, StopReason
+from schemas.results import CheckpointPointer, JobResult
+from workers.checkpoints.ending import write_end
+
+KEY, CONTENT = "0123456789ab", b"final weights"
+RECORD = JobRecord(KEY, "a job", "{}", "sweep", JobState.RUNNING, 0.0, attempt=1)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(unheard, "_end_in_run", lambda settings, record: None)
+    return Settings.model_validate({"home": tmp_path})
+
+
+@pytest.fixture
+def checkpoint(settings: Settings) -> Path:
+    path: Path = settings.checkpoint_dir / KEY / "attempt-1" / "epoch-0003-step-0000-abcdef12.pt"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(CONTENT)
+    return path
+
+
+@pytest.fixture
+def end(checkpoint: Path) -> JobResult:
+    pointer = CheckpointPointer(path=str(checkpoint), epoch=3, sha256=hashlib.sha256(CONTENT).hexdigest())
+    return JobResult(job_key=KEY, attempt=1, stop_reason=StopReason.FINISHED, checkpoint=pointer)
+
+
+def test_an_end_with_a_whole_checkpoint_counts(settings: Settings, end: JobResult) -> None:
+    write_end(settings.checkpoint_dir, end)
+    assert find_end(settings, RECORD) == end
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(CONTENT[:-4]),
+        lambda path: path.write_bytes(CONTENT.replace(b"f", b"F")),
+        lambda path: path.unlink(),
+    ],
+    ids=["torn", "changed", "deleted"],
+)
+def test_an_end_whose_checkpoint_was_damaged_since_counts_as_none(
+    settings: Settings, end: JobResult, checkpoint: Path, spoil: Callable[[Path], object]
+) -> None:
+    write_end(settings.checkpoint_dir, end)
+    spoil(checkpoint)
+    assert find_end(settings, RECORD) is None
+
+
+def test_the_end_of_another_machines_worker_counts_without_its_checkpoint_here(
+    settings: Settings, end: JobResult, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unheard, "_end_in_run", lambda settings, record: end)
+    assert find_end(settings, RECORD) == end
+    checkpoint.unlink()
+    assert find_end(settings, RECORD) == end
+    checkpoint.write_bytes(b"torn")
+    assert find_end(settings, RECORD) is None
