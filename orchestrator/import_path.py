@@ -17,8 +17,8 @@ HOME = str(Path(__file__).resolve().parents[1])
 
 def clean_import_path() -> None:
     """Order `sys.path` by `ordered`. Called before the first import of a module that a user's folder may hide."""
-    here = os.path.realpath(os.curdir)
-    script = os.path.dirname(os.path.realpath(sys.argv[0])) if sys.argv and sys.argv[0] else here
+    here = _real(os.curdir)
+    script = os.path.dirname(_real(sys.argv[0])) if sys.argv and sys.argv[0] else here
     sys.path[:] = ordered(sys.path, os.environ, {here, script})
 
 
@@ -30,15 +30,23 @@ def ordered(entries: Sequence[str], environment: Mapping[str, str], unwanted: se
         environment: May have PYTHONPATH.
         unwanted: The real paths of the working folder and of the script's folder, which are left out.
     """
-    of_user = {os.path.realpath(entry) for entry in environment.get("PYTHONPATH", "").split(os.pathsep)}
+    of_user = {_real(entry) for entry in environment.get("PYTHONPATH", "").split(os.pathsep)}
     first: list[str] = []
     last: list[str] = []
     for entry in entries:
-        real = os.path.realpath(entry)
+        real = _real(entry)
         if entry and real != HOME and (real not in unwanted or _is_installed(entry)):
             (last if real in of_user and not _is_installed(entry) else first).append(os.path.abspath(entry))
     place = next((n for n, entry in enumerate(first) if _is_installed(entry)), len(first))
     return [*first[:place], HOME, *first[place:], *last]
+
+
+def _real(path: str) -> str:
+    """Return the real path; a relative one stays as it is if the working folder was deleted."""
+    try:
+        return os.path.realpath(path)
+    except FileNotFoundError:
+        return path
 
 
 def _is_installed(entry: str) -> bool:

@@ -78,6 +78,14 @@ def _minutes(value: Any) -> float:
     return float(found)
 
 
+def _seconds(value: Any) -> float:
+    """Return a number of at least 1 that is written as in a sweep file."""
+    found = _minutes(value)
+    if found < 1:
+        raise ValueError
+    return found
+
+
 def _matching(pattern: re.Pattern[str]) -> AfterValidator:
     def check(text: str) -> str:
         if not pattern.fullmatch(text):
@@ -98,7 +106,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="ignore", frozen=True)
 
-    home: Path = Path(".orch")
+    home: Annotated[Path, Field(description="the path of a folder")] = Path(".orch")
     """Folder of the store, artifacts, prepared images, checkpoints and locks."""
     tracking_uri: Annotated[
         Annotated[str, _matching(_STORE)] | None,
@@ -120,7 +128,11 @@ class Settings(BaseSettings):
         Field(description=f"a number of minutes from 0 to {_LONGEST}, such as 10"),
     ] = 10.0
     """How long a sweep waits for a store that does not answer before it stops in order."""
-    worker_start_seconds: Annotated[float, Field(gt=0)] = 120.0
+    worker_start_seconds: Annotated[
+        float,
+        BeforeValidator(_seconds),
+        Field(description=f"a number of seconds from 1 to {_LONGEST}, such as 120"),
+    ] = 120.0
     """How long a worker may take to start before it is replaced; if none has ever started, the sweep ends."""
 
     def __init__(self, **values: Any) -> None:
@@ -153,6 +165,10 @@ class Settings(BaseSettings):
         try:
             root = self.home.resolve()
             problem = _unfit(root)
+        except FileNotFoundError as error:
+            raise StoreError(
+                f"ORCH_HOME {str(self.home)!r} begins at the working folder, which was deleted. Change folder."
+            ) from error
         except (OSError, RuntimeError) as error:  # a loop of symbolic links, a name that is too long
             root, problem = self.home.absolute(), (isinstance(error, OSError) and error.strerror) or str(error)
         if self.home.parts and self.home.parts[0][:1] == "~" != self.home.parts[0] and not root.exists():
@@ -209,7 +225,7 @@ def _explained(error: ValidationError) -> SpecError:
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]).lower()
         value = _PASSWORD.sub("://***@", str(item["input"]))
-        takes = Settings.model_fields[name].description or "the path of a folder"
+        takes = Settings.model_fields[name].description
         why = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
         lines.append(f"{PREFIX}{name.upper()} is {value[:80]!r}, but it takes {takes}.{f' {why}' if why else ''}")
     return SpecError(" ".join(lines))

@@ -97,8 +97,8 @@ def raise_if_flawed(found: Sequence[Verified]) -> None:
     if flaws:
         files = len({flaw.path for flaw in flaws})
         raise DataError(
-            f"{files} file{'s' if files > 1 else ''} cannot be used as they are: restore them from the data set's "
-            "archive, or remove their annotations. Jobs skip and count a few unreadable photographs."
+            f"{files} file{'s' if files > 1 else ''} cannot be used: restore {'them' if files > 1 else 'it'} from the "
+            "data set's archive, or remove their annotations. Jobs skip and count a few unreadable photographs."
         )
 
 

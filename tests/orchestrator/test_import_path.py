@@ -55,3 +55,20 @@ def test_a_command_starts_among_files_that_are_called_like_modules(project: Path
     )
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "smoke" in ran.stdout
+
+
+def test_a_command_in_a_folder_that_was_deleted_says_so(tmp_path: Path) -> None:
+    gone, home = tmp_path / "gone", tmp_path / "home"
+    code = "import os, sys; os.rmdir(os.getcwd()); from orchestrator.cli.main import main; main(sys.argv[1:])"
+
+    def run(**environment: str) -> subprocess.CompletedProcess[str]:
+        gone.mkdir()
+        command = [sys.executable, "-c", code, "status"]
+        known = {**os.environ, "PYTHONPATH": HOME, **environment}
+        return subprocess.run(command, cwd=gone, env=known, capture_output=True, text=True, timeout=120, check=False)
+
+    assert (run(ORCH_HOME=str(home)).returncode, home.exists()) == (0, False)
+    refused = run(ORCH_HOME=".orch")
+    assert refused.returncode == 4
+    assert "working folder" in refused.stderr
+    assert "Traceback" not in refused.stderr

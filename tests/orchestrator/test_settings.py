@@ -22,6 +22,8 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
         *(("STORE_PATIENCE_MINUTES", text, "a number of minutes from 0 to 10000000") for text in (
             "5min", "-1", "nan", ".nan", "inf", ".inf", "1e999", "1_0", "\uff11", "true", "yes", "1:30", "[", "[5]",
             "1e8")),
+        *(("WORKER_START_SECONDS", text, "a number of seconds from 1 to 10000000, such as 120") for text in (
+            "abc", "0", "-1", "5min", "nan")),
         *(("PROFILE", text, "one of laptop, paper. Did you mean 'laptop'?") for text in ("laptp", "labtop")),
         ("PROFILE", "  ", "one of laptop, paper"),
         *(("TRACKING_URI", text, "the URI of an MLflow server") for text in (
@@ -47,6 +49,7 @@ def test_a_variable_that_does_not_fit_is_named_with_its_value_and_what_it_takes(
         ("STORE_PATIENCE_MINUTES", "5", 5.0), ("STORE_PATIENCE_MINUTES", "0", 0.0),
         ("STORE_PATIENCE_MINUTES", "1e-1", 0.1), ("STORE_PATIENCE_MINUTES", "010", 10.0),
         ("STORE_PATIENCE_MINUTES", "", 10.0),
+        ("WORKER_START_SECONDS", "90", 90.0), ("WORKER_START_SECONDS", "", 120.0),
         ("PROFILE", "paper", "paper"), ("PROFILE", "Paper", "paper"), ("PROFILE", "", "laptop"),
         ("TRACKING_URI", "http://host:5000", "http://host:5000"),
         ("TRACKING_URI", "sqlite:////tmp/a b.db", None),
@@ -84,3 +87,7 @@ def test_misspelt_variables_are_named_and_others_left_alone() -> None:
         ("ORCH_DATAROOT", "ORCH_DATA_ROOT?"),
         ("ORCH_PATIENCE_MINUTES", "ORCH_STORE_PATIENCE_MINUTES?"),
     ]
+
+
+def test_every_setting_says_what_it_takes() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

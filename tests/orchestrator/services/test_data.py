@@ -157,7 +157,7 @@ def test_broken_files_end_with_the_code_for_bad_data(
     shown = capsys.readouterr()
     assert f"{spoiled}/CUB_200_2011/images/7.jpg: missing" in shown.out
     assert f"{spoiled}/neg/3.jpg: empty (0 bytes)" in shown.out
-    assert "error: 2 files cannot be used as they are" in shown.err
+    assert "error: 2 files cannot be used: restore them" in shown.err
     assert run("data", "verify", "--data-root", str(spoiled), "--json") == DataError.exit_code
     bird, negatives = (found := json.loads(capsys.readouterr().out))["categories"]
     assert not found["is_sound"]

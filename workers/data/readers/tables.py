@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import math
@@ -17,7 +18,11 @@ COLUMNS = ("image", "object_id", "xmin", "ymin", "xmax", "ymax", "part", "part_y
 """Columns that a table of parts needs, in any order and among others."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_OTHER_ENCODINGS = {
+    "UTF-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "UTF-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
+"""Byte order marks; that of UTF-32 begins like one of UTF-16."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -91,8 +96,9 @@ def read_text(path: Path) -> str:
             content = file.read()
     except OSError as error:
         raise annotation_error(path, error.strerror or str(error)) from error
-    if content.startswith(_UTF16):
-        raise annotation_error(path, "it is UTF-16, not UTF-8", advice="Save it as UTF-8.")
+    for name, marks in _OTHER_ENCODINGS.items():
+        if content.startswith(marks):
+            raise annotation_error(path, f"it is {name}, not UTF-8", advice="Save it as UTF-8.")
     mark = len(_BOM) if content.startswith(_BOM) else 0
     try:
         text = content[mark:].decode("utf-8")

@@ -83,6 +83,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "line 2, byte 100, .*not UTF-8",
     ),
     "UTF-16": (lambda content: content.decode().encode("utf-16"), "it is UTF-16, not UTF-8"),
+    "UTF-32": (lambda content: content.decode().encode("utf-32"), "it is UTF-32, not UTF-8"),
     "UTF-16 without mark": (lambda content: content.decode().encode("utf-16-le"), "line 1, .*a zero byte"),
     "binary": (lambda _: b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, "line 1, byte 0, cannot be read: not UTF-8"),
     "long": (cell("xmin", "9" * 100_000), r"line 2, .*`xmin` is '9+\.\.\.'"),
