@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 from orchestrator.ledger.database import BUSY_SECONDS, reading
 from orchestrator.ledger.experiment import FORMER_TAG, HOME_ID_TAG, Found, recorded_in
+from orchestrator.ledger.lease import Lease, pid_exists
+from orchestrator.ledger.lease import here as this_host
 from orchestrator.settings import HOME_FOLDERS, Settings
 from schemas.errors import StoreError
 from workers.files import write_atomically
@@ -139,7 +144,10 @@ def check_folders(settings: Settings) -> None:
     own = _read_id(settings.root) or {}
     for folder in (settings.checkpoint_dir, settings.log_dir):
         marker = folder / MARKER
-        found = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
+        try:
+            found = marker.read_text(encoding="utf-8").strip() if marker.is_file() else ""
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{marker} cannot be read ({error}). Correct its permissions, or delete it.") from error
         if found and own and found not in (own.get("id"), own.get("copy_of")):
             raise _foreign_folder(folder, f"id {found[:8]}")
 
@@ -191,6 +199,8 @@ def _settle_store(settings: Settings, connection: sqlite3.Connection) -> dict[st
                 raise _foreign_folder(folder, f"{found.home}, of which {root} is a copy")
         own = {"id": uuid4().hex, "copy_of": found.home_id}
         write_atomically(root / HOME_FILE, json.dumps(own))  # before the store's: a crash in between is made good
+    elif found.home and found.home != root:
+        _refuse_while_driven(connection, found.home)
     _rewrite(connection, here)
     _set_tag(connection, found.experiment_id, HOME_ID_TAG, own["id"])
     if here.former:
@@ -198,14 +208,32 @@ def _settle_store(settings: Settings, connection: sqlite3.Connection) -> dict[st
     return own
 
 
+def _refuse_while_driven(connection: sqlite3.Connection, recorded: Path) -> None:
+    """Check that no live driver uses the home under its recorded path, such as outside of a container.
+
+    Raises:
+        StoreError: One does.
+    """
+    for (text,) in connection.execute("SELECT value FROM tags WHERE key = 'orch.lease' AND value <> ''"):
+        try:
+            lease = Lease.model_validate_json(text)
+        except ValidationError:
+            continue
+        if lease.is_alive(time.time(), this_host(), pid_exists):
+            raise StoreError(
+                f"A driver (process {lease.pid} on {lease.host}) uses this home as {recorded}. "
+                "Wait until it has ended, or run `orch pause`, then try again."
+            )
+
+
 def _is_copy(recorded: Path, root: Path, home_id: str) -> bool:
     """Whether the home still is where it was recorded, so that the one at `root` is a copy."""
-    if recorded == root or not recorded.is_dir() or recorded.samefile(root):
-        return False
     try:
+        if recorded == root or not recorded.is_dir() or recorded.samefile(root):
+            return False
         there = _read_id(recorded)
-    except StoreError:
-        return False
+    except (OSError, StoreError):  # It may be there, but cannot be seen. A new id is safe for a moved home too.
+        return True
     return there is not None and there["id"] == home_id
 
 
@@ -228,9 +256,10 @@ def _set_tag(connection: sqlite3.Connection, experiment_id: str, name: str, valu
 
 
 def _write_ids(settings: Settings, own: dict[str, str]) -> None:
-    if _read_id(settings.root) != {"id": own["id"]}:
-        write_atomically(settings.root / HOME_FILE, json.dumps({"id": own["id"]}))
     for folder in (settings.checkpoint_dir, settings.log_dir):
         marker = folder / MARKER
         if not marker.is_file() or marker.read_text(encoding="utf-8").strip() != own["id"]:
             write_atomically(marker, own["id"])
+    # Last, because it forgets `copy_of`, by which the markers of the original are accepted.
+    if _read_id(settings.root) != {"id": own["id"]}:
+        write_atomically(settings.root / HOME_FILE, json.dumps({"id": own["id"]}))

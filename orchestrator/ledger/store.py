@@ -175,7 +175,17 @@ def _with_experiment(settings: Settings) -> HomeClient:
 
 
 def _create(database: Path, settings: Settings) -> None:
-    """Create the database under another name first: if MLflow is killed while it migrates, the file is unusable."""
+    """Create the database under another name first: if MLflow is killed while it migrates, the file is unusable.
+
+    Raises:
+        StoreError: The log of a database that was moved away is still there: SQLite would replay it into the new one.
+    """
+    for log in (database.with_name(f"{database.name}{end}") for end in ("-wal", "-journal")):
+        if log.exists() and log.stat().st_size:
+            raise StoreError(
+                f"{log} belongs to a database that was moved away without it, and would be replayed into a new one. "
+                "Move it beside that database, under its name, then try again."
+            )
     partial = database.with_suffix(".partial")
     for leftover in partial.parent.glob(f"{partial.name}*"):
         leftover.unlink()
@@ -234,7 +244,8 @@ def _check_database(database: Path) -> bool:
     except sqlite3.Error as error:
         raise StoreError(
             f"The store {database} cannot be read as a SQLite database ({error}). "
-            "Repair its permissions, restore it from a copy, or move it away to start a new one."
+            "Repair its permissions, restore it from a copy, or move it away (with its -wal and -shm files) to start "
+            "a new one."
         ) from error
 
 

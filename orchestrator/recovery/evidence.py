@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +113,7 @@ def checkpoint_status(settings: Settings, run: JobRun) -> CheckpointStatus:
     if pointer is None:
         return CheckpointStatus.MISSING
     moved = path_below(settings.checkpoint_dir, run.key, pointer)
-    here = [path for path in (Path(pointer.path), moved) if path.is_file()]
+    here = [path for path in (Path(pointer.path), moved) if os.path.isfile(path)]
     if not here:
         return CheckpointStatus.MISSING
     return CheckpointStatus.INTACT if any(_has_digest(path, pointer) for path in here) else CheckpointStatus.DAMAGED

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.execution.ray_session import RAY_OWNER, RAY_PARENT, RAY_PREFIX
+from orchestrator.ledger.locks import Locks
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 
@@ -22,6 +26,8 @@ class Waste:
     path: Path
     size: int
     """Size in bytes."""
+    job: str = ""
+    """Key of the job whose folder it is."""
 
 
 def find_waste(
@@ -48,11 +54,11 @@ def find_waste(
     ]
     known = known_jobs()
     found = [
-        *((what, path) for what, path in of_jobs if path.name not in known),
-        *(("prepared images of another version", path) for path in _stale_sets(settings.cache_dir, recipe)),
-        *(("a dead driver's Ray", path) for path in _dead_ray_sessions(ray_parent, host, pid_exists)),
+        *((what, path, path.name) for what, path in of_jobs if path.name not in known),
+        *(("prepared images of another version", path, "") for path in _stale_sets(settings.cache_dir, recipe)),
+        *(("a dead driver's Ray", path, "") for path in _dead_ray_sessions(ray_parent, host, pid_exists)),
     ]
-    return [Waste(what, path, size_of(path)) for what, path in found]
+    return [Waste(what, path, size_of(path), job) for what, path, job in found]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -82,24 +88,46 @@ def _dead_ray_sessions(parent: Path, host: str, pid_exists: Callable[[int], bool
 
 
 def size_of(path: Path) -> int:
-    """Return the total size of the files below a folder in bytes. Links are not followed."""
-    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_file() and not file.is_symlink())
+    """Return the total size of the files below a folder in bytes. Links are not followed, vanished files count 0."""
+    size = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with suppress(OSError):
+                found = os.lstat(os.path.join(folder, name))
+                size += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return size
 
 
-def delete(waste: Collection[Waste]) -> None:
-    """Delete folders.
+def delete(waste: Collection[Waste], locks: Locks, known_jobs: Callable[[], Collection[str]]) -> list[Waste]:
+    """Delete folders, those of jobs under the job's lock and only if the job is still unknown.
 
     Args:
         waste: the folders, deleted in this order.
+        locks: this machine's locks.
+        known_jobs: as in `find_waste`.
+
+    Returns:
+        What was deleted.
 
     Raises:
         StoreError: a folder cannot be deleted. The ones before it are deleted.
     """
+    deleted = []
     for one in waste:
+        if one.job and not locks.take_job(one.job):
+            continue  # a driver has just begun the job
         try:
-            shutil.rmtree(one.path)
+            if not (one.job and one.job in known_jobs()):
+                shutil.rmtree(one.path)
+                deleted.append(one)
+        except FileNotFoundError:
+            continue  # another `orch gc` was faster
         except OSError as error:
             raise StoreError(
                 f"{one.path} cannot be deleted ({error.strerror or error}). Correct its permissions, then run "
                 "`orch gc` again."
             ) from error
+        finally:
+            if one.job:
+                locks.release_job(one.job)
+    return deleted

@@ -13,6 +13,7 @@ from orchestrator.ledger.base import LedgerReader, LedgerRepairer, known_sweep
 from orchestrator.ledger.home import check_folders, settle
 from orchestrator.ledger.lease import here, pid_exists
 from orchestrator.ledger.liveness import Liveness, is_driven
+from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord, SweepRecord
 from orchestrator.planning.diff import Named, PlannedJob
 from orchestrator.recovery import evidence, repairs
@@ -277,10 +278,10 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     ledger = opening.open_existing(settings)
     _check_only_store(settings)
     check_folders(settings) if dry_run else settle(settings)
-    waste = tuple(find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists))
+    waste = find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists)
     if not dry_run:
-        delete(waste)
-    return waste
+        waste = delete(waste, Locks(settings.lock_dir), lambda: _known_jobs(ledger))
+    return tuple(waste)
 
 
 def _check_only_store(settings: Settings) -> None:

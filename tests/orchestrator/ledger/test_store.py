@@ -134,3 +134,10 @@ def test_looking_at_a_store_keeps_the_locks_that_this_process_holds_on_it(tmp_pa
         code = f"import sqlite3; sqlite3.connect({str(database)!r}, timeout=0).execute('BEGIN IMMEDIATE')"
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "database is locked" in other.stderr
+
+
+def test_the_log_of_a_database_that_was_moved_away_is_not_replayed_into_a_new_one(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db-wal").write_bytes(b"frames of another database")
+    with pytest.raises(StoreError, match=r"mlflow\.db-wal belongs to a database that was moved away without it"):
+        store.make_client(settings(tmp_path))
+    assert not (tmp_path / "mlflow.db").exists()

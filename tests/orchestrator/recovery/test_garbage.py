@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.execution.ray_session import RAY_OWNER, RAY_PREFIX
+from orchestrator.ledger.locks import Locks
 from orchestrator.recovery.garbage import Waste, delete, find_waste, size_of
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
@@ -90,4 +91,20 @@ def test_what_cannot_be_deleted_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(shutil, "rmtree", refuse)
     with pytest.raises(StoreError, match=r"b cannot be deleted \(Permission denied\).*`orch gc` again"):
-        delete([Waste("x", tmp_path / name, 1) for name in ("a", "b", "c")])
+        delete([Waste("x", tmp_path / name, 1) for name in ("a", "b", "c")], Locks(tmp_path / "locks"), set)
+
+
+def test_the_folder_of_a_job_that_began_meanwhile_is_kept(tmp_path: Path) -> None:
+    waste = [Waste("x", fill(tmp_path / name), 10, name) for name in ("driven", "planned", "unknown")]
+    driver, locks = Locks(tmp_path / "locks"), Locks(tmp_path / "locks")
+    assert driver.take_job("driven")
+    assert delete(waste, locks, lambda: {"planned"}) == [waste[2]]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "locks") == ["driven", "planned"]
+    driver.release_job("driven")
+    assert driver.take_job("planned"), "released after it was kept"
+
+
+def test_a_folder_that_another_gc_has_deleted_is_passed_over(tmp_path: Path) -> None:
+    gone, there = Waste("x", tmp_path / "gone", 1), Waste("x", fill(tmp_path / "there"), 10)
+    assert size_of(gone.path) == 0
+    assert delete([gone, there], Locks(tmp_path / "locks"), set) == [there]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +22,7 @@ from orchestrator.cli.main import main
 from orchestrator.ledger import opening, store
 from orchestrator.ledger.home import HOME_FILE, MARKER, Relocation, settle
 from orchestrator.ledger.home_client import HomeClient
+from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.store_version import LEDGER_TAG, LEDGER_VERSION
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import recovery, sweeps
@@ -234,6 +237,52 @@ def test_a_crash_while_a_copy_gets_its_id_is_made_good(home: Home, monkeypatch: 
     settle(copy.settings)
     assert "copy_of" not in (copy.root / HOME_FILE).read_text()
     assert recovery.fsck(copy.settings, repair=True).found == ()
+
+
+def test_a_crash_before_a_copy_has_marked_all_of_its_folders_is_made_good(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(home.settings)
+    copy = home.copied()
+    with monkeypatch.context() as context, suppress(KeyboardInterrupt):
+        context.setattr("orchestrator.ledger.home._write_ids", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        settle(copy.settings)
+    (copy.root / "checkpoints" / MARKER).write_text(json.loads((copy.root / HOME_FILE).read_text())["id"])
+    settle(copy.settings)  # the logs still bear the original's mark
+    assert "copy_of" not in (copy.root / HOME_FILE).read_text()
+    assert recovery.fsck(copy.settings).found == ()
+
+
+def test_a_home_whose_recorded_place_cannot_be_seen_gets_an_id_of_its_own(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(home.settings)
+    before, moved = (home.root / HOME_FILE).read_text(), home.moved()
+    is_dir = Path.is_dir
+
+    def hidden(path: Path) -> bool:
+        if path == home.root:
+            raise PermissionError(13, "Permission denied")
+        return is_dir(path)
+
+    monkeypatch.setattr(Path, "is_dir", hidden)
+    settle(moved.settings)
+    assert (moved.root / HOME_FILE).read_text() != before
+    assert moved.resume().orders == []
+
+
+def test_a_home_is_not_rewritten_under_a_driver_that_uses_its_recorded_path(home: Home) -> None:
+    settle(home.settings)
+    lease = Lease(host=here(), pid=os.getpid(), since=time.time(), sign_at=time.time())
+    opening.open_ledger(home.settings).set_lease("base", lease)
+    moved = home.moved()
+    recorded = moved.recorded
+    with pytest.raises(StoreError, match=rf"process {os.getpid()} on .* uses this home as {home.root}"):
+        settle(moved.settings)
+    assert moved.recorded == recorded
+    opening.open_ledger(moved.settings).set_lease("base", None)
+    settle(moved.settings)
+    assert f"{moved.root}/" in moved.recorded
 
 
 def test_a_database_of_another_home_is_refused_by_every_command(
