@@ -25,7 +25,7 @@ def code_home() -> CodeHome:
     packages = [Path(spec.origin).parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
     digest = hashlib.sha256()
     for package in packages:
-        for file in sorted(package.rglob("*.py")):
+        for file in sorted(path for path in package.rglob("*.py") if path.name[0] != "."):
             digest.update(f"{file.relative_to(package.parent)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     folders = dict.fromkeys(str(package.resolve().parent) for package in packages)

@@ -86,7 +86,10 @@ class RaySession:
                 self._knock()
                 with working_in(HOME):
                     ray.init(address=self.address, **quiet)
-            self._gcs_address = ray.get_runtime_context().gcs_address
+            if self.address.startswith("ray://"):  # the head's other ports may be unreachable from here
+                self._gcs_address = urlsplit(self.address).netloc
+            else:
+                self._gcs_address = ray.get_runtime_context().gcs_address
         except ResourceError:
             self.stop()
             raise

@@ -25,6 +25,9 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
     Args:
         settings: Names the store and the folders.
         record: The job.
+
+    Raises:
+        StoreError: the final checkpoint cannot be read now, for a reason that can be repaired.
     """
     here = read_end(settings.checkpoint_dir, record.key, record.attempt)
     if here is not None:
@@ -35,11 +38,21 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
 
 
 def _damage(settings: Settings, end: JobResult) -> str:
-    """Return what is wrong with the checkpoint that an attempt ended with; empty if nothing is, or there is none."""
+    """Return what is wrong with the checkpoint that an attempt ended with; empty if nothing is, or there is none.
+
+    Raises:
+        StoreError: it cannot be read now, for a reason that can be repaired.
+    """
     if end.checkpoint is None:
         return ""
     path = path_below(settings.checkpoint_dir, end.job_key, end.checkpoint)
-    return damage(end.checkpoint.model_copy(update={"path": str(path)}))
+    try:
+        return damage(end.checkpoint.model_copy(update={"path": str(path)}))
+    except OSError as error:
+        raise StoreError(
+            f"The final checkpoint {path} cannot be read ({error.strerror or error}). "
+            "Repair its permissions or its disk, then run `orch resume`."
+        ) from error
 
 
 def _end_in_run(settings: Settings, record: JobRecord) -> JobResult | None:

@@ -28,3 +28,13 @@ def test_a_worker_of_other_code_does_not_start_and_names_both_folders() -> None:
 
 def test_a_worker_of_the_same_code_starts() -> None:
     assert JobWorker(code_home().model_dump_json()).progress() is None
+
+
+def test_lock_files_of_editors_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("workers.code_home.PACKAGES", ("package",))
+    before = code_home()
+    (tmp_path / "package" / ".#module.py").symlink_to("someone@host.123")
+    assert code_home() == before

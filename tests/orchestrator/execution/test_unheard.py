@@ -12,6 +12,7 @@ from orchestrator.execution import unheard
 from orchestrator.execution.unheard import find_end
 from orchestrator.ledger.records import JobRecord
 from orchestrator.settings import Settings
+from schemas.errors import StoreError
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer, JobResult
 from workers.checkpoints.ending import write_end
@@ -71,3 +72,15 @@ def test_the_end_of_another_machines_worker_counts_without_its_checkpoint_here(
     assert find_end(settings, RECORD) == end
     checkpoint.write_bytes(b"torn")
     assert find_end(settings, RECORD) is None
+
+
+def test_a_checkpoint_that_cannot_be_read_now_is_a_store_error(
+    settings: Settings, end: JobResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(pointer: CheckpointPointer) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    write_end(settings.checkpoint_dir, end)
+    monkeypatch.setattr(unheard, "damage", refused)
+    with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\).*`orch resume`"):
+        find_end(settings, RECORD)
