@@ -12,7 +12,7 @@ from orchestrator.execution.cancel import cancel_waiting
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.retry_policy import MAX_BACKOFF_SECONDS, RETRY
-from orchestrator.execution.settlement import UNTOLD
+from orchestrator.execution.settlement import UNREPORTED
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.work_orders import WorkerPaths
 from orchestrator.ledger.base import Ledger
@@ -242,6 +242,6 @@ class _WatchedPool(ScriptedPool):
             self._world.time += MAX_BACKOFF_SECONDS / 4
         self._world.meanwhile(self)
         ended = super().wait(seconds)
-        told = [one.result for one in ended if one.result.stop_reason not in UNTOLD]
+        told = [one.result for one in ended if one.result.stop_reason not in UNREPORTED]
         self._world.ends |= {(result.job_key, result.attempt): result for result in told}
         return ended
