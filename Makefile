@@ -2,7 +2,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: setup sweep test quick format docs
+.PHONY: setup sweep test quick format docs secrets lock
 
 sweep: setup  ## Train and measure 74 networks on generated animals: five to ten minutes on two cores.
 	$(BIN)/orch sweep --grid all-categories --profile laptop
@@ -22,6 +22,14 @@ docs: setup  ## HTML pages of the four packages' API, in build/api/.
 format: setup  ## Fix style.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+secrets:  ## Passwords and keys for docker-compose.yml, in .env. Keeps those that are there; prints none.
+	$(PYTHON) deploy/new_secrets.py
+
+lock:  ## The packages of the image with their hashes, at the versions of constraints.txt. Needs uv.
+	uv pip compile pyproject.toml --extra services --universal --python-version 3.11 --constraint constraints.txt \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --quiet \
+	  --custom-compile-command 'make lock' --output-file requirements.lock
 
 setup: $(VENV)/.ready
 

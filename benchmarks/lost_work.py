@@ -117,7 +117,7 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
 
 def drive_orch(folder: Path, trials: int, again: bool) -> None:
     """Run the grid with orch, or resume it."""
-    from orchestrator.execution.pool import WorkerLayout, WorkerPool
+    from orchestrator.execution.pool import WorkerPool
     from orchestrator.execution.progress import open_display
     from orchestrator.execution.ray_pool import RayPool
     from orchestrator.execution.ray_session import RaySession
@@ -125,7 +125,7 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
     from orchestrator.planning.request import SweepRequest
     from orchestrator.services import sweeps
     from orchestrator.settings import Settings
-    from schemas.sweep import SweepSpec
+    from schemas.sweep import Needs, SweepSpec
 
     class Slots(RayPool):
         def close(self) -> None:
@@ -133,11 +133,12 @@ def drive_orch(folder: Path, trials: int, again: bool) -> None:
             session.stop()
 
     settings = Settings(home=folder / "orch")
-    session = RaySession("local", cpus=SLOTS)
+    session = RaySession("local", cpus=SLOTS, memory_gb=float(SLOTS))
 
     def open_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPool:
         session.start()
-        return Slots(no_op_worker(folder), WorkerLayout(SLOTS, 1, 0.0))
+        worker = no_op_worker(folder)
+        return Slots(lambda: worker, session, SLOTS, (Needs(1, 0.0, 0.1),), cores=SLOTS, at_once=SLOTS)
 
     display = open_display(time.monotonic)
     if again:
@@ -153,6 +154,11 @@ def no_op_worker(folder: Path) -> Any:
     import ray
 
     class NoOp:
+        def hello(self) -> str:
+            from workers.actor import own_facts
+
+            return own_facts().model_dump_json()
+
         def run(self, order_json: str) -> str:
             from mlflow import MlflowClient
 

@@ -21,10 +21,12 @@ import torch
 
 from interp_model.metrics.accuracy import accuracy
 from interp_model.network import build_network
+from schemas.categories import category_of
 from schemas.job import BackboneName, JobSpec
 from workers.data.dataset import JobData, Rows, Split
-from workers.evaluation.evaluate import evaluate, find_peaks, measure, predict
+from workers.evaluation.evaluate import evaluate, measure, predict
 from workers.evaluation.parts import maps_after_mask, measure_parts
+from workers.evaluation.peaks import find_peaks
 from workers.training.determinism import choose_device
 from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
@@ -75,7 +77,8 @@ def data_of(spec: JobSpec, split: Split) -> JobData:
     mean_SS3 = np.full((size, size, 3), 127, np.float32)
     landmarks = ("head", "neck", "torso")
     names = spec.data.categories
-    return JobData(split, split, split, mean_SS3, names, names, landmarks, "", generated=True, skipped=())
+    found = tuple(map(category_of, names))
+    return JobData(split, split, split, mean_SS3, names, names, found, landmarks, "", generated=True, skipped=())
 
 
 def seconds_of(step: Callable[[], object], device: torch.device) -> float:

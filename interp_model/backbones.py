@@ -12,7 +12,11 @@ from typing import NamedTuple
 
 from schemas.base import did_you_mean
 from schemas.errors import SpecError
-from schemas.job import BackboneName, ModelSpec, Variant
+from schemas.job import ModelSpec, Variant
+from schemas.model_spec import foreign_name
+
+TORCHVISION_BACKBONES: tuple[str, ...] = ("alexnet", "vgg16")
+"""Backbones of the table whose weights torchvision publishes."""
 
 
 class Lrn(NamedTuple):
@@ -98,7 +102,7 @@ ALEXNET_LRN = Lrn(5, 1.0, 2e-5, 0.75)
 
 # `alexnet` is torchvision's, so that torchvision's weights load. `alexnet_2012` is the original one with two groups, as
 # published for Caffe and MatConvNet. VGG-M and VGG-S are MatConvNet's imagenet-vgg-m and imagenet-vgg-s.
-BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
+BACKBONES: dict[str, tuple[Layer, ...]] = {
     "alexnet": (
         Conv("conv1", 64, 11, 4, pad=2), Pool("pool1", 3, 2),
         Conv("conv2", 192, 5, pad=2), Pool("pool2", 3, 2),
@@ -128,12 +132,12 @@ BACKBONES: dict[BackboneName, tuple[Layer, ...]] = {
 """Name -> layers up to the last pooling, input to output."""
 
 
-def top_conv(backbone: BackboneName) -> Conv:
+def top_conv(backbone: str) -> Conv:
     """Return the backbone's last convolution, which becomes an interpretable layer (Sec. 5)."""
     return next(layer for layer in reversed(BACKBONES[backbone]) if isinstance(layer, Conv))
 
 
-def layers_of(backbone: BackboneName, variant: Variant) -> tuple[Layer, ...]:
+def layers_of(backbone: str, variant: Variant) -> tuple[Layer, ...]:
     """Return the layers up to the last pooling; interpretable networks have one more convolution before it (Sec. 5)."""
     layers = BACKBONES[backbone]
     if variant == "ordinary":
@@ -164,18 +168,18 @@ def map_sides(layers: Sequence[Layer], input_size: int) -> Iterator[tuple[str, i
         yield layer.name, side
 
 
-def map_side(backbone: BackboneName, layer: str, input_size: int) -> int:
+def map_side(backbone: str, layer: str, input_size: int) -> int:
     """Return the map side n of `layer`, which may be the new convolution of an interpretable network."""
     return dict(map_sides(layers_of(backbone, "interpretable"), input_size))[layer]
 
 
-def smallest_input(backbone: BackboneName) -> int:
+def smallest_input(backbone: str) -> int:
     """Return the side of the smallest input for which every map has at least one unit, pixels."""
     layers = BACKBONES[backbone]
     return next(size for size in count(1) if all(side > 0 for _, side in map_sides(layers, size)))
 
 
-def check_input_size(backbone: BackboneName, input_size: int) -> None:
+def check_input_size(backbone: str, input_size: int) -> None:
     """Check that every map of a backbone has at least one unit.
 
     Raises:
@@ -189,34 +193,49 @@ def check_input_size(backbone: BackboneName, input_size: int) -> None:
             )
 
 
-def first_trained(backbone: BackboneName, freeze_below: str) -> str:
-    """Resolve `train.freeze_below` to the name of the first trained convolution.
+def first_trained(backbone: str, freeze_below: str) -> str:
+    """Resolve `train.freeze_below` to the name of the first trained convolution of a backbone; see `find_trained`."""
+    names = [layer.name for layer in BACKBONES[backbone] if isinstance(layer, Conv)]
+    return find_trained(names, freeze_below, backbone)
+
+
+def find_trained(names: Sequence[str], freeze_below: str, backbone: str) -> str:
+    """Resolve `train.freeze_below` to the name of the first trained block.
 
     Args:
-        backbone: name of the backbone.
-        freeze_below: a convolution of the backbone, or `top_conv` for the last one. `conv5` means `conv5_1` in VGG-16.
+        names: the backbone's blocks that have weights, input to output.
+        freeze_below: one of them, or `top_conv` for the last one. `conv5` means `conv5_1` in VGG-16. Dots of a module's
+            name, as in `layer4.1`, stand for the underscores of its block.
+        backbone: name of the backbone, for messages.
 
     Raises:
-        SpecError: the backbone has no such convolution; the message suggests a valid name.
+        SpecError: the backbone has no such block; the message suggests a valid name.
     """
     if freeze_below == "top_conv":
-        return top_conv(backbone).name
-    names = [layer.name for layer in BACKBONES[backbone] if isinstance(layer, Conv)]
+        return names[-1]
+    wanted = freeze_below.replace(".", "_")
     for name in names:
-        if name == freeze_below or name.startswith(f"{freeze_below}_"):
+        if name == wanted or name.startswith(f"{wanted}_"):
             return name
     raise SpecError(
         f"`train.freeze_below` is {freeze_below!r}, which is not a convolution of {backbone}. "
-        f"{did_you_mean(freeze_below, ['top_conv', *names])}"
+        f"{did_you_mean(wanted, ['top_conv', *names])}"
     )
 
 
 def check_model(model: ModelSpec, freeze_below: str | None) -> None:
     """Check that a network can be built from `model` and frozen below a layer.
 
+    For a backbone of another library this builds it without values, which needs torch.
+
     Raises:
-        SpecError: the input is too small, or the backbone has no such layer.
+        SpecError: the input is too small, the backbone has no such layer, or cannot be built or cut.
     """
+    if foreign_name(model.backbone):
+        from interp_model.foreign.network import check_foreign
+
+        check_foreign(model.backbone, model.input_size, freeze_below)
+        return
     check_input_size(model.backbone, model.input_size)
     if freeze_below is not None:
         first_trained(model.backbone, freeze_below)

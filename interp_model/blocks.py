@@ -107,14 +107,15 @@ def initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec, from_scrat
     """Set biases to 0 and draw weights from a Gaussian, with torch's global generator.
 
     Args:
-        blocks: modules by layer name; changed in place.
+        blocks: modules by layer name; changed in place. Those of another library's backbone are left out: they start as
+            their library starts them.
         model: architecture.
         from_scratch: no layer will be loaded with trained weights, so new layers must learn as fast as the others.
     """
     # Local response normalisation scales a small signal by kappa^-beta.
     lrn_gain = {
         layer.name: layer.lrn.kappa**-layer.lrn.beta
-        for layer in BACKBONES[model.backbone]
+        for layer in BACKBONES.get(model.backbone, ())
         if isinstance(layer, Conv) and layer.lrn
     }
     for name, block in blocks.items():
@@ -131,11 +132,13 @@ def initialise(blocks: OrderedDict[str, nn.Module], model: ModelSpec, from_scrat
 def _new_layer_std(name: str, weight: Tensor, model: ModelSpec, from_scratch: bool) -> float:
     """Return the standard deviation of a new layer's weights.
 
-    It is 0.01, as published, for the new convolution and for all new layers of a network of the published size. Narrow
-    fully connected layers on top of trained ones use torch's default scale, sqrt(1 / (3 fan-in)). With 0.01 they pass
-    almost no signal. With He initialisation they learn in place of the filters below, and location instability of
-    interpretable networks was a quarter higher (docs/filter-loss.md).
+    It is 0.01, as published, for the new convolution (unless `model.new_layer_std` says otherwise) and for all new
+    layers of a network of the published size. Narrow fully connected layers on top of trained ones use torch's default
+    scale, sqrt(1 / (3 fan-in)). With 0.01 they pass almost no signal. With He initialisation they learn in place of the
+    filters below, and location instability of interpretable networks was a quarter higher (docs/filter-loss.md).
     """
+    if name == NEW_LAYER and model.new_layer_std is not None:
+        return _he_std(weight) if model.new_layer_std == "he" else model.new_layer_std
     is_published_size = model.width == 1 and model.fc_width == PUBLISHED_FC_WIDTH
     if is_published_size or name == NEW_LAYER:
         return NEW_LAYER_STD

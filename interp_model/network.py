@@ -1,4 +1,4 @@
-"""Ordinary and interpretable networks, built from the backbone table as an ordered dict of named blocks.
+"""Ordinary and interpretable networks as an ordered dict of named blocks, whatever their backbone is.
 
 Shape legend: N images   S input side   F filters   H = W = n map side   P = n*n masks   D features   O outputs.
 """
@@ -6,25 +6,30 @@ Shape legend: N images   S input side   F filters   H = W = n map side   P = n*n
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Self
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from interp_model.backbones import (
     FC_LAYERS,
     NEW_LAYER,
     Conv,
     check_input_size,
-    first_trained,
+    find_trained,
     layers_of,
     map_sides,
-    top_conv,
+    scaled_channels,
 )
 from interp_model.blocks import conv_block, fc_blocks, initialise, pool_block
 from interp_model.mask import apply_mask, peak_index
 from interp_model.receptive_field import ReceptiveField, receptive_field
 from interp_model.templates import mask_bank
 from schemas.job import ModelSpec
+from schemas.model_spec import foreign_name
+from schemas.training_spec import LossKind
 
 PIXEL_SCALE: Final = 57.375
 """Divisor that brings mean-subtracted pixels to about unit variance: 255 times the mean of torchvision's `std`."""
@@ -53,17 +58,54 @@ def to_input(pixels_NSS3: Tensor, mean_SS3: Tensor) -> Tensor:
     return ((pixels_NSS3.to(mean_SS3.dtype) - mean_SS3) / PIXEL_SCALE).permute(0, 3, 1, 2).contiguous()
 
 
+def output_probabilities(logits: Tensor, loss: LossKind) -> Tensor:
+    """Return the softmax of logits over their last dimension, or the sigmoid of each (Sec. 5.1): same shape."""
+    return logits.softmax(dim=-1) if loss == "softmax" else logits.sigmoid()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a network beside its modules."""
+
+    backbone: str
+    """Name of the backbone, for messages."""
+    input_size: int
+    """Side of the square input, pixels."""
+    blocks: tuple[str, ...]
+    """Names of the backbone's blocks that have weights, input to output. The last one is the top convolution."""
+    sides: Mapping[str, int]
+    """Layer -> n, side of its map in units."""
+    fields: Mapping[str, ReceptiveField]
+    """Layer -> receptive fields of its units."""
+    filters: Mapping[str, int]
+    """Layer -> number of filters, of the layers that can be measured."""
+    is_interpretable: bool
+    """Whether the top convolution is an interpretable layer, with a second one on it."""
+    mask: bool = True
+    """Whether interpretable layers mask their maps."""
+    width: float = 1.0
+    """Multiplier of the channel counts of a backbone of the table."""
+    trains_statistics: bool = False
+    """Whether batch normalisation uses and learns the statistics of batches. Otherwise it keeps those it has."""
+
+    @property
+    def top(self) -> str:
+        """Name of the backbone's top convolution."""
+        return self.blocks[-1]
+
+
 class Network(nn.Module):
-    """A classifier whose top convolutions may be interpretable layers (Sec. 3); see `build_network`.
+    """A classifier whose top convolutions may be interpretable layers (Sec. 3).
+
+    `build_network` makes one from a spec, `interp_model.make_interpretable` from any module.
 
     Args:
-        model: architecture.
+        facts: what is known beside the modules.
         blocks: one module per layer, input to output.
-        side: n, map side of the interpretable layers.
     """
 
-    model: ModelSpec
-    """Architecture."""
+    facts: Facts
+    """What is known beside the modules."""
     blocks: nn.ModuleDict
     """Layer name -> module: convolution with ReLU and normalisation, pooling, or fully connected layer; in order."""
     interpretable_layers: tuple[str, ...]
@@ -75,39 +117,54 @@ class Network(nn.Module):
     bank_PHW: Tensor
     """Masks of all peak positions, see `mask_bank`. Both interpretable layers have maps of the same side."""
 
-    def __init__(self, model: ModelSpec, blocks: OrderedDict[str, nn.Module], side: int) -> None:
+    def __init__(self, facts: Facts, blocks: OrderedDict[str, nn.Module]) -> None:
         super().__init__()
-        self.model = model
+        self.facts = facts
         self.blocks = nn.ModuleDict(blocks)
-        self._layers = layers_of(model.backbone, model.variant)
-        backbone_top = top_conv(model.backbone).name
-        self.interpretable_layers = (backbone_top, NEW_LAYER) if model.variant == "interpretable" else ()
-        self.measured_layers = self.interpretable_layers or (backbone_top,)
+        self.interpretable_layers = (facts.top, NEW_LAYER) if facts.is_interpretable else ()
+        self.measured_layers = self.interpretable_layers or (facts.top,)
         self.first_trained_layer = None
         # Derived from the map side, so not part of the state dict.
-        self.register_buffer("bank_PHW", mask_bank(side), persistent=False)
+        self.register_buffer("bank_PHW", mask_bank(facts.sides[facts.top]), persistent=False)
 
     @property
     def top_layer(self) -> str:
         """Name of the layer whose filters are measured."""
         return self.measured_layers[-1]
 
+    @property
+    def input_size(self) -> int:
+        """Side of the square input, pixels."""
+        return self.facts.input_size
+
+    @property
+    def masks(self) -> bool:
+        """Whether interpretable layers mask their maps; False without such layers."""
+        return bool(self.interpretable_layers) and self.facts.mask
+
     def map_side(self, layer: str) -> int:
         """Return n, the map side of a convolution or pooling, in units."""
-        return dict(map_sides(self._layers, self.model.input_size))[layer]
+        return self.facts.sides[layer]
 
     def filters(self, layer: str) -> int:
-        """Return the number of filters of a convolution."""
-        return self.get_parameter(f"blocks.{layer}.conv.bias").numel()
+        """Return the number of filters of a measured layer."""
+        return self.facts.filters[layer]
 
     def receptive_field(self, layer: str) -> ReceptiveField:
-        """Return size, stride and centres of the receptive fields of a layer's units, in pixels."""
-        return receptive_field(self._layers, layer)
+        """Return size, stride and centres of the receptive fields of a layer's units, in pixels.
+
+        Raises:
+            KeyError: no layer has that name; the message lists the valid names.
+        """
+        if layer not in self.facts.fields:
+            raise KeyError(f"no layer {layer!r}; this network has {', '.join(self.facts.fields)}")
+        return self.facts.fields[layer]
 
     def freeze_below(self, layer: str) -> None:
         """Freeze all layers before `layer`; they become the trunk of `forward_trunk`.
 
-        Convolutions compute the same in training and evaluation mode, so the trunk's features can be cached.
+        Convolutions compute the same in training and evaluation mode, and frozen batch normalisation keeps its
+        statistics, so the trunk's features can be cached.
 
         Args:
             layer: a convolution's name, or `top_conv`.
@@ -115,9 +172,21 @@ class Network(nn.Module):
         Raises:
             SpecError: the backbone has no such convolution.
         """
-        self.first_trained_layer = first_trained(self.model.backbone, layer)
+        self.first_trained_layer = find_trained(self.facts.blocks, layer, self.facts.backbone)
         for name in self._trunk_layers():
             self.blocks[name].requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode. Batch normalisation that keeps its statistics stays in evaluation mode."""
+        super().train(mode)
+        frozen = self._trunk_layers()
+        for name, block in self.blocks.items():
+            if name in frozen or not self.facts.trains_statistics:
+                for module in block.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
 
     def forward(self, images_N3SS: Tensor) -> Output:
         """Return logits and maps of normalised images (see `to_input`)."""
@@ -138,7 +207,7 @@ class Network(nn.Module):
             x = self.blocks[name](x)
             if name in self.measured_layers:
                 maps[name] = x
-            if name in self.interpretable_layers and self.model.mask:
+            if name in self.interpretable_layers and self.facts.mask:
                 x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
         return Output(x, maps)
 
@@ -153,6 +222,10 @@ class Network(nn.Module):
             x_NFHW = self.blocks[name](x_NFHW)
         return x_NFHW
 
+    def trunk(self) -> dict[str, nn.Module]:
+        """Return the frozen layers, input to output; empty if the whole network is trained."""
+        return {name: self.blocks[name] for name in self._trunk_layers()}
+
     def _trunk_layers(self) -> list[str]:
         names = list(self.blocks)
         return names[: names.index(self.first_trained_layer)] if self.first_trained_layer else []
@@ -164,11 +237,16 @@ def build_network(model: ModelSpec, n_outputs: int, *, from_scratch: bool = Fals
     Args:
         model: architecture.
         n_outputs: number of logits.
-        from_scratch: no layer will be loaded with trained weights, so new layers must learn as fast as the others.
+        from_scratch: no layer will be loaded with trained weights, so new layers must learn as fast as the others, and
+            batch normalisation must learn its statistics.
 
     Raises:
-        SpecError: the input is too small for the backbone.
+        SpecError: the input is too small for the backbone, or another library's backbone cannot be built or cut.
     """
+    if name := foreign_name(model.backbone):
+        from interp_model.foreign.network import build_foreign
+
+        return build_foreign(model, name, n_outputs, from_scratch=from_scratch)
     check_input_size(model.backbone, model.input_size)
     layers = layers_of(model.backbone, model.variant)
     blocks: OrderedDict[str, nn.Module] = OrderedDict()
@@ -178,9 +256,26 @@ def build_network(model: ModelSpec, n_outputs: int, *, from_scratch: bool = Fals
             blocks[layer.name], channels = conv_block(layer, channels, model.width)
         else:
             blocks[layer.name] = pool_block(layer)
-    sides = dict(map_sides(layers, model.input_size))
-    features = channels * sides[layers[-1].name] ** 2
-    for name, block in zip(FC_LAYERS, fc_blocks(features, n_outputs, model), strict=True):
-        blocks[name] = block
+    facts = _facts(model)
+    features = channels * facts.sides[layers[-1].name] ** 2
+    for name_, block in zip(FC_LAYERS, fc_blocks(features, n_outputs, model), strict=True):
+        blocks[name_] = block
     initialise(blocks, model, from_scratch)
-    return Network(model, blocks, sides[top_conv(model.backbone).name])
+    return Network(facts, blocks)
+
+
+def _facts(model: ModelSpec) -> Facts:
+    """Compute what is known of a network of the table."""
+    layers = layers_of(model.backbone, model.variant)
+    convolutions = [layer for layer in layers if isinstance(layer, Conv)]
+    return Facts(
+        backbone=model.backbone,
+        input_size=model.input_size,
+        blocks=tuple(layer.name for layer in convolutions if layer.name != NEW_LAYER),
+        sides=dict(map_sides(layers, model.input_size)),
+        fields={layer.name: receptive_field(layers, layer.name) for layer in layers},
+        filters={layer.name: scaled_channels(layer, model.width) for layer in convolutions},
+        is_interpretable=model.variant == "interpretable",
+        mask=model.mask,
+        width=model.width,
+    )

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import nn
 
-from interp_model.backbones import FC_LAYERS, NEW_LAYER, top_conv
+from interp_model.backbones import FC_LAYERS, NEW_LAYER
 from interp_model.network import Network
-from schemas.job import ModelSpec, TrainSpec
+from schemas.job import TrainSpec
 
 
 def parameter_groups(network: Network, train: TrainSpec) -> list[dict[str, Any]]:
-    """Return the trainable parameters as groups for a torch optimiser. Biases have no weight decay.
+    """Return the trainable parameters as groups for a torch optimiser. Biases, and scales of
+    normalisation, have no weight decay.
 
     Args:
         network: frozen layers are left out.
@@ -25,20 +26,21 @@ def parameter_groups(network: Network, train: TrainSpec) -> list[dict[str, Any]]
     weights: list[nn.Parameter] = []
     biases: dict[float, list[nn.Parameter]] = {}
     for name, block in network.blocks.items():
-        for parameter in block.parameters():
+        for of, parameter in block.named_parameters():
             if not parameter.requires_grad:
                 continue
             if parameter.ndim > 1:
                 weights.append(parameter)
             else:
-                biases.setdefault(_bias_lr_multiplier(name, network.model, train), []).append(parameter)
+                multiplier = _bias_lr_multiplier(name, network, train) if of.endswith("bias") else 1.0
+                biases.setdefault(multiplier, []).append(parameter)
     return [
         {"params": weights, "weight_decay": train.weight_decay, "lr_multiplier": 1.0},
         *({"params": group, "weight_decay": 0.0, "lr_multiplier": multiplier} for multiplier, group in biases.items()),
     ]
 
 
-def _bias_lr_multiplier(block: str, model: ModelSpec, train: TrainSpec) -> float:
-    if block == top_conv(model.backbone).name:
+def _bias_lr_multiplier(block: str, network: Network, train: TrainSpec) -> float:
+    if block == network.facts.top:
         return train.bias_lr_multiplier
     return train.new_bias_lr_multiplier if block == NEW_LAYER or block in FC_LAYERS else 1.0

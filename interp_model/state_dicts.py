@@ -11,12 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from interp_model.backbones import BACKBONES, Conv, Pool, scaled_channels
+from interp_model.backbones import BACKBONES, TORCHVISION_BACKBONES, Conv, Pool, scaled_channels
 from schemas.errors import WeightsError
-from schemas.job import BackboneName
-
-TORCHVISION_BACKBONES: tuple[BackboneName, ...] = ("alexnet", "vgg16")
-"""Backbones whose weights torchvision publishes."""
 
 KINDS = ("weight", "bias")
 """Parameters of a convolution."""
@@ -43,7 +39,7 @@ def state_key(layer: str, kind: str) -> str:
     return f"blocks.{layer}.conv.{kind}"
 
 
-def expected_shapes(backbone: BackboneName, width: float) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def expected_shapes(backbone: str, width: float) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield (layer, kind, shape) of every parameter that a weights file must have, input to output.
 
     Args:
@@ -59,7 +55,7 @@ def expected_shapes(backbone: BackboneName, width: float) -> Iterator[tuple[str,
             channels = outputs
 
 
-def torchvision_keys(backbone: BackboneName) -> Iterator[tuple[str, str]]:
+def torchvision_keys(backbone: str) -> Iterator[tuple[str, str]]:
     """Yield (our key, torchvision's key) of every parameter.
 
     torchvision numbers modules in `features`: a convolution with its ReLU takes two numbers, a pooling one.
@@ -85,7 +81,7 @@ class Convolutions(NamedTuple):
     """Keys and the prefix that were removed, outermost first."""
 
 
-def find_convolutions(content: Mapping[Any, Any], backbone: BackboneName, width: float) -> Convolutions:
+def find_convolutions(content: Mapping[Any, Any], backbone: str, width: float) -> Convolutions:
     """Find the convolutions of a backbone in a checkpoint.
 
     Args:
@@ -111,12 +107,12 @@ def find_convolutions(content: Mapping[Any, Any], backbone: BackboneName, width:
     return readings[0]
 
 
-def _fits(reading: Convolutions, backbone: BackboneName, width: float) -> bool:
+def _fits(reading: Convolutions, backbone: str, width: float) -> bool:
     shapes = {state_key(layer, kind): shape for layer, kind, shape in expected_shapes(backbone, width)}
     return {key: tuple(value.shape) for key, value in reading.state.items()} == shapes
 
 
-def _readings(content: Mapping[Any, Any], backbone: BackboneName) -> Iterator[Convolutions]:
+def _readings(content: Mapping[Any, Any], backbone: str) -> Iterator[Convolutions]:
     ours = [state_key(layer, kind) for layer, kind, _ in expected_shapes(backbone, 1)]
     keys: dict[Names, dict[str, str]] = {"orch": {key: key for key in ours}}
     keys["torchvision"] = {theirs: key for key, theirs in torchvision_keys(backbone)}
@@ -137,7 +133,7 @@ def _is_layer(names: Names, key: str) -> bool:
     return first == "blocks" and ".conv." in rest if names == "orch" else first == "features" and rest[:1].isdigit()
 
 
-def _check_torchvision(backbone: BackboneName, tensors: Mapping[str, Tensor]) -> None:
+def _check_torchvision(backbone: str, tensors: Mapping[str, Tensor]) -> None:
     if backbone not in TORCHVISION_BACKBONES:
         raise WeightsError(
             f"the weights have torchvision's names, but torchvision has no {backbone}. "
@@ -160,6 +156,13 @@ def _mappings(
         for key, value in content.items():
             if isinstance(key, str) and isinstance(value, Mapping):
                 yield from _mappings(value, (*wrappers, f"key {_short(key)}"))
+
+
+def readings_of(content: Mapping[Any, Any]) -> Iterator[dict[str, Tensor]]:
+    """Yield every state dict that a checkpoint holds, as it is and with known prefixes removed."""
+    for _, mapping in _mappings(content):
+        yield {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
+        yield from (tensors for prefix, tensors in _by_prefix(mapping).items() if prefix)
 
 
 def _by_prefix(mapping: Mapping[Any, Any]) -> dict[str, dict[str, Tensor]]:
@@ -201,7 +204,7 @@ def check_holds_tensors(content: Any) -> None:
     )
 
 
-def _nothing_found(content: Mapping[Any, Any], backbone: BackboneName) -> str:
+def _nothing_found(content: Mapping[Any, Any], backbone: str) -> str:
     found = [(wrappers, [key for key in mapping if isinstance(key, str) and isinstance(mapping[key], Tensor)])
              for wrappers, mapping in _mappings(content)]  # fmt: skip
     named = [(wrappers, keys) for wrappers, keys in found if keys]

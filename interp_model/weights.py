@@ -12,7 +12,6 @@ from torch import Tensor
 from interp_model.network import PIXEL_SCALE, Network
 from interp_model.state_dicts import KINDS, Names, expected_shapes, find_convolutions, state_key
 from schemas.errors import WeightsError
-from schemas.job import BackboneName
 from schemas.weights import InputConvention
 
 TORCHVISION_STD = (0.229, 0.224, 0.225)
@@ -71,7 +70,7 @@ def _equal(expected: tuple[float | str, ...], found: tuple[float | str, ...]) ->
 
 
 def compare_layers(
-    backbone: BackboneName, width: float, state: Mapping[str, Tensor], convention: InputConvention | None = None
+    backbone: str, width: float, state: Mapping[str, Tensor], convention: InputConvention | None = None
 ) -> list[LayerFit]:
     """Compare every parameter of a backbone with a state dict under our names.
 
@@ -117,7 +116,7 @@ def _kind_problem(value: Tensor) -> str:
     return ""
 
 
-def check_layers(backbone: BackboneName, fits: Iterable[LayerFit]) -> None:
+def check_layers(backbone: str, fits: Iterable[LayerFit]) -> None:
     """Check that all layers fit.
 
     Raises:
@@ -148,7 +147,7 @@ def _shape_advice(fit: LayerFit) -> str:
     return "Use weights of the same backbone and the same `model.width` (published weights have width 1)."
 
 
-def zero_layers(backbone: BackboneName, width: float, state: Mapping[str, Tensor]) -> list[str]:
+def zero_layers(backbone: str, width: float, state: Mapping[str, Tensor]) -> list[str]:
     """Return the convolutions whose kernel is zero throughout, for weights that fit."""
     kernels = (layer for layer, kind, _ in expected_shapes(backbone, width) if kind == "weight")
     return [layer for layer in kernels if not state[state_key(layer, "weight")].any()]
@@ -169,11 +168,12 @@ def load_state_into(network: Network, state: Mapping[str, Tensor]) -> None:
     Raises:
         WeightsError: a convolution is missing or has another shape; the network is then unchanged.
     """
-    model, target = network.model, network.state_dict()
-    found = find_convolutions(state, model.backbone, model.width)
+    backbone, width = network.facts.backbone, network.facts.width
+    target = network.state_dict()
+    found = find_convolutions(state, backbone, width)
     convention = usual_input(found.names)
-    check_layers(model.backbone, compare_layers(model.backbone, model.width, found.state, convention))
-    source = converted(model.backbone, model.width, found.state, convention)
+    check_layers(backbone, compare_layers(backbone, width, found.state, convention))
+    source = converted(backbone, width, found.state, convention)
     with torch.no_grad():
         for key, value in source.items():
             target[key].copy_(value)
@@ -185,7 +185,7 @@ def usual_input(names: Names) -> InputConvention | None:
 
 
 def converted(
-    backbone: BackboneName, width: float, state: Mapping[str, Tensor], convention: InputConvention | None
+    backbone: str, width: float, state: Mapping[str, Tensor], convention: InputConvention | None
 ) -> dict[str, Tensor]:
     """Return convolutions for our input, in float32.
 

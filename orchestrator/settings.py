@@ -8,17 +8,21 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator import yaml_text
 from schemas.base import nearest
 from schemas.errors import SpecError, StoreError
 from schemas.profiles import PROFILES
+from workers.tracking.access import advice_for, without_password
 
 PREFIX = "ORCH_"
+PARCEL = "ORCH_PARCEL"
+"""Environment variable of a detached driver that holds what was submitted."""
 HOME_FOLDERS = ("artifacts", "cache", "checkpoints", "locks", "logs", "weights")
 """Folders of ORCH_HOME."""
 DATABASE = "mlflow.db"
@@ -45,8 +49,12 @@ def sqlite_uri(database: Path) -> str:
 
 
 _STORE = re.compile(r"(https?|sqlite|postgresql|mysql|mssql)(\+\w+)?://\S.*")
-_CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+")
-_PASSWORD = re.compile(r"://[^@/\s]*@")
+_CLUSTER = re.compile(r"local|auto|([a-z]+://)?\S+:[0-9]+|https?://\S+")
+_JOBS = re.compile(r"https?://\S+")
+DASHBOARD_PORT = 8265
+"""Port of a Ray head's dashboard, and of its jobs API, if nothing else is set."""
+_OBJECTS = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s?#]*)?|file:///\S+")
+_USER_OF_SERVER = re.compile(r"https?://[^/?#]*@")
 _LONGEST = 10_000_000
 """Largest number of minutes, about 19 years."""
 
@@ -70,6 +78,11 @@ def _profile(word: str) -> str:
     return name
 
 
+def _word(value: Any) -> Any:
+    """Return a word without regard to capitals."""
+    return value.strip().lower() if isinstance(value, str) else value
+
+
 def _minutes(value: Any) -> float:
     """Return a number that is written as in a sweep file."""
     found = yaml_text.scalar(value)
@@ -84,6 +97,17 @@ def _seconds(value: Any) -> float:
     if found < 1:
         raise ValueError
     return found
+
+
+class _SecretInUri(ValueError):
+    """A URI with credentials in it."""
+
+
+def _without_credentials(uri: str) -> str:
+    """Require a URI without credentials: it is sent to workers, and stands in logs, messages and lists of processes."""
+    if without_password(uri) != uri or _USER_OF_SERVER.match(uri):
+        raise _SecretInUri("must not hold credentials, because it is logged and sent to workers. Remove them")
+    return uri
 
 
 def _matching(pattern: re.Pattern[str]) -> AfterValidator:
@@ -109,7 +133,7 @@ class Settings(BaseSettings):
     home: Annotated[Path, Field(description="the path of a folder")] = Path(".orch")
     """Folder of the store, artifacts, prepared images, checkpoints and locks."""
     tracking_uri: Annotated[
-        Annotated[str, _matching(_STORE)] | None,
+        Annotated[str, _matching(_STORE), AfterValidator(_without_credentials)] | None,
         Field(description="the URI of an MLflow server, such as http://host:5000, or of a database: sqlite:///FILE, "
               "postgresql://, mysql:// or mssql://"),
     ] = None  # fmt: skip
@@ -119,9 +143,38 @@ class Settings(BaseSettings):
     profile: Annotated[str, AfterValidator(_profile), Field(description=f"one of {', '.join(PROFILES)}")] = "laptop"
     """Name of the default profile."""
     ray_address: Annotated[
-        str, _matching(_CLUSTER), Field(description="`local`, `auto`, or a cluster: HOST:PORT or ray://HOST:PORT")
-    ] = "local"
-    """`local` for a private Ray, else the address of a cluster to connect to."""
+        str,
+        _matching(_CLUSTER),
+        AfterValidator(_without_credentials),
+        Field(description="`local`, `auto`, or a cluster: HOST:PORT, ray://HOST:PORT, or from a machine outside of it "
+              "the address of its dashboard, http://HOST:8265"),
+    ] = "local"  # fmt: skip
+    """`local` for a private Ray, else the address of a cluster to connect to or, with http, to submit to."""
+    ray_jobs_address: Annotated[
+        Annotated[str, _matching(_JOBS), AfterValidator(_without_credentials)] | None,
+        Field(description="the address of a Ray dashboard, such as http://host:8265"),
+    ] = None
+    """Where sweeps are submitted to; None derives it from `ray_address`."""
+    object_store: Annotated[
+        Annotated[str, _matching(_OBJECTS)] | None,
+        Field(
+            description="the URI of a folder in an S3 store, s3://BUCKET/PREFIX, or of one that all machines mount, "
+            "file:///FOLDER"
+        ),
+    ] = None
+    """Where the machines of a cluster share checkpoints and data; None keeps them under `home`."""
+    cache_gb: Annotated[
+        float,
+        BeforeValidator(_minutes),
+        Field(description=f"a number of GiB from 0 to {_LONGEST}, such as 50"),
+    ] = 50.0
+    """Most GiB that pictures from the object store take on a machine; what running jobs use is never removed."""
+    features_gb: Annotated[
+        float,
+        BeforeValidator(_minutes),
+        Field(description=f"a number of GiB from 0 to {_LONGEST}, such as 10"),
+    ] = 10.0
+    """Most GiB that features of frozen layers take on a machine; 0 keeps none."""
     store_patience_minutes: Annotated[
         float,
         BeforeValidator(_minutes),
@@ -133,7 +186,15 @@ class Settings(BaseSettings):
         BeforeValidator(_seconds),
         Field(description=f"a number of seconds from 1 to {_LONGEST}, such as 120"),
     ] = 120.0
-    """How long a worker may take to start before it is replaced; if none has ever started, the sweep ends."""
+    """How long a worker that has a place on a machine may take to answer before it is replaced."""
+    code_check: Annotated[
+        Literal["refuse", "warn"], BeforeValidator(_word), Field(description="`refuse` or `warn`")
+    ] = "refuse"
+    """What becomes of a machine of a cluster whose orch differs from the driver's: no job runs there, or a warning."""
+    notify: Annotated[
+        SecretStr | None, Field(description="the http address of a web hook, or a command such as `notify-send orch`")
+    ] = None
+    """Who is told when a sweep ends, is paused or waits long for machines (`orchestrator.execution.notifications`)."""
 
     def __init__(self, **values: Any) -> None:
         """Read the environment.
@@ -190,6 +251,28 @@ class Settings(BaseSettings):
         return self.tracking_uri or sqlite_uri(self.root / DATABASE)
 
     @property
+    def is_outside(self) -> bool:
+        """Whether this machine only submits sweeps to the cluster and cannot drive one."""
+        return self.ray_address.startswith(("http://", "https://"))
+
+    def resume_command(self, sweep: str) -> str:
+        """Return the command that continues a sweep as this process drives or submits it."""
+        is_detached = self.is_outside or PARCEL in os.environ
+        return f"orch resume {sweep}{' --detach' if is_detached else ''}"
+
+    @property
+    def jobs_address(self) -> str | None:
+        """Address of the cluster's jobs API; None with a private Ray, which has none."""
+        if self.ray_jobs_address or self.ray_address == "local":
+            return self.ray_jobs_address
+        if self.is_outside:
+            return self.ray_address
+        host = (
+            "127.0.0.1" if self.ray_address == "auto" else urlsplit(f"//{self.ray_address.split('://')[-1]}").hostname
+        )
+        return f"http://{f'[{host}]' if ':' in str(host) else host}:{DASHBOARD_PORT}"
+
+    @property
     def artifact_uri(self) -> str | None:
         """Where the embedded store keeps artifacts; None if another store is in use, which decides itself."""
         return None if self.tracking_uri else (self.root / "artifacts").as_uri()
@@ -224,7 +307,12 @@ def _explained(error: ValidationError) -> SpecError:
     lines = []
     for item in error.errors(include_url=False):
         name = str(item["loc"][0]).lower()
-        value = _PASSWORD.sub("://***@", str(item["input"]))
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, _SecretInUri):
+            advice = advice_for("ray" if name.startswith("ray_") else str(item["input"]))
+            lines.append(f"{PREFIX}{name.upper()} {cause}, and {advice}.")
+            continue
+        value = without_password(str(item["input"]))
         takes = Settings.model_fields[name].description
         why = str(item["ctx"]["error"]) if item["type"] == "value_error" else ""
         lines.append(f"{PREFIX}{name.upper()} is {value[:80]!r}, but it takes {takes}.{f' {why}' if why else ''}")

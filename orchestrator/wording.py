@@ -1,6 +1,8 @@
-"""Numbers as text, for messages of several rooms."""
+"""Numbers and times as text, for messages of several rooms."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 
 def in_words(seconds: float) -> str:
@@ -10,3 +12,13 @@ def in_words(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def when(seconds: float) -> str:
+    """Return a time, in Unix seconds, as text in this machine's time zone: `2026-03-01 14:05:09`."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def to_the_minute(seconds: float) -> str:
+    """Return a time as `when` does, without its seconds, for columns of a table."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")

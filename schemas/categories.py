@@ -1,7 +1,10 @@
-"""The 37 animal categories of the paper's three data sets, in the order of its tables (Tables 3-5)."""
+"""The 37 animal categories of the paper's three data sets, in the order of its tables, and names of imported ones."""
 
 from __future__ import annotations
 
+import re
+import unicodedata
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from schemas.base import did_you_mean
@@ -10,14 +13,22 @@ from schemas.errors import SpecError
 DatasetName = Literal["ilsvrc_animal_part", "voc_part", "cub200"]
 """Names of the paper's three data sets."""
 DATASETS: tuple[DatasetName, ...] = get_args(DatasetName)
-"""All data sets, in the order of the paper's tables."""
+"""The paper's data sets, in the order of its tables."""
+NEGATIVE_KEY = "neg"
+"""Key that stands for the negative images of an imported data set."""
+MAX_NAME = 40
+"""Largest number of characters of the name of an imported data set, category, landmark or part."""
+_FOLDERS = ("neg", "negatives", "truth", "annotations", "images")
+"""Folders of a data root that are no data sets."""
+DATASET_RULE = f"at most {MAX_NAME} lower-case letters, digits and underscores, beginning with a letter"
+"""Which names an imported data set may have."""
 
 
 class Category(NamedTuple):
     """One animal category of one data set."""
 
-    dataset: DatasetName
-    """Data set that the category belongs to."""
+    dataset: str
+    """Data set that the category belongs to: one of `DATASETS`, or an imported one."""
     key: str
     """Name within the data set: a synset for ILSVRC, the class name otherwise."""
     name: str
@@ -39,8 +50,8 @@ class Category(NamedTuple):
 
     @property
     def label_prefix(self) -> str:
-        """Short name of the data set: `ilsvrc`, `voc` or `cub`."""
-        return {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}[self.dataset]
+        """Short name of the data set: `ilsvrc`, `voc`, `cub`, or the whole name of an imported one."""
+        return {"ilsvrc_animal_part": "ilsvrc", "voc_part": "voc", "cub200": "cub"}.get(self.dataset, self.dataset)
 
 
 _ILSVRC = (
@@ -90,16 +101,63 @@ BY_ID = {category.id: category for category in CATEGORIES}
 """Category id -> category."""
 
 
-def find_categories(query: str) -> tuple[Category, ...]:
+def is_imported(dataset: str) -> bool:
+    """Whether a data set is a user's own, not one of the paper's."""
+    return dataset not in DATASETS
+
+
+def is_dataset_name(name: str) -> bool:
+    """Whether an imported data set may be called so: by `DATASET_RULE`, and not by a short name of the paper's."""
+    taken = name in _FOLDERS or any(one.startswith(name) for one in DATASETS)
+    return not taken and len(name) <= MAX_NAME and re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None
+
+
+def normal_name(written: str) -> str:
+    """Return the form in which the name of an imported category, landmark or part is stored: `Tabby Cat` is
+    `tabby_cat`; empty if it has other characters than letters, digits, spaces, dots, dashes and underscores."""
+    name = re.sub(r"\s+", "_", unicodedata.normalize("NFC", written.strip()).lower())
+    return name if len(name) <= MAX_NAME and re.fullmatch(r"\w[\w.-]*", name) else ""
+
+
+def is_category(id_: str) -> bool:
+    """Whether an id is one of the paper's categories, or may be an imported one."""
+    if id_ in BY_ID:
+        return True
+    dataset, _, key = id_.partition("/")
+    return is_dataset_name(dataset) and bool(key) and key == normal_name(key) != NEGATIVE_KEY
+
+
+def category_of(id_: str) -> Category:
+    """Return the category of an id.
+
+    The landmarks and parts of an imported category are empty here: `workers.data.data_root` reads them.
+    """
+    if id_ in BY_ID:
+        return BY_ID[id_]
+    dataset, _, key = id_.partition("/")
+    return Category(dataset, key, key, (), ())
+
+
+def find_categories(query: str, imported: Iterable[str] = ()) -> tuple[Category, ...]:
     """Return all categories that match an id, a label, a key, or a name in any data set.
+
+    Args:
+        query: what the user wrote.
+        imported: ids of known imported categories. Others are found by their id alone, whether or not they exist.
 
     Raises:
         SpecError: no category matches; the message suggests the nearest name.
     """
     word = query.strip().lower()
-    exact = tuple(c for c in CATEGORIES if word in (c.id, c.label))
-    found = exact or tuple(c for c in CATEGORIES if word in (c.key, c.name))
+    known = (*CATEGORIES, *(category_of(id_) for id_ in imported if id_ not in BY_ID))
+    exact = tuple(c for c in known if word in (c.id, c.label))
+    found = exact or tuple(c for c in known if word in (c.key, c.name))
+    if not found and is_category(word):
+        return (category_of(word),)
     if not found:
-        names = sorted({c.name for c in CATEGORIES} | {c.key for c in CATEGORIES})
-        raise SpecError(f"No category is called {query!r}. {did_you_mean(word, names)} Ids look like `voc_part/cat`.")
+        names = sorted({c.name for c in known} | {c.key for c in known})
+        raise SpecError(
+            f"No category is called {query!r}. {did_you_mean(word, names)} Ids look like `voc_part/cat`, "
+            "those of an imported data set like `mittens/cat`."
+        )
     return found

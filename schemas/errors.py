@@ -30,6 +30,14 @@ class DataError(OrchError):
     exit_code = 3
 
 
+class DataAbsent(DataError):
+    """This machine lacks a data set that another machine may have. Exit code 3."""
+
+
+class WeightsAbsent(DataAbsent):
+    """This machine lacks a weights file that another machine may have. Exit code 3."""
+
+
 class StoreError(OrchError):
     """The tracking store or a file under ORCH_HOME cannot be opened, read or written. Exit code 4."""
 
@@ -40,8 +48,24 @@ class StoreUnreachable(StoreError):
     """The tracking store does not respond at the moment; the request is retried. Exit code 4."""
 
 
+class AccessDenied(StoreError):
+    """The tracking store or the object store does not accept the credentials of a process. Exit code 4."""
+
+
 class DiskFull(StoreError):
     """A disk that jobs write to is full, so the sweep was stopped in order. Exit code 4."""
+
+
+class ObjectMissing(StoreError):
+    """The object store has no such object. Exit code 4."""
+
+
+class ObjectDamaged(StoreError):
+    """An object, or the file that was to become one, has not the content that its digest promises. Exit code 4."""
+
+
+class ObjectConflict(StoreError):
+    """Another process has changed an object that was to be replaced. Exit code 4."""
 
 
 class CheckpointError(StoreError):

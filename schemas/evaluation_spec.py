@@ -13,14 +13,17 @@ class EvaluationSpec(Frozen):
     """Settings of location instability (Sec. 5.2.2) and part interpretability (Sec. 5.2.1)."""
 
     split: Literal["test", "all"] = "test"
-    """Images on which filters are measured: the held-out ones (the text), or every annotated one (the authors'
-    released code)."""
+    """Images on which filters are measured: the held-out ones (the text, and the authors' released code for CUB), or
+    every annotated one (their code for the other data sets)."""
     top_images: Annotated[int, Field(ge=2)] = 100
     """Number of images per filter and landmark for location instability, highest peak first (Sec. 5.2.2)."""
     fewest_images: Annotated[int, Field(ge=2)] = 2
     """Minimum number of images for a filter's deviation at a landmark; 2 in the released code. A multi-category network
     takes each filter's lowest deviation over categories (min_c), which may rest on a category where the filter fires
     only twice; 20 excludes such categories."""
+    stability_images: Annotated[int, Field(ge=0)] = 48
+    """Number of measured images, evenly spaced, that are shown once more with noise to measure stability; 0 leaves it
+    out."""
     valid_share: Fraction = 0.005
     """p(x_ij > T_f) of part interpretability (Sec. 5.2.1): the fraction of a filter's units, over all images, that
     count as valid. On maps of 13 to 17 units a side it is about one unit per image. On smaller maps it is less, and an

@@ -46,6 +46,15 @@ GRIDS: dict[str, SweepSpec] = {
     grid.name: grid
     for grid in (
         SweepSpec(
+            name="first",
+            description="A first look: cat, dog and horse, ordinary and interpretable, in minutes.",
+            axes={
+                "category": ("voc_part/cat", "voc_part/dog", "voc_part/horse"),
+                "backbone": ("alexnet",),
+                "variant": VARIANTS,
+            },
+        ),
+        SweepSpec(
             name="paper",
             description="Every network behind Tables 1-7: 296 of one category each, 16 of several.",
             axes={"category": _categories(), "backbone": BACKBONES, "variant": VARIANTS},
@@ -68,10 +77,15 @@ GRIDS: dict[str, SweepSpec] = {
         ),
         SweepSpec(
             name="smoke",
-            description="Eight short jobs that pass through every part of the system.",
+            description="Tests the installation: eight networks that learn nothing pass through every part.",
             base={
                 "model": {"input_size": 64, "width": 0.125, "fc_width": 64},
-                "data": {"train_per_category": 24, "test_per_category": 12},
+                "data": {
+                    "train_per_category": 24,
+                    "test_per_category": 12,
+                    "fewest_copies": None,
+                    "most_copies": None,
+                },
                 "train": {"epochs": 2},
                 "weights": {
                     **GENERATED_PRETRAINING,

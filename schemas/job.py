@@ -11,14 +11,16 @@ from typing import Any, Self
 from pydantic import model_validator
 
 from schemas.base import Frozen
-from schemas.categories import BY_ID
+from schemas.categories import category_of
 from schemas.data_spec import SPECIES_OF, DataSpec
 from schemas.evaluation_spec import EvaluationSpec
 from schemas.model_spec import BackboneName, ModelSpec, Variant
 from schemas.training_spec import (
     CHECKPOINT_EVERY,
+    EverythingSpec,
     FileWeights,
     FilterLossSpec,
+    ImagenetWeights,
     LossKind,
     PretrainSpec,
     RandomWeights,
@@ -33,8 +35,10 @@ __all__ = [
     "BackboneName",
     "DataSpec",
     "EvaluationSpec",
+    "EverythingSpec",
     "FileWeights",
     "FilterLossSpec",
+    "ImagenetWeights",
     "JobSpec",
     "LossKind",
     "ModelSpec",
@@ -50,6 +54,12 @@ __all__ = [
 RECIPE_VERSION = 2
 """Version of what a spec computes. Raise it when the code or a default changes the result of an unchanged spec, so that
 old results are not reused for new jobs."""
+
+
+NAMING = ("is_pretraining", "differs_by")
+"""Fields of a spec that only its title depends on."""
+EVERYTHING = "everything labelled"
+"""Words for the images of the source `everything` of starting weights."""
 
 
 class JobSpec(Frozen):
@@ -74,6 +84,10 @@ class JobSpec(Frozen):
     """How the filters are measured."""
     seed: int = 0
     """Seed of initialisation, dropout, flips and the order of images."""
+    is_pretraining: bool = False
+    """Whether the job runs because others start from its weights. Part of its title, not of its identity."""
+    differs_by: str = ""
+    """Fields that tell the job from others of its sweep whose title would be the same. Not part of its identity."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -87,15 +101,29 @@ class JobSpec(Frozen):
                 "`model.mask: false` is given but `model.variant` is 'ordinary', which has no mask. "
                 "Remove it, or set `model.variant: interpretable`."
             )
-        if self.data.labels == "species" and self.model.variant == "interpretable":
+        if self.model.new_layer_std is not None and self.model.variant == "ordinary":
             raise ValueError(
-                "`data.labels` is 'species', but the filters of an interpretable network are assigned to categories. "
-                "Species are for pre-training: set `weights.data.labels: species`, and `data.labels: categories`."
+                "`model.new_layer_std` is given but `model.variant` is 'ordinary', which has no new convolution. "
+                "Remove it, or set `model.variant: interpretable`."
+            )
+        if self.data.labels != "categories" and self.model.variant == "interpretable":
+            what, instead = {
+                "species": ("Species are", "weights.data.labels: species"),
+                "everything": ("Everything is", "weights.source: everything"),
+            }[self.data.labels]
+            raise ValueError(
+                f"`data.labels` is {self.data.labels!r}, but the filters of an interpretable network are assigned to "
+                f"categories. {what} for pre-training: set `{instead}`, and `data.labels: categories`."
             )
         if self.is_single and self.loss == "softmax":
             raise ValueError(
                 "`loss` is 'softmax', but the job has a single category. Single-category networks use the "
                 "logistic log loss (Sec. 5.1): set `loss: logistic`, or name several `data.categories`."
+            )
+        if isinstance(self.weights, PretrainSpec) and self.weights.data.is_single:
+            raise ValueError(
+                "`weights.data` has a single category, but pre-training tells several kinds apart. Name several "
+                "`weights.data.categories`, or set `weights.data.labels: species`."
             )
         return self
 
@@ -112,18 +140,24 @@ class JobSpec(Frozen):
     @property
     def output_labels(self) -> tuple[str, ...]:
         """Display name of each output, in order."""
-        return self.data.label_names or tuple(BY_ID[name].label for name in self.data.categories)
+        return self.data.label_names or tuple(category_of(name).label for name in self.data.categories)
 
     @property
     def upstream(self) -> JobSpec | None:
         """The pre-training job whose final weights this job starts from, or None."""
-        if not isinstance(self.weights, PretrainSpec):
+        if not isinstance(self.weights, PretrainSpec | EverythingSpec):
             return None
-        recipe = self.weights
+        recipe, data = self.weights, self.weights.data
+        if isinstance(recipe, EverythingSpec):  # what it holds out is what this job may be tested on
+            own = self.data
+            shared = ("split", "split_seed", "test_fraction", "negatives_test_fraction")
+            data = data.model_copy(update={name: getattr(own, name) for name in shared})
         return JobSpec(
             recipe=self.recipe,
-            data=recipe.data,
-            model=self.model.model_copy(update={"variant": "ordinary", "mask": True, "dropout": recipe.dropout}),
+            data=data,
+            model=self.model.model_copy(
+                update={"variant": "ordinary", "mask": True, "new_layer_std": None, "dropout": recipe.dropout}
+            ),
             loss="softmax",
             train=TrainSpec(
                 epochs=recipe.epochs,
@@ -134,6 +168,7 @@ class JobSpec(Frozen):
             ),
             evaluation=EvaluationSpec(),  # the default, so that changing `evaluation` does not repeat pre-training
             seed=recipe.seed,
+            is_pretraining=True,
         )
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
@@ -164,7 +199,8 @@ class JobSpec(Frozen):
         update: dict[str, Any] = {"train": self.train.model_copy(update=default_interval)}
         if isinstance(self.weights, FileWeights) and self.weights.sha256:
             update["weights"] = self.weights.model_copy(update={"path": "", "label": ""})
-        fields = self.model_copy(update=update).model_dump(mode="json", exclude_defaults=True)
+        decides = self.model_copy(update=update)
+        fields = decides.model_dump(mode="json", exclude_defaults=True, exclude=set(NAMING))
         weights = {**fields.get("weights", {}), "source": self.weights.source}
         return {**fields, "recipe": self.recipe, "weights": weights}
 
@@ -172,28 +208,36 @@ class JobSpec(Frozen):
     def title(self) -> str:
         """Display name such as `voc-cat alexnet interpretable`, followed by non-default filter settings and seeds."""
         seed = f" seed {self.seed}" if self.seed else ""
-        what = categories_label(self.data.categories, self.loss)
+        what = categories_label(self.data.categories, None if self.is_pretraining else self.loss)
         if self.data.labels == "species":
             what += " by species"
+        elif self.data.labels == "everything":
+            what = EVERYTHING
         split = f" split {self.data.split_seed}" if self.data.split == "seeded" else ""
-        return f"{what} {self.model.backbone} {self.model.variant}{self._filter_settings}{seed}{split}"
+        differs = f" ({self.differs_by})" if self.differs_by else ""
+        network = f"{self.model.backbone} {self.model.variant}{self._filter_settings}"
+        name = f"pre-training {self.model.backbone} on {what}" if self.is_pretraining else f"{what} {network}"
+        return f"{name}{seed}{split}{differs}"
 
     @property
     def _filter_settings(self) -> str:
         usual = FilterLossSpec(assignment="running" if self.is_single else "steady")
-        if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == usual):
+        std = self.model.new_layer_std
+        start = [] if std is None else [f"new layer {std}"]
+        if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == usual and not start):
             return ""
         if self.filter_loss is None:
-            return " (mask alone)" if self.model.mask else " (neither mask nor loss)"
+            what = "mask alone" if self.model.mask else "neither mask nor loss"
+            return f" ({', '.join([what, *start])})"
         own = self.filter_loss.model_dump()
         changed = [f"{name} {value}" for name, value in own.items() if value != getattr(usual, name)]
-        return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed])})"
+        return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed, *start])})"
 
 
-def categories_label(categories: Sequence[str], loss: LossKind) -> str:
-    """Display name of a network's categories: `voc-cat`, or `6 voc categories softmax`."""
+def categories_label(categories: Sequence[str], loss: LossKind | None) -> str:
+    """Display name of a network's categories: `voc-cat`, or `6 voc categories softmax`; without loss if it is None."""
     if len(categories) == 1:
-        return BY_ID[categories[0]].label if categories[0] in BY_ID else categories[0]
-    prefixes = {BY_ID[name].label_prefix if name in BY_ID else "" for name in categories}
+        return category_of(categories[0]).label
+    prefixes = {category_of(name).label_prefix for name in categories}
     kind = f" {prefixes.pop()}" if len(prefixes) == 1 else ""
-    return f"{len(categories)}{kind} categories {loss}"
+    return f"{len(categories)}{kind} categories{f' {loss}' if loss else ''}"

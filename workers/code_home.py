@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class CodeHome(Frozen):
     """The folders that hold the packages; one, unless packages of different orchs are mixed."""
     sha256: str
     """Digest of the names and contents of all Python files of the packages."""
+    may_differ: bool = False
+    """Of a driver: whether a worker with other code runs jobs all the same, with a warning."""
 
 
 def code_home() -> CodeHome:
@@ -40,6 +43,6 @@ def difference(driver: CodeHome, worker: CodeHome) -> str:
     if driver.sha256 == worker.sha256:
         return ""
     return (
-        f"This worker would run the code of orch in {', '.join(worker.folders)}, and its driver runs that in "
-        f"{', '.join(driver.folders)}, whose files differ."
+        f"This worker on {socket.gethostname()} would run the code of orch in {', '.join(worker.folders)}, and its "
+        f"driver runs that in {', '.join(driver.folders)}, whose files differ."
     )

@@ -13,7 +13,9 @@ import torch
 
 from interp_model.network import Network, build_network
 from schemas.errors import (
+    AccessDenied,
     CheckpointError,
+    DataAbsent,
     DataError,
     Diverged,
     Interrupted,
@@ -29,15 +31,23 @@ from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
 from workers.checkpoints.ending import write_end
 from workers.checkpoints.loading import find_checkpoint, load_checkpoint
+from workers.checkpoints.sharing import Sharing
 from workers.checkpoints.store import CheckpointStore
 from workers.data.dataset import JobData, load_job_data
+from workers.data.pushed.pulling import GIB, SharedData
 from workers.evaluation.evaluate import evaluate
+from workers.node_folders import in_node_folders
+from workers.objects.base import open_objects
+from workers.objects.waiting import patiently
 from workers.tracking.buffered_log import BufferedLog
 from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
-from workers.tracking.outages import is_full_disk
+from workers.tracking.live_log import live_log
+from workers.tracking.outages import briefly_patient, is_full_disk
 from workers.tracking.run_log import RunLog
 from workers.training.determinism import choose_device, make_deterministic, seed_torch
+from workers.training.frozen_features import FeatureStore
 from workers.training.inputs import Inputs
+from workers.training.shared_weights import SharedWeights
 from workers.training.starting_weights import load_starting_weights
 from workers.training.trainer import Trainer
 
@@ -45,9 +55,11 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (Interrupted, StopReason.INTERRUPTED),
     (Superseded, StopReason.SUPERSEDED),
     (Diverged, StopReason.DIVERGED),
+    (DataAbsent, StopReason.DATA_ABSENT),
     (DataError, StopReason.BAD_DATA),
     (SpecError, StopReason.BAD_SPEC),
     (WeightsError, StopReason.BAD_SPEC),
+    (AccessDenied, StopReason.ACCESS_DENIED),
     (CheckpointError, StopReason.CODE_RAISED),  # a store error, but waiting does not help
     (StoreError, StopReason.STORE_UNREACHABLE),
     (MemoryError, StopReason.OUT_OF_MEMORY),
@@ -55,6 +67,9 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
     (Exception, StopReason.CODE_RAISED),
 )
 """Stop reason by exception class; the first class that matches decides."""
+
+_WITHOUT_A_STORE = (StopReason.SUPERSEDED, StopReason.STORE_UNREACHABLE, StopReason.ACCESS_DENIED)
+"""Reasons after which an attempt does not try to write to its run."""
 
 CPU_OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
 """Messages of plain RuntimeErrors that mean out of memory: the first is from torch's CPU allocator, the others are from
@@ -70,22 +85,29 @@ def stop_reason_of(error: Exception) -> StopReason:
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
 
 
-def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> JobResult:
+def run_job(
+    order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool],
+    is_preempted: Callable[[], bool] = lambda: False,
+) -> JobResult:  # fmt: skip
     """Run one job, from its newest checkpoint if it has one. An exception becomes part of the result.
 
     Args:
         order: the job, and where to read, write and log.
         on_progress: called with what the job is doing.
         should_stop: called before every batch; once true, the job saves a checkpoint and ends as interrupted.
+        is_preempted: whether it is asked to stop because this machine is taken away.
     """
     started = time.monotonic()
+    order = in_node_folders(order)
     job = _Job(order, on_progress, should_stop)
     reason, failure, metrics = StopReason.FINISHED, None, None
     try:
-        with job_log(order):
+        with job_log(order), live_log(order):
             metrics = job.run()
     except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
         reason = stop_reason_of(error)
+        if reason is StopReason.INTERRUPTED and is_preempted():
+            reason = StopReason.PREEMPTED
         where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
         failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
     finally:
@@ -104,9 +126,7 @@ def run_job(order: WorkOrder, on_progress: Callable[[Progress], None], should_st
     )
     if reason is not StopReason.SUPERSEDED:
         write_end(Path(order.checkpoint_dir), result)
-        if reason is not StopReason.STORE_UNREACHABLE:
-            job.upload_end(result)
-    return result
+    return job.conclude(result)
 
 
 class _Job:
@@ -126,6 +146,7 @@ class _Job:
         )
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self._sharing: Sharing | None = None
 
     def run(self) -> JobMetrics:
         """Train, measure and log the job."""
@@ -143,10 +164,13 @@ class _Job:
             cache_dir=Path(self._order.cache_dir),
             data_root=Path(self._order.data_root) if self._order.data_root else None,
             on_progress=self._report,
+            shared=self._shared_data(),
         )
         network = self._build_network().to(device)
+        limit = int(self._order.features_gb * GIB)
+        store = FeatureStore(Path(self._order.cache_dir), limit) if limit else None
         train, test, measured = (
-            Inputs(network, split, data.mean_SS3, device, memory_divisor=self._order.micro_batches)
+            Inputs(network, split, data.mean_SS3, device, memory_divisor=self._order.micro_batches, store=store)
             for split in (data.train, data.test, data.measured)
         )
         if self._order.micro_batches > 1:
@@ -160,30 +184,70 @@ class _Job:
             LOGGER.info("resuming after epoch %d%s", self._epoch, f", step {trainer.step}" if trainer.step else "")
         for inputs, flip in ((train, self._spec.train.horizontal_flip), (test, False)):
             inputs.keep_features(horizontal_flip=flip, report=self._report)
+        measured.map_batches(self._report)
         self._train(trainer)
         return self._measure(trainer, data, train, test, measured)
 
+    def _shared_data(self) -> SharedData | None:
+        return SharedData.at(self._order.object_store, self._order.store_patience, self._order.cache_gb)
+
+    def _shared_weights(self) -> SharedWeights:
+        order = self._order
+        store = open_objects(order.object_store) if order.object_store else None
+        return SharedWeights(store, Path(order.cache_dir).parent / "weights", order.store_patience, self._report)
+
     def _take_over(self) -> None:
+        if self._order.object_store is not None:
+            self._sharing = Sharing(self._order.object_store, self._store, self._order.store_patience, self._pause)
+            self._sharing.delete_unused()
         taken = self._store.take_over()
+        self.checkpoint = taken.checkpoint
+        if self._sharing is not None:
+            taken = self._sharing.take_over(taken, self._fetch_final)
         self.checkpoint, self.problems = taken.checkpoint, taken.problems
         for problem in taken.problems:
             LOGGER.warning("%s", problem)
+
+    def _fetch_final(self, folder: Path) -> Path | None:
+        return RunLog(self._order.tracking_uri, self._order.run_id).fetch_checkpoint(folder)
+
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._report("waiting for the object store")
+            time.sleep(min(1.0, seconds))
 
     def release(self) -> None:
         """Record that this process no longer works on the attempt."""
         self._store.release()
 
-    def upload_end(self, result: JobResult) -> None:
-        """Log how the attempt ended, and its log file, to the run, so that other machines can read them."""
-        run = self._log.run
-        if run is None:
-            return
+    def conclude(self, result: JobResult) -> JobResult:
+        """Leave the end and, with an object store, the newest checkpoint where other machines find them.
+
+        Returns:
+            The end, with this machine's name if the newest checkpoint is only here.
+        """
+        if self._sharing is not None:
+            return self._sharing.conclude(result, self._upload_end)
+        self._upload_end(result)
+        return result
+
+    def _upload_end(self, result: JobResult) -> bool:
+        """Log how the attempt ended, and its log file, to the run. Returns whether the run has the end."""
+        run, has_end = self._log.run, False
+        if run is None or result.stop_reason in _WITHOUT_A_STORE:
+            return False
         try:
-            run.log_end(result)
-            if self._order.log_dir is not None:
+            if result.stop_reason is StopReason.FINISHED:
+                briefly_patient(lambda: run.log_end(result))
+            else:
+                run.log_end(result)
+            has_end = True
+            if self._order.log_dir is not None and not result.left_on:  # else the store of the log is away too
                 run.log_log(log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt))
         except Exception as error:  # noqa: BLE001 - no error may change the stop reason
             LOGGER.warning("the end and the log of this attempt cannot be uploaded: %s", error)
+        return has_end
 
     def _report(self, phase: str) -> None:
         """Report the current phase, or raise Interrupted if the job was asked to stop."""
@@ -202,7 +266,7 @@ class _Job:
         from_scratch = isinstance(self._spec.weights, RandomWeights)
         network = build_network(self._spec.model, self._spec.n_outputs, from_scratch=from_scratch)
         if self.checkpoint is None:
-            load_starting_weights(network, self._spec, self._upstream())
+            load_starting_weights(network, self._spec, self._upstream(), self._shared_weights())
         if self._spec.train.freeze_below is not None:
             network.freeze_below(self._spec.train.freeze_below)
         return network
@@ -213,7 +277,10 @@ class _Job:
             return None
 
         def fetch(folder: Path) -> Path | None:
-            return RunLog(order.tracking_uri, order.upstream_run_id).fetch_checkpoint(folder)
+            return patiently(
+                lambda: RunLog(order.tracking_uri, order.upstream_run_id).fetch_checkpoint(folder),
+                order.store_patience, self._report, "the checkpoint of the pre-training",
+            )  # fmt: skip
 
         return find_checkpoint(order.upstream, Path(order.checkpoint_dir), upstream.key, fetch)
 
@@ -225,12 +292,12 @@ class _Job:
             while trainer.epoch < spec.epochs:
                 trainer.run_epoch(on_step=lambda: self._between_steps(trainer))
                 self._epoch = trainer.epoch
-                log_epoch(trainer.records[-1], spec.epochs)
+                log_epoch(trainer.records[-1], spec.epochs, trainer.chance)
                 if trainer.epoch == spec.epochs or trainer.epoch % spec.checkpoint_every == 0:
                     self._save(trainer)
                 self._log.bring_up_to_date(trainer.records)
-        except (Interrupted, StoreUnreachable):
-            # Both are raised between two steps or two epochs, where the trainer's state is valid.
+        except (Interrupted, StoreUnreachable, AccessDenied):
+            # All are raised between two steps or two epochs, where the trainer's state is valid.
             if (trainer.epoch, trainer.step) != self._saved:
                 self._save(trainer)
             raise
@@ -250,6 +317,8 @@ class _Job:
     def _save(self, trainer: Trainer) -> None:
         state = trainer.state_dict(is_final=trainer.epoch == self._spec.train.epochs)
         self.checkpoint = self._store.save(trainer.epoch, state, trainer.step)
+        if self._sharing is not None:
+            self._sharing.offer(self.checkpoint)
 
     def _measure(self, trainer: Trainer, data: JobData, train: Inputs, test: Inputs, measured: Inputs) -> JobMetrics:
         from workers.outcome import write_outcome

@@ -44,7 +44,9 @@ def write_outcome(
     write_filters(folder / FILTERS_FILE, found.rows)
     studied = compose.Studied(trainer.spec, trainer.network, data, measured, found.peaks, found.rows)
     drawn = {
-        "figures/curves.png": plots.draw_curves(trainer.records, studied.title("training, per epoch")),
+        "figures/curves.png": plots.draw_curves(
+            trainer.records, studied.title("training, per epoch"), found.metrics.chance_accuracy
+        ),
         FIGURE_FILES[4]: compose.draw_gallery(studied, compose.SHOWN_FILTERS, QUICK, report),
         FIGURE_FILES[6]: compose.draw_heat(studied),
         "figures/peaks.png": compose.draw_peaks(studied),

@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from interp_model.loss.assignment import FilterCategories, SteadyCategories
 from interp_model.loss.mutual_information import fitness, mutual_information
+from interp_model.loss.released import centre_of_mass_index, released_loss
 from interp_model.mask import peak_index
 from interp_model.templates import make_templates, template_prior, template_strength
 from schemas.job import FilterLossSpec
@@ -227,6 +228,10 @@ class FilterLoss(nn.Module):
             case "approximate":
                 target_NF = self.target(x_NFHW, label_N)
                 loss_F = paper_loss(x_NFHW, self.t_THW, self.prior_T, self._log_z_FT(len(x_NFHW)), target_NF)
+            case "released":
+                target_NF, is_target_NF = self.target(x_NFHW, label_N), self.categories.is_target(label_N)
+                x_NFHW = scale_by_peak(x_NFHW, is_target_NF, self.spec.logit_scale)
+                loss_F = released_loss(x_NFHW, self.t_THW, self.prior_T, target_NF, is_target_NF)
         return loss_F.sum()
 
     def target(self, x_NFHW: Tensor, label_N: Tensor) -> Tensor:
@@ -235,7 +240,8 @@ class FilterLoss(nn.Module):
         T-hat is T_mu-hat for images of the filter's category, and T^- for other images.
         """
         negative = len(self.t_THW) - 1
-        return torch.where(self.categories.is_target(label_N), peak_index(x_NFHW.detach()), negative)
+        peak = peak_index if self.spec.peak == "highest" else centre_of_mass_index
+        return torch.where(self.categories.is_target(label_N), peak(x_NFHW.detach()), negative)
 
     def _log_z_FT(self, images: int) -> Tensor:
         """Return log Z_T for as many images as the batch has, so that Loss_f does not depend on the batch size."""

@@ -22,6 +22,20 @@ def accuracy(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> float:
     return ((logits_NO > 0) == binary_targets(label_N, logits_NO.shape[1])).double().mean().item()
 
 
+def chance_level(label_N: Tensor, n_outputs: int, loss: LossKind) -> float:
+    """Return the accuracy of the best constant answer: the share of the most frequent label, from 0 to 1.
+
+    Args:
+        label_N: as in `accuracy`.
+        n_outputs: number of outputs.
+        loss: as in `accuracy`; for several logistic outputs the answer of each output is constant.
+    """
+    if loss == "softmax":
+        return (torch.bincount(label_N, minlength=n_outputs).max() / len(label_N)).item()
+    share_O = binary_targets(label_N, n_outputs).double().mean(dim=0)
+    return torch.maximum(share_O, 1 - share_O).mean().item()
+
+
 def binary_targets(label_N: Tensor, n_outputs: int) -> Tensor:
     """Return the binary target of each logistic output: (N, O), bool.
 

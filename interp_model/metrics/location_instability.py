@@ -91,14 +91,33 @@ def _distance(peak_NF2: Tensor, landmark_N2: Tensor, diagonal_N: Tensor) -> Tens
     return (peak_NF2 - landmark_N2[:, None]).square().sum(dim=2).sqrt() / diagonal_N[:, None]
 
 
+def top_images(score_NF: Tensor, usable_NF: Tensor, top: int = TOP_IMAGES) -> Tensor:
+    """Return which images are behind each filter's D_fk: the usable ones with the `top` highest peak scores.
+
+    Args:
+        score_NF: the peak's activation before masking.
+        usable_NF: bool, whether the filter fires on the image and the image shows the landmark.
+        top: maximum number of images per filter.
+
+    Returns:
+        (N, F), bool.
+    """
+    order_RF, used_RF = _ranked(score_NF, usable_NF, top)
+    return torch.zeros_like(usable_NF).scatter_(0, order_RF, used_RF)
+
+
+def _ranked(score_NF: Tensor, usable_NF: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Return the images with the highest scores, and which of them are usable: two (R, F)."""
+    # A stable sort, so that ties are broken in the same way on every machine.
+    order_RF = score_NF.where(usable_NF, -torch.inf).argsort(dim=0, descending=True, stable=True)[:top]
+    return order_RF, usable_NF.gather(0, order_RF)
+
+
 def _of_one_landmark(
     distance_NF: Tensor, score_NF: Tensor, fires_NF: Tensor, top: int, fewest: int
 ) -> tuple[Tensor, Tensor]:
     """Return D_fk of one landmark and the number of images behind it: two (F,)."""
-    usable_NF = fires_NF & ~distance_NF.isnan()
-    # A stable sort, so that ties are broken in the same way on every machine.
-    order_RF = score_NF.where(usable_NF, -torch.inf).argsort(dim=0, descending=True, stable=True)[:top]
-    used_RF = usable_NF.gather(0, order_RF)
+    order_RF, used_RF = _ranked(score_NF, fires_NF & ~distance_NF.isnan(), top)
     distance_RF = distance_NF.gather(0, order_RF).where(used_RF, 0)
     count_F = used_RF.sum(dim=0)
     mean_F = distance_RF.sum(dim=0) / count_F

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rich.console import Console, RenderableType
+from rich.live import Live
 
 from orchestrator.cli import streams
 
@@ -19,6 +20,9 @@ LISTED = 12
 
 WIDE = 160
 """Columns of text that does not go to a terminal. The environment variable COLUMNS overrides it."""
+
+ENDLESS = 1_000_000
+"""Lines of a page that ends nowhere."""
 
 NARROWEST = 20
 """Smallest number of columns that text is laid out for."""
@@ -102,6 +106,61 @@ def width() -> int:
 def is_read() -> bool:
     """Whether what is printed can still reach a reader; an open-ended command then goes on."""
     return streams.failure("stdout") is None
+
+
+class Picture:
+    """Text that is redrawn in place on a terminal; elsewhere lines, each printed only if it says something new."""
+
+    def __init__(self, once: bool) -> None:
+        """
+        Args:
+            once: print a single picture, as wide as `width()` says, also where there is no terminal.
+        """
+        self._console = Console(highlight=False, markup=False, emoji=False, width=width() if once else None)
+        self._live = Live(console=self._console, auto_refresh=False, vertical_overflow="crop")
+        self._once, self._said = once, ""
+
+    def __enter__(self) -> Self:
+        if self.is_drawn and not self._once:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a place to draw."""
+        return self._once or (self._console.is_terminal and not self._console.is_dumb_terminal)
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether what is printed can still reach a reader."""
+        return is_read()
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal."""
+        return self._console.width
+
+    @property
+    def height(self) -> int:
+        """Most lines of the picture; those of a file have no limit."""
+        return self._console.height - 1 if self._console.is_terminal else ENDLESS
+
+    def draw(self, picture: RenderableType) -> None:
+        """Show a picture in place of the one before."""
+        if self._once:
+            self._console.print(picture)
+        else:
+            self._live.update(picture, refresh=True)
+
+    def log(self, line: str) -> None:
+        """Print a line, unless it repeats the one before but for its time."""
+        said = line.partition(": ")[2]
+        if said != self._said:
+            self._said = said
+            print(line, flush=True)
 
 
 def _finite(value: Any) -> Any:

@@ -12,11 +12,12 @@ from typing import Annotated, Any, cast
 import typer
 from typer.rich_utils import rich_format_error
 
-from orchestrator.cli import console, data, figures, recovery, streams, sweeps, weights
+from orchestrator.cli import config, console, data, doctor, figures, recovery, streams, sweeps, tables, weights
 from orchestrator.cli.console import ErrorFacts, ErrorJson
 from orchestrator.settings import misspelt
 from schemas.errors import Interrupted, OrchError
 from workers.loopback import bypass_proxies_for_loopback
+from workers.secret_files import read_secret_files
 
 DEFECT = 70
 """Exit code of an error that no one expected."""
@@ -27,16 +28,19 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Train interpretable and ordinary CNNs in parallel, and measure how interpretable their filters are.\n\n"
-    "A first sweep, under two minutes:\n\n"
-    "orch sweep --grid smoke\n\n"
+    "A first sweep, which shows the effect in about three minutes:\n\n"
+    "orch sweep --grid first\n\n"
     "Environment variables set the defaults: ORCH_HOME, ORCH_DATA_ROOT, ORCH_PROFILE, ORCH_TRACKING_URI, "
-    "ORCH_RAY_ADDRESS, ORCH_STORE_PATIENCE_MINUTES and ORCH_WORKER_START_SECONDS.\n\n"
+    "ORCH_RAY_ADDRESS, ORCH_OBJECT_STORE and others. `orch config show` lists them all.\n\n"
     "Exit codes: 0 all jobs done, 1 some jobs failed, 2 bad usage or spec, 3 bad data or weights, 4 store error, "
-    "5 too few resources, 6 another process drives the sweep, 70 defect of orch, 130 interrupted.",
+    "5 too few resources or no cluster, 6 another process drives the sweep, 70 defect of orch, 130 interrupted.",
 )
 app.add_typer(sweeps.app)
+app.add_typer(tables.app)
 app.add_typer(recovery.app)
+app.add_typer(doctor.app)
 app.add_typer(figures.app)
+app.add_typer(config.app, name="config", rich_help_panel=recovery.PANEL)
 app.add_typer(sweeps.grids_app, name="grid", rich_help_panel=GROUPS)
 app.add_typer(data.app, name="data", rich_help_panel=GROUPS)
 app.add_typer(weights.app, name="weights", rich_help_panel=GROUPS)
@@ -87,6 +91,7 @@ def _run(words: list[str], debug: bool, json: bool) -> int:
         The exit code.
     """
     try:
+        read_secret_files()
         code = int(app(words, standalone_mode=False) or 0)
         if code == Interrupted.exit_code:
             _show(ErrorFacts(kind="Interrupted", message="interrupted by Ctrl-C", exit_code=code), json)

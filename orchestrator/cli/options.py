@@ -13,15 +13,16 @@ import typer
 
 from orchestrator import yaml_text
 from orchestrator.execution.selection import REASONS
-from orchestrator.planning.request import SweepRequest
+from orchestrator.planning.request import SweepRequest, find_backbone
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
-from orchestrator.services.weights import weights_field
+from orchestrator.services.requests import make_request
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
 from schemas.categories import CATEGORIES, DATASETS
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
-from schemas.job import BackboneName, Variant
+from schemas.job import Variant
+from schemas.model_spec import TABLE
 from schemas.profiles import PROFILES
 from schemas.sweep import SweepSpec
 
@@ -60,6 +61,21 @@ def choice(kind: str, names: Iterable[str], *flags: str, help: str, several: boo
     )
 
 
+def backbones(*, help: str) -> Any:
+    """Declare an option that takes names of backbones, separated by commas: of the table, or `SOURCE:NAME@LAYER`."""
+
+    def parse(text: str) -> str:
+        return ",".join(find_backbone(word) for word in text.split(",") if word.strip())
+
+    return typer.Option(
+        help=f"{help} Any of: {', '.join(TABLE)}, and networks of other libraries such as torchvision:resnet18@layer4.",
+        metavar="BACKBONE,...",
+        parser=parse,
+        autocompletion=completer(TABLE),
+        show_default=False,
+    )
+
+
 def number(
     *flags: str, help: str, least: float, most: float | None = None, whole: bool = True, show_default: bool = True
 ) -> Any:
@@ -92,18 +108,6 @@ def number(
     )
 
 
-def folder(path: Path | None, option: str = "--data-root") -> Path | None:
-    """Return the absolute path of a folder that an option or a setting names.
-
-    Raises:
-        SpecError: it begins with the home folder of a user that does not exist.
-    """
-    try:
-        return path.expanduser().resolve() if path else None
-    except RuntimeError as error:
-        raise SpecError(f"`{option}` is {str(path)!r}: no such home folder. Give the path without `~`.") from error
-
-
 def completer(names: Iterable[str]) -> Callable[[str], list[str]]:
     """Shell completion of one name, or of the last of several that are separated by commas."""
     known = tuple(names)
@@ -126,9 +130,7 @@ Category = Annotated[
         autocompletion=complete_category,
     ),
 ]
-Backbone = Annotated[
-    list[str] | None, choice("backbone", get_args(BackboneName), help="Only these networks.", several=True)
-]
+Backbone = Annotated[list[str] | None, backbones(help="Only these networks.")]
 Profile = Annotated[
     str | None,
     choice("profile", PROFILES, help="Sizes and training schedules. Default: ORCH_PROFILE, else laptop."),
@@ -144,6 +146,10 @@ Workers = Annotated[
     int | None,
     number(least=1, help="Jobs to run at a time. Default: one per GPU, else per core."),
 ]
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", help="Hand the sweep to the cluster of ORCH_RAY_ADDRESS and return."),
+]
 Reason = Annotated[
     list[str] | None, choice("reason", REASONS, help="Only jobs that stopped for these reasons.", several=True)
 ]
@@ -154,7 +160,8 @@ class SweepOptions:
     """What `orch plan` and `orch sweep` take to say which jobs they mean. Each field is one option."""
 
     file: Annotated[
-        Path | None, typer.Argument(help="A sweep file (YAML), in place of --grid.", show_default=False)
+        Path | None,
+        typer.Argument(help="A sweep file (YAML) in place of --grid; `-` reads standard input.", show_default=False),
     ] = None
     grid: Annotated[str | None, choice("grid", GRIDS, help="A built-in grid; `orch grid list` describes them.")] = None
     profile: Annotated[
@@ -176,7 +183,11 @@ class SweepOptions:
     ] = None
     dataset: Annotated[
         list[str] | None,
-        choice("data set", DATASETS, help="Only categories of these data sets.", several=True),
+        typer.Option(
+            help=f"Only categories of these data sets: {', '.join(DATASETS)}, or imported ones.",
+            metavar="DATASET,...",
+            autocompletion=completer(DATASETS),
+        ),
     ] = None
     sets: Annotated[
         list[str] | None,
@@ -188,8 +199,8 @@ class SweepOptions:
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Weights that networks start from: torchvision, random, a name from `orch weights list`, or a file. "
-            "Default: what the profile says."
+            help="Weights that networks start from: torchvision, imagenet, everything, random, a name from "
+            "`orch weights list`, or a file. Default: what the profile says."
         ),
     ] = None
 
@@ -204,21 +215,19 @@ class SweepOptions:
             raise SpecError(
                 "Name either a grid, such as `--grid smoke` (`orch grid list` shows all), or a sweep file, not both."
             )
-        root = folder(self.data_root or settings.data_root)
-        return SweepRequest(
-            sweep=read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
-            file_stem=self.file.stem if self.file else None,
+        return make_request(
+            settings,
+            read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
+            self.file,
             name=self.name,
             profile=self.profile,
             categories=words(self.category),
             backbones=words(self.backbone),
             variants=words(self.variant),
             datasets=words(self.dataset),
-            sets=parse_sets(self.sets or ()) | weights_field(settings, self.weights),
-            data_root=str(root) if root else None,
-            default_profile=settings.profile,
-            folder=self.file.absolute().parent if self.file else None,
-            set_folder=Path.cwd(),
+            sets=parse_sets(self.sets or ()),
+            weights=self.weights,
+            data_root=self.data_root,
         )
 
 
@@ -250,7 +259,7 @@ def words(options: list[str] | None) -> tuple[str, ...]:
     Raises:
         SpecError: the option is given and holds no name.
     """
-    found = tuple(word for option in options or () for word in option.split(",") if word.strip())
+    found = tuple(word.strip() for option in options or () for word in option.split(",") if word.strip())
     if options and not found:
-        raise SpecError("An option that narrows a sweep names nothing. Leave it out, or name at least one.")
+        raise SpecError("An option names nothing. Leave it out, or name at least one.")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -25,8 +26,10 @@ def why(target: Target, json: Json = False) -> None:
 
     orch why smoke-laptop
     """
-    found = service.why(Settings(), target)
-    console.show(text.WhyJson.of_why(found) if json else text.why_text(found))
+    settings = Settings()
+    found = service.why(settings, target)
+    resume = settings.resume_command(found.sweep)
+    console.show(text.WhyJson.of_why(found, resume) if json else text.why_text(found, resume))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -39,21 +42,26 @@ def logs(
         int | None,
         number(least=1, help="Number of the attempt. Default: the last one.", show_default=False),
     ] = None,
+    lines: Annotated[
+        int | None,
+        number("--lines", "-n", least=1, help="Print only the last lines. Default: all.", show_default=False),
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Print a job's log: phases, epochs, warnings and tracebacks.
+    """Print a job's log: phases, epochs, warnings and tracebacks. A running job on another machine is ten seconds late.
 
-    orch logs "voc-cat alexnet interpretable" --follow
+    orch logs "voc-cat alexnet interpretable" --follow -n 20
     """
     if follow and json:
         raise SpecError("`--follow` prints an open-ended log, which `--json` cannot. Leave one of them out.")
     if follow:
-        for part in service.follow_log(Settings(), job, attempt, say=lambda line: typer.echo(line, err=True)):
+        told = partial(typer.echo, err=True)
+        for part in service.follow_log(Settings(), job, attempt, say=told, lines=lines):
             console.show_plain(part)
             if not console.is_read():
                 return
         return
-    record, log = service.job_log(Settings(), job, attempt)
+    record, log = service.job_log(Settings(), job, attempt, lines)
     if json:
         console.show(text.LogJson.of_log(record, log))
     else:
@@ -81,8 +89,9 @@ def requeue(
     """
     which = parse_which(failed=failed, cancelled=cancelled, reasons=words(reason), categories=words(category),
                         backbones=words(backbone))  # fmt: skip
-    done = service.requeue(Settings(), sweep, which, from_scratch=from_scratch)
-    console.show(text.RequeuedJson.of(done) if json else text.requeue_text(done))
+    settings = Settings()
+    done = service.requeue(settings, sweep, which, from_scratch=from_scratch)
+    console.show(text.RequeuedJson.of(done) if json else text.requeue_text(done, settings.resume_command(sweep)))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -91,8 +100,9 @@ def pause(sweep: Sweep, json: Json = False) -> None:
 
     orch pause smoke-laptop
     """
-    done = service.pause(Settings(), sweep)
-    console.show(text.ControlJson.of(done) if json else text.control_text(done))
+    settings = Settings()
+    done = service.pause(settings, sweep)
+    console.show(text.ControlJson.of(done) if json else text.control_text(done, settings.resume_command(sweep)))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -102,8 +112,9 @@ def cancel(target: Target, json: Json = False) -> None:
     orch cancel smoke-laptop
     orch cancel "voc-cat alexnet interpretable"
     """
-    done = service.cancel(Settings(), target)
-    console.show(text.ControlJson.of(done) if json else text.control_text(done))
+    settings = Settings()
+    done = service.cancel(settings, target)
+    console.show(text.ControlJson.of(done) if json else text.control_text(done, settings.resume_command(done.sweep)))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -114,8 +125,10 @@ def fsck(
 
     orch fsck --repair
     """
-    found = service.fsck(Settings(), repair=repair)
-    console.show(text.FsckJson.of_result(found) if json else text.fsck_text(found))
+    settings = Settings()
+    found = service.fsck(settings, repair=repair)
+    resume = settings.resume_command
+    console.show(text.FsckJson.of_result(found) if json else text.fsck_text(found, resume))
     service.raise_if_unsound(found)
 
 

@@ -9,12 +9,25 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Job, Json, Sweep, SweepOptions, Workers, choice, number, takes_sweep_options
+from orchestrator.cli.options import (
+    Detach,
+    Job,
+    Json,
+    Sweep,
+    SweepOptions,
+    Workers,
+    choice,
+    number,
+    takes_sweep_options,
+)
+from orchestrator.cli.text import jobs as job_text
+from orchestrator.cli.text import submit as submit_text
 from orchestrator.cli.text import sweeps as text
 from orchestrator.execution.progress import Display, open_display
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.planning.request import find_grid
 from orchestrator.services import jobs, mlflow_ui
+from orchestrator.services import submit as submitting
 from orchestrator.services import sweeps as service
 from orchestrator.services.reports import Format, format_for, write
 from orchestrator.settings import Settings
@@ -22,6 +35,9 @@ from schemas.grids import GRIDS
 
 WATCH_SECONDS = 2.0
 PANEL = "Sweeps"
+
+SomeSweep = Annotated[str | None, typer.Argument(help="Name of the sweep. Default: all sweeps.", show_default=False)]
+AllJobs = Annotated[bool, typer.Option("--all", help="List every job of a very large sweep.")]
 
 app = typer.Typer()
 grids_app = typer.Typer(no_args_is_help=True, help="Built-in grids of jobs.")
@@ -38,6 +54,10 @@ def plan(
 
     orch plan --grid all-categories --backbone alexnet,vgg16
     """
+    _show_plan(options, all_jobs, json)
+
+
+def _show_plan(options: SweepOptions, all_jobs: bool, json: bool) -> None:
     settings = Settings()
     found = service.plan_sweep(settings, options.request(settings))
     console.show(text.PlanJson.of_plan(found) if json else text.plan_text(found, all_jobs))
@@ -45,14 +65,24 @@ def plan(
 
 @app.command(rich_help_panel=PANEL)
 @takes_sweep_options
-def sweep(options: SweepOptions, workers: Workers = None, json: Json = False) -> None:
+def sweep(
+    options: SweepOptions,
+    workers: Workers = None,
+    detach: Detach = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan: `orch plan`.")] = False,
+    json: Json = False,
+) -> None:
     """Run a sweep. The same command continues an interrupted sweep; finished jobs are not repeated.
 
     orch sweep --grid voc-part --category cat,cow --data-root ~/voc
     orch sweep my_sweep.yaml --set train.epochs=5 --workers 2
     """
+    if dry_run:
+        return _show_plan(options, all_jobs=False, json=json)
     settings = Settings()
-    _end(service.run_sweep(settings, options.request(settings), _display(), workers=workers), json)
+    if detach:
+        return _submit(settings, options, workers, json)
+    return _end(service.run_sweep(settings, options.request(settings), _display(), workers=workers), json)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -60,30 +90,82 @@ def resume(
     sweep: Sweep,
     failed: Annotated[bool, typer.Option("--failed", help="Also run failed jobs again.")] = False,
     workers: Workers = None,
+    detach: Detach = False,
     json: Json = False,
 ) -> None:
     """Continue a sweep as it was planned, after Ctrl-C, a crash, `orch pause` or `orch cancel`.
 
     orch resume smoke-laptop --failed
     """
-    _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, failed=failed), json)
+    if detach:
+        _show_submitted(submitting.submit_resume(Settings(), sweep, workers=workers, failed=failed), json)
+    else:
+        _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, failed=failed), json)
+
+
+@app.command(hidden=True)
+def drive(
+    once: Annotated[bool, typer.Option("--once", help="Drive, without starting a dead driver again.")] = False,
+) -> None:
+    """Drive the sweep that `orch submit` has handed over. Ray's jobs API starts this in the cluster."""
+    if once:
+        _end(submitting.drive(Settings(), _display()), json=False)
+    else:
+        raise typer.Exit(submitting.supervise(lambda line: typer.echo(line, err=True)))
 
 
 @app.command(rich_help_panel=PANEL)
 def status(
-    sweep: Annotated[
-        str | None, typer.Argument(help="Name of the sweep. Default: all sweeps.", show_default=False)
-    ] = None,
+    sweep: SomeSweep = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Update every two seconds until Ctrl-C; with --json, one line per update.")
+        bool, typer.Option("--watch", help="Go on until Ctrl-C: `orch watch SWEEP`; with --json, one line per update.")
     ] = False,
-    all_jobs: Annotated[bool, typer.Option("--all", help="List every job of a very large sweep.")] = False,
+    all_jobs: AllJobs = False,
     json: Json = False,
 ) -> None:
     """Show the sweeps of the store, or the jobs of one sweep.
 
     orch status smoke-laptop --watch
     """
+    if watch and sweep is not None and not (json or all_jobs):
+        _draw_status(sweep, once=False)
+    else:
+        _show_status(sweep, all_jobs, json, again=watch)
+
+
+@app.command(rich_help_panel=PANEL)
+def watch(
+    sweep: Sweep,
+    once: Annotated[bool, typer.Option("--once", help="Show one picture and end.")] = False,
+    json: Json = False,
+) -> None:
+    """Show the jobs of a sweep as a matrix, every two seconds until Ctrl-C.
+
+    Without a terminal it prints a line whenever the numbers of jobs change; with --json, a line of JSON per look.
+
+    orch watch first-laptop
+    """
+    if json:
+        _show_status(sweep, all_jobs=True, json=True, again=not once)
+    else:
+        _draw_status(sweep, once)
+
+
+def _draw_status(sweep: str, once: bool) -> None:
+    settings = Settings()
+    with console.Picture(once) as picture:
+        while picture.is_seen:
+            found = service.sweep_status(settings, sweep)
+            if picture.is_drawn:
+                picture.draw(text.live_text(found, settings.resume_command(sweep), picture.width, picture.height))
+            else:
+                picture.log(text.change_text(found, time.time()))
+            if once:
+                return
+            time.sleep(WATCH_SECONDS)
+
+
+def _show_status(sweep: str | None, all_jobs: bool, json: bool, *, again: bool) -> None:
     settings = Settings()
     while True:
         if sweep is None:
@@ -93,11 +175,25 @@ def status(
             )
         else:
             one = service.sweep_status(settings, sweep)
-            answer = text.StatusJson.of_sweep(one) if json else text.status_text(one, all_jobs)
-        console.show(answer, again=watch)
-        if not (watch and console.is_read()):
+            answer = (
+                text.StatusJson.of_sweep(one)
+                if json
+                else text.status_text(one, all_jobs, settings.resume_command(sweep))
+            )
+        console.show(answer, again=again)
+        if not (again and console.is_read()):
             return
         time.sleep(WATCH_SECONDS)
+
+
+@app.command(rich_help_panel=PANEL)
+@takes_sweep_options
+def submit(options: SweepOptions, workers: Workers = None, json: Json = False) -> None:
+    """Hand a sweep to the cluster and return: `orch sweep --detach`. This machine may then be switched off.
+
+    orch submit --grid voc-part --category cat,cow
+    """
+    _submit(Settings(), options, workers, json)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -145,7 +241,13 @@ def report(
 
 
 @app.command(rich_help_panel=PANEL)
-def show(job: Job, json: Json = False) -> None:
+def show(
+    job: Job,
+    full: Annotated[
+        bool, typer.Option("--full", help="Show every field of the spec, not only those that no default sets.")
+    ] = False,
+    json: Json = False,
+) -> None:
     """Show one job: its spec, state, attempts, metrics and the location of its files.
 
     orch show "voc-cat alexnet interpretable"
@@ -153,7 +255,7 @@ def show(job: Job, json: Json = False) -> None:
     settings = Settings()
     record = jobs.find_job(settings, job)
     facts = (record, jobs.artifact_uri(settings, record), jobs.is_lost(settings, record))
-    console.show(text.JobJson.of_job(*facts) if json else text.job_text(*facts))
+    console.show(job_text.JobJson.of_job(*facts) if json else job_text.job_text(*facts, full=full))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -164,7 +266,7 @@ def ui(
     ] = 5000,
     json: Json = False,
 ) -> None:
-    """Serve MLflow's UI for the store until Ctrl-C.
+    """Serve MLflow's UI for the store until Ctrl-C. For a tracking server, print where it serves its own.
 
     orch ui --port 5001
     """
@@ -187,7 +289,15 @@ def _display() -> Display:
     return open_display(time.monotonic)
 
 
+def _submit(settings: Settings, options: SweepOptions, workers: int | None, json: bool) -> None:
+    _show_submitted(submitting.submit_sweep(settings, options.request(settings), workers=workers), json)
+
+
+def _show_submitted(submitted: submitting.Submitted, json: bool) -> None:
+    console.show(submit_text.SubmittedJson.of(submitted) if json else submit_text.submitted_text(submitted))
+
+
 def _end(outcome: SweepOutcome, json: bool) -> None:
     """Show the outcome of a sweep. If jobs are left, raise the error whose exit code says so."""
     console.show(text.OutcomeJson.of_outcome(outcome) if json else text.outcome_text(outcome))
-    service.raise_if_incomplete(outcome)
+    service.raise_if_incomplete(outcome, Settings().resume_command(outcome.name))

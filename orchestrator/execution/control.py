@@ -20,6 +20,8 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
+from workers.checkpoints.shared import begin_afresh
+from workers.objects.base import open_objects
 
 PATIENCE_SECONDS = 15.0
 """How long to wait for the driver's answer. It polls every second, except while its workers start."""
@@ -87,6 +89,8 @@ def put_back(
         if record.plan is None:
             return []
         found = pick(record.plan, ledger.jobs(), which)
+        if from_scratch:
+            _refuse_far_checkpoints(settings, found)
         return [job for job in found if _requeue(settings, ledger, locks, job, clock.now(), from_scratch)]
 
 
@@ -100,12 +104,36 @@ def _requeue(
         if ledger.get(job.key).state is not job.state:
             return False
         if from_scratch:
+            if settings.object_store is not None:  # first, so that nothing is deleted while the store is away
+                begin_afresh(open_objects(settings.object_store), job.key, job.attempt)
             _delete_checkpoints(settings, job.key)
         # The reason is kept: `orch status` shows it, and the next attempt may depend on it.
         ledger.move(job.key, JobState.REQUEUED, now, reason=job.stop_reason)
     finally:
         locks.release_job(job.key)
     return True
+
+
+def _refuse_far_checkpoints(settings: Settings, jobs: list[JobRecord]) -> None:
+    """Refuse to start jobs from scratch whose checkpoints only another machine has, and could not be deleted here."""
+    if settings.database is not None or settings.object_store is not None:
+        return
+    far = [
+        job.title
+        for job in jobs
+        if job.attempt and not (settings.checkpoint_dir / job.key).exists() and not _left_none(job)
+    ]
+    if far:
+        more = f" and {len(far) - 1} more" if len(far) > 1 else ""
+        raise StoreError(
+            f"The checkpoints of {far[0]}{more} are on another machine, not in {settings.checkpoint_dir}. Repeat the "
+            "command where they are, such as on the head of the cluster, or leave out `--from-scratch`."
+        )
+
+
+def _left_none(job: JobRecord) -> bool:
+    """Whether the last attempt is known to have ended without a checkpoint."""
+    return job.result is not None and job.result.checkpoint is None
 
 
 def _delete_checkpoints(settings: Settings, key: str) -> None:

@@ -1,15 +1,18 @@
-"""Drives one sweep: starts jobs on free slots, records how they ended, and stops in order when asked."""
+"""Drives one sweep: starts jobs on idle workers, records how they ended, and stops in order when asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 from orchestrator.execution import retry_policy, scheduler
+from orchestrator.execution.absence import Absence, Pushes, ReadPushed, data_sets_among, sentence
 from orchestrator.execution.control_requests import RequestHandler
 from orchestrator.execution.estimate import Pace
 from orchestrator.execution.held_lease import HeldLease
+from orchestrator.execution.leftovers import Leftovers
+from orchestrator.execution.placement import Wish, assign
 from orchestrator.execution.pool import Ended, WorkerPool
 from orchestrator.execution.progress import Display, Now
 from orchestrator.execution.settlement import Settlement
@@ -17,14 +20,16 @@ from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.sweep_state import SweepState
 from orchestrator.execution.unheard import FindEnd
+from orchestrator.execution.waiting_notice import WaitingNotice
 from orchestrator.execution.work_orders import WorkerPaths, work_order
 from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
-from schemas.errors import StoreError
+from schemas.errors import IllegalTransition, StoreError
 from schemas.lifecycle import JobState, StopReason
+from schemas.sweep import Resources
 
 POLL_SECONDS = 1.0
 """Longest time of one wait for jobs that end."""
@@ -58,17 +63,35 @@ class Driver:
     driver_is_alive: Callable[[str], bool]
     """Returns whether the sweep with a given name has a live driver."""
     stop: StopRequest = field(default_factory=StopRequest)
+    resources: Resources = field(default_factory=Resources)
+    """What workers take of a machine."""
     find_end: FindEnd = lambda record: None
     """Finds the end of an attempt whose worker could not tell it."""
+    read_pushed: ReadPushed = lambda name: ""
+    """Names the copy of a data set that was pushed to the object store."""
+    resume: str = ""
+    """The command that continues the sweep, if it is not `orch resume` alone."""
+    tell_waiting: Callable[[str], None] = lambda reason: None
+    """Tells a user who does not look why jobs have waited long for machines."""
 
     def __post_init__(self) -> None:
         self._state = SweepState.of(self.planned)
         self._unsettled: list[Ended] = []
+        self._warned: set[str] = set()
+        self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
+        self._leftovers = Leftovers()
+        for job in self.planned:
+            self._leftovers.note(job.record.result if job.record else None)
+        backbones = {spec.model.backbone for spec in self._state.specs.values()}
+        self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
+        self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
-        self._shutdown = Shutdown(self.sweep, self.stop, self.pool, self.display.say)
+        self._shutdown = Shutdown(
+            self.sweep, self.stop, self.pool, self.display.say, self.resume or f"orch resume {self.sweep}"
+        )
         self._settlement = Settlement(
             self.sweep, self._state, self.ledger, self.locks, self._shutdown, self.display.say, self.clock,
-            self.find_end,
+            self.find_end, waits_for_data=not self.pool.is_private,
         )  # fmt: skip
         self._requests = RequestHandler(
             self.sweep, self._state, self.ledger, self.pool, self.locks, self.stop, self.display.say,
@@ -90,11 +113,15 @@ class Driver:
 
         Raises:
             DiskFull: A full disk stopped the sweep.
+            AccessDenied: The store does not accept a worker's credentials.
             StoreError: The ledger cannot be used.
             SweepBusy: Another driver has taken the sweep over.
         """
         with ExitStack() as at_the_end:  # every step is taken, even if an earlier one raises
-            steps = (self._lease.try_renew, self.pool.close, self._lease.try_renew, self._abandon_running)
+            steps = (
+                self._lease.try_renew, self.pool.close, self._lease.try_renew, self._abandon_running,
+                self._notice.withdraw,
+            )  # fmt: skip
             for step in reversed(steps):
                 at_the_end.callback(step)
             try:
@@ -105,7 +132,7 @@ class Driver:
             except StoreError:
                 self._drain()
                 raise
-        self._shutdown.raise_if_disk_full()
+        self._shutdown.raise_error()
 
     def _turn(self) -> None:
         now = self.clock()
@@ -113,7 +140,7 @@ class Driver:
         self._requests.poll(now)
         self._shutdown.check_request()
         if not self._shutdown.is_stopping:
-            self._fill_slots(now)
+            self._fill_workers(now)
         self._wait_for_workers()
         self._settle_ended()
         self._show()
@@ -123,8 +150,12 @@ class Driver:
 
     def _wait_for_workers(self) -> None:
         ended = self.pool.wait(POLL_SECONDS)
-        self._state.at_work -= {one.slot for one in ended}
+        self._state.at_work -= {one.worker for one in ended}
         self._unsettled += ended
+        for one in ended:
+            self._leftovers.note(one.result)
+            if one.result.stop_reason is StopReason.DATA_ABSENT and not self.pool.is_private:
+                self._absence.note(self._state.specs[one.result.job_key], one.result.failure, one.node, self.clock())
 
     def _settle_ended(self) -> None:
         while self._unsettled:
@@ -153,46 +184,68 @@ class Driver:
                 current = self.ledger.get(job.spec.key)
                 is_same = job.record is not None and current.attempt == job.record.attempt
                 if current.state is _S.RUNNING and is_same and not self._settlement.settle_unheard(current):
-                    self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
+                    with suppress(IllegalTransition):  # the driver of another machine was faster
+                        self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
                 self.locks.release_job(job.spec.key)
 
-    def _fill_slots(self, now: float) -> None:
-        free = [slot for slot in range(self.pool.slots) if slot not in self._state.running]
-        for key in scheduler.ready(self._state.board, now):
-            if not free:
-                return
-            if self._start(key, free[0], now):
-                free.pop(0)
+    def _fill_workers(self, now: float) -> None:
+        """Start the jobs for which there is an idle worker, and ask for workers for the others."""
+        nodes = self.pool.nodes()
+        wishes = {key: self._wish(key, nodes, now) for key in scheduler.ready(self._state.board, now)}
+        while pairs := assign(wishes, self.pool.idle()):
+            for key, idle in pairs:
+                self._start(key, idle.worker, now)
+                del wishes[key]
+        running = self._state.running.items()
+        barred = {worker: self._absence.avoided(self._state.specs[key], now) for worker, key in running}
+        self.pool.ask(list(wishes.values()), barred)
+        jobs = [self._state.specs[key] for key in wishes]
+        lacked = self._absence.nowhere(jobs, nodes, now)
+        self._notice.set(sentence(lacked, jobs) if lacked else self.pool.waiting(), now)
+        if names := data_sets_among(lacked):
+            self._absence.forget(self._pushes.news(names, now))
 
-    def _start(self, key: str, slot: int, now: float) -> bool:
-        """Start an attempt. Returns False if another driver runs the job or has just ended it."""
+    def _wish(self, key: str, nodes: Mapping[str, str], now: float) -> Wish:
+        spec = self._state.specs[key]
+        avoid = self._absence.avoided(spec, now) | self._leftovers.others(key, nodes, now)
+        return Wish(self._needs[spec.model.backbone], avoid)
+
+    def _start(self, key: str, worker: int, now: float) -> None:
+        """Start an attempt on an idle worker, unless another driver runs the job or has just ended it."""
         state = self._state
         self._lease.renew_if_due(self.clock())  # this machine may have been suspended
         if not self.locks.take_job(key):
             state.check_later(key, now)
-            return False
+            return
         record = self.ledger.add(state.specs[key], self.sweep, now)
         self._lease.renew_if_due(self.clock())  # the store may have kept us waiting
         if not self._is_free(record) or self._settlement.settle_unheard(record):
             self.locks.release_job(key)
-            return False
-        threads = record.threads or scheduler.threads_for(
-            state.board, key, self.worker_paths.cpus_per_worker, self.worker_paths.cores
-        )
+            return
+        cpus = self._needs[state.specs[key].model.backbone].cpus
+        threads = record.threads or scheduler.threads_for(state.board, key, cpus, self.pool.cores or cpus)
         micro_batches = retry_policy.micro_batches_after(record.result, state.specs[key].train.batch_size)
         facts = {"host": here(), "threads": str(threads), "sweep": self.sweep, "micro_batches": str(micro_batches)}
+        before = state.attempts.get(key)
         state.attempts[key] = record.attempt + 1
         state.paces[key] = Pace(now)
-        state.running[slot] = key  # before the ledger is written, so that the job is requeued whatever fails here
-        for to in _TO_RUNNING[record.state]:
-            record = self.ledger.move(key, to, now, facts=facts)
+        state.running[worker] = key  # before the ledger is written, so that the job is requeued whatever fails here
+        try:
+            for to in _TO_RUNNING[record.state]:
+                record = self.ledger.move(key, to, now, facts=facts)
+        except IllegalTransition:  # the driver of another machine has moved it in this moment
+            del state.running[worker], state.paces[key], state.attempts[key]
+            if before is not None:
+                state.attempts[key] = before
+            self.locks.release_job(key)
+            state.check_later(key, now)
+            return
         state.set_state(key, _S.RUNNING)
         upstream = state.specs[key].upstream
         upstream_record = self.ledger.get(upstream.key) if upstream else None
         order = work_order(state.specs[key], record, upstream_record, self.worker_paths, threads, micro_batches)
-        self.pool.start(slot, order)
-        state.at_work.add(slot)
-        return True
+        self.pool.start(worker, order)
+        state.at_work.add(worker)
 
     def _is_free(self, record: JobRecord) -> bool:
         key, now = record.key, self.clock()
@@ -207,6 +260,21 @@ class Driver:
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
-        running = tuple((state.specs[key].title, progress.get(slot)) for slot, key in state.running.items())
-        left = state.time_left(progress, self.pool.slots, self.clock())
-        self.display.show(Now(state.ended, len(state.board), running, left))
+        for warning in sorted({now.warning for now in progress.values() if now.warning} - self._warned):
+            self._warned.add(warning)
+            self.display.say(f"warning: {warning}")
+        running = tuple((state.specs[key].title, progress.get(worker)) for worker, key in state.running.items())
+        left = state.time_left(progress, self.pool.size, self.clock())
+        paces = {state.specs[key].title: pace.epoch_seconds for key, pace in state.paces.items()}
+        self.display.show(
+            Now(
+                done=state.ended,
+                total=len(state.board),
+                running=running,
+                left=left,
+                waiting=self._notice.shown,
+                cells=state.cells(progress),
+                failures=state.failures,
+                epoch_seconds={title: seconds for title, seconds in paces.items() if seconds is not None},
+            )
+        )

@@ -1,9 +1,12 @@
-"""The contract of a pool of workers, and how many workers a pool has."""
+"""The contract of a pool of workers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from orchestrator.execution.placement import Idle, Wish
 from schemas.errors import ResourceError
 from schemas.order import Progress, WorkOrder
 from schemas.results import JobResult
@@ -14,49 +17,72 @@ class RayAway(ResourceError):
 
 
 class Ended(NamedTuple):
-    """An attempt that ended, and the slot that it ran on."""
+    """An attempt that ended, and the worker that ran it."""
 
-    slot: int
+    worker: int
     result: JobResult
+    node: str = ""
+    """Id of the worker's node; empty if it is unknown."""
+    is_told: bool = False
+    """Whether the worker itself has told the result; otherwise its end may be found where it left it."""
 
 
 class WorkerPool(Protocol):
-    """A fixed number of slots; each runs one job at a time. A worker that dies is replaced. Not thread-safe."""
+    """Workers that come and go with the machines; each runs one job at a time. Not thread-safe.
+
+    A worker is requested, answers, is idle or busy, and is released or lost. Its number is never used again.
+    """
 
     @property
-    def slots(self) -> int:
-        """Number of slots; 0 while the machines of the workers do not answer."""
+    def size(self) -> int:
+        """Number of workers that have answered; 0 while the machines do not answer."""
 
     @property
     def cores(self) -> int:
-        """Cores of the machine of a slot; of the smallest one, if they differ."""
+        """Cores of the machine, where jobs may use all of them; 0 on a cluster, where others use them too."""
 
-    def start(self, slot: int, order: WorkOrder) -> None:
-        """Start an attempt on a free slot."""
+    @property
+    def is_private(self) -> bool:
+        """Whether the workers are on this machine alone, so that no other machine can ever join."""
+
+    def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
+        """Say which jobs could run now and have no worker, in order.
+
+        The pool requests workers for them, and releases workers that none of them needs. A worker that does not answer
+        loses its job if another machine could take it.
+
+        Args:
+            wishes: One for each job.
+            barred: Ids of the nodes on which the job of each busy worker cannot run; none by default.
+        """
+
+    def idle(self) -> list[Idle]:
+        """Return the workers that have answered and have no job."""
+
+    def nodes(self) -> dict[str, str]:
+        """Return the live nodes on which workers can run: the name of the machine by the node's id."""
+
+    def waiting(self) -> str:
+        """Return why jobs of the last `ask` have no worker, in a sentence; empty if none waits for a machine."""
+
+    def start(self, worker: int, order: WorkOrder) -> None:
+        """Start an attempt on an idle worker."""
 
     def wait(self, seconds: float) -> list[Ended]:
-        """Wait for attempts that end, for up to `seconds`.
+        """Wait for attempts that end and workers that answer, for up to `seconds`.
 
         Returns:
             The attempts that ended since the last call, those of dead workers included.
         """
 
     def progress(self) -> dict[int, Progress]:
-        """Return the last known progress of each busy slot."""
+        """Return the last known progress of each busy worker."""
 
     def stop(self) -> None:
-        """Ask every running job to save a checkpoint and to end as interrupted."""
+        """Ask every running job to save a checkpoint and to end as interrupted. A worker that hangs is killed."""
 
-    def interrupt(self, slot: int) -> None:
-        """Ask the job of one slot to save a checkpoint and to end as interrupted. The slot stays usable."""
+    def interrupt(self, worker: int) -> None:
+        """Ask the job of one worker to save a checkpoint and to end as interrupted. The worker stays usable."""
 
     def close(self) -> None:
         """End all workers, and the jobs they run."""
-
-
-class WorkerLayout(NamedTuple):
-    """The number of slots, and the cores and GPUs of each."""
-
-    slots: int
-    cpus: int
-    gpus: float

@@ -1,22 +1,27 @@
-"""What a user sees while a sweep runs: bars on a terminal, plain lines elsewhere."""
+"""What a user sees while a sweep runs: a live picture on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from orchestrator.execution.estimate import Estimate
+from orchestrator.execution.job_matrix import Cell, draw_matrix
 from orchestrator.wording import in_words
 from schemas.order import Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+    from rich.console import RenderableType
+    from rich.text import Text
 
 QUIET_SECONDS = 15.0
 """Time between two plain lines that only report progress."""
+BAR = 20
+"""Columns of the bar that shows which part of the jobs has ended."""
 
 
 class Now(NamedTuple):
@@ -29,6 +34,14 @@ class Now(NamedTuple):
     """Title and last known progress of each running job."""
     left: Estimate | None
     """Time until all jobs are done; None while nothing is known."""
+    waiting: str = ""
+    """Why jobs have no worker, which was said already; empty if none waits for a machine."""
+    cells: tuple[Cell, ...] = ()
+    """The jobs in the matrix of categories and networks."""
+    failures: Mapping[str, int] = MappingProxyType({})
+    """Number of failed jobs by cause."""
+    epoch_seconds: Mapping[str, float] = MappingProxyType({})
+    """Mean seconds per epoch of running jobs, by title, where they are known."""
 
 
 class Display(Protocol):
@@ -58,9 +71,11 @@ class Lines:
 
     def show(self, now: Now) -> None:
         """See `Display.show`."""
+        if now.waiting and not now.running:
+            return  # the reason was printed when the wait began
         if self._clock() - self._last >= QUIET_SECONDS:
             running = "; ".join(describe(title, progress) for title, progress in now.running)
-            self.say(f"[{now.done}/{now.total}] {running}{_left(now.left)}")
+            self.say(f"[{now.done}/{now.total}] {running or 'workers are starting'}{_left(now.left)}")
 
     def say(self, line: str) -> None:
         """See `Display.say`."""
@@ -72,49 +87,31 @@ class Lines:
         self._stream.flush()
 
 
-class Bars:
-    """A display for terminals: one bar for the sweep, one per running job, and lines that scroll above them.
+class Live:
+    """A display for terminals: a picture of the sweep that is redrawn below the lines that scroll.
 
-    The bars start at the first progress, so that a refused sweep leaves the terminal as it was.
+    It starts at the first progress, so that a refused sweep leaves the terminal as it was.
     """
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.live import Live as Redrawn
 
-        columns = (
-            TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
-        self._bar: Bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._sweep = self._bar.add_task("jobs", total=None, note="")
-        self._jobs: list[TaskID] = []
+        self._console = Console(stderr=True)
+        self._redrawn = Redrawn(console=self._console, auto_refresh=False, transient=True, vertical_overflow="crop")
 
     def show(self, now: Now) -> None:
         """See `Display.show`."""
-        self._bar.start()
-        self._bar.update(self._sweep, total=now.total, completed=now.done, note=_left(now.left).strip(", "))
-        while len(self._jobs) < len(now.running):
-            self._jobs.append(self._bar.add_task("", total=None, note=""))
-        for task in self._jobs[len(now.running) :]:
-            self._bar.update(task, visible=False)
-        for task, (title, progress) in zip(self._jobs, now.running, strict=False):
-            self._bar.update(
-                task,
-                visible=True,
-                description=f"  {title}",
-                total=progress.epochs if progress and progress.epochs else None,
-                completed=progress.epoch if progress else 0,
-                note=progress.phase if progress else "starting",
-            )
+        self._redrawn.start()
+        self._redrawn.update(picture(now, self._console.width, self._console.height - 1), refresh=True)
 
     def say(self, line: str) -> None:
         """See `Display.say`."""
-        self._bar.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """See `Display.close`."""
-        self._bar.stop()
+        self._redrawn.stop()
 
 
 class Unbreakable:
@@ -141,7 +138,50 @@ class Unbreakable:
 
 def open_display(clock: Callable[[], float]) -> Display:
     """Return the display for standard error."""
-    return Unbreakable(Bars() if sys.stderr.isatty() else Lines(sys.stderr, clock))
+    draws = sys.stderr.isatty() and os.environ.get("TERM", "") not in ("dumb", "unknown")
+    return Unbreakable(Live() if draws else Lines(sys.stderr, clock))
+
+
+def picture(now: Now, width: int, height: int) -> RenderableType:
+    """Draw the progress of a sweep: how far it is, its jobs as a matrix, what runs, and what failed why.
+
+    Args:
+        now: the progress.
+        width: columns of the terminal.
+        height: most lines.
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    share = now.done / now.total if now.total else 1.0
+    bar = "#" * round(BAR * share)
+    head = Text(f"[{bar:<{BAR}}] {now.done}/{now.total} jobs{_left(now.left)}")
+    lines = [head, *([Text(now.waiting, style="yellow")] if now.waiting else [])]
+    running = [_running_line(title, progress, now.epoch_seconds.get(title), width) for title, progress in now.running]
+    most = max(1, min(len(running), height // 4))
+    tail = running[:most] + ([Text(f"  and {len(running) - most} more", style="dim")] if len(running) > most else [])
+    if now.failures:
+        causes = ", ".join(f"{cause.replace('_', ' ')} ({number})" for cause, number in now.failures.items())
+        tail.append(Text(f"failed: {causes}", style="red"))
+    for line in (*lines, *tail):
+        line.truncate(width, overflow="ellipsis")
+    matrix = draw_matrix(now.cells, width, height - len(lines) - len(tail))
+    return Group(*lines, *matrix, *tail)
+
+
+def _running_line(title: str, progress: Progress | None, epoch_seconds: float | None, width: int) -> Text:
+    """A running job; its name is cut rather than its numbers."""
+    from rich.text import Text
+
+    note = "starting"
+    if progress is not None:
+        note = progress.phase
+        if note == "training" and progress.epochs:
+            note += f" {progress.epoch}/{progress.epochs}"
+            note += f", {epoch_seconds:.1f} s an epoch" if epoch_seconds is not None else ""
+    name = Text(f"  {title}", style="cyan")
+    name.truncate(max(8, width - len(note) - 2), overflow="ellipsis")
+    return name.append(f"  {note}", style="default")
 
 
 def describe(title: str, progress: Progress | None) -> str:

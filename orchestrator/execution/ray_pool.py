@@ -1,327 +1,468 @@
-"""Workers as Ray actors: one per slot, replaced when it dies."""
+"""Workers as Ray actors: requested while jobs could use them, released or replaced as the machines change."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.execution.pool import Ended, RayAway, WorkerLayout
+from orchestrator.execution.fitting import Fitting
+from orchestrator.execution.in_time import Background, Hung
+from orchestrator.execution.joining import Joining
+from orchestrator.execution.losses import LOSSES, last_line, lost, reason_of_loss
+from orchestrator.execution.machines import Machines, Watch
+from orchestrator.execution.placement import Asked, Idle, Node, Wish, decide, for_workers, has_place, why_waiting
+from orchestrator.execution.pool import Ended
+from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, answer_to, promptly
 from orchestrator.wording import in_words
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
-from schemas.order import Progress, WorkOrder
+from schemas.order import Progress, WorkerFacts, WorkOrder
 from schemas.results import Failure, JobResult
+from schemas.sweep import Needs
 
 if TYPE_CHECKING:
-    from ray.actor import ActorHandle
     from ray.exceptions import RayError
 
-
-NODE_DIED = "node has died"
-"""Part of Ray's message, because an actor's death has one exception class, whether its process or its node died."""
-
-CHECK_SECONDS = 10.0
-"""Time between two checks whether Ray is still running."""
-
-IN_CREATION = "creation task"
-"""Part of Ray's message about a worker that raised an error while it started."""
-
-LOSSES = frozenset({StopReason.WORKER_LOST, StopReason.NODE_LOST})
-"""Reasons after which Ray itself is checked."""
+GRACE_SECONDS = 10.0
+"""How long a worker on a cluster stays without a job that it could run."""
+HEAR_SECONDS = 6.0
+"""How long a worker may take to hear that it should stop its job, before it is killed."""
+SAVE_SECONDS = 300.0
+"""How long a worker may take to end its job after it has heard so, before it is killed."""
+SILENT_SECONDS = 15.0
+"""After so long without an answer a worker on a cluster loses its job to a machine that could take it."""
+MOST_UNHEARD = 2.0
+"""Most seconds of silence counted per call of `progress`: a longer gap means that the driver itself stood still."""
+AVOID_SECONDS = 10.0
+"""How long a machine with such a worker is not used; it may answer again."""
+MOST_STRIKES = 3
+"""Number of workers that may fail to start on a node before it is not used any more."""
 
 
 @dataclass
 class RayPool:
     """The contract of `WorkerPool` on Ray. Ray's own retries are off, because the driver decides on every retry."""
 
-    worker_class: Any
-    """A Ray actor class with `run`, `progress` and `stop`, such as `workers.actor.worker_class()`."""
-    layout: WorkerLayout
-    cores: int = 1
+    worker_class: Callable[[], Any]
+    """Returns a Ray actor class with the methods of `workers.actor.JobWorker`."""
+    machines: Machines
+    limit: int
+    """Largest number of workers."""
+    needs: tuple[Needs, ...]
+    """What the workers of the sweep's jobs need."""
+    cores: int = 0
     """See `WorkerPool.cores`."""
-    revive: Callable[[], bool] = lambda: False
-    """Restarts Ray if it has died; returns whether it did."""
+    at_once: int = 0
+    """Number of workers to request before any job is known."""
     arguments: tuple[str, ...] = ()
     """Arguments of the worker class."""
     start_seconds: float = 120.0
-    """Longest time that a worker may take to start."""
-    end_of_log: Callable[[], str] = lambda: ""
-    """Returns the last lines that a worker logged, as a sentence."""
+    """Longest time that a worker may take to start, once it has a place."""
     patience: float = 600.0
     """Seconds for which a cluster that does not answer is waited for."""
-    _away_since: float | None = None
-    """When the cluster was first found not to answer; None if it answers."""
-    _dead: set[int] = field(default_factory=set)
-    """Slots whose worker has died and was not replaced yet."""
-    _next_check: float = 0.0
-    _actors: dict[int, ActorHandle[Any]] = field(default_factory=dict)
-    _starting: dict[int, tuple[Any, float]] = field(default_factory=dict)
-    """Of each worker that has not answered yet: Ray's reference of its answer, and when it was created."""
+    default_gpus: float | None = None
+    """GPUs of a worker whose needs leave them open; None until a node for workers was seen."""
+    is_joined: bool = True
+    """Whether Ray has been joined already; otherwise `wait` does it."""
+    _class: Any = None
+    _workers: dict[int, RayWorker] = field(default_factory=dict)
+    _last_id: int = -1
+    _ended: list[Ended] = field(default_factory=list)
+    """Attempts that `wait` has not returned yet."""
+    _held: list[tuple[Ended, float]] = field(default_factory=list)
+    """Losses, and since when they are held until Ray was seen to answer."""
+    _watch: Watch | None = None
+    _waiting: str = ""
     _has_begun: bool = False
     """Whether any worker has answered."""
-    _ended: list[Ended] = field(default_factory=list)
-    """Attempts that were ended here and that `wait` has not returned yet."""
-    _busy: dict[Any, tuple[int, WorkOrder]] = field(default_factory=dict)
-    """Slot and order of each running call, by its Ray reference."""
-    _asked: dict[int, Any] = field(default_factory=dict)
-    """Unanswered progress request of each slot."""
-    _progress: dict[int, Progress] = field(default_factory=dict)
-    """Last answer of each slot."""
+    _bad: dict[str, str] = field(default_factory=dict)
+    """Nodes that are not used any more, and why."""
+    _strikes: Counter[str] = field(default_factory=Counter)
+    _silent_until: dict[str, float] = field(default_factory=dict)
+    """Nodes with a worker that did not answer, and when they are used again."""
+    _listened_at: float = 0.0
+    """When `progress` was asked for last."""
+    _kills: list[Background[None]] = field(default_factory=list)
+    """Unanswered requests to kill workers."""
 
     def __post_init__(self) -> None:
-        for slot in range(self.layout.slots):
-            self._spawn(slot)
+        self._joining = Joining(self.machines, self.patience)
+        self._fitting = Fitting(self.needs, self.is_private, self.default_gpus)
+        if self.is_joined:
+            self._begin()
+        else:
+            self._joining.begin()
+
+    def _begin(self) -> None:
+        """Begin with a Ray that was just joined."""
+        self._joining.note_joined()
+        self._class = self.worker_class()
+        self._watch = Watch(self.machines.look)
+        for _ in range(self.at_once):
+            self._request(Wish(self._fitting.resolved(self.needs[0])), self.needs[0])
 
     @property
-    def slots(self) -> int:
-        """See `WorkerPool.slots`."""
-        return 0 if self._away_since is not None else self.layout.slots
+    def is_private(self) -> bool:
+        """See `WorkerPool.is_private`."""
+        return self.machines.is_private
 
-    def start(self, slot: int, order: WorkOrder) -> None:
+    @property
+    def size(self) -> int:
+        """See `WorkerPool.size`."""
+        return sum(worker.facts is not None for worker in self._workers.values())
+
+    def nodes(self) -> dict[str, str]:
+        """See `WorkerPool.nodes`."""
+        return {node.id: node.host for node in for_workers(self._nodes()) if node.id not in self._bad}
+
+    def waiting(self) -> str:
+        """See `WorkerPool.waiting`."""
+        return self._joining.away or self._waiting
+
+    def idle(self) -> list[Idle]:
+        """See `WorkerPool.idle`."""
+        return [Idle(one.id, one.needs, one.node) for one in self._workers.values() if one.is_idle]
+
+    def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
+        """See `WorkerPool.ask`."""
+        self._waiting = ""
+        if self._watch is None or (not self.is_private and self._watch.newest is None):
+            return
+        if not self._fitting.is_checked and not self.is_private and for_workers(self._nodes()):
+            return  # what fits no machine is refused before anything is requested
+        now = time.monotonic()
+        bad = frozenset(self._bad) - {""} | {node for node, until in self._silent_until.items() if now < until}
+        stated = {self._fitting.resolved(wish.needs): wish.needs for wish in wishes}
+        wanted = [Wish(self._fitting.resolved(wish.needs), wish.avoid | bad) for wish in wishes]
+        idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.values() if one.is_idle]
+        asked = [
+            Asked(one.id, one.wish, one.has_place or self.is_private)
+            for one in self._workers.values()
+            if one.facts is None
+        ]
+        left = self.limit - len(self._workers)
+        ahead = 0 if self.is_private else max(1, self.size)
+        found = decide(wanted, idle, asked, self._with_room(), left, ahead)
+        for wish in found.request:
+            self._request(wish, stated[wish.needs])
+        for worker in self._workers.values():
+            wish = Wish(worker.wish.needs, barred.get(worker.id, frozenset()) | bad | {worker.node})
+            is_silent = worker.order is not None and worker.silent >= SILENT_SECONDS and not self.is_private
+            if is_silent and has_place(wish, wanted, idle, asked, self._with_room(), left):
+                self._silent_until[worker.node] = now + AVOID_SECONDS
+                why = f"Its worker has not answered for {SILENT_SECONDS:g} s, and another machine can take the job"
+                self._lose(worker, StopReason.NODE_LOST, ResourceError(why))
+                break  # the place is taken now
+        self._release(found.spare, 0.0 if found.is_short else GRACE_SECONDS)
+        served = {one.wish.needs for one in self._workers.values() if one.facts or one.has_place}
+        unmet = [wish for wish in found.unmet if wish.needs not in served]
+        if unmet and not self.is_private:
+            refused = self._watch.newest.refused if self._watch.newest else None
+            self._waiting = why_waiting(unmet, self._nodes(), refused or ())
+
+    def _nodes(self) -> tuple[Node, ...]:
+        newest = self._watch.newest if self._watch else None
+        return newest.nodes if newest else ()
+
+    def _with_room(self) -> list[Node]:
+        """Return the nodes with what is free there; on a private Ray, what its own workers leave."""
+        nodes = list(self._nodes())
+        if self.is_private and nodes:
+            free = nodes[0].total
+            for worker in self._workers.values():
+                free = free.without(worker.wish.needs)
+            nodes[0] = nodes[0]._replace(free=free)
+        return nodes
+
+    def _release(self, spare: frozenset[int], grace: float) -> None:
+        """Release the workers that no job could use for `grace` seconds, so that others get their resources."""
+        now = time.monotonic()
+        keeps = self.is_private and len(set(self.needs)) == 1
+        for worker in list(self._workers.values()):
+            if worker.id not in spare:
+                worker.spare_since = None
+            elif worker.spare_since is None:
+                worker.spare_since = now
+            if worker.spare_since is not None and not keeps and now - worker.spare_since >= grace:
+                self._kill(worker)
+
+    def _request(self, wish: Wish, needs: Needs) -> None:
+        options: dict[str, Any] = {"num_cpus": wish.needs.cpus, "num_gpus": wish.needs.gpus or 0}
+        if not self.is_private:
+            options["memory"] = int(wish.needs.memory_gb * 2**30)
+            if wish.avoid:
+                options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(wish.avoid))})"}
+        with suppress(Hung):  # the watch notes that Ray does not answer
+            actor = promptly(self._class.options(**options).remote, *self.arguments)
+            answer = promptly(actor.hello.remote)
+            self._last_id += 1
+            self._workers[self._last_id] = RayWorker(self._last_id, wish, needs, actor, answer, time.monotonic())
+
+    def start(self, worker: int, order: WorkOrder) -> None:
         """See `WorkerPool.start`."""
-        self._progress.pop(slot, None)
-        self._asked.pop(slot, None)
-        self._busy[self._actors[slot].run.remote(order.model_dump_json())] = (slot, order)
+        own = self._workers.get(worker)
+        if own is None:  # lost since `idle` was asked
+            self._ended.append(Ended(worker, lost(order, StopReason.WORKER_LOST, ResourceError("The worker is gone"))))
+            return
+        own.begin_job(order)
+        try:
+            own.call = promptly(own.actor.run.remote, order.model_dump_json())
+        except Hung as hung:  # the order may still reach it
+            self._lose(own, StopReason.WORKER_LOST, ResourceError(str(hung)))
 
     def wait(self, seconds: float) -> list[Ended]:
         """See `WorkerPool.wait`.
 
         Raises:
-            ResourceError: Ray has died and does not come back, or no worker starts.
+            ResourceError: Ray has gone and does not come back, a worker fits no machine, or no worker starts.
         """
-        if self._away_since is not None:
-            self._wait_for_cluster(self._away_since, seconds)
-            return []
-        self._check_starts()
+        if self._watch is None:
+            if self._joining.wait(seconds):
+                self._begin()
+            return self._take_ended()
+        if self._watch.problem:
+            self._lose_ray(self._watch.problem)
+            return self._take_ended()
+        self._look()
+        self._kill_deaf()
+        done = self._wait_for_calls(0.0 if self._ended else seconds)
+        with suppress(Hung):  # asked again by the next `wait`
+            for worker in list(self._workers.values()):
+                if worker.facts is None and worker.answer in done:
+                    self._note_answer(worker)
+                elif worker.call is not None and worker.call in done:
+                    self._collect(worker)
+        self._release_held()
+        self._check_usable()
+        return self._take_ended()
+
+    def _take_ended(self) -> list[Ended]:
         ended, self._ended = self._ended, []
-        ended += self._wait(0.0 if ended else seconds)
-        has_loss = any(one.result.stop_reason in LOSSES for one in ended)
-        if has_loss or time.monotonic() >= self._next_check:
-            self._next_check = time.monotonic() + CHECK_SECONDS
-            ended = self._after_revival(ended)
-        for slot in self._dead:  # only now, because Ray's library waits for ever for a head that has gone
-            self._respawn(slot)
-        self._dead.clear()
         return ended
 
-    def _after_revival(self, ended: list[Ended]) -> list[Ended]:
-        """Restart Ray if it has died, and end all running attempts: Ray would keep their calls and never run them.
-
-        Args:
-            ended: The attempts that have just ended; the workers of some may have died with Ray.
-
-        Returns:
-            These and the attempts that end here, with Ray's end as the cause.
-        """
-        try:
-            if not self.revive():
-                return ended
-            gone = ResourceError("Ray had died and was started or joined again")
-        except RayAway as error:
-            self._away_since = time.monotonic()
-            gone = ResourceError(f"{error} The sweep waits for it for up to {in_words(self.patience)}")
-        reported = [one for one in ended if one.result.stop_reason not in LOSSES]
-        unreported = [Ended(slot, lost(order, StopReason.NODE_LOST, gone)) for slot, order in self._busy.values()]
-        failure = Failure(kind=type(gone).__name__, message=str(gone))
-        update = {"stop_reason": StopReason.NODE_LOST, "failure": failure}
-        unreported += [
-            Ended(slot, result.model_copy(update=update)) for slot, result in ended if (slot, result) not in reported
-        ]
-        for table in (self._busy, self._asked, self._progress, self._actors, self._starting):
-            table.clear()
-        self._dead.clear()
-        for slot in range(self.slots):
-            self._spawn(slot)
-        return reported + unreported
-
-    def _wait_for_cluster(self, since: float, seconds: float) -> None:
-        if time.monotonic() < self._next_check:
-            time.sleep(min(seconds, 0.2))
-            return
-        self._next_check = time.monotonic() + CHECK_SECONDS
-        try:
-            self.revive()
-        except RayAway as error:
-            if time.monotonic() - since >= self.patience:
-                raise ResourceError(f"{error} It was waited for {in_words(self.patience)}.") from error
-            return
-        self._away_since = None
-        for slot in range(self.slots):
-            self._spawn(slot)
-
-    def _wait(self, seconds: float) -> list[Ended]:
+    def _wait_for_calls(self, seconds: float) -> set[Any]:
         import ray
 
-        if not self._busy:
+        calls = [
+            one.call if one.facts else one.answer
+            for one in self._workers.values()
+            if not one.is_idle and one.failed is None
+        ]
+        if not calls:
             time.sleep(min(seconds, 0.2))
-            return []
-        done, _ = ray.wait(list(self._busy), num_returns=1, timeout=seconds)
-        if done and len(self._busy) > 1:
-            done, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
-        return [self._collect(ref) for ref in done]
+            return set()
+        try:
+            done, _ = promptly(ray.wait, calls, num_returns=1, timeout=seconds, more_seconds=seconds)
+            if done and len(calls) > 1:
+                done, _ = promptly(ray.wait, calls, num_returns=len(calls), timeout=0)
+        except Hung:
+            return set()
+        return set(done)
+
+    def _look(self) -> None:
+        """Note what the watch has seen: places of requested workers, and nodes that drain."""
+        watch = self._watch
+        if watch is None or watch.newest is None:
+            return
+        self._fitting.note(watch.newest, is_working=any(one.order is not None for one in self._workers.values()))
+        for worker in [one for one in self._workers.values() if self._fitting.resolved(one.needs) != one.wish.needs]:
+            self._kill(worker)  # it was requested before it was known whether workers take GPUs
+        now = time.monotonic()
+        draining = {node.id for node in watch.newest.nodes if node.drains}
+        for worker in list(self._workers.values()):
+            place = watch.newest.places.get(worker.ray_id)
+            if worker.facts is None and not worker.has_place and place is not None:
+                worker.has_place, worker.since = True, now
+            if worker.failed is not None:
+                if place is not None or worker.failed[1] < watch.seen_at or self.is_private:
+                    self._give_up(worker, worker.failed[0], place or "")
+            elif worker.facts is None:
+                starts = worker.has_place or self.is_private
+                if starts and now - worker.since >= self.start_seconds:
+                    late = f"A worker did not answer within {in_words(self.start_seconds)} (ORCH_WORKER_START_SECONDS)"
+                    self._strike(worker, place or "", late, MOST_STRIKES if self._has_begun else 1)
+            elif worker.node in draining and worker.order is None:
+                self._kill(worker)
+            elif worker.node in draining and worker.kill_at is None:
+                self._ask_to_stop(worker, worker.actor.preempt, StopReason.PREEMPTED)
+        watch.workers = tuple(one.ray_id for one in self._workers.values() if one.facts is None)
+
+    def _note_answer(self, worker: RayWorker) -> None:
+        """Note where a worker runs, or why it cannot."""
+        answer, error = answer_to(worker.answer)
+        if error is not None:
+            worker.failed = error, time.monotonic()
+            return
+        facts = WorkerFacts.model_validate_json(answer)
+        if facts.problem:
+            self._bad[facts.node] = f"On {facts.host}: {facts.problem}"
+            self._kill(worker)
+            return
+        self._has_begun = True
+        self._strikes[facts.node] = 0
+        worker.facts = facts
+
+    def _give_up(self, worker: RayWorker, error: RayError, place: str) -> None:
+        """Give up a worker that died while it started; its machine is to blame unless that has died too."""
+        node_is_gone = reason_of_loss(error) is StopReason.NODE_LOST or (place and place not in self.nodes())
+        if node_is_gone and not self.is_private:
+            self._kill(worker)
+        else:
+            self._strike(worker, place, last_line(error), MOST_STRIKES if self._has_begun else 1)
+
+    def _strike(self, worker: RayWorker, node: str, why: str, most: int) -> None:
+        """Give up a worker that did not start, and after some of them its node."""
+        self._kill(worker)
+        self._strikes[node] += 1
+        if self._strikes[node] >= (most if self.is_private else MOST_STRIKES):
+            self._bad[node] = f"{why.rstrip('.')}. {self.machines.end_of_worker_log()}"
+
+    def _check_usable(self) -> None:
+        """
+        Raises:
+            ResourceError: Every machine has turned out not to be usable.
+        """
+        usable = self.nodes()
+        if self._bad and not usable and not self.size and (self._nodes() or self.is_private):
+            reasons = list(dict.fromkeys(self._bad.values()))
+            raise ResourceError(f"No worker can start: {' '.join(reasons)}")
+        if "" in self._bad and not self.size:  # whichever machines they were
+            raise ResourceError(f"No worker can start: {self._bad['']}")
+
+    def _collect(self, worker: RayWorker) -> None:
+        """Note how an attempt ended."""
+        answer, error = answer_to(worker.call)
+        if worker.order is None:
+            return
+        if error is None:
+            ended = Ended(worker.id, JobResult.model_validate_json(answer), worker.node, is_told=True)
+            self._ended.append(ended)
+            worker.end_job()
+            if ended.result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
+                self._kill(worker)
+            return
+        reason = reason_of_loss(error)
+        ended = Ended(worker.id, lost(worker.order, reason, error), worker.node)
+        if reason is StopReason.CODE_RAISED:
+            self._ended.append(ended)
+            worker.end_job()
+            return
+        if reason in LOSSES:
+            self._lose(worker, reason, error)
+            return
+        self._kill(worker)
+        self._ended.append(ended)
+
+    def _lose(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
+        """End the attempt of a worker that is gone, or only unreachable and still working."""
+        if worker.order is not None:
+            self._held.append((Ended(worker.id, lost(worker.order, reason, error), worker.node), time.monotonic()))
+        self._kill(worker)
+
+    def _release_held(self) -> None:
+        """Report the losses after which Ray was seen to answer: it was not Ray itself that was lost."""
+        seen_at = self._watch.seen_at if self._watch else 0.0
+        self._ended += [ended for ended, since in self._held if since < seen_at]
+        self._held = [(ended, since) for ended, since in self._held if since >= seen_at]
+
+    def _lose_ray(self, problem: str) -> None:
+        """End all attempts, because Ray has gone: it would keep their calls and never run them."""
+        if self._watch is not None:
+            self._watch.stop()
+        self._watch = None
+        gone = self._joining.lose(problem)
+        failure = Failure(kind=type(gone).__name__, message=str(gone))
+        update = {"stop_reason": StopReason.NODE_LOST, "failure": failure}
+        self._ended += [ended._replace(result=ended.result.model_copy(update=update)) for ended, _ in self._held]
+        self._ended += [
+            Ended(worker.id, lost(worker.order, StopReason.NODE_LOST, gone), worker.node)
+            for worker in self._workers.values()
+            if worker.order is not None
+        ]
+        self._held.clear()
+        self._workers.clear()
+        if self.is_private:
+            self.machines.join()  # here, because only the main thread can shield it from a closed terminal
+            self._begin()
+        else:
+            self._joining.begin()
 
     def progress(self) -> dict[int, Progress]:
         """See `WorkerPool.progress`. Never waits for a worker."""
         import ray
-        from ray.exceptions import RayError
 
-        for slot in {slot for slot, _ in self._busy.values()}:
-            asked = self._asked.get(slot)
-            if asked is None:
-                self._asked[slot] = self._actors[slot].progress.remote()
-                continue
-            ready, _ = ray.wait([asked], timeout=0)
-            if not ready:
-                continue
-            del self._asked[slot]
-            try:
-                answer = ray.get(asked)
-            except RayError:  # a dead worker; `wait` reports it
-                continue
-            if answer:
-                self._progress[slot] = Progress.model_validate_json(answer)
-        return dict(self._progress)
+        busy = [worker for worker in self._workers.values() if worker.order is not None]
+        asked = [worker.asked for worker in busy if worker.asked is not None]
+        ready: set[Any] = set()
+        before, self._listened_at = self._listened_at, time.monotonic()
+        passed = min(self._listened_at - before, MOST_UNHEARD)
+        with suppress(Hung):  # the watch notes that Ray does not answer
+            if asked:
+                ready = set(promptly(ray.wait, asked, num_returns=len(asked), timeout=0)[0])
+            for worker in busy:
+                if worker.asked is None:
+                    worker.asked = promptly(worker.actor.progress.remote)
+                elif worker.asked not in ready:
+                    worker.silent += passed
+                else:
+                    answer, _ = answer_to(worker.asked)  # of a dead worker: `wait` reports it
+                    worker.asked, worker.silent = None, 0.0
+                    worker.progress = Progress.model_validate_json(answer) if answer else worker.progress
+        return {worker.id: worker.progress for worker in busy if worker.progress is not None}
 
     def stop(self) -> None:
         """See `WorkerPool.stop`."""
-        self._check_starts()
-        for slot, _ in list(self._busy.values()):
-            if slot in self._starting:
-                self._replace(slot, StopReason.INTERRUPTED, None)
+        for worker in list(self._workers.values()):
+            if worker.order is None:
+                self._kill(worker)
             else:
-                self._actors[slot].stop.remote()
+                self._ask_to_stop(worker, worker.actor.stop, StopReason.INTERRUPTED)
 
-    def interrupt(self, slot: int) -> None:
+    def interrupt(self, worker: int) -> None:
         """See `WorkerPool.interrupt`."""
-        self._check_starts()
-        for busy, order in list(self._busy.values()):
-            if busy == slot and slot in self._starting:
-                self._replace(slot, StopReason.INTERRUPTED, None)
-            elif busy == slot:
-                self._actors[slot].interrupt.remote(order.spec.key)
+        own = self._workers.get(worker)
+        if own is not None and own.order is not None:
+            self._ask_to_stop(own, own.actor.interrupt, StopReason.INTERRUPTED, own.order.spec.key)
+
+    def _ask_to_stop(self, worker: RayWorker, method: Any, reason: StopReason, *arguments: str) -> None:
+        import ray
+
+        worker.reason = reason
+        worker.kill_at = time.monotonic() + HEAR_SECONDS
+        worker.heard = Background(lambda: ray.get(method.remote(*arguments)))
+
+    def _kill_deaf(self) -> None:
+        """Kill workers that were asked to stop their job and do not hear it, or do not end it."""
+        now = time.monotonic()
+        for worker in [one for one in self._workers.values() if one.kill_at is not None]:
+            if worker.heard is not None and worker.heard.wait(0):
+                worker.heard, worker.kill_at = None, now + SAVE_SECONDS
+            if worker.kill_at is not None and now >= worker.kill_at and worker.order is not None:
+                self._ended.append(Ended(worker.id, lost(worker.order, worker.reason, None), worker.node))
+                self._kill(worker)
+
+    def _kill(self, worker: RayWorker) -> None:
+        """Kill a worker without waiting for Ray, which may not answer."""
+        import ray
+
+        self._workers.pop(worker.id, None)
+        self._kills = [kill for kill in self._kills if not kill.wait(0)]
+        if ray.is_initialized():  # otherwise the call would start a Ray
+            self._kills.append(Background(partial(ray.kill, worker.actor)))
 
     def close(self) -> None:
         """See `WorkerPool.close`."""
-        import ray
-
-        if ray.is_initialized():  # otherwise the call would start a Ray
-            for actor in self._actors.values():
-                ray.kill(actor)
-        for table in (self._busy, self._asked, self._progress, self._actors, self._starting):
-            table.clear()
-
-    def _spawn(self, slot: int) -> None:
-        actor = self.worker_class.options(num_cpus=self.layout.cpus, num_gpus=self.layout.gpus)
-        self._actors[slot] = actor.remote(*self.arguments)
-        self._starting[slot] = (self._actors[slot].__ray_ready__.remote(), time.monotonic())
-
-    def _check_starts(self) -> None:
-        """Note which workers have started. Replace those that take too long.
-
-        Raises:
-            ResourceError: No worker has ever started, and one cannot.
-        """
-        for slot, (answer, since) in list(self._starting.items()):
-            error = self._error_of(answer)
-            if error is None:
-                del self._starting[slot]
-                self._has_begun = True
-            elif isinstance(error, TimeoutError):
-                if time.monotonic() - since >= self.start_seconds:
-                    self._give_up(slot)
-            elif not self._has_begun and IN_CREATION in str(error):
-                raise ResourceError(f"No worker can start: {_last_line(error)}. {self.end_of_log()}") from error
-            else:
-                del self._starting[slot]  # it died; its job ends, or the next one
-
-    def _error_of(self, answer: Any) -> Exception | None:
-        """Return with which error a worker's start ended: TimeoutError if it goes on, None if the worker answered."""
-        import ray
-        from ray.exceptions import RayError
-
-        try:
-            ray.get(answer, timeout=0)
-        except RayError as error:
-            return error
-        return None
-
-    def _give_up(self, slot: int) -> None:
-        late = ResourceError(
-            f"A worker did not answer within {in_words(self.start_seconds)} (ORCH_WORKER_START_SECONDS). "
-            f"{self.end_of_log()}"
-        )
-        if not self._has_begun:
-            raise late
-        self._replace(slot, StopReason.WORKER_LOST, late)
-
-    def _replace(self, slot: int, reason: StopReason, error: Exception | None) -> None:
-        """Kill a worker, end its attempt for a reason, and start another worker on its slot."""
-        for ref, (busy, order) in list(self._busy.items()):
-            if busy == slot:
-                del self._busy[ref]
-                self._ended.append(Ended(slot, lost(order, reason, error)))
-        self._progress.pop(slot, None)
-        self._asked.pop(slot, None)
-        self._respawn(slot)
-
-    def _respawn(self, slot: int) -> None:
-        import ray
-
-        ray.kill(self._actors[slot])  # it may only be unreachable and still be working
-        self._spawn(slot)
-
-    def _collect(self, ref: Any) -> Ended:
-        import ray
-        from ray.exceptions import RayError
-
-        slot, order = self._busy.pop(ref)
-        if slot in self._starting:
-            self._check_starts()
-        self._progress.pop(slot, None)
-        self._asked.pop(slot, None)
-        cause: RayError
-        try:
-            return Ended(slot, JobResult.model_validate_json(ray.get(ref)))
-        except RayError as error:
-            reason, cause = reason_of_loss(error), error
-        if reason is not StopReason.CODE_RAISED:
-            self._dead.add(slot)
-        return Ended(slot, lost(order, reason, cause))
-
-
-def reason_of_loss(error: RayError) -> StopReason:
-    """Return why a worker ended without a result, from the exception that Ray raised."""
-    from ray.exceptions import LocalRayletDiedError, NodeDiedError, OutOfMemoryError, RayActorError
-
-    if isinstance(error, OutOfMemoryError):
-        return StopReason.OUT_OF_MEMORY
-    if isinstance(error, RayActorError) and error.preempted:
-        return StopReason.PREEMPTED
-    if isinstance(error, (NodeDiedError, LocalRayletDiedError)) or NODE_DIED in str(error):
-        return StopReason.NODE_LOST
-    return StopReason.WORKER_LOST if isinstance(error, RayActorError) else StopReason.CODE_RAISED
-
-
-def _last_line(error: Exception) -> str:
-    """Return the last line of Ray's message: the error that a worker raised, after its traceback."""
-    return str(error).strip().splitlines()[-1].rstrip(".")
-
-
-def lost(order: WorkOrder, reason: StopReason, error: Exception | None) -> JobResult:
-    """Return the result of an attempt whose worker ended without one.
-
-    Args:
-        order: The attempt.
-        reason: Why it ended.
-        error: What Ray raised; None if the attempt was stopped on request.
-    """
-    failure = Failure(kind=type(error).__name__, message=str(error)) if error else None
-    return JobResult(
-        job_key=order.spec.key,
-        attempt=order.attempt,
-        stop_reason=reason,
-        failure=failure,
-        micro_batches=order.micro_batches,
-    )
+        if self._watch is not None:
+            self._watch.stop()
+        for worker in list(self._workers.values()):
+            self._kill(worker)
+        until = time.monotonic() + CALL_SECONDS
+        for kill in self._kills:
+            kill.wait(max(0.0, until - time.monotonic()))
+        self._kills.clear()

@@ -8,13 +8,18 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from orchestrator.execution.in_time import Hung, within
+from orchestrator.execution.machines import Look
+from orchestrator.execution.placement import Node, Room
 from orchestrator.execution.pool import RayAway
 from orchestrator.execution.stop_request import SIGHUP
 from orchestrator.execution.surroundings import own_environment, working_in
@@ -33,13 +38,24 @@ _RAY_ENVIRONMENT = {
 _UV_HOOK = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 """Ray would copy the working folder and start workers by `uv run` there, if orch was started by `uv run`."""
 
+_ROOM = "Check that memory and /tmp have room."
+_JOINING = (
+    "Check that RAY_AUTH_MODE and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) are those of the cluster, that all ports of "
+    "its machines are open to this one, and that both have the same versions of Ray and Python."
+)
+"""What to do if Ray cannot be started, and if a cluster that listens cannot be joined."""
+
 RAY_PARENT = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
 RAY_PREFIX, RAY_OWNER = "orch-ray-", "orch-driver"
 """Where a private Ray has its folder, and the file in it that names the machine and process it belongs to."""
 
 
+POLL_SECONDS = 0.2
+"""Time between two looks whether a head that has just started has a node."""
 ANSWER_SECONDS = 10.0
 """Longest time to wait for an answer of Ray's head."""
+STOP_SECONDS = 30.0
+"""Longest time in which Ray's library leaves a cluster."""
 LOG_LINES = 15
 """Lines of a worker's log that a message shows."""
 
@@ -52,9 +68,13 @@ class RaySession:
     """`local` for a private Ray, else the address of a cluster."""
     cpus: int
     """Number of cores that a private Ray may use."""
+    memory_gb: float = 0.0
+    """Memory that the workers of a private Ray may use."""
     _folder: str | None = None
     _gcs_address: str = ""
     """Host and port of the head that this process has joined."""
+    _client: Any = None
+    """Asks that head; None if only the cluster's own machines reach it."""
 
     def start(self) -> None:
         """Start Ray or connect to the cluster.
@@ -62,9 +82,7 @@ class RaySession:
         Raises:
             ResourceError: Ray did not start, or the cluster does not answer.
         """
-        for name, value in _RAY_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        os.environ[_UV_HOOK] = "0"  # read when Ray is imported
+        _set_environment()
         import ray
 
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -87,18 +105,17 @@ class RaySession:
                 with working_in(HOME):
                     ray.init(address=self.address, **quiet)
             if self.address.startswith("ray://"):  # the head's other ports may be unreachable from here
-                self._gcs_address = urlsplit(self.address).netloc
+                self._gcs_address, self._client = urlsplit(self.address).netloc, None
             else:
                 self._gcs_address = ray.get_runtime_context().gcs_address
+                self._client = _client_of(self._gcs_address)
         except ResourceError:
             self.stop()
             raise
         except Exception as error:  # Ray raises a plain Exception if a node dies while it starts
             self.stop()
-            raise ResourceError(
-                f"Ray ({self.address}) cannot be used: {error}. "
-                "Check that memory and /tmp have room, or correct ORCH_RAY_ADDRESS."
-            ) from error
+            advice = _ROOM if self.address == "local" else _JOINING
+            raise ResourceError(f"Ray ({self.address}) cannot be used: {str(error).rstrip('.')}. {advice}") from error
         except BaseException:  # a second Ctrl-C
             self.stop()
             raise
@@ -107,55 +124,78 @@ class RaySession:
                 signal.signal(number, handler)  # Ray installs one for SIGTERM that exits at once
 
     def _knock(self) -> None:
-        """Check that the cluster's head accepts connections: Ray itself would try for minutes.
+        """Check that Ray's head answers, and that this machine may join it: Ray itself would try for minutes.
 
         Raises:
-            ResourceError: It does not.
+            ResourceError: It does not answer, or this machine is none of the cluster's.
         """
-        where = urlsplit(self.address if "://" in self.address else f"//{self.address}")
         try:
-            if where.hostname and where.port and (refused := _refusal(where.hostname, where.port)):
-                raise ResourceError(
-                    f"No Ray answers at {self.address} ({refused}). Start that cluster, or correct ORCH_RAY_ADDRESS."
-                )
+            where = urlsplit(self.address if "://" in self.address else f"//{self.address}")
+            host, port = where.hostname, where.port
         except ValueError as error:
             raise ResourceError(f"ORCH_RAY_ADDRESS {self.address!r} is no address ({error}).") from error
-
-    def revive(self) -> bool:
-        """Start a private Ray again, or join the cluster again, if Ray has gone.
-
-        Returns:
-            True if Ray was gone and is back.
-
-        Raises:
-            RayAway: The cluster has gone; to be called again.
-            ResourceError: A private Ray does not start again.
-        """
-        import ray
-
-        if ray.is_initialized() and self._is_up():
-            return False
-        self.stop()  # before Ray's library ends this process, which it does after a minute without a head
+        if not host or not port:
+            return
+        if refused := _refusal(host, port):
+            raise RayAway(
+                f"No Ray answers at {self.address} ({refused}). Start that cluster, or correct ORCH_RAY_ADDRESS."
+            )
         try:
-            self.start()
-        except ResourceError as error:
-            if self.address == "local":
-                raise
-            raise RayAway(str(error)) from error
-        return True
+            if self.address.startswith("ray://"):
+                within(ANSWER_SECONDS, _greet_client_server, host, port)
+                return
+            addresses = within(ANSWER_SECONDS, _await_nodes, f"{host}:{port}")
+        except Exception as error:
+            raise RayAway(
+                f"Something accepts connections at {self.address}, but does not answer as Ray's head within "
+                f"{ANSWER_SECONDS:g} s. Correct ORCH_RAY_ADDRESS, set RAY_AUTH_MODE and RAY_AUTH_TOKEN as that cluster "
+                "has them, or see that head's logs."
+            ) from error
+        if not addresses & _own_addresses():
+            raise ResourceError(
+                f"This machine is no node of the Ray cluster at {self.address}, so it cannot join it there. Run orch "
+                "on a node of it, or set ORCH_RAY_ADDRESS to the head's client port: ray://HOST:10001."
+            )
 
-    def _is_up(self) -> bool:
+    @property
+    def is_private(self) -> bool:
+        """See `Machines.is_private`."""
+        return self.address == "local"
+
+    def join(self) -> None:
+        """See `Machines.join`."""
+        _set_environment()
+        try:
+            within(STOP_SECONDS, self.stop)  # before Ray's library ends this process, a minute after its head has gone
+        except Hung as error:
+            raise RayAway(f"The Ray at {self.address} does not answer. Start its head again.") from error
+        self.start()
+
+    def look(self, workers: Sequence[str]) -> Look:
+        """See `Machines.look`."""
         host, _, port = self._gcs_address.rpartition(":")
-        return not _refusal(host, int(port)) and _has_live_node()
+        if refused := _refusal(host, int(port)):
+            raise RayAway(f"No Ray answers at {self._gcs_address} ({refused}).")
+        from ray.exceptions import RayError
 
-    def cores_of_a_node(self) -> int:
-        """Return the number of cores of a node on which jobs run; of the smallest, if they differ."""
-        import ray
+        try:
+            if self._client is None:  # the answers are in the cluster
+                import ray
 
-        if self.address == "local":
-            return self.cpus
-        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        return max(1, int(min((cores for cores in nodes if cores), default=1)))
+                rows, places, impossible = ray.get(
+                    ray.remote(num_cpus=0)(_facts).remote(list(workers)), timeout=ANSWER_SECONDS
+                )
+            else:
+                rows, places, impossible = _facts(list(workers), self._client)
+        except RayError as error:  # a new head too: it does not answer those who knew the one before it
+            raise RayAway(f"The Ray at {self._gcs_address} does not answer ({error}).") from error
+        if not rows:
+            raise RayAway(f"The Ray at {self._gcs_address} has no live node.")
+        nodes = [Node(id, host, _room(total), _room(free), drains) for id, host, total, free, drains in rows]
+        if self.is_private:
+            room = nodes[0].total._replace(memory_gb=self.memory_gb)
+            nodes = [nodes[0]._replace(total=room, free=room)]
+        return Look(tuple(nodes), places, None if impossible is None else tuple(map(_room, impossible)))
 
     def totals(self) -> dict[str, float]:
         """Return Ray's total resources by name: `CPU`, `GPU`, `memory` (bytes)."""
@@ -184,16 +224,31 @@ class RaySession:
             self._folder = None
 
 
+def _set_environment() -> None:
+    """Set the variables that Ray reads when it is imported."""
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ[_UV_HOOK] = "0"
+
+
 @contextmanager
 def ray_errors_named() -> Iterator[None]:
     """Turn an error of Ray's library into a ResourceError; the state of Ray is no defect of orch."""
     try:
         yield
     except Exception as error:
-        if not any(kind.__module__.startswith("ray.") for kind in type(error).__mro__):
+        from_ray = any(kind.__module__.startswith("ray.") for kind in type(error).__mro__)
+        from_client = isinstance(error, ConnectionError) and _passed_ray(error)  # of ray://, a plain one
+        if not from_ray and not from_client:
             raise
         first_line = next(iter(str(error).strip().splitlines()), "")
         raise ResourceError(f"Ray failed: {type(error).__name__}: {first_line}. Check its machines.") from error
+
+
+def _passed_ray(error: Exception) -> bool:
+    """Return whether an error was raised in Ray's library."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(str(frame.f_globals.get("__name__", "")).startswith("ray.") for frame, _ in frames)
 
 
 def _refusal(host: str, port: int) -> str:
@@ -205,17 +260,98 @@ def _refusal(host: str, port: int) -> str:
         return error.strerror or str(error)
 
 
-def _has_live_node() -> bool:
-    """Return whether Ray's head names a live node in time. Asked in a thread, because Ray may wait for ever."""
+def _client_of(head: str) -> Any:
+    """Return a client of Ray's head. Its calls end in time; those of Ray's other interfaces can abort the process."""
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+    return GcsClient(address=head)
+
+
+_NodeRow = tuple[str, str, dict[str, float], dict[str, float], bool]
+"""Id, host name, all resources, free resources, and whether it drains."""
+
+
+def _facts(
+    workers: list[str], client: Any = None
+) -> tuple[list[_NodeRow], dict[str, str], list[dict[str, float]] | None]:
+    """Return what Ray's head knows of the live nodes, the node of each worker that has a process, and the requests for
+    which the autoscaler can add no node; None if there is no autoscaler, or one of version 1, which does not tell.
+
+    Args:
+        workers: Ray's ids of actors.
+        client: of the head; None where this runs in the cluster itself.
+    """
+    import asyncio
+
     import ray
+    from ray import ActorID
+    from ray.core.generated.autoscaler_pb2 import DEAD, DRAINING, GetClusterStatusReply  # type: ignore
 
-    answer: list[bool] = []
+    client = client or _client_of(ray.get_runtime_context().gcs_address)
+    status = GetClusterStatusReply.FromString(client.get_cluster_status(timeout_s=ANSWER_SECONDS))
+    scaling = status.autoscaling_state
+    refused = [dict(one.resources_bundle) for one in scaling.infeasible_resource_requests]
+    hosts = {
+        node.hex(): each.node_manager_hostname
+        for node, each in client.get_all_node_info(timeout=ANSWER_SECONDS).items()
+    }
+    rows = [
+        (
+            each.node_id.hex(),
+            hosts.get(each.node_id.hex(), each.node_ip_address),
+            dict(each.total_resources),
+            dict(each.available_resources),
+            each.status == DRAINING,
+        )
+        for each in status.cluster_resource_state.node_states
+        if each.status != DEAD
+    ]
 
-    def ask() -> None:
-        with suppress(Exception):  # of whichever kind: it means that the head cannot be asked
-            answer.append(any(node["Alive"] for node in ray.nodes()))  # type: ignore[no-untyped-call]
+    async def find() -> dict[str, str]:
+        found = [
+            await client.async_get_all_actor_info(actor_id=ActorID.from_hex(worker), timeout=ANSWER_SECONDS)
+            for worker in workers
+        ]
+        actors = {actor.hex(): each for some in found for actor, each in some.items()}
+        return {actor: each.address.node_id.hex() for actor, each in actors.items() if each.pid}
 
-    asking = threading.Thread(target=ask, name="ask-ray", daemon=True)
-    asking.start()
-    asking.join(ANSWER_SECONDS)
-    return answer == [True]
+    places = asyncio.run(find()) if workers else {}
+    return rows, places, refused if scaling.autoscaler_state_version else None
+
+
+def _room(resources: dict[str, float]) -> Room:
+    memory = resources.get("memory", 0.0) / 2**30
+    return Room(resources.get("CPU", 0.0), resources.get("GPU", 0.0), memory)
+
+
+def _await_nodes(head: str) -> set[str]:
+    """Return the addresses of the live nodes; of a head that has just started, once its own node has registered."""
+    until = time.monotonic() + ANSWER_SECONDS / 2
+    while not (found := _addresses_of_nodes(head)) and time.monotonic() < until:
+        time.sleep(POLL_SECONDS)
+    return found
+
+
+def _addresses_of_nodes(head: str) -> set[str]:
+    """Return the addresses of the live nodes, asked at the head's own port."""
+    found = _client_of(head).get_all_node_info(timeout=ANSWER_SECONDS)
+    return {node.node_manager_address for node in found.values() if node.state == 0}
+
+
+def _greet_client_server(host: str, port: int) -> None:
+    """Check that something speaks HTTP/2, as Ray's client server does.
+
+    Raises:
+        OSError: It does not, or not in time.
+    """
+    settings = b"\0\0\0\4\0\0\0\0\0"  # an empty frame; its fourth byte is its type
+    with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        if connection.recv(9)[3:4] != settings[3:4]:
+            raise ConnectionError("no HTTP/2")
+
+
+def _own_addresses() -> set[str]:
+    import psutil
+
+    return {each.address for found in psutil.net_if_addrs().values() for each in found}

@@ -7,13 +7,21 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.execution.pool import WorkerLayout
+from orchestrator.ledger.records import StoredPlan
 from schemas.errors import ResourceError
-from schemas.sweep import Resources
+from schemas.sweep import Needs, Resources
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 GIB = 2**30
+
+
+class WorkerLayout(NamedTuple):
+    """The number of workers that fit on this machine, and the cores and GPUs of each."""
+
+    slots: int
+    cpus: int
+    gpus: float
 
 
 class Machine(NamedTuple):
@@ -99,6 +107,37 @@ def _words(file: Path) -> list[str]:
         return file.read_text(encoding="ascii").split()
     except OSError:
         return []
+
+
+def needs_of(stored: StoredPlan) -> tuple[Needs, ...]:
+    """Return what the workers of a sweep's jobs need, each once, in the order of the jobs."""
+    return tuple(dict.fromkeys(stored.resources.needs(job["model"]["backbone"]) for job in stored.jobs))
+
+
+def layouts_for(stored: StoredPlan, machine: Machine, jobs: int, gpus: float = 0.0) -> dict[Needs, WorkerLayout]:
+    """Return how many workers of each kind fit on this machine if they are the only ones.
+
+    Args:
+        stored: The sweep.
+        machine: The machine.
+        jobs: Number of jobs to run.
+        gpus: Number of GPUs.
+
+    Raises:
+        ResourceError: No worker of a kind fits, or fewer than were requested where all are of one kind.
+    """
+    wanted, kinds = stored.resources.workers, needs_of(stored)
+    found = {}
+    for needs in kinds:
+        alike = Resources(
+            workers=wanted if len(kinds) == 1 else None,
+            cpus_per_worker=needs.cpus,
+            gpus_per_worker=needs.gpus,
+            memory_gb_per_worker=needs.memory_gb,
+        )
+        layout = layout_for(alike, machine, jobs, gpus)
+        found[needs] = layout._replace(slots=min(layout.slots, wanted or layout.slots))
+    return found
 
 
 def layout_for(resources: Resources, machine: Machine, jobs: int, gpus: float = 0.0) -> WorkerLayout:

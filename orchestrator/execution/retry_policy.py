@@ -33,6 +33,7 @@ RETRY: Mapping[StopReason, RetryRule] = MappingProxyType(
         _R.PREEMPTED: RetryRule(retries=10, backoff_seconds=1.0, charged=False),
         _R.SUPERSEDED: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
         _R.STORE_UNREACHABLE: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
+        _R.DATA_ABSENT: RetryRule(retries=5, backoff_seconds=5.0, charged=False),
         _R.OUT_OF_MEMORY: RetryRule(retries=3),  # each with smaller micro-batches, see `micro_batches_after`
         _R.CODE_RAISED: RetryRule(retries=1),
         _R.DIVERGED: RetryRule(retries=0),
@@ -51,7 +52,7 @@ JITTER = 0.25
 """Largest fraction added to a wait, so that jobs that stopped together are not retried together."""
 
 
-WITH_SWEEP = frozenset({_R.INTERRUPTED, _R.DISK_FULL})
+WITH_SWEEP = frozenset({_R.INTERRUPTED, _R.DISK_FULL, _R.ACCESS_DENIED})
 """Reasons for which a job stops together with its sweep. `orch resume` runs it again."""
 
 

@@ -8,13 +8,14 @@ from difflib import get_close_matches
 
 from orchestrator.execution.retry_policy import RETRY
 from orchestrator.ledger.records import JobRecord, StoredPlan
-from orchestrator.planning.request import BACKBONE_FIELD, DOMAINS
+from orchestrator.planning.request import find_backbone
 from schemas.base import did_you_mean
 from schemas.categories import find_categories
 from schemas.errors import SpecError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 
+_PUNCTUATION = str.maketrans("(),", "   ")
 _HELD = (JobState.QUEUED, JobState.RUNNING)
 LISTED, LISTED_JOBS = 4, 12
 """Most titles that a summary lists, and most jobs that an error lists."""
@@ -68,7 +69,7 @@ def parse_which(
         cancelled=cancelled,
         reasons=frozenset(StopReason(_known(word, REASONS, "reason")) for word in reasons),
         categories=frozenset(category.id for word in categories for category in find_categories(word)),
-        backbones=frozenset(_known(word, DOMAINS[BACKBONE_FIELD], "backbone") for word in backbones),
+        backbones=frozenset(find_backbone(word) for word in backbones),
     )
 
 
@@ -146,8 +147,14 @@ def find_jobs(word: str, titles: Iterable[tuple[str, str]]) -> list[str]:
     return (
         [key for key, _ in jobs if wanted and key.startswith(wanted)]
         or [key for key, title in jobs if title.lower() == wanted]
-        or [key for key, title in jobs if wanted and set(wanted.split()) <= set(title.lower().split())]
+        or [key for key, title in jobs if wanted and set(wanted.split()) <= _words(title)]
     )
+
+
+def _words(title: str) -> set[str]:
+    """Return the words of a title, and of `voc-cat` also `cat`."""
+    words = title.lower().translate(_PUNCTUATION).split()
+    return {*words, *title.lower().split(), *(word.partition("-")[2] for word in words)}
 
 
 def one_job(wanted: str, jobs: Mapping[str, tuple[str, str]]) -> str:

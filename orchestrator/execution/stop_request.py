@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
 """Sent when the terminal closes; None on Windows, which has no such signal."""
+ECHO_SECONDS = 1.0
+"""Two SIGTERM within this time are one: who stops a job sends it to the supervisor and to the driver, and the
+supervisor passes its own on."""
 
 
 @dataclass
@@ -19,6 +24,7 @@ class StopRequest:
 
     asked: bool = False
     _on_terminal: list[int] = field(default_factory=list)
+    _terminated_at: float = -math.inf
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -40,6 +46,10 @@ class StopRequest:
     def _on_signal(self, number: int, frame: object) -> None:
         if number == SIGHUP:
             self._detach_from_terminal()
+        if number == signal.SIGTERM:
+            before, self._terminated_at = self._terminated_at, time.monotonic()
+            if self._terminated_at - before < ECHO_SECONDS:
+                return
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -50,3 +60,12 @@ class StopRequest:
         for number in self._on_terminal:
             os.dup2(null, number)
         os.close(null)
+
+
+def take_signals_back() -> None:
+    """Install the handlers of this process again, below which a library written in C has put its own."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, SIGHUP):
+        if number is not None and (handler := signal.getsignal(number)) is not None:
+            signal.signal(number, handler)

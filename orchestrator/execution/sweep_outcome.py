@@ -77,8 +77,14 @@ def metrics_of(outcome: SweepOutcome) -> dict[str, float]:
         measured = [cell.instability for cell in cells if cell.instability is not None]
         if cells:
             values[f"accuracy/{variant}"] = fmean(cell.accuracy for cell in cells)
+        chance = [cell.chance for cell in cells if cell.chance is not None]
+        if chance:
+            values[f"chance_accuracy/{variant}"] = fmean(chance)
         if measured:
             values[f"location_instability/{variant}"] = fmean(measured)
+        tracking = [cell.measures.tracking for cell in cells if cell.measures.tracking is not None]
+        if tracking:
+            values[f"tracking_share/{variant}"] = fmean(tracking)
     return values
 
 

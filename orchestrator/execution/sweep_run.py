@@ -8,16 +8,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from orchestrator.execution.absence import read_pushed
 from orchestrator.execution.driver import Driver
+from orchestrator.execution.in_time import Background
+from orchestrator.execution.notifications import Notification, ended, send
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
 from orchestrator.execution.progress import Display
 from orchestrator.execution.ray_session import ray_errors_named
-from orchestrator.execution.resources import layout_for, local_machine
+from orchestrator.execution.resources import layouts_for, local_machine, needs_of
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.sweep_outcome import SweepOutcome, metrics_of, opening_line, outcome_of
 from orchestrator.execution.unheard import find_end
 from orchestrator.execution.work_orders import WorkerPaths, absolute_uri
-from orchestrator.ledger import store
+from orchestrator.ledger import opening, store
 from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.claim import busy, check_claim, renew
 from orchestrator.ledger.job_moves import repair_torn_moves
@@ -26,11 +29,12 @@ from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.outages import Patience, patient
 from orchestrator.ledger.records import StoredPlan, records_of
+from orchestrator.ledger.shared_prefix import claim_prefix
 from orchestrator.planning.diff import PlanStatus, check_same_sweep, compare
-from orchestrator.planning.resolver import check_all_data, check_all_weights
+from orchestrator.planning.resolver import check_all_data, check_all_weights, push_all_weights
 from orchestrator.report.summary import as_markdown
 from orchestrator.settings import Settings
-from schemas.errors import ResourceError, StoreUnreachable, SweepBusy
+from schemas.errors import OrchError, ResourceError, StoreUnreachable, SweepBusy
 
 
 @dataclass
@@ -42,6 +46,8 @@ class SweepRun:
     display: Display
     open_pool: OpenPool = open_ray_pool
     stop: StopRequest = field(default_factory=StopRequest)
+    _has_begun: bool = False
+    """Whether the sweep was claimed, so that its end is told to who does not look."""
 
     def execute(self, prepare: Callable[[], None] = lambda: None) -> SweepOutcome:
         """Run the jobs of the sweep that are left.
@@ -61,6 +67,19 @@ class SweepRun:
             DiskFull: A full disk stopped the sweep.
             StoreError: The store cannot be used.
         """
+        try:
+            outcome = self._execute(prepare)
+        except SweepBusy:
+            raise  # the sweep goes on elsewhere
+        except OrchError as error:
+            if self._has_begun:
+                text = f"Sweep {self.stored.name} was stopped. {error}"
+                self._tell(Notification(text=text, event="stopped", sweep=self.stored.name))
+            raise
+        self._tell(ended(outcome))
+        return outcome
+
+    def _execute(self, prepare: Callable[[], None]) -> SweepOutcome:
         started = time.time()
         self._check_early()
         prepare()
@@ -74,15 +93,15 @@ class SweepRun:
             try:
                 return self._drive(patient(ledger, self._patience()), locks, lease, started)
             except ResourceError as error:
-                raise ResourceError(f"{error} Then run: orch resume {self.stored.name}") from error
+                raise ResourceError(f"{error} Then run: {self._resume}") from error
             except StoreUnreachable as error:
                 raise StoreUnreachable(
-                    f"{error} Running jobs were stopped and saved. When the store answers again, run: "
-                    f"orch resume {self.stored.name}"
+                    f"{error} Running jobs were stopped and saved. When the store answers again, run: {self._resume}"
                 ) from error
 
     def _drive(self, ledger: Ledger, locks: Locks, lease: Lease, started: float) -> SweepOutcome:
         ran, paused_by = 0, ""
+        self._has_begun = True
         try:
             with ray_errors_named():
                 ran, paused_by = self._run_jobs(ledger, locks, lease)
@@ -98,6 +117,20 @@ class SweepRun:
                 ledger.set_lease(outcome.name, None)
         return outcome
 
+    def _tell(self, notification: Notification) -> None:
+        target = self.settings.notify
+        if target is not None and (problem := send(target.get_secret_value(), notification)):
+            self.display.say(f"warning: nobody was notified: {problem}")
+
+    def _tell_waiting(self, reason: str) -> None:
+        """Tell it in a thread, so that the driver's lease does not lapse meanwhile."""
+        text = f"Sweep {self.stored.name} has waited long: {reason}"
+        Background(partial(self._tell, Notification(text=text, event="waiting", sweep=self.stored.name)))
+
+    @property
+    def _resume(self) -> str:
+        return self.settings.resume_command(self.stored.name)
+
     def _patience(self) -> Patience:
         minutes = self.settings.store_patience_minutes
         return Patience(minutes * 60, time.time, time.sleep, self.display.say, is_hurried=lambda: self.stop.asked)
@@ -105,16 +138,16 @@ class SweepRun:
     def _check_early(self) -> None:
         store.prepare_home(self.settings)
         check_all_weights(self.stored.specs)
-        check_all_data(self.stored.specs, self.stored.data_root, self.settings.cache_dir)
-        if self.settings.ray_address == "local" and not self.stored.resources.gpus_per_worker:
-            layout_for(self.stored.resources, local_machine(), len(self.stored.jobs))
+        push_all_weights(self.settings, self.stored.specs, self.display.say)
+        check_all_data(self.settings, self.stored.specs, self.stored.data_root)
+        if self.settings.ray_address == "local" and not any(needs.gpus for needs in needs_of(self.stored)):
+            layouts_for(self.stored, local_machine(), len(self.stored.jobs))
 
     def _open_ledger(self) -> Ledger:
-        from orchestrator.ledger.mlflow_ledger import MlflowLedger
-
         store.check_writable(self.settings)
-        client = store.make_client(self.settings)
-        return MlflowLedger(client, self.settings.store_uri, here=client.here)
+        ledger = opening.open_or_create(self.settings)
+        claim_prefix(self.settings, ledger.client)
+        return ledger
 
     def _refuse_taken(self, ledger: LedgerReader, now: float) -> None:
         """Refuse a name that means other jobs and, in a shared store, a sweep that another machine drives."""
@@ -124,7 +157,7 @@ class SweepRun:
         if self.settings.database is None and is_driven(existing, now):
             raise busy(self.stored.name, existing.lease)
         if existing.plan is not None:
-            check_same_sweep(existing.plan, self.stored.specs)
+            check_same_sweep(existing.plan, self.stored.specs, self._resume)
 
     def _run_jobs(self, ledger: Ledger, locks: Locks, lease: Lease) -> tuple[int, str]:
         """Return how many jobs were begun, and the common failure that paused the sweep, if any."""
@@ -145,13 +178,17 @@ class SweepRun:
             ledger=ledger,
             pool=pool,
             locks=locks,
-            worker_paths=self._worker_paths(pool.cores),
+            worker_paths=self._worker_paths(),
+            resources=self.stored.resources,
             lease=lease,
             display=self.display,
             clock=time.time,
             driver_is_alive=lambda name: is_driven(ledger.sweep(name), time.time()),
             stop=self.stop,
             find_end=partial(find_end, self.settings),
+            read_pushed=partial(read_pushed, self.settings),
+            resume=self._resume,
+            tell_waiting=self._tell_waiting,
         )
         driver.run()
         return driver.begun, driver.paused_by
@@ -159,15 +196,17 @@ class SweepRun:
     def _is_elsewhere(self, is_alive: Liveness, name: str) -> bool:
         return name != self.stored.name and is_alive(name)
 
-    def _worker_paths(self, cores: int) -> WorkerPaths:
+    def _worker_paths(self) -> WorkerPaths:
         return WorkerPaths(
             tracking_uri=absolute_uri(self.settings.store_uri),
             cache_dir=str(self.settings.cache_dir),
             checkpoint_dir=str(self.settings.checkpoint_dir),
             log_dir=str(self.settings.log_dir),
             data_root=self.stored.data_root,
-            cpus_per_worker=self.stored.resources.cpus_per_worker,
-            cores=cores,
+            object_store=self.settings.object_store,
+            is_clustered=self.settings.ray_address != "local",
+            cache_gb=self.settings.cache_gb,
+            features_gb=self.settings.features_gb,
             store_patience=self.settings.store_patience_minutes * 60,
         )
 

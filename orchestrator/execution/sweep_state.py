@@ -1,13 +1,16 @@
-"""What a driver knows of its sweep: the queue, the slots, and its own attempts."""
+"""What a driver knows of its sweep: the queue, the busy workers, and its own attempts."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
+from orchestrator.execution.job_matrix import Cell, Place, place_of
 from orchestrator.execution.scheduler import QueueEntry, blocked
+from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -16,6 +19,7 @@ from schemas.order import Progress
 _S = JobState
 ELSEWHERE_SECONDS = 5.0
 """Time between two checks of a job that another sweep's driver is running."""
+_SHOWN = {_S.SUCCEEDED: "done", _S.FAILED: "failed", _S.CANCELLED: "cancelled"}
 _ENDED = {PlanStatus.DONE: _S.SUCCEEDED, PlanStatus.FAILED: _S.FAILED, PlanStatus.CANCELLED: _S.CANCELLED}
 
 
@@ -27,9 +31,9 @@ class SweepState:
     board: dict[str, QueueEntry]
     """The queue, in the order in which jobs should run."""
     running: dict[int, str] = field(default_factory=dict)
-    """Key of the job on each busy slot, until its attempt is settled."""
+    """Key of the job on each busy worker, until its attempt is settled."""
     at_work: set[int] = field(default_factory=set)
-    """Slots whose attempt has not ended yet."""
+    """Workers whose attempt has not ended yet."""
     attempts: dict[str, int] = field(default_factory=dict)
     """Number of this driver's last attempt of each job that it began."""
     cancelling: dict[str, StopReason] = field(default_factory=dict)
@@ -38,6 +42,10 @@ class SweepState:
     """How fast each running job proceeds."""
     finished: Finished = field(default_factory=Finished)
     """Durations of the jobs that this driver ran from start to end."""
+    accuracies: dict[str, float] = field(default_factory=dict)
+    """Accuracy on held-out images of each job that has succeeded."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Number of failed jobs by stop reason."""
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
@@ -49,7 +57,43 @@ class SweepState:
     def of(cls, planned: Iterable[PlannedJob]) -> SweepState:
         """Return the state before the first attempt."""
         jobs = list(planned)
-        return cls({job.spec.key: job.spec for job in jobs}, {job.spec.key: _queue_entry(job) for job in jobs})
+        state = cls({job.spec.key: job.spec for job in jobs}, {job.spec.key: _queue_entry(job) for job in jobs})
+        for job in jobs:
+            if job.record is not None:
+                state.note_end(job.record)
+        return state
+
+    def note_end(self, record: JobRecord) -> None:
+        """Note how a job has ended, to show it."""
+        metrics = record.result.metrics if record.result else None
+        if record.state is _S.SUCCEEDED and metrics is not None:
+            self.accuracies[record.key] = metrics.test_accuracy
+        if record.state is _S.FAILED:
+            self.failures[str(record.stop_reason)] += 1
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Where each job stands in the matrix; without pre-training."""
+        found = {key: place_of(spec.title, spec.model_dump(mode="json")) for key, spec in self.specs.items()}
+        return {key: place for key, place in found.items() if place is not None}
+
+    def cells(self, progress: Mapping[int, Progress | None]) -> tuple[Cell, ...]:
+        """Return the jobs as cells of the matrix.
+
+        Args:
+            progress: Newest progress of each busy worker.
+        """
+        running = {key: progress.get(worker) for worker, key in self.running.items()}
+        stuck = set(blocked(self.board))
+        return tuple(self._cell(key, place, key in stuck, running) for key, place in self.places.items())
+
+    def _cell(self, key: str, place: Place, is_stuck: bool, running: Mapping[str, Progress | None]) -> Cell:
+        if key in running:
+            latest = running[key]
+            known = latest is not None and latest.job_key == key and latest.epochs
+            return Cell(place, "running", share=latest.epoch / latest.epochs if latest and known else None)
+        status = _SHOWN.get(self.board[key].state, "blocked" if is_stuck else "waiting")
+        return Cell(place, status, accuracy=self.accuracies.get(key))
 
     @property
     def ended(self) -> int:
@@ -60,12 +104,12 @@ class SweepState:
         """Estimate the time until the sweep is over; None while nothing is known.
 
         Args:
-            progress: Newest progress of each busy slot.
+            progress: Newest progress of each busy worker.
             slots: Number of jobs that run at once.
             now: The time.
         """
-        for slot, key in self.running.items():
-            latest = progress.get(slot)
+        for worker, key in self.running.items():
+            latest = progress.get(worker)
             own = latest if latest and latest.job_key == key else None
             self.paces[key] = self.paces.get(key, Pace(now)).after(own, now)
         stuck = set(blocked(self.board))

@@ -1,16 +1,23 @@
-"""How an attempt ended that no driver heard of: its worker has left the end beside its checkpoints and in its run."""
+"""How an attempt ended that no driver heard of: the worker left it with its checkpoints, in its run and in S3."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from orchestrator.ledger.records import JobRecord
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
+from schemas.lifecycle import StopReason
 from schemas.results import JobResult
 from workers.checkpoints.ending import read_end
 from workers.checkpoints.layout import path_below
 from workers.checkpoints.published import MISSING, damage
+from workers.checkpoints.shared import read_shared_end
+from workers.files import sha256_of
+from workers.objects.base import open_objects
 
 FindEnd = Callable[[JobRecord], JobResult | None]
 """Returns how the last attempt of a job ended; None if it did not end, or left no trace of it."""
@@ -20,7 +27,7 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
     """Return how the last attempt of a job ended; None if it did not end, or left no trace of it.
 
     An end counts as none, so that the job runs again from its last whole checkpoint, if the store cannot give it now,
-    or if the final checkpoint was damaged since.
+    or if the final checkpoint was damaged since and the job's run has no whole copy; a whole copy replaces it.
 
     Args:
         settings: Names the store and the folders.
@@ -30,11 +37,10 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
         StoreError: the final checkpoint cannot be read now, for a reason that can be repaired.
     """
     here = read_end(settings.checkpoint_dir, record.key, record.attempt)
-    if here is not None:
-        return None if _damage(settings, here) else here
-    end = _end_in_run(settings, record)
+    end = here or _end_in_run(settings, record) or _end_in_objects(settings, record)
     # The final checkpoint of another machine's worker is missing here; its copy is in the run.
-    return None if end is None or _damage(settings, end) not in ("", MISSING) else end
+    unharmed = ("",) if here is not None else ("", MISSING)
+    return end if end is not None and (_damage(settings, end) in unharmed or _restore(settings, record, end)) else None
 
 
 def _damage(settings: Settings, end: JobResult) -> str:
@@ -55,11 +61,46 @@ def _damage(settings: Settings, end: JobResult) -> str:
         ) from error
 
 
-def _end_in_run(settings: Settings, record: JobRecord) -> JobResult | None:
-    """Look in the job's run, where the workers of other machines leave it too."""
+def _restore(settings: Settings, record: JobRecord, end: JobResult) -> bool:
+    """Replace the final checkpoint by the copy in the job's run. Returns whether the copy is as it was written."""
+    from workers.tracking.outages import briefly_patient
     from workers.tracking.run_log import RunLog
 
-    try:
+    final = end.checkpoint
+    if end.stop_reason is not StopReason.FINISHED or final is None:
+        return False
+    target = path_below(settings.checkpoint_dir, end.job_key, final)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
+        try:
+            copy = briefly_patient(lambda: RunLog(settings.store_uri, record.run_id).fetch_checkpoint(Path(folder)))
+        except StoreError:
+            return False
+        if copy is None or sha256_of(copy) != final.sha256:
+            return False
+        os.replace(copy, target)
+        return True
+
+
+def _end_in_run(settings: Settings, record: JobRecord) -> JobResult | None:
+    """Look in the job's run, where the workers of other machines leave it too."""
+    from workers.tracking.outages import briefly_patient
+    from workers.tracking.run_log import RunLog
+
+    def fetch() -> JobResult | None:
         return RunLog(settings.store_uri, record.run_id).fetch_end(record.key, record.attempt)
+
+    try:
+        return briefly_patient(fetch)
+    except StoreError:
+        return None
+
+
+def _end_in_objects(settings: Settings, record: JobRecord) -> JobResult | None:
+    """Look in the object store, where workers leave it while MLflow is away."""
+    if settings.object_store is None:
+        return None
+    try:
+        return read_shared_end(open_objects(settings.object_store, hurried=True), record.key, record.attempt)
     except StoreError:
         return None

@@ -12,16 +12,21 @@ from schemas.order import WorkOrder
 
 @dataclass(frozen=True)
 class WorkerPaths:
-    """Where the jobs of a sweep read and write, and the cores they share."""
+    """Where the jobs of a sweep read and write."""
 
     tracking_uri: str
     cache_dir: str
     checkpoint_dir: str
     log_dir: str
     data_root: str | None
-    cpus_per_worker: int
-    cores: int
-    """Cores of the machine of a worker."""
+    object_store: str | None = None
+    """URI of the object store that all machines share."""
+    is_clustered: bool = False
+    """Whether the workers are those of a cluster."""
+    cache_gb: float = 50.0
+    """Most GiB that pictures from the object store take on a machine."""
+    features_gb: float = 10.0
+    """Most GiB that features of frozen layers take on a machine."""
     store_patience: float = 600.0
     """Seconds for which a worker waits for a store that does not answer."""
 
@@ -55,6 +60,10 @@ def work_order(
         checkpoint_dir=paths.checkpoint_dir,
         log_dir=paths.log_dir,
         data_root=paths.data_root,
+        object_store=paths.object_store,
+        is_clustered=paths.is_clustered,
+        cache_gb=paths.cache_gb,
+        features_gb=paths.features_gb,
         upstream=upstream.result.checkpoint if upstream and upstream.result else None,
         upstream_run_id=upstream.run_id if upstream else "",
         threads=threads,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, Protocol
 
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
+from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Waiting
 from schemas.base import did_you_mean
 from schemas.errors import StoreError
 from schemas.job import JobSpec
@@ -160,6 +160,17 @@ class LedgerWriter(_JobMover, Protocol):
             StoreError: No sweep has that name.
         """
 
+    def set_waiting(self, sweep: str, waiting: Waiting | None) -> None:
+        """Record why jobs of a sweep have no worker.
+
+        Args:
+            sweep: Name of the sweep.
+            waiting: The reason; None if none waits for a machine.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
     def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """Store a sweep's results. May be called again when the sweep was resumed.
 
@@ -247,7 +258,7 @@ def unknown_job(key: str) -> StoreError:
 def unknown_sweep(name: str, sweeps: Iterable[SweepRecord]) -> StoreError:
     """Return the error for a name that the store does not have. It names the nearest one of `sweeps`."""
     names = [sweep.name for sweep in sweeps]
-    advice = did_you_mean(name, names) if names else "There is no sweep yet. Start one with `orch sweep --grid smoke`."
+    advice = did_you_mean(name, names) if names else "There is no sweep yet. Start one with `orch sweep --grid first`."
     return StoreError(f"No sweep is called {name!r} in this store. {advice}")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from orchestrator.ledger.base import LedgerReader, LedgerWriter
 from orchestrator.ledger.lease import Lease
+from orchestrator.wording import when
 from schemas.errors import SweepBusy
 
 
@@ -60,8 +59,7 @@ def busy(name: str, lease: Lease | None) -> SweepBusy:
     """
     if lease is None:
         return SweepBusy(f"Sweep {name!r} is being started by another process. Check it with `orch status {name}`.")
-    since = datetime.fromtimestamp(lease.since).strftime("%Y-%m-%d %H:%M:%S")
     return SweepBusy(
-        f"Sweep {name!r} is already driven by process {lease.pid} on {lease.host}, since {since}. "
+        f"Sweep {name!r} is already driven by process {lease.pid} on {lease.host}, since {when(lease.since)}. "
         f"Watch it with `orch status {name} --watch`, or stop it in order with `orch pause {name}`."
     )

@@ -86,7 +86,7 @@ def choose(found: Iterable[Found], where: str) -> Found:
             f"The experiment {newest.name!r} (id {newest.experiment_id}) of the store {where}, which holds all sweeps, "
             f"was deleted. Restore it with: {_command(where, 'restore', newest.experiment_id)}"
         )
-    raise NoExperiment(f"The store {where} has no experiment of orch yet. Run a sweep first: orch sweep --grid smoke")
+    raise NoExperiment(f"The store {where} has no experiment of orch yet. Run a sweep first: orch sweep --grid first")
 
 
 def _command(where: str, verb: str, experiment_id: str) -> str:

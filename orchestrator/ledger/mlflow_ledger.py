@@ -12,7 +12,7 @@ from orchestrator.ledger.mlflow_jobs import MlflowJobs
 from orchestrator.ledger.mlflow_requests import MlflowRequests
 from orchestrator.ledger.mlflow_runs import MlflowRuns
 from orchestrator.ledger.mlflow_sweeps import MlflowSweeps
-from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord
+from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Waiting
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -82,6 +82,10 @@ class MlflowLedger:
     def set_lease(self, sweep: str, lease: Lease | None) -> None:
         """See `LedgerWriter.set_lease`."""
         self._sweeps.set_lease(sweep, lease)
+
+    def set_waiting(self, sweep: str, waiting: Waiting | None) -> None:
+        """See `LedgerWriter.set_waiting`."""
+        self._sweeps.set_waiting(sweep, waiting)
 
     def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`."""

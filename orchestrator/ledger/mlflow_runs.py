@@ -13,7 +13,7 @@ from orchestrator.ledger.home import UNMOVED, Relocation
 from orchestrator.ledger.store import experiment_of, reaching
 from orchestrator.ledger.tags import has_begun
 from schemas.errors import StoreError
-from workers.tracking.outages import without_password
+from workers.tracking.access import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

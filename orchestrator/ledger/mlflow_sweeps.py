@@ -1,8 +1,7 @@
-"""Sweeps as MLflow runs: the plan is an artifact, the lease a tag, the results a note and metrics."""
+"""Sweeps as MLflow runs: plan and lease are tags, the results a note and metrics."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,15 @@ from orchestrator.ledger.base import RunStatus, unknown_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
 from orchestrator.ledger.notes import note_tags
-from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepRecord, newest_first
-from orchestrator.ledger.tags import PLAN_FILE, PLAN_TAG, ROOT_TAG, read_plan, sweep_record, unusable_plan
+from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepRecord, Waiting, newest_first
+from orchestrator.ledger.tags import PLAN_FILE, ROOT_TAG, WAITING_TAG, plan_tags, read_plan, sweep_record
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
+
+TAGS_AT_ONCE = 100
+"""Tags per request: MLflow's limit."""
 
 
 @dataclass
@@ -86,6 +88,10 @@ class MlflowSweeps:
         if lease is not None:
             self.runs.set_status(run_id, "RUNNING")
 
+    def set_waiting(self, name: str, waiting: Waiting | None) -> None:
+        """See `LedgerWriter.set_waiting`."""
+        self.runs.set_tags(self.run_id(name), {WAITING_TAG: waiting.model_dump_json() if waiting else ""})
+
     def conclude(self, name: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`."""
         from mlflow.entities import Metric
@@ -126,17 +132,19 @@ class MlflowSweeps:
         return sweep_record(run.info.run_id, run.data.tags, lambda: self._read_plan(run))
 
     def _write_plan(self, run_id: str, plan: StoredPlan) -> None:
-        """Write the file first and then the tag with its digest, so that a torn file never counts as the plan."""
-        text = plan.model_dump_json()
-        with self.runs.reaching(), TemporaryDirectory() as folder:
-            file = Path(folder) / PLAN_FILE
-            file.write_text(text, encoding="utf-8")
-            self.runs.client.log_artifact(run_id, str(file))
-            self.runs.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(text.encode()).hexdigest())
+        """Write the plan and then the tag with its digest, so that half of a plan never counts as one."""
+        *parts, digest = plan_tags(plan).items()
+        for start in range(0, len(parts), TAGS_AT_ONCE):
+            self.runs.set_tags(run_id, dict(parts[start : start + TAGS_AT_ONCE]))
+        self.runs.set_tags(run_id, dict([digest]))
 
     def _read_plan(self, run: Run) -> StoredPlan:
+        artifacts = self.runs.here.uri(run.info.artifact_uri)
+        return read_plan(run.data.tags, self.runs.here, artifacts, lambda: self._fetch_plan(run.info.run_id))
+
+    def _fetch_plan(self, run_id: str) -> bytes | None:
+        """Read the file in which an earlier version of orch kept the plan."""
         with self.runs.reaching(), TemporaryDirectory() as folder:
-            if PLAN_FILE not in [file.path for file in self.runs.client.list_artifacts(run.info.run_id)]:
-                raise unusable_plan(run.data.tags["orch.sweep"], self.runs.here.uri(run.info.artifact_uri), "gone")
-            content = Path(self.runs.client.download_artifacts(run.info.run_id, PLAN_FILE, folder)).read_bytes()
-        return read_plan(content, run.data.tags, self.runs.here.uri(run.info.artifact_uri), self.runs.here)
+            if PLAN_FILE not in [file.path for file in self.runs.client.list_artifacts(run_id)]:
+                return None
+            return Path(self.runs.client.download_artifacts(run_id, PLAN_FILE, folder)).read_bytes()

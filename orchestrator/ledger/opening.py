@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from orchestrator.ledger import store
 from orchestrator.ledger.base import Ledger, LedgerReader
 from orchestrator.ledger.experiment import NoExperiment
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.sqlite_reader import open_sqlite_reader
 from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.ledger.home_client import HomeClient
+    from orchestrator.ledger.mlflow_ledger import MlflowLedger
 
 
 def open_ledger(settings: Settings) -> Ledger:
@@ -30,10 +36,22 @@ def open_existing(settings: Settings) -> Ledger:
         StoreError: The store cannot be reached or read, or is of another version.
     """
     if settings.database is not None and not settings.database.exists():  # without importing MLflow
-        raise NoExperiment(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid smoke")
+        raise NoExperiment(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid first")
+    return _ledger_of(store.open_client(settings), settings)
+
+
+def open_or_create(settings: Settings) -> MlflowLedger:
+    """Open the ledger for commands that begin or drive a sweep: what does not exist is created first.
+
+    Raises:
+        StoreError: The store cannot be reached, read or written, is of another version or belongs to another home.
+    """
+    return _ledger_of(store.make_client(settings), settings)
+
+
+def _ledger_of(client: HomeClient, settings: Settings) -> MlflowLedger:
     from orchestrator.ledger.mlflow_ledger import MlflowLedger
 
-    client = store.open_client(settings)
     return MlflowLedger(client, settings.store_uri, here=client.here)
 
 

@@ -15,8 +15,10 @@ Answer = TypeVar("Answer")
 
 FIRST_WAIT, LONGEST_WAIT = 0.5, 5.0
 """Seconds between two tries; the wait doubles from the first to the longest."""
-HURRY_SECONDS = 20.0
-"""Longest time to retry once the user has asked the sweep to stop."""
+HURRY_SECONDS = 3.0
+"""Longest time to retry once the user has asked the sweep to stop; one try may take longer."""
+REST_SECONDS = 30.0
+"""How long after a failed call further ones fail at once, when the user waits for the end of the sweep."""
 
 
 @dataclass
@@ -33,6 +35,9 @@ class Patience:
     """Returns whether the user has asked the sweep to stop."""
     at_an_end: bool = False
     """True once a call was retried for as long as allowed."""
+    _failed: StoreUnreachable | None = None
+    """The last failure that was not retried."""
+    _failed_at: float = 0.0
 
     def get(self, effect: Callable[[], Answer]) -> Answer:
         """Return what `effect` returns, retried with growing waits while the store does not answer.
@@ -46,11 +51,19 @@ class Patience:
         from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_exponential, wait_random
 
         began = self.clock()
+        if self._failed is not None and self.is_hurried() and began - self._failed_at < REST_SECONDS:
+            raise self._failed
 
         def is_enough(state: RetryCallState) -> bool:
             limit = min(self.seconds, HURRY_SECONDS) if self.is_hurried() else self.seconds
             self.at_an_end |= self.clock() - began >= limit
             return self.at_an_end
+
+        def doze(seconds: float) -> None:
+            left = seconds  # counted, because the clock may be set meanwhile
+            while left > 0:
+                self.sleep(min(left, FIRST_WAIT))
+                left = 0.0 if self.is_hurried() else left - FIRST_WAIT
 
         def report(state: RetryCallState) -> None:
             if state.attempt_number == 1 and state.outcome is not None:
@@ -58,14 +71,20 @@ class Patience:
                     f"{state.outcome.exception()} Running jobs continue; retrying for up to {in_words(self.seconds)}."
                 )
 
-        result: Answer = Retrying(
-            retry=retry_if_exception_type(StoreUnreachable),
-            wait=wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT - FIRST_WAIT) + wait_random(0, FIRST_WAIT),
-            stop=is_enough,
-            sleep=self.sleep,
-            before_sleep=report,
-            reraise=True,
-        )(effect)
+        try:
+            result: Answer = Retrying(
+                retry=retry_if_exception_type(StoreUnreachable),
+                wait=wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT - FIRST_WAIT)
+                + wait_random(0, FIRST_WAIT),
+                stop=is_enough,
+                sleep=doze,
+                before_sleep=report,
+                reraise=True,
+            )(effect)
+        except StoreUnreachable as error:
+            self._failed, self._failed_at = error, self.clock()
+            raise
+        self._failed = None
         return result
 
 

@@ -161,6 +161,15 @@ def _names_of(jobs: Iterable[JobSpec]) -> tuple[JobName, ...]:
     return tuple(JobName(job.key, job.title, job.upstream.key if job.upstream else None) for job in jobs)
 
 
+class Waiting(Stored):
+    """Why jobs of a running sweep have no worker."""
+
+    reason: str
+    """A sentence."""
+    since: float
+    """Unix seconds."""
+
+
 @dataclass(frozen=True)
 class SweepRecord:
     """A sweep as the ledger has it."""
@@ -174,6 +183,8 @@ class SweepRecord:
     """Reads the plan from the store."""
     lease: Lease | None = None
     """The lease of its driver; None if it has no driver."""
+    waiting: Waiting | None = None
+    """Why some of its jobs have no worker; None if none waits for a machine."""
 
     @cached_property
     def plan(self) -> StoredPlan | None:

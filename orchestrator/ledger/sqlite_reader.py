@@ -23,12 +23,12 @@ from orchestrator.ledger.store_version import check_database
 from orchestrator.ledger.tags import (
     JOB_TAGS,
     PLAN_FILE,
+    PLAN_PART,
     SWEEP_TAGS,
     has_begun,
     job_record,
     read_plan,
     sweep_record,
-    unusable_plan,
 )
 from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError
@@ -91,7 +91,7 @@ class SqliteReader:
     def sweeps(self) -> list[SweepRecord]:
         """See `LedgerReader.sweeps`."""
         rows = self._read("sweep", SWEEP_TAGS)
-        return newest_first(sweep_record(row.run_id, row.tags, partial(_read_plan, row, self.here)) for row in rows)
+        return newest_first(sweep_record(row.run_id, row.tags, partial(self._read_plan, row)) for row in rows)
 
     def _read(self, kind: str, names: Collection[str]) -> list[_Row]:
         with reading(self.database) as connection:
@@ -106,6 +106,13 @@ class SqliteReader:
                 if run_id in rows:
                     rows[run_id].tags[name] = value
         return sorted(rows.values(), key=lambda row: not has_begun(row.tags))  # as in MlflowLedger
+
+    def _read_plan(self, row: _Row) -> StoredPlan:
+        with reading(self.database) as connection:
+            query = f"SELECT key, value FROM tags WHERE run_uuid = ? AND key GLOB '{PLAN_PART}*'"
+            parts = dict(connection.execute(query, (row.run_id,)).fetchall())
+        artifacts = self.here.uri(row.artifacts)
+        return read_plan(row.tags | parts, self.here, artifacts, lambda: _plan_file(artifacts))
 
     def check_version(self) -> None:
         """Check the versions of the database and of its tags.
@@ -129,12 +136,10 @@ def _job_run(row: _Row, here: Relocation) -> JobRun:
     return JobRun(row.run_id, row.tags.get("orch.job_key", ""), row.name, row.status, record, problem)
 
 
-def _read_plan(row: _Row, here: Relocation) -> StoredPlan:
-    artifacts = here.uri(row.artifacts)
+def _plan_file(artifacts: str) -> bytes | None:
+    """Read the file in which an earlier version of orch kept the plan."""
     parts = urlsplit(artifacts)
-    path = Path(unquote(parts.path) if parts.scheme == "file" else artifacts) / PLAN_FILE
     try:
-        content = path.read_bytes()
+        return (Path(unquote(parts.path) if parts.scheme == "file" else artifacts) / PLAN_FILE).read_bytes()
     except OSError:
-        raise unusable_plan(row.tags["orch.sweep"], artifacts, "gone") from None
-    return read_plan(content, row.tags, artifacts, here)
+        return None

@@ -26,7 +26,8 @@ from orchestrator.ledger.store_version import (
 )
 from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError, StoreUnreachable
-from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly, without_password
+from workers.tracking.access import check_login, denial, is_denied, without_password
+from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -94,12 +95,27 @@ def open_client(settings: Settings) -> HomeClient:
     if database is None:
         _check_server(settings.store_uri)
     elif not _check_database(database):
-        raise NoExperiment(f"There is no store at {database} yet. To create one, run: orch sweep --grid smoke")
+        raise NoExperiment(f"There is no store at {database} yet. To create one, run: orch sweep --grid first")
     client = _connect(settings)
     with reaching(settings.store_uri):
         experiment = experiment_of(client, settings.store_uri)
         check_ledger_version(experiment.tags, without_password(settings.store_uri))
     return client
+
+
+def store_id(client: MlflowClient, uri: str) -> str:
+    """Return a text that identifies a store, the same on every machine and by whichever address it is reached.
+
+    Args:
+        client: A client of the store.
+        uri: The store, for messages.
+
+    Raises:
+        StoreError: The store cannot be read, or holds no experiment of orch.
+    """
+    with reaching(uri):
+        found = client.get_experiment(experiment_of(client, uri).experiment_id)
+        return f"{found.experiment_id} {found.creation_time}"
 
 
 def experiment_of(client: MlflowClient, uri: str) -> Found:
@@ -252,11 +268,15 @@ def _check_database(database: Path) -> bool:
 def _check_server(uri: str) -> None:
     """Check that a server answers, because MLflow itself retries for minutes before it raises."""
     if not uri.startswith(("http://", "https://")):
+        with reaching(uri):
+            check_login(uri)
         return
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10):
             return
     except (urllib.error.URLError, OSError) as error:
+        if isinstance(error, urllib.error.HTTPError) and error.code in (401, 403):
+            return  # a proxy in front of it wants the credentials that only MLflow's client sends
         raise StoreError(
             without_password(f"No MLflow server answers at {uri} ({error}). Start it, or repair ORCH_TRACKING_URI.")
         ) from error
@@ -270,7 +290,8 @@ def _switch_to_wal(database: Path) -> None:
 
 @contextmanager
 def reaching(uri: str) -> Iterator[None]:
-    """Turn errors of MLflow and its database into StoreError, or into StoreUnreachable if a retry may succeed.
+    """Turn errors of MLflow and its database into StoreError: StoreUnreachable if a retry may succeed, and AccessDenied
+    if the store refuses our credentials.
 
     Args:
         uri: The store, for messages.
@@ -278,6 +299,8 @@ def reaching(uri: str) -> Iterator[None]:
     try:
         yield
     except store_errors() as error:
+        if is_denied(error):
+            raise denial(uri, error) from error
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         first_line = next((line for line in lines if FULL_DISK in line), lines[0])
         kind = StoreUnreachable if is_outage(error) else StoreError

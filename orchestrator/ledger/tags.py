@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
+from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from orchestrator.ledger.home import Relocation
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord
+from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord, Waiting
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -23,9 +26,14 @@ JOB_TAGS = (
     "orch.job_key", "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
     "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
 )  # fmt: skip
-SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root")
-PLAN_FILE, PLAN_TAG = "plan.json", "orch.plan_sha256"
-"""A sweep's plan among the artifacts of its run, and the tag with the plan's SHA-256."""
+SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root", "orch.waiting")
+PLAN_TAG, PLAN_PART = "orch.plan_sha256", "orch.plan."
+"""The tag with the SHA-256 of a sweep's plan, and the start of the tags `orch.plan.0`, `orch.plan.1`, ... that hold the
+plan: its JSON, compressed, in base64. 10,000 jobs take about 25 of them."""
+PLAN_FILE = "plan.json"
+"""Where earlier versions of orch kept the plan: among the artifacts of the sweep's run, uncompressed."""
+WAITING_TAG = "orch.waiting"
+"""Why jobs of the sweep have no worker."""
 ROOT_TAG = "orch.data_root"
 """The folder of the photographs, if it has changed since the sweep was planned."""
 TAG_LIMIT = 8000
@@ -90,6 +98,7 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
             started_at=float(tags["orch.started_at"]),
             read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
             lease=Lease.model_validate_json(lease) if lease else None,
+            waiting=Waiting.model_validate_json(waiting) if (waiting := tags.get(WAITING_TAG)) else None,
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(run_id, error) from error
@@ -102,41 +111,57 @@ def _unreadable(run_id: str, error: Exception) -> StoreError:
     )
 
 
-def read_plan(content: bytes, tags: Mapping[str, str], artifacts: str, here: Relocation) -> StoredPlan:
+def plan_tags(plan: StoredPlan) -> dict[str, str]:
+    """Return the tags that hold a plan. The last one, PLAN_TAG, says that the others were written completely."""
+    content = plan.model_dump_json().encode()
+    text = b64encode(lzma.compress(content, preset=2)).decode()
+    parts = (text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT))
+    return {f"{PLAN_PART}{number}": part for number, part in enumerate(parts)} | {
+        PLAN_TAG: hashlib.sha256(content).hexdigest()
+    }
+
+
+def read_plan(
+    tags: Mapping[str, str], here: Relocation, artifacts: str, read_file: Callable[[], bytes | None]
+) -> StoredPlan:
     """Return a sweep's plan.
 
     Args:
-        content: The content of its file.
-        tags: The tags of the sweep's run.
-        artifacts: The folder of the file, for messages.
+        tags: The tags of the sweep's run; PLAN_TAG is one of them.
         here: Finds recorded paths.
+        artifacts: The folder of the run's artifacts, for messages.
+        read_file: Reads PLAN_FILE, or returns None if there is none; called if an earlier version of orch planned it.
 
     Raises:
-        StoreError: The content does not match the digest in the tags, or is of another version of orch.
+        StoreError: The plan is gone, does not match its digest, or is of another version of orch.
     """
-    name = tags["orch.sweep"]
+    where, name = f"the tags {PLAN_PART}0, ... of its run", tags["orch.sweep"]
+    parts = list(takewhile(bool, (tags.get(f"{PLAN_PART}{number}", "") for number in count())))
+    content: bytes | None
+    if parts:
+        try:
+            content = lzma.decompress(b64decode("".join(parts), validate=True))
+        except (ValueError, lzma.LZMAError):
+            content = b""
+    else:
+        where, content = f"{artifacts}/{PLAN_FILE}", read_file()
+    if content is None:
+        raise _unusable_plan(name, where, "gone")
     if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
-        raise unusable_plan(name, artifacts, "damaged")
+        raise _unusable_plan(name, where, "damaged")
     try:
         plan = StoredPlan.model_validate_json(content)
     except ValidationError as error:
-        raise unusable_plan(name, artifacts, "of another version of orch") from error
+        raise _unusable_plan(name, where, "of another version of orch") from error
     root = (tags[ROOT_TAG] or None) if ROOT_TAG in tags else plan.data_root
     return plan.model_copy(update={"jobs": tuple(map(here.fields, plan.jobs)), "data_root": here.fields(root)})
 
 
-def unusable_plan(name: str, artifacts: str, what: str) -> StoreError:
-    """Return the error for a plan that cannot be used.
-
-    Args:
-        name: Name of the sweep.
-        artifacts: The folder of the plan's file.
-        what: The plan's condition, such as `damaged`.
-    """
+def _unusable_plan(name: str, where: str, what: str) -> StoreError:
     return StoreError(
-        f"The plan of sweep {name} ({artifacts}/{PLAN_FILE}) is {what}, so its jobs are unknown and "
-        f"`orch resume {name}` cannot continue. Restore the file, or repeat the original `orch sweep` command with a "
-        "new `--name`: finished jobs are reused."
+        f"The plan of sweep {name} ({where}) is {what}, so its jobs are unknown and it cannot be "
+        "resumed. Restore it, or repeat the original `orch sweep` command with a new `--name`: finished jobs are "
+        "reused."
     )
 
 

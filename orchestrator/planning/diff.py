@@ -146,7 +146,7 @@ def _stop_of(record: JobRecord) -> str:
 
 def _where_done(record: JobRecord) -> str:
     metrics = record.result.metrics if record.result else None
-    return f"in sweep {record.sweep}" + (f", accuracy {metrics.test_accuracy:.3f}" if metrics else "")
+    return f"in sweep {record.sweep}" + (f", accuracy {metrics.accuracy_text}" if metrics else "")
 
 
 def _without_record(spec: Spec, same_title: list[JobRecord]) -> PlannedJob[Spec]:
@@ -161,12 +161,13 @@ def _without_record(spec: Spec, same_title: list[JobRecord]) -> PlannedJob[Spec]
     return PlannedJob(spec, PlanStatus.CHANGED, "; ".join(describe_difference(*change) for change in nearest))
 
 
-def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:
+def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec], resume: str = "") -> None:
     """Check that a stored sweep consists of the given jobs.
 
     Args:
         stored: the plan that the store has under this name.
         jobs: the jobs that were planned now.
+        resume: command that continues the sweep, if it is not `orch resume` alone.
 
     Raises:
         SpecError: the jobs differ; the message lists the differences.
@@ -177,10 +178,11 @@ def check_same_sweep(stored: StoredPlan, jobs: Collection[JobSpec]) -> None:
     added = [after[key] for key in after if key not in before]
     if not gone and not added:
         return
+    resume = resume or f"orch resume {stored.name}"
     changes = "\n".join(f"  {line}" for line in _describe_change(gone, added))
     raise SpecError(
         f"Sweep {stored.name!r} already exists with other jobs:\n{changes}\n"
-        f"Give the new sweep another name (`--name`), or continue the old one: `orch resume {stored.name}`. "
+        f"Give the new sweep another name (`--name`), or continue the old one: `{resume}`. "
         "Jobs that both sweeps have do not run again."
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain, product
@@ -18,7 +18,6 @@ from orchestrator.planning.typed import (
     SECTIONS,
     Pattern,
     TypedRule,
-    category_ids,
     check_field,
     networks_of,
     reject_duplicate,
@@ -26,17 +25,18 @@ from orchestrator.planning.typed import (
     typed_value,
 )
 from schemas.base import brief, did_you_mean
-from schemas.categories import BY_ID, DATASETS, DatasetName
+from schemas.categories import BY_ID, DATASETS, category_of, find_categories, is_category
 from schemas.errors import SpecError
 from schemas.grids import BACKBONES, GRIDS
-from schemas.job import BackboneName, Variant
+from schemas.job import Variant
+from schemas.model_spec import TABLE, foreign_name
 from schemas.profiles import PROFILES
 from schemas.sweep import AXIS_ALIASES, MAX_NAME, NAME_RULE, Profile, Resources, SweepSpec, is_name
 
 BACKBONE_FIELD = AXIS_ALIASES["backbone"]
 VARIANT_FIELD = AXIS_ALIASES["variant"]
 DOMAINS: dict[str, tuple[str, ...]] = {
-    BACKBONE_FIELD: get_args(BackboneName),
+    BACKBONE_FIELD: TABLE,
     VARIANT_FIELD: get_args(Variant),
     CATEGORIES_FIELD: tuple(BY_ID),
 }
@@ -61,6 +61,8 @@ class SweepRequest:
     sets: Mapping[str, Any] | None = None
     """Values of `--set`, by field name."""
     data_root: str | None = None
+    imported: tuple[str, ...] = ()
+    """Ids of the imported categories under the data root."""
     default_profile: str = "laptop"
     folder: Path | None = None
     """Folder that relative paths in the sweep file begin at; None leaves them as they are."""
@@ -161,16 +163,57 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def find_dataset(word: str) -> DatasetName:
-    """Return the data set whose name begins with a word, such as `voc`.
+def find_backbone(word: str) -> str:
+    """Return the name of a backbone: of the table, or `SOURCE:NAME@LAYER`.
 
     Raises:
-        SpecError: no data set begins with it.
+        SpecError: it is neither.
     """
+    name = word.strip()
+    if foreign_name(name):
+        return name
+    if name.lower() not in TABLE:
+        raise SpecError(
+            f"No backbone is called {word!r}. {did_you_mean(name.lower(), TABLE)} "
+            "Networks of other libraries are called SOURCE:NAME@LAYER, such as torchvision:resnet18@layer4."
+        )
+    return name.lower()
+
+
+def find_dataset(word: str, imported: Iterable[str] = ()) -> str:
+    """Return the data set that a word names: an imported one, or one of the paper's that begins with it, such as `voc`.
+
+    Args:
+        imported: names of imported data sets.
+
+    Raises:
+        SpecError: no data set is called so.
+    """
+    name, own = word.strip().lower().replace("-", "_"), tuple(dict.fromkeys(imported))
+    if name in own:
+        return name
     for dataset in DATASETS:
-        if dataset.startswith(word.lower().replace("-", "_")):
+        if name and dataset.startswith(name):
             return dataset
-    raise SpecError(f"No data set is called {word!r}. {did_you_mean(word, DATASETS)}")
+    raise unknown_dataset(word, own)
+
+
+def unknown_dataset(word: str, imported: Iterable[str]) -> SpecError:
+    """Return the error for a word that names no data set.
+
+    Args:
+        imported: names of imported data sets.
+    """
+    return SpecError(
+        f"No data set is called {word!r}. {did_you_mean(word.strip().lower(), (*DATASETS, *imported))} "
+        "An imported one is known by the `--data-root` that holds it: `orch data list` shows them."
+    )
+
+
+def _datasets(request: SweepRequest) -> set[str]:
+    """The data sets of `--dataset`."""
+    own = [category_of(id_).dataset for id_ in request.imported]
+    return {find_dataset(word, own) for word in request.datasets}
 
 
 def _axes(
@@ -199,6 +242,8 @@ def _axes(
 
 
 def _named_value(field: str, word: str) -> str:
+    if field == BACKBONE_FIELD:
+        return find_backbone(word)
     value = word.strip().lower()
     if value not in DOMAINS[field]:
         kind = field.rsplit(".", 1)[-1]
@@ -223,23 +268,41 @@ def _values_of(field: str, value: Any) -> tuple[Any, ...]:
 
 def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> tuple[Any, ...]:
     available = axis if axis is not None else tuple((id_,) for id_ in BY_ID)
-    datasets = {find_dataset(word) for word in request.datasets}
+    datasets = _datasets(request)
+    available += _imported_values(request, datasets, any(len(value) == 1 for value in available))
     if datasets:
-        available = tuple(value for value in available if all(BY_ID[id_].dataset in datasets for id_ in value))
+        available = tuple(value for value in available if all(category_of(id_).dataset in datasets for id_ in value))
     if not available:
         raise SpecError(f"The sweep has no category of {', '.join(sorted(datasets))}. Omit `--dataset`, or choose "
                         "another grid: `orch grid list`.")  # fmt: skip
     if not request.categories:
         return available
     single = [value for value in available if len(value) == 1]
+    wanted: set[str] = set()
     for word in request.categories:
-        if not any(set(category_ids(word, "`--category`")) & set(value) for value in single or available):
-            names = ", ".join(BY_ID[id_].label for value in single or available for id_ in value)
+        ids = _ids_among(word, [id_ for value in single or available for id_ in value])
+        if not ids:
+            names = ", ".join(category_of(id_).label for value in single or available for id_ in value)
             raise SpecError(f"The sweep has no category {word!r}. It has: {names}. `--grid all-categories` has all 37.")
-    wanted = {id_ for word in request.categories for id_ in category_ids(word, "`--category`")}
+        wanted |= ids
     if single:
         return tuple(value for value in single if wanted & set(value))
     return tuple(_some_of(value, wanted) for value in available if wanted & set(value))
+
+
+def _imported_values(request: SweepRequest, datasets: set[str], single: bool) -> tuple[tuple[str, ...], ...]:
+    """Values that imported categories add to the axis of a grid, which cannot name them: of the data sets of
+    `--dataset`, or those whose ids `--category` has; one network each, or all in one as in the grid."""
+    named = [word.strip().lower() for word in request.categories]
+    own = [id_ for id_ in request.imported if category_of(id_).dataset in datasets]
+    own += [id_ for id_ in named if id_ not in BY_ID and is_category(id_)]
+    ids = tuple(dict.fromkeys(own))
+    return tuple((id_,) for id_ in ids) if single else ((ids,) if ids else ())
+
+
+def _ids_among(word: str, ids: Sequence[str]) -> set[str]:
+    """Those of `ids` that a word of `--category` stands for."""
+    return {category.id for category in find_categories(word, ids)} & set(ids)
 
 
 def _some_of(value: tuple[str, ...], wanted: set[str]) -> tuple[str, ...]:
@@ -292,9 +355,9 @@ def _include_rows(
 
 def _is_of_dataset(request: SweepRequest, field: str, value: Any) -> bool:
     """Whether `--dataset` alone selects a network of several categories: all of them are of these data sets."""
-    datasets = {find_dataset(word) for word in request.datasets}
+    datasets = _datasets(request)
     selected = field == CATEGORIES_FIELD and bool(datasets) and not request.categories
-    return selected and all(BY_ID[id_].dataset in datasets for id_ in value)
+    return selected and all(category_of(id_).dataset in datasets for id_ in value)
 
 
 def _resources(*layers: Resources) -> Resources:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from schemas.job import NAMING
 from schemas.sweep import AXIS_ALIASES
 
 Tree = dict[str, Any]
@@ -93,17 +94,21 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (field, old value, new value) for every leaf in which two trees differ. A missing value is None."""
+    """Return (field, old value, new value) for every leaf in which two trees differ. A missing value is None.
+
+    Fields that only a job's title depends on are left out.
+    """
     before, after = dict(flatten(old)), dict(flatten(new))
-    names = [*before, *(name for name in after if name not in before)]
+    names = [name for name in dict.fromkeys([*before, *after]) if name not in NAMING]
     return [(n, before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)]
 
 
 def describe_difference(field: str, old: Any, new: Any) -> str:
     """Format a difference, such as `train.epochs 3 -> 5`, with long values cut."""
-    return f"{field} {_short(old)} -> {_short(new)}"
+    return f"{field} {short(old)} -> {short(new)}"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Format a value in at most 40 characters."""
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     return text if len(text) <= 40 else f"{text[:37]}..."

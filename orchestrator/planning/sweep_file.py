@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from schemas.sweep import SweepSpec
 
 MAX_BYTES = 1 << 20
 """Largest size of a sweep file."""
+STDIN = Path("-")
+"""Stands for standard input in place of a file."""
 
 
 def read_sweep_file(path: Path) -> SweepSpec:
     """Read a sweep from a YAML file.
 
     Args:
-        path: the file; YAML 1.2 in UTF-8.
+        path: the file, or `STDIN`; YAML 1.2 in UTF-8.
 
     Returns:
         The validated sweep.
@@ -29,13 +32,14 @@ def read_sweep_file(path: Path) -> SweepSpec:
     Raises:
         SpecError: the file does not exist, is not valid YAML (with line and column), or has an invalid field.
     """
-    content = yaml_text.parse(_read(path), str(path))
+    name = "standard input" if path == STDIN else str(path)
+    content = yaml_text.parse(_text_of(_read(path), name), name)
     if not isinstance(content, dict):
-        raise SpecError(f"{path} holds {_kind(content)}, not fields. Start with lines such as `grid: smoke`.")
+        raise SpecError(f"{name} holds {_kind(content)}, not fields. Start with lines such as `grid: smoke`.")
     try:
         return SweepSpec.model_validate(content)
     except ValidationError as error:
-        raise explain(error, str(path), SweepSpec) from error
+        raise explain(error, name, SweepSpec) from error
 
 
 def parse_sets(options: Iterable[str]) -> dict[str, Any]:
@@ -62,24 +66,29 @@ def parse_sets(options: Iterable[str]) -> dict[str, Any]:
     return fields
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> bytes:
+    if path == STDIN:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
     try:
         if path.exists() and not path.is_file():
             raise SpecError(f"{path} is not a regular file. Give the path of a YAML file.")
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise SpecError(f"No sweep file at {path}. Give the path of a YAML file, or a grid: `--grid smoke`.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SpecError(f"{path} cannot be read: {error}. Give the path of a YAML file.") from error
+
+
+def _text_of(content: bytes, name: str) -> str:
     if len(content) > MAX_BYTES:
-        raise SpecError(f"{path} is larger than {MAX_BYTES >> 20} MiB. Is it a sweep file?")
+        raise SpecError(f"{name} is larger than {MAX_BYTES >> 20} MiB. Is it a sweep file?")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SpecError(
-            f"{path}, line {line}, cannot be read as text: byte 0x{content[error.start]:02x} is not UTF-8. "
+            f"{name}, line {line}, cannot be read as text: byte 0x{content[error.start]:02x} is not UTF-8. "
             "Save the file as UTF-8."
         ) from error
 

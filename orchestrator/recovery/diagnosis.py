@@ -19,28 +19,33 @@ _NO_CAUSE = frozenset({_P.DONE, _P.NEW, _P.CHANGED, _P.RUNNING})
 ADVICE_BY_REASON: Mapping[StopReason, str] = MappingProxyType(
     {
         _R.WORKER_LOST: "A worker died repeatedly: check the machine's memory (`dmesg`, `free -g`), then "
-        "`orch requeue {sweep} --failed --reason worker_lost` and `orch resume {sweep} --workers 1`.",
+        "`orch requeue {sweep} --failed --reason worker_lost` and `{resume} --workers 1`.",
         _R.STORE_UNREACHABLE: "Check that the store answers and its disk has space (`orch fsck`), then "
-        "`orch requeue {sweep} --failed --reason store_unreachable` and `orch resume {sweep}`.",
+        "`orch requeue {sweep} --failed --reason store_unreachable` and `{resume}`.",
         _R.NODE_LOST: "Machines were lost repeatedly. Once they are stable: `orch requeue {sweep} --failed --reason "
-        "node_lost` and `orch resume {sweep}`.",
+        "node_lost` and `{resume}`.",
+        _R.PREEMPTED: "Its machines were taken away again and again. What it has trained is kept. Once machines stay "
+        "longer: `orch requeue {sweep} --failed --reason preempted` and `{resume}`.",
+        _R.SUPERSEDED: "Another attempt of the job took over each time: see that no other driver or suspended machine "
+        "works on it (`orch status`), then `orch requeue {sweep} --failed --reason superseded` and `{resume}`.",
         _R.OUT_OF_MEMORY: "Smaller micro-batches did not help. Fewer jobs at a time leave more memory for each: "
-        "`orch requeue {sweep} --failed --reason out_of_memory`, then `orch resume {sweep} --workers 1`.",
+        "`orch requeue {sweep} --failed --reason out_of_memory`, then `{resume} --workers 1`.",
         _R.DIVERGED: "The same job would diverge again. Start one with a smaller learning rate under another name: "
         "`orch sweep ... --name NEW --set train.learning_rate=...`.",
-        _R.BAD_DATA: "Repair the images, then `orch requeue {sweep} --failed --reason bad_data` and "
-        "`orch resume {sweep}`.",
+        _R.DATA_ABSENT: "Run `orch data push` for the data set, or give every machine the folder of ORCH_DATA_ROOT. "
+        "Weights files are pushed by `orch resume` where they are. Then: `{resume} --failed`.",
+        _R.BAD_DATA: "Repair the images, then `orch requeue {sweep} --failed --reason bad_data` and `{resume}`.",
         _R.BAD_SPEC: "Correct what the message names; a changed spec is another job: `orch sweep ... --name NEW`. "
-        "If a file was missing: `orch requeue {sweep} --failed --reason bad_spec` and `orch resume {sweep}`.",
+        "If a file was missing: `orch requeue {sweep} --failed --reason bad_spec` and `{resume}`.",
         _R.CODE_RAISED: "`orch logs {key}` shows the traceback. Once the code is corrected: `orch requeue {sweep} "
-        "--failed --reason code_raised`, then `orch resume {sweep}`.",
+        "--failed --reason code_raised`, then `{resume}`.",
     }
 )
 ADVICE_BY_STATUS: Mapping[PlanStatus, str] = MappingProxyType(
     {
-        _P.LOST: "`orch resume {sweep}` continues, from the last checkpoint if there is one.",
-        _P.INTERRUPTED: "`orch resume {sweep}` continues, from the last checkpoint if there is one.",
-        _P.CANCELLED: "`orch requeue {sweep} --cancelled` requeues cancelled jobs, `orch resume {sweep}` runs them.",
+        _P.LOST: "`{resume}` continues, from the last checkpoint if there is one.",
+        _P.INTERRUPTED: "`{resume}` continues, from the last checkpoint if there is one.",
+        _P.CANCELLED: "`orch requeue {sweep} --cancelled` requeues cancelled jobs, `{resume}` runs them.",
         _P.BLOCKED: "It starts from a job that did not succeed: resolve that one first.",
     }
 )
@@ -70,16 +75,17 @@ class Cause:
         """Record of the first job; None if it has never begun."""
         return self.jobs[0].record
 
-    def advice(self, sweep: str, is_driven: bool = False) -> str:
+    def advice(self, sweep: str, is_driven: bool = False, resume: str = "") -> str:
         """Return what to type next.
 
         Args:
             sweep: name of the sweep.
             is_driven: whether a driver is running the sweep.
+            resume: command that continues the sweep from this machine, if it is not `orch resume` alone.
         """
         if is_driven and self.status is _P.INTERRUPTED:
             return f"Its driver retries it automatically; `orch status {sweep} --watch` shows when."
-        advice = self._advice().format(sweep=sweep, key=self.jobs[0].spec.key)
+        advice = self._advice().format(sweep=sweep, key=self.jobs[0].spec.key, resume=resume or f"orch resume {sweep}")
         must_wait = is_driven and self.status is not _P.BLOCKED
         return f"Once the sweep has ended, or after `orch pause {sweep}`: {advice}" if must_wait else advice
 
@@ -87,10 +93,12 @@ class Cause:
         if self.status is _P.FAILED and self.reason is not None and self.reason in ADVICE_BY_REASON:
             return ADVICE_BY_REASON[self.reason]
         if self.reason is _R.DISK_FULL:
-            return "Free space on that disk, then `orch resume {sweep}`."
+            return "Free space on that disk, then `{resume}`."
+        if self.reason is _R.ACCESS_DENIED:
+            return "Set the credentials on the machine that the message names, then `{resume}`."
         if self.reason is _R.SWEEP_CANCELLED:
-            return "`orch resume {sweep}` requeues and runs it."
-        return ADVICE_BY_STATUS.get(self.status, "`orch requeue {sweep} --failed`, then `orch resume {sweep}`.")
+            return "`{resume}` requeues and runs it."
+        return ADVICE_BY_STATUS.get(self.status, "`orch requeue {sweep} --failed`, then `{resume}`.")
 
 
 def find_causes(jobs: Collection[PlannedJob[Named]]) -> list[Cause]:

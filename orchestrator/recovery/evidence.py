@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,10 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState
 from schemas.results import CheckpointPointer
-from workers.checkpoints.layout import path_below
+from workers.checkpoints.layout import POINTER, path_below
+from workers.checkpoints.shared import read_shared_pointer, shared_objects
 from workers.files import sha256_of
+from workers.objects.base import open_objects
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +43,7 @@ def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
         missing={
             run_id: tuple(name for name in _result_files() if name not in files) for run_id, files in kept.items()
         },
+        bare=frozenset(run_id for run_id, files in kept.items() if not files),
         checkpoints=checkpoints,
         has_copy=frozenset(
             run.run_id
@@ -52,7 +55,29 @@ def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
         partial=tuple(_partial_files(settings)),
         is_shared=is_shared,
         deleted=ledger.deleted_jobs(),
+        missing_objects=_missing_objects(settings, runs),
     )
+
+
+def _missing_objects(settings: Settings, runs: Iterable[JobRun]) -> dict[str, tuple[str, ...]]:
+    """Return the published checkpoints that the object store lacks, by job, for jobs that are to go on from them."""
+    if settings.object_store is None:
+        return {}
+    objects = open_objects(settings.object_store)
+    there = list(shared_objects(objects))
+    keys = {one.key for one in there}
+    waiting = {run.key for run in runs if run.record and run.record.state is not JobState.SUCCEEDED}
+    latest: dict[str, int] = {}
+    for one in there:
+        if one.name == POINTER and one.job_key in waiting:
+            latest[one.job_key] = max(one.attempt, latest.get(one.job_key, 0))
+    pointers = {key: read_shared_pointer(objects, key, attempt) for key, attempt in latest.items()}
+    missing = {
+        key: tuple(row.path for row in pointer.checkpoints if row.path not in keys)
+        for key, pointer in pointers.items()
+        if pointer is not None
+    }
+    return {key: paths for key, paths in missing.items() if paths}
 
 
 def _has_intact_copy(settings: Settings, run: JobRun) -> bool:

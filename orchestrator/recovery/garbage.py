@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import stat
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,26 +16,59 @@ from orchestrator.execution.ray_session import RAY_OWNER, RAY_PARENT, RAY_PREFIX
 from orchestrator.ledger.locks import Locks
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
+from workers.checkpoints.shared import FOLDER, delete_shared, shared_objects
+from workers.objects.base import ObjectStore
+
+FEATURES_KEPT_SECONDS = 24 * 3600
+"""How long features that no job uses are kept. A job that needs them later computes them again."""
 
 
 @dataclass(frozen=True)
 class Waste:
-    """A folder that can be deleted."""
+    """A folder or file that can be deleted."""
 
     what: str
-    """Kind of folder, for people."""
-    path: Path
+    """Kind of folder or file, for people."""
+    path: Path | str
+    """The folder or file; its URI in an object store."""
     size: int
     """Size in bytes."""
     job: str = ""
     """Key of the job whose folder it is."""
 
+    def remove(self) -> None:
+        """Delete the folder or the file.
+
+        Raises:
+            OSError: it cannot be deleted.
+        """
+        if os.path.isfile(self.path):
+            os.unlink(self.path)
+        else:
+            shutil.rmtree(self.path)
+
+
+@dataclass(frozen=True)
+class SharedWaste(Waste):
+    """What an object store has of a job."""
+
+    objects: ObjectStore | None = None
+
+    def remove(self) -> None:
+        """Delete the objects.
+
+        Raises:
+            StoreError: the object store refuses, or does not answer.
+        """
+        if self.objects is not None:
+            delete_shared(self.objects, self.job)
+
 
 def find_waste(
     settings: Settings, known_jobs: Callable[[], Collection[str]], recipe: int, host: str,
-    pid_exists: Callable[[int], bool], ray_parent: Path = Path(RAY_PARENT),
+    pid_exists: Callable[[int], bool], ray_parent: Path = Path(RAY_PARENT), objects: ObjectStore | None = None,
 ) -> list[Waste]:  # fmt: skip
-    """Find the folders that can be deleted.
+    """Find the folders and files that can be deleted.
 
     Args:
         settings: where checkpoints, logs and prepared images are.
@@ -44,21 +78,36 @@ def find_waste(
         host: name of this machine.
         pid_exists: returns whether a process of this machine exists.
         ray_parent: where drivers create the folders of their Ray sessions.
+        objects: the object store of the tracking store, if there is one.
 
     Returns:
-        Checkpoints and logs of unknown jobs, prepared images of other versions, and sessions of dead drivers.
+        Checkpoints and logs of unknown jobs, prepared images of other versions, features of frozen layers that no job
+        has used for a day, and sessions of dead drivers.
     """
     of_jobs = [
         *(("checkpoints of no known job", path) for path in _folders(settings.checkpoint_dir)),
         *(("logs of no known job", path) for path in _folders(settings.log_dir)),
     ]
+    shared: dict[str, int] = {}
+    for one in shared_objects(objects) if objects is not None else ():
+        shared[one.job_key] = shared.get(one.job_key, 0) + one.size
     known = known_jobs()
     found = [
         *((what, path, path.name) for what, path in of_jobs if path.name not in known),
         *(("prepared images of another version", path, "") for path in _stale_sets(settings.cache_dir, recipe)),
+        *(("unused features of frozen layers", path, "") for path in _unused_features(settings.cache_dir, recipe)),
         *(("a dead driver's Ray", path, "") for path in _dead_ray_sessions(ray_parent, host, pid_exists)),
     ]
-    return [Waste(what, path, size_of(path), job) for what, path, job in found]
+    return [
+        *(Waste(what, path, size_of(path), job) for what, path, job in found),
+        *(
+            SharedWaste(
+                "shared checkpoints of no known job", f"{settings.object_store}/{FOLDER}/{job}", size, job, objects
+            )
+            for job, size in sorted(shared.items())
+            if job not in known
+        ),
+    ]
 
 
 def _folders(root: Path) -> list[Path]:
@@ -75,6 +124,17 @@ def _stale_sets(cache_dir: Path, recipe: int) -> Iterator[Path]:
             yield path
 
 
+def _unused_features(cache_dir: Path, recipe: int) -> Iterator[Path]:
+    """Features that no job has used for a day or that another version made, and what killed processes left of some."""
+    from workers.training.frozen_features import ENDING, abandoned, kept_features
+
+    yield from sorted(abandoned(cache_dir))
+    for one in sorted(kept_features(cache_dir), key=lambda one: one.path):
+        is_current = one.path.name.endswith(f"-r{recipe}{ENDING}")
+        if not is_current or time.time() - one.used_at > FEATURES_KEPT_SECONDS:
+            yield one.path
+
+
 def _dead_ray_sessions(parent: Path, host: str, pid_exists: Callable[[int], bool]) -> Iterator[Path]:
     """Ray sessions that name their driver, a process of this machine that has ended."""
     for path in sorted(parent.glob(f"{RAY_PREFIX}*")):
@@ -88,8 +148,14 @@ def _dead_ray_sessions(parent: Path, host: str, pid_exists: Callable[[int], bool
 
 
 def size_of(path: Path) -> int:
-    """Return the total size of the files below a folder in bytes. Links are not followed, vanished files count 0."""
+    """Return the size of a file, or the total size of the files below a folder, in bytes.
+
+    Links are not followed, vanished files count 0.
+    """
     size = 0
+    if path.is_file():
+        with suppress(OSError):
+            return path.stat().st_size
     for folder, _, names in os.walk(path):
         for name in names:
             with suppress(OSError):
@@ -118,7 +184,7 @@ def delete(waste: Collection[Waste], locks: Locks, known_jobs: Callable[[], Coll
             continue  # a driver has just begun the job
         try:
             if not (one.job and one.job in known_jobs()):
-                shutil.rmtree(one.path)
+                one.remove()
                 deleted.append(one)
         except FileNotFoundError:
             continue  # another `orch gc` was faster

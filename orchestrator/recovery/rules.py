@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
@@ -89,8 +89,12 @@ class Evidence:
     """Partial files."""
     is_shared: bool
     """Whether jobs may run on other machines, so that a checkpoint may be only in its run."""
+    bare: frozenset[str] = frozenset()
+    """Ids of the runs of succeeded jobs that have no file at all."""
     deleted: frozenset[str] = frozenset()
     """Keys of jobs whose runs were deleted and can be restored."""
+    missing_objects: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Published checkpoints that the object store lacks, by key of the job."""
 
 
 def check(evidence: Evidence, alive: Alive) -> list[Finding]:
@@ -165,6 +169,9 @@ def _runs(evidence: Evidence, alive: Alive) -> Iterator[Finding]:
         if record.state is JobState.RUNNING:
             what = f"attempt {record.attempt} runs without a driver"
             yield Finding("a running job has a driver", what, where, Repair.REQUEUE, run=run)
+        for key in evidence.missing_objects.get(run.key, ()):
+            yield Finding("a published checkpoint is in the object store", f"{key} is missing", where, Repair.NOTHING,
+                          "The job goes on from an earlier checkpoint.", run)  # fmt: skip
         if record.state is JobState.SUCCEEDED:
             yield from _results(evidence, run, record, where)
 
@@ -179,6 +186,14 @@ def primary_runs(runs: Iterable[JobRun]) -> list[JobRun]:
 
 def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> Iterator[Finding]:
     rule = "a succeeded job has its results"
+    if evidence.bare and evidence.bare == evidence.missing.keys():
+        advice = (
+            "The disk or bucket of the artifacts is probably not there. If the files are gone for good, delete the run "
+            "in `orch ui`; its job then runs again."
+        )
+        what = "its run has no file, like that of every other succeeded job"
+        yield Finding(rule, what, where, Repair.NOTHING, advice, run)
+        return
     missing = list(evidence.missing.get(run.run_id, ()))
     if record.result is None or record.result.metrics is None:
         missing.append("metrics")

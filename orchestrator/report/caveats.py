@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from orchestrator.planning.request import BACKBONE_FIELD
 from orchestrator.planning.setting_layers import lookup
+from orchestrator.planning.typed import CATEGORIES_FIELD
 from orchestrator.report.summary import caption_of
+from schemas.data_spec import SPECIES_OF
 from schemas.results import JobMetrics
 
 
@@ -19,7 +21,7 @@ class FinishedJob(NamedTuple):
 
 
 _WEIGHTS = {"random": "random weights", "file": "a weights file"}
-_IMAGENET = ("torchvision", "ImageNet")
+_IMAGENET = ("torchvision", "imagenet", "ImageNet")
 """Prefixes of the names of weights that were trained on ImageNet."""
 
 
@@ -38,8 +40,39 @@ def caption(done: Sequence[FinishedJob]) -> str:
     return "; ".join(parts)
 
 
-def caveats(done: Sequence[FinishedJob]) -> Iterator[str]:
-    """Yield a sentence for each reason why the values are not comparable with the published ones."""
+def caveats(done: Sequence[FinishedJob], beside_published: Sequence[FinishedJob]) -> Iterator[str]:
+    """Yield a sentence for each reason why the values are not comparable with the published ones, or not as they look.
+
+    Args:
+        done: all finished jobs.
+        beside_published: those whose values stand beside published ones.
+    """
+    yield from _against_published(beside_published)
+    if share_weights(done):
+        yield (
+            "Categories of one backbone start from the same pre-trained weights, so they are no independent samples: "
+            "p-values and intervals over categories say nothing about another pre-training."
+        )
+    yield from _other_images(beside_published)
+    metrics = [job.metrics for job in done]
+    trained = [job.metrics for job in done if lookup(job.fields, "model.variant") == "interpretable"]
+    empty = [name for m in trained for name, count in m.assigned_filters.items() if count == 0]
+    if empty:
+        yield (
+            "Each filter of an interpretable network for several categories is assigned to the category that "
+            "activates it most. Categories without a filter, with the number of networks: "
+            f"{', '.join(f'{name} in {empty.count(name)}' for name in dict.fromkeys(empty))}."
+        )
+    units = [m.part_valid_units for m in metrics if m.part_interpretability is not None and m.part_valid_units]
+    if units and min(units) < 1:
+        yield (
+            f"On these small maps a filter has as few as {min(units):.2f} valid units per image, which bounds its part "
+            "interpretability: compare only networks whose maps have the same size."
+        )
+
+
+def _against_published(done: Sequence[FinishedJob]) -> Iterator[str]:
+    """Yield how images, networks and starting weights differ from the paper's."""
     metrics = [job.metrics for job in done]
     if any(m.images == "generated" for m in metrics):
         yield (
@@ -56,19 +89,29 @@ def caveats(done: Sequence[FinishedJob]) -> Iterator[str]:
     others = sorted({_WEIGHTS.get(m.weights, m.weights) for m in metrics if not m.weights.startswith(_IMAGENET)})
     if others:
         yield f"The paper starts from ImageNet weights; these networks start from {' and '.join(others)}."
-    if any(m.measured_split == "test" for m in metrics):
-        yield "Filters are measured on held-out images; the paper's released code measures them on all annotated ones."
-    trained = [job.metrics for job in done if lookup(job.fields, "model.variant") == "interpretable"]
-    empty = [name for m in trained for name, count in m.assigned_filters.items() if count == 0]
-    if empty:
+
+
+def _other_images(done: Sequence[FinishedJob]) -> Iterator[str]:
+    """Yield a sentence if filters are measured on other images than in the released code."""
+    is_cub = [lookup(job.fields, CATEGORIES_FIELD) == [SPECIES_OF] for job in done]
+    if any(job.metrics.measured_split == "test" for job, cub in zip(done, is_cub, strict=True) if not cub):
         yield (
-            "Each filter of an interpretable network for several categories is assigned to the category that "
-            "activates it most. Categories without a filter, with the number of networks: "
-            f"{', '.join(f'{name} in {empty.count(name)}' for name in dict.fromkeys(empty))}."
+            "Filters are measured on held-out images; the paper's released code measures them on all annotated ones "
+            "(CUB-200-2011 excepted)."
         )
-    units = [m.part_valid_units for m in metrics if m.part_interpretability is not None and m.part_valid_units]
-    if units and min(units) < 1:
+    cub_jobs = [job for job, cub in zip(done, is_cub, strict=True) if cub and job.metrics.images == "photographs"]
+    if any((job.metrics.measured_split, lookup(job.fields, "data.split")) != ("test", "official") for job in cub_jobs):
         yield (
-            f"On these small maps a filter has as few as {min(units):.2f} valid units per image, which bounds its part "
-            "interpretability: compare only networks whose maps have the same size."
+            "The filters of CUB-200-2011 are measured on other images than in the paper's released code, which takes "
+            "the test images of the published split."
         )
+
+
+def share_weights(done: Sequence[FinishedJob]) -> bool:
+    """Whether networks of one backbone for different categories start from weights of the same job or file."""
+    seen: dict[str, set[str]] = {}
+    for job in done:
+        if lookup(job.fields, "weights.source") != "random":
+            start = str((lookup(job.fields, BACKBONE_FIELD), lookup(job.fields, "weights")))
+            seen.setdefault(start, set()).add(str(lookup(job.fields, CATEGORIES_FIELD)))
+    return any(len(categories) > 1 for categories in seen.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from schemas.categories import CATEGORIES
@@ -46,16 +46,22 @@ def networks_behind(value: Published) -> Iterator[PaperNetwork]:
         yield PaperNetwork(group, value.loss, value.backbone, value.variant)
 
 
-def table_coverage(jobs: Collection[JobSpec]) -> tuple[TableCoverage, ...]:
+def table_coverage(
+    jobs: Collection[JobSpec], unmeasurable: Mapping[str, Collection[str]] | None = None
+) -> tuple[TableCoverage, ...]:
     """Return the tables for which the jobs provide at least one value.
 
     Args:
         jobs: the measured jobs of a sweep, without pre-training.
+        unmeasurable: metric -> ids of the categories whose data lack what it needs.
     """
     provided = {network_of(job) for job in jobs}
     counts: dict[int, list[bool]] = {}
     for value in published_values():
-        counts.setdefault(value.table, []).append(all(network in provided for network in networks_behind(value)))
+        lacking = frozenset((unmeasurable or {}).get(value.metric, ()))
+        needed = list(networks_behind(value))
+        given = all(network in provided and not network.categories & lacking for network in needed)
+        counts.setdefault(value.table, []).append(given)
     return tuple(
         TableCoverage(table, sum(values), len(values)) for table, values in sorted(counts.items()) if any(values)
     )

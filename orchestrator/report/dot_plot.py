@@ -72,9 +72,10 @@ def _svg(metric: Metric, drawn: Sequence[Panel]) -> str:
     columns = min(PANELS_PER_ROW, len(drawn))
     rows = -(-len(drawn) // columns)
     found = {line.place for panel in drawn for line in panel.lines}
-    places = sorted(
-        found, key=lambda place: [(c.dataset, c.name) for c in CATEGORIES].index((place.dataset, place.category))
-    )
+    in_paper = [(c.dataset, c.name) for c in CATEGORIES]
+    order = list(dict.fromkeys((*in_paper, *((line.place.dataset, line.place.category)
+                                             for panel in drawn for line in panel.lines))))  # fmt: skip
+    places = sorted(found, key=lambda place: order.index((place.dataset, place.category)))
     height = rows * (ROW_INCHES * len(places) + 1.0) + 0.5
     width = NAMES_INCHES + columns * min(MAX_PANEL_INCHES, (PAGE_INCHES - NAMES_INCHES) / columns)
     # Text is not converted to paths, so that the page's fonts apply. The salt is fixed: equal reports are equal files.
@@ -87,7 +88,7 @@ def _svg(metric: Metric, drawn: Sequence[Panel]) -> str:
         for axes in list(grid.flat)[len(drawn) :]:
             axes.set_axis_off()
         axes = grid.flat[0]
-        axes.set_yticks(range(len(places)), [f"{DATASET_TITLES[p.dataset].split()[0]} {p.category}" for p in places])
+        axes.set_yticks(range(len(places)), [f"{_short(place.dataset)} {place.category}" for place in places])
         axes.set_ylim(len(places) - 0.4, -0.6)
         handles, labels = axes.get_legend_handles_labels()
         by_label = dict(zip(labels, handles, strict=True))
@@ -95,6 +96,10 @@ def _svg(metric: Metric, drawn: Sequence[Panel]) -> str:
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None})
     return out.getvalue()[out.getvalue().index("<svg") :]
+
+
+def _short(dataset: str) -> str:
+    return DATASET_TITLES.get(dataset, dataset).split()[0]
 
 
 def _draw(axes: Axes, panel: Panel, places: Sequence[Place], metric: Metric) -> None:

@@ -9,7 +9,20 @@ from dataclasses import asdict
 from textwrap import fill
 from typing import Any
 
-from orchestrator.report.model import DATASET_TITLES, METRICS, Block, Line, Metric, Overall, Report, ReportTable
+from orchestrator.report.measures import HEADINGS as MEASURE_HEADINGS
+from orchestrator.report.measures import LEGEND, NARROW, WORTH, follows_sentences, mean_of
+from orchestrator.report.measures import cells as measure_cells
+from orchestrator.report.model import (
+    DATASET_TITLES,
+    METRICS,
+    Block,
+    Line,
+    Metric,
+    Overall,
+    Report,
+    ReportTable,
+    TableEntry,
+)
 from orchestrator.report.significance import MIN_PAIRS, Comparison
 from orchestrator.report.summary import VARIANTS
 from orchestrator.report.tables import TableFormat, escape_latex, fitted_table, render_table
@@ -18,8 +31,12 @@ from schemas.paper import ALL, AVERAGE
 EMPTY = "-"
 """Cell without a value."""
 _VALUES = ("ordinary", "paper", "diff.", "interp.", "paper", "diff.", "change", "paper")
-_ACCURACIES = ("acc. ord.", "acc. int.")
+_OWN_VALUES = ("ordinary", "interp.", "change")
+"""Headings of a table of an imported data set, which has no published values."""
+_ACCURACIES = ("acc. ord.", "acc. int.", "chance")
 """Headings of the accuracies beside each change of location instability, in per cent."""
+_CHANCE = ("chance",)
+"""Heading of the chance level beside the accuracies of Table 7."""
 _DERIVED = ("diff.", "paper")
 """Headings of the columns that a narrow terminal leaves out."""
 SEEDS_NOTE = "(n): mean over n seeds."
@@ -33,12 +50,17 @@ def headings(table: ReportTable) -> list[str]:
 
 def value_headings(table: ReportTable) -> tuple[str, ...]:
     """Return the headings of the columns that hold values."""
-    return _VALUES + (_ACCURACIES if has_accuracies(table) else ())
+    values = _OWN_VALUES if table.number is None else _VALUES
+    return values + (_ACCURACIES if has_accuracies(table) else _CHANCE if _is_accuracy(table) else ())
 
 
 def has_accuracies(table: ReportTable) -> bool:
     """Whether accuracies stand beside the changes of this table."""
     return table.metric == "location_instability"
+
+
+def _is_accuracy(table: ReportTable) -> bool:
+    return table.metric == "accuracy_percent"
 
 
 def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
@@ -47,8 +69,9 @@ def rows(table: ReportTable) -> Iterator[tuple[Line, list[str]]]:
     for block in table.blocks:
         settings = [block.setting] if _has_settings(table) else []
         for line in block.shown:
-            accuracies = _accuracies(line) if has_accuracies(table) else []
-            yield line, [block.backbone, *settings, label(line, table), *_values(line, metric), *accuracies]
+            chance = _chance(line) if has_accuracies(table) or _is_accuracy(table) else []
+            accuracies = [*(_accuracies(line) if has_accuracies(table) else []), *chance]
+            yield line, [block.backbone, *settings, label(line, table), *_values(line, metric, table), *accuracies]
 
 
 def text_columns(table: ReportTable) -> int:
@@ -63,7 +86,7 @@ def label(line: Line, table: ReportTable) -> str:
         return f"mean of {some}" if place.category == AVERAGE else place.category
     what = f"one category each, mean of {some}" if place.category == AVERAGE else "one category"
     what = f"{some} categories, {place.loss} loss" if place.category == ALL else what
-    return f"{DATASET_TITLES[place.dataset]}, {what}"
+    return f"{DATASET_TITLES.get(place.dataset, place.dataset)}, {what}"
 
 
 def comparison_text(found: Comparison, metric: Metric) -> str:
@@ -79,12 +102,45 @@ def comparison_text(found: Comparison, metric: Metric) -> str:
         f"mean change {found.mean_change:+.1%}"
     )
     if found.accuracy:
-        head += f" (mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable)"
+        chance = "" if found.chance is None else f", chance {found.chance:.2f}"
+        head += f" (mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable{chance})"
     if found.p is None or found.interval is None:
         return f"{head}; too few categories that differ for a test (fewer than {MIN_PAIRS})"
     low, high = found.interval
     holm = f", Holm over {found.tests}" if found.tests > 1 else ""
-    return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}"
+    shared = ", both for the starting weights that the categories share" if found.shares_weights else ""
+    return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}{shared}"
+
+
+def worth_text(found: Comparison) -> str:
+    """Say how much of a change of location instability follows the part; begins with a space, or is empty."""
+    return "".join(f" {sentence}" for sentence in follows_sentences(*found.measures)) if found.measures else ""
+
+
+def measure_headings(table: ReportTable) -> list[str]:
+    """Return the headings of `measure_rows`, three or four of them for text."""
+    settings = ["settings"] if _has_settings(table) else []
+    return ["network", *settings, _row_heading(table), "variant", *MEASURE_HEADINGS]
+
+
+def measure_rows(table: ReportTable, *, only_means: bool = False) -> list[list[str]]:
+    """Return what every value of a table of location instability is worth; empty for other tables and old results.
+
+    Args:
+        table: the table.
+        only_means: leave out the single categories of networks that have a mean.
+    """
+    found = []
+    for block in table.blocks if has_accuracies(table) else ():
+        settings = [block.setting] if _has_settings(table) else []
+        means = [line for line in block.shown if line.place.category == AVERAGE]
+        for line in means if only_means and means else block.shown:
+            found += [
+                [block.backbone, *settings, label(line, table), variant, *measure_cells(entry.measures)]
+                for variant, entry in line.entries.items()
+                if entry.measures.shuffled is not None
+            ]
+    return found
 
 
 def notes(table: ReportTable) -> list[str]:
@@ -93,7 +149,7 @@ def notes(table: ReportTable) -> list[str]:
     compared = [(b, b.comparison) for b in table.blocks if b.comparison] if metric.change_is_relative else []
     return [
         *_images_note(table),
-        *(f"{_network(block)}: {comparison_text(found, metric)}." for block, found in compared),
+        *(f"{_network(block)}: {comparison_text(found, metric)}.{worth_text(found)}" for block, found in compared),
         *_left_out_note(table),
         *_seeds_note(table),
     ]
@@ -104,6 +160,7 @@ def overall_notes(report: Report) -> list[str]:
     metric = METRICS["location_instability"]
     return [
         f"{_network(found)}, location instability over all data sets: {comparison_text(found.comparison, metric)}."
+        + worth_text(found.comparison)
         for found in report.overall
     ]
 
@@ -124,7 +181,18 @@ def as_text(report: Report, width: int | None = None) -> str:
         cells = [cells for _, cells in rows(table)]
         drawn = fitted_table(headings(table), cells, text_columns(table), width, _DERIVED)
         parts += [*_wrapped([table.title], width), drawn, *_wrapped(notes(table), width), ""]
-    return "\n".join([*parts, *_wrapped(overall_notes(report), width)]).rstrip() + "\n"
+        parts += _measures_text(table, width)
+    return "\n".join([*parts, *_wrapped([*legend(report), *overall_notes(report)], width)]).rstrip() + "\n"
+
+
+def _measures_text(table: ReportTable, width: int | None) -> list[str]:
+    found = measure_rows(table, only_means=True)
+    if not found:
+        return []
+    heads = measure_headings(table)
+    title = f"What the location instability of {table.name} is worth"
+    drawn = fitted_table(heads, found, len(heads) - len(MEASURE_HEADINGS), width, NARROW)
+    return [*_wrapped([title], width), drawn, ""]
 
 
 def _wrapped(lines: list[str], width: int | None) -> list[str]:
@@ -142,19 +210,36 @@ def given_notes(report: Report) -> list[str]:
 
 def as_markdown(report: Report) -> str:
     """Format a report as Markdown."""
-    parts = [f"# {report.sweep}: the paper's tables", "", f"**{report.caption}**", ""]
+    parts = [f"# {report.title}", "", f"**{report.caption}**", ""]
     parts += [f"{note}\n" for note in given_notes(report)]
     parts += [f"> {line}\n" for line in report.caveats]
     for table in report.tables:
         parts += [f"## {table.title}", "", _rendered(table, TableFormat.MARKDOWN), ""]
         parts += [f"* {note}" for note in notes(table)] + [""]
-    parts += [f"* {note}" for note in overall_notes(report)]
+        parts += _measures_markdown(table)
+    parts += [f"* {note}" for note in (*legend(report), *overall_notes(report))]
     return "\n".join(parts).rstrip() + "\n"
+
+
+def _measures_markdown(table: ReportTable) -> list[str]:
+    drawn = _measures(table, TableFormat.MARKDOWN)
+    return [f"### What the location instability of {table.name} is worth", "", drawn, ""] if drawn else []
+
+
+def _measures(table: ReportTable, style: TableFormat) -> str:
+    """Return the table of measures beside a table, formatted; empty if none was measured."""
+    found, heads = measure_rows(table), measure_headings(table)
+    return render_table(heads, found, len(heads) - len(MEASURE_HEADINGS), style) if found else ""
+
+
+def legend(report: Report) -> list[str]:
+    """Return what the columns of `measure_rows` are, if the report has any."""
+    return [LEGEND] if any(measure_rows(table) for table in report.tables) else []
 
 
 def as_latex(report: Report) -> str:
     """Format a report as LaTeX tables for `\\input`. The document must load the package booktabs."""
-    return "\n".join(_latex_table(report, table) for table in report.tables)
+    return "\n".join(text for table in report.tables for text in (_latex_table(report, table), *_latex_worth(table)))
 
 
 def as_csv(report: Report) -> str:
@@ -206,28 +291,38 @@ def _record(table: ReportTable, block: Block, line: Line, variant: str) -> dict[
         "variant": variant, "settings": block.setting, "published": entry.published, "ours": entry.ours,
         "difference": entry.difference, "accuracy": entry.accuracy, "jobs": entry.jobs, "filters": entry.filters,
         "filters_left_out": entry.left_out, "categories": entry.covered, "categories_of": entry.total,
+        "chance": entry.chance, **(_worth(entry) if has_accuracies(table) else dict.fromkeys(WORTH)),
     }  # fmt: skip
+
+
+def _worth(entry: TableEntry) -> dict[str, Any]:
+    return {name: getattr(entry.measures, name) for name in WORTH}
 
 
 # -- cells --------------------------------------------------------------------------------------------------------
 
 
-def _values(line: Line, metric: Metric) -> list[str]:
+def _values(line: Line, metric: Metric, table: ReportTable) -> list[str]:
     cells = []
     for variant in VARIANTS:
         entry = line.entries[variant]
         seeds = f" ({entry.jobs})" if entry.jobs > 1 and line.place.category != AVERAGE else ""
-        cells += [
-            format_number(entry.ours, metric.digits) + seeds,
-            format_number(entry.published, metric.digits),
-            format_number(entry.difference, metric.digits, sign=True),
-        ]
-    return [*cells, format_change(line.change, metric), format_change(line.published_change, metric)]
+        cells.append(format_number(entry.ours, metric.digits) + seeds)
+        if table.number is not None:
+            cells.append(format_number(entry.published, metric.digits))
+            cells.append(format_number(entry.difference, metric.digits, sign=True))
+    change = format_change(line.change, metric)
+    return [*cells, change, *([] if table.number is None else [format_change(line.published_change, metric)])]
 
 
 def _accuracies(line: Line) -> list[str]:
     digits = METRICS["accuracy_percent"].digits
     return [format_number(line.entries[variant].accuracy, digits) for variant in VARIANTS]
+
+
+def _chance(line: Line) -> list[str]:
+    chance = mean_of(entry.chance for entry in line.entries.values())
+    return [format_number(chance, METRICS["accuracy_percent"].digits)]
 
 
 def format_number(value: float | None, digits: int, sign: bool = False) -> str:
@@ -261,7 +356,7 @@ def _images_note(table: ReportTable) -> list[str]:
     """On which images ours are measured; the paper does not say on which its values are."""
     entries = (entry for block in table.blocks for line in block.lines for entry in line.entries.values())
     images = list(dict.fromkeys(words for entry in entries for words in entry.images))
-    return [f"Ours are measured on {'; '.join(images)}."] if images else []
+    return [f"{'Ours' if table.number else 'The values'} are measured on {'; '.join(images)}."] if images else []
 
 
 def _left_out_note(table: ReportTable) -> list[str]:
@@ -283,8 +378,15 @@ def _seeds_note(table: ReportTable) -> list[str]:
 
 def _latex_table(report: Report, table: ReportTable) -> str:
     caption = " ".join([f"{table.title}.", f"{report.caption}.", *report.caveats, *notes(table)])
-    lines = [
-        r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}",
-        _rendered(table, TableFormat.LATEX), r"\end{table}", "",
-    ]  # fmt: skip
+    return _latex_float(caption, _rendered(table, TableFormat.LATEX))
+
+
+def _latex_worth(table: ReportTable) -> list[str]:
+    drawn = _measures(table, TableFormat.LATEX)
+    caption = f"What the location instability of {table.name} is worth. {LEGEND}"
+    return [_latex_float(caption, drawn)] if drawn else []
+
+
+def _latex_float(caption: str, drawn: str) -> str:
+    lines = [r"\begin{table}", r"\centering", rf"\caption{{{escape_latex(caption)}}}", drawn, r"\end{table}", ""]
     return "\n".join(lines)

@@ -11,7 +11,7 @@ from orchestrator.ledger.artifacts import read_artifacts
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.report.summary import VARIANTS
 from orchestrator.settings import Settings
-from schemas.categories import BY_ID
+from schemas.categories import category_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -98,7 +98,7 @@ def read_gallery(settings: Settings, client: MlflowClient, jobs: Sequence[Planne
 
 
 def _title(job: PlannedJob) -> str:
-    labels = [BY_ID[name].label for name in job.spec.data.categories]
+    labels = [category_of(name).label for name in job.spec.data.categories]
     what = labels[0] if job.spec.is_single else f"{len(labels)} categories {job.spec.loss}"
     return f"{what}, {job.spec.model.backbone}"
 

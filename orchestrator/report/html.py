@@ -10,13 +10,18 @@ from orchestrator.report.formats import (
     EMPTY,
     comparison_text,
     given_notes,
-    has_accuracies,
     headings,
+    legend,
+    measure_headings,
+    measure_rows,
     notes,
     rows,
     text_columns,
+    value_headings,
+    worth_text,
 )  # fmt: skip
 from orchestrator.report.gallery import EMPTY_GALLERY, Gallery
+from orchestrator.report.measures import HEADINGS as MEASURE_HEADINGS
 from orchestrator.report.model import METRICS, Report, ReportTable
 from schemas.paper import AVERAGE
 
@@ -32,6 +37,8 @@ class Headline(NamedTuple):
     is_better: bool
     sentence: str
     """The comparison in words."""
+    worth: str
+    """How much of it follows the part, in words; empty if that was not measured."""
 
 
 def as_html(report: Report, gallery: Gallery = EMPTY_GALLERY) -> str:
@@ -52,6 +59,7 @@ def as_html(report: Report, gallery: Gallery = EMPTY_GALLERY) -> str:
         gallery=gallery,
         empty_cell=EMPTY,
         given=given_notes(report),
+        legend=legend(report),
     )
 
 
@@ -71,6 +79,7 @@ def _headlines(report: Report) -> list[Headline]:
             change=f"{comparison.mean_change:+.0%}",
             is_better=comparison.mean_change < 0,
             sentence=comparison_text(comparison, metric),
+            worth=worth_text(comparison).strip(),
         )
         for backbone, setting, comparison in found
     ]
@@ -91,6 +100,9 @@ def _table(table: ReportTable) -> dict[str, Any]:
         )
         previous = network
     return {
-        "id": f"table-{table.number}", "title": table.title, "text_headings": headings(table)[:count],
-        "rows": listed, "notes": notes(table), "has_accuracies": has_accuracies(table),
+        "id": table.anchor, "name": table.name, "is_published": table.number is not None, "title": table.title,
+        "text_headings": headings(table)[:count], "rows": listed, "notes": notes(table),
+        "accuracy_columns": len(value_headings(table)) - (3 if table.number is None else 8),
+        "measure_headings": measure_headings(table), "measures": measure_rows(table),
+        "measure_text_columns": len(measure_headings(table)) - len(MEASURE_HEADINGS),
     }  # fmt: skip

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from orchestrator.report.coverage import TableCoverage
+from orchestrator.report.measures import UNMEASURED, Measures
 from orchestrator.report.significance import Comparison, Pair
 from orchestrator.report.summary import VARIANTS
-from schemas.categories import DatasetName
 from schemas.paper import ALL, AVERAGE, MetricName
 from schemas.results import JobMetrics
 
@@ -56,10 +56,10 @@ METRICS: Mapping[MetricName, Metric] = {
 
 
 class Place(NamedTuple):
-    """Position of a value in the paper's tables, without backbone and variant."""
+    """Position of a value in the paper's tables, or in those of an imported data set, without backbone and variant."""
 
     task: str
-    dataset: DatasetName
+    dataset: str
     loss: str
     category: str
 
@@ -84,6 +84,10 @@ class TableEntry:
     """Number of these filters that have no value."""
     accuracy: float | None = None
     """Mean accuracy of the networks in `ours`, in per cent."""
+    chance: float | None = None
+    """Mean accuracy of the best constant answer on their test images, in per cent."""
+    measures: Measures = UNMEASURED
+    """What their location instability is worth."""
     images: tuple[str, ...] = ()
     """Descriptions of the images that `ours` is measured on."""
 
@@ -175,16 +179,36 @@ class Block:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """One of the paper's tables."""
+    """One of the paper's tables, or a table of an imported data set."""
 
-    number: int
+    number: int | None
+    """None for a table of an imported data set, which has no published values."""
     metric: MetricName
     blocks: tuple[Block, ...]
 
     @property
+    def name(self) -> str:
+        """Number, such as `Table 5`, or the name of the imported data set."""
+        return self._place.dataset if self.number is None else f"Table {self.number}"
+
+    @property
     def title(self) -> str:
         """Number and title, such as `Table 5. Location instability, ...`."""
-        return f"Table {self.number}. {TITLES[self.number]}"
+        if self.number is not None:
+            return f"Table {self.number}. {TITLES[self.number]}"
+        one = self._place.task == "single"
+        networks = "one network per category" if one else f"one network for all categories, {self._place.loss} loss"
+        return f"Imported data set {self.name}: {METRICS[self.metric].title}, {networks}"
+
+    @property
+    def anchor(self) -> str:
+        """Name of the table in a page."""
+        parts = (self.name, self.metric, self._place.task, self._place.loss) if self.number is None else (self.number,)
+        return "-".join(map(str, ("table", *parts)))
+
+    @property
+    def _place(self) -> Place:
+        return next(line.place for block in self.blocks for line in block.lines)
 
     @property
     def is_one_data_set(self) -> bool:
@@ -216,7 +240,7 @@ class Overall:
 
 @dataclass(frozen=True)
 class Report:
-    """The paper's tables with the values of one sweep."""
+    """The paper's tables with the values of one sweep, and those of imported data sets."""
 
     sweep: str
     caption: str
@@ -229,3 +253,9 @@ class Report:
     missing: tuple[Missing, ...]
     given: tuple[TableCoverage, ...]
     """How many of the paper's values the sweep has, for each table that was asked for."""
+
+    @property
+    def title(self) -> str:
+        """Heading of the report."""
+        is_own = bool(self.tables) and all(table.number is None for table in self.tables)
+        return f"{self.sweep}: results" if is_own else f"{self.sweep}: the paper's tables"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from orchestrator.report.measures import Measures
+
 Pair = tuple[float, float]
 """Ordinary and interpretable value of one category."""
 
@@ -34,6 +36,12 @@ class Comparison:
     """Number of tests in the correction."""
     accuracy: tuple[float, float] | None = None
     """Mean accuracy of the ordinary and the interpretable networks of the same categories, in per cent."""
+    chance: float | None = None
+    """Mean accuracy of the best constant answer on their test images, in per cent."""
+    shares_weights: bool = False
+    """Whether the categories start from the same weights, so that they are no independent samples of them."""
+    measures: tuple[Measures, Measures] | None = None
+    """What the location instability of both is worth, as means over the same categories; None for other measures."""
 
 
 def compare_families(families: Sequence[Sequence[Pair]], lower_is_better: bool) -> list[Comparison | None]:
@@ -76,7 +84,7 @@ def _comparison(pairs: Sequence[Pair], lower_is_better: bool, p: float | None, t
         pairs=len(pairs),
         better=sum((b < a) if lower_is_better else (b > a) for a, b in pairs),
         mean_change=fmean(changes),
-        interval=_interval(changes) if len(pairs) >= MIN_PAIRS else None,
+        interval=mean_interval(changes) if len(pairs) >= MIN_PAIRS else None,
         p=p,
         tests=tests,
     )
@@ -92,7 +100,15 @@ def _p_value(pairs: Sequence[Pair], lower_is_better: bool) -> float | None:
     return float(wilcoxon([a for a, _ in differing], [b for _, b in differing], alternative="greater").pvalue)
 
 
-def _interval(changes: Sequence[float]) -> tuple[float, float]:
+def two_sided_p(changes: Sequence[float]) -> float | None:
+    """Return the p-value of the two-sided signed-rank test of paired differences; None with too few that differ."""
+    from scipy.stats import wilcoxon
+
+    differing = [change for change in changes if change]
+    return None if len(differing) < MIN_PAIRS else float(wilcoxon(differing).pvalue)
+
+
+def mean_interval(changes: Sequence[float]) -> tuple[float, float]:
     """Percentile bootstrap of the mean. The seed is fixed, so that equal results give equal reports."""
     import numpy as np
     from scipy.stats import bootstrap

@@ -27,27 +27,29 @@ MAX_NAMES = 6
 _DISK_ONLY = ("data.digest", "weights.data.digest", "weights.sha256", "weights.label", "weights.data.label_names")
 
 
-def incomplete_error(stored: StoredPlan, missing: Sequence[Missing]) -> SpecError:
+def incomplete_error(stored: StoredPlan, missing: Sequence[Missing], resume: str = "") -> SpecError:
     """Return the error for a report that lacks values: which networks are missing, and the commands that run them.
 
     Args:
         stored: the plan of the sweep.
         missing: the missing values, at least one.
+        resume: command that continues the sweep, if it is not `orch resume` alone.
     """
     tables = list(dict.fromkeys(cell.table for cell in missing))
     lacks = [f"Table {n} lacks {_describe([c for c in missing if c.table == n])}." for n in tables]
     number = f" --table {tables[0]}" if len(tables) == 1 else ""
     show = f"To show the values it has: orch report {stored.name}{number}"
     head = f"Sweep {stored.name} does not have all values of the paper's tables."
-    return SpecError("\n  ".join([head, *lacks, *suggest_commands(stored, missing), show]))
+    return SpecError("\n  ".join([head, *lacks, *suggest_commands(stored, missing, resume), show]))
 
 
-def suggest_commands(stored: StoredPlan, missing: Sequence[Missing]) -> list[str]:
+def suggest_commands(stored: StoredPlan, missing: Sequence[Missing], resume: str = "") -> list[str]:
     """Suggest commands for networks that have not run, have failed, or are not part of the sweep.
 
     Args:
         stored: the plan of the sweep.
         missing: the missing values.
+        resume: as for `incomplete_error`.
 
     Returns:
         One line per command or hint.
@@ -56,7 +58,7 @@ def suggest_commands(stored: StoredPlan, missing: Sequence[Missing]) -> list[str
     lines = []
     if begun - {NOT_MEASURED}:
         retry = " --failed" if begun & {PlanStatus.FAILED.value, PlanStatus.BLOCKED.value} else ""
-        lines.append(f"To run the sweep's unfinished jobs: orch resume {stored.name}{retry}")
+        lines.append(f"To run the sweep's unfinished jobs: {resume or f'orch resume {stored.name}'}{retry}")
     if NOT_MEASURED in begun:
         lines.append("Some jobs have no value because their images have no landmarks or part masks.")
     absent = {_network(cell) for cell in missing if not cell.why}
@@ -152,4 +154,6 @@ def _overrides(stored: StoredPlan, jobs: Sequence[JobSpec]) -> Tree | None:
             return None
         if values:
             found[name] = values[0]
+    if found.get("weights.source") == "everything":  # planning fills its data in
+        return {name: value for name, value in found.items() if not name.startswith("weights.data.")}
     return found

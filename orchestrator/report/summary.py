@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
@@ -12,22 +12,33 @@ from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.request import BACKBONE_FIELD, VARIANT_FIELD
 from orchestrator.planning.setting_layers import flatten, lookup
 from orchestrator.planning.typed import CATEGORIES_FIELD
+from orchestrator.report import measures
+from orchestrator.report.measures import UNMEASURED, Measures
 from orchestrator.report.tables import TableFormat, render_table
-from schemas.job import FilterLossSpec, categories_label
+from schemas.job import NAMING, SPECIES_OF, FilterLossSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.results import JobMetrics
 
 VARIANTS = ("ordinary", "interpretable")
-_INTERPRETABLE_ONLY = ("filter_loss", "model.mask")
+_INTERPRETABLE_ONLY = ("filter_loss", "model.mask", "model.new_layer_std")
 _DEFAULTS = {
     "filter_loss": "a section",
     "model.mask": "True",
+    "model.new_layer_std": "None",
     **{f"filter_loss.{name}": str(value) for name, value in FilterLossSpec().model_dump().items()},
 }
 _NOT_A_SETTING = (
     CATEGORIES_FIELD, BACKBONE_FIELD, VARIANT_FIELD, "data.digest", "seed", "weights.data.digest",
-    "weights.data.label_names", "weights.path", "weights.sha256",
+    "weights.data.label_names", "weights.path", "weights.sha256", "evaluation.stability_images", *NAMING,
 )  # fmt: skip
+
+
+LEAST_GAIN = 0.2
+"""Smallest mean share of what chance answers wrong that networks must answer rightly for other numbers to count."""
+UNTRAINED = (
+    "Accuracy is hardly above chance: the networks have learned next to nothing, so the other numbers say nothing "
+    "about the method."
+)
 
 
 class Described(Protocol):
@@ -52,6 +63,10 @@ class ResultCell:
     """Location instability; None if no job measured it."""
     jobs: int
     """Number of jobs."""
+    chance: float | None = None
+    """Accuracy of the best constant answer, in [0, 1]."""
+    measures: Measures = UNMEASURED
+    """What the location instability is worth."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +87,20 @@ class Row:
         ordinary, interpretable = values
         return None if not ordinary or interpretable is None else interpretable / ordinary - 1
 
+    @property
+    def chance(self) -> float | None:
+        """Accuracy of the best constant answer; equal for both variants, which have the same test images."""
+        return measures.mean_of(cell.chance for cell in self.cells.values())
+
+    @property
+    def headline(self) -> str:
+        """By how much interpretable is below ordinary, and how much of it follows the part; empty without both."""
+        if any(variant not in self.cells for variant in VARIANTS):
+            return ""
+        found = measures.headline(*(self.cells[variant].measures for variant in VARIANTS))
+        network = f"{self.backbone}, {self.settings}" if self.settings else self.backbone
+        return f"{network}, {self.category}: {found}" if found else ""
+
 
 @dataclass(frozen=True)
 class ResultTable:
@@ -86,6 +115,20 @@ class ResultTable:
     """Title and reason of each failed job."""
     skipped_images: int
     """Number of unreadable images, over all jobs."""
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """One per backbone and setting: of the mean over categories, or of the only category.
+
+        Where the networks have learned next to nothing, a first sentence says so.
+        """
+        averaged = {(row.backbone, row.settings) for row in self.averages}
+        alone = (row for row in self.rows if (row.backbone, row.settings) not in averaged)
+        found = tuple(row.headline for row in (*self.averages, *alone) if row.headline)
+        cells = [cell for row in self.rows for cell in row.cells.values()]
+        known = [(cell.accuracy, cell.chance) for cell in cells if cell.chance is not None and cell.chance < 1]
+        gain = measures.mean_of((accuracy - chance) / (1 - chance) for accuracy, chance in known)
+        return (UNTRAINED, *found) if gain is not None and gain < LEAST_GAIN else found
 
 
 def result_table(records: Iterable[JobRecord], upstream_keys: frozenset[str] = frozenset()) -> ResultTable:
@@ -155,10 +198,11 @@ def _varying_fields(records: Sequence[Described]) -> list[str]:
 
 
 def _experiment(record: Described) -> tuple[str, ...]:
-    """The experiment of the paper that a job belongs to. Profiles set further fields for several categories."""
+    """The experiment of the paper that a job belongs to. Profiles set further fields for several categories and CUB."""
     categories = lookup(record.fields, CATEGORIES_FIELD) or ()
-    several = (str(categories), str(lookup(record.fields, "loss"))) if len(categories) > 1 else ()
-    return (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)), *several)
+    is_own = len(categories) > 1 or list(categories) == [SPECIES_OF]
+    own = (str(categories), str(lookup(record.fields, "loss"))) if is_own else ()
+    return (str(lookup(record.fields, BACKBONE_FIELD)), str(lookup(record.fields, VARIANT_FIELD)), *own)
 
 
 def _settings_of(record: Described, all_records: Sequence[Described], varying: list[str]) -> list[str]:
@@ -203,6 +247,8 @@ def _cell(records: list[JobRecord]) -> ResultCell:
         accuracy=fmean(m.test_accuracy for m in metrics),
         instability=fmean(measured) if measured else None,
         jobs=len(records),
+        chance=measures.mean_of(m.chance_accuracy for m in metrics),
+        measures=measures.of_jobs(metrics),
     )
 
 
@@ -231,6 +277,8 @@ def _mean_cell(cells: list[ResultCell]) -> ResultCell:
         accuracy=fmean(cell.accuracy for cell in cells),
         instability=fmean(measured) if measured else None,
         jobs=sum(cell.jobs for cell in cells),
+        chance=measures.mean_of(cell.chance for cell in cells),
+        measures=measures.over_categories([cell.measures for cell in cells]),
     )
 
 
@@ -242,14 +290,24 @@ def caption_of(metrics: Sequence[JobMetrics]) -> str:
         " and ".join(sorted({images[m.images] for m in metrics})),
         "filters measured on " + " and ".join(sorted({splits[m.measured_split] for m in metrics})),
         "weights from " + " and ".join(sorted({m.weights for m in metrics})),
+        *_chance_words([m.chance_accuracy for m in metrics if m.chance_accuracy is not None]),
     )
     return "; ".join(parts) if metrics else "no job has finished"
 
 
+def _chance_words(levels: Sequence[float]) -> list[str]:
+    if not levels:
+        return []
+    low, high = f"{min(levels):.2f}", f"{max(levels):.2f}"
+    return [f"accuracy by chance {low}{'' if low == high else f' to {high}'}"]
+
+
 HEADINGS = (
-    "category", "backbone", "settings", "accuracy ordinary", "accuracy interp.", "instability ordinary",
-    "instability interp.", "change",
+    "category", "backbone", "settings", "accuracy ordinary", "accuracy interp.", "chance", "instability ordinary",
+    "instability interp.", "change", "tracking ordinary", "tracking interp.",
 )  # fmt: skip
+OPTIONAL = ("tracking ordinary", "tracking interp.", "chance")
+"""Headings of the columns that a narrow terminal leaves out, the first ones first."""
 TEXT_COLUMNS = 3
 """Number of leading headings whose cells are text."""
 
@@ -260,12 +318,19 @@ def cells_of(row: Row) -> tuple[str, ...]:
     values = [row.cells[v].instability if v in row.cells else None for v in VARIANTS]
     instabilities = ["-" if value is None else f"{value:.4f}" for value in values]
     change = "-" if row.change is None else f"{round(row.change, 2) + 0.0:+.0%}"
-    return (row.category, row.backbone, row.settings, *accuracies, *instabilities, change)
+    chance = "-" if row.chance is None else f"{row.chance:.3f}"
+    shares = [row.cells[v].measures.tracking if v in row.cells else None for v in VARIANTS]
+    tracking = ["-" if share is None else f"{round(share, 2) + 0.0:.0%}" for share in shares]
+    return (row.category, row.backbone, row.settings, *accuracies, chance, *instabilities, change, *tracking)
 
 
 def used_columns(table: ResultTable) -> list[int]:
-    """Return the indices of the columns to show: `settings` only if any row has some."""
-    return [i for i, name in enumerate(HEADINGS) if name != "settings" or any(row.settings for row in table.rows)]
+    """Return the indices of the columns to show: settings, chance and tracking only if any row has some."""
+    cells = [cells_of(row) for row in table.rows]
+    unless_empty = ("settings", *OPTIONAL)
+    return [
+        i for i, name in enumerate(HEADINGS) if name not in unless_empty or any(c[i] not in ("", "-") for c in cells)
+    ]
 
 
 def as_markdown(table: ResultTable) -> str:
@@ -277,6 +342,7 @@ def as_markdown(table: ResultTable) -> str:
         cells = [[cells_of(row)[i] for i in columns] for row in (*table.averages, *table.rows)]
         text_columns = sum(i < TEXT_COLUMNS for i in columns)
         lines.append(render_table(headings, cells, text_columns, TableFormat.MARKDOWN))
+    lines += [f"\n{line}" for line in table.headlines]
     lines += [f"\nfailed: {title} - {reason}" for title, reason in table.failed]
     if table.skipped_images:
         lines.append(f"\n{table.skipped_images} unreadable images were skipped.")
@@ -289,6 +355,7 @@ def as_json(table: ResultTable) -> dict[str, Any]:
         "caption": table.caption,
         "rows": [_row_json(row) for row in table.rows],
         "averages": [_row_json(row) for row in table.averages],
+        "headlines": list(table.headlines),
         "failed": [{"job": title, "reason": reason} for title, reason in table.failed],
         "skipped_images": table.skipped_images,
     }
@@ -296,8 +363,12 @@ def as_json(table: ResultTable) -> dict[str, Any]:
 
 def _row_json(row: Row) -> dict[str, Any]:
     cells = {
-        v: {"accuracy": c.accuracy, "location_instability": c.instability, "jobs": c.jobs} for v, c in row.cells.items()
-    }
+        v: {
+            "accuracy": c.accuracy, "chance": c.chance, "location_instability": c.instability, "jobs": c.jobs,
+            "measures": asdict(c.measures),
+        }
+        for v, c in row.cells.items()
+    }  # fmt: skip
     return {
         "category": row.category, "backbone": row.backbone, "settings": row.settings, **cells,
         "instability_change": row.change,

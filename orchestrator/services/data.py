@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING
 from orchestrator.planning.request import find_profile
 from orchestrator.settings import Settings
 from schemas.categories import CATEGORIES, find_categories
-from schemas.errors import DataError, Interrupted
+from schemas.errors import DataError, Interrupted, SpecError
 from schemas.order import ReportProgress
 
 if TYPE_CHECKING:
     from workers.data.data_root import DataRoot
     from workers.data.inventory import Inventory
+    from workers.data.pushed.description import Head
+    from workers.data.pushed.pushing import Pushed
     from workers.data.verify import Verified
+    from workers.objects.base import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,12 @@ class PreparedCategory:
     seconds: float
 
 
-def categories_named(words: Sequence[str]) -> tuple[str, ...]:
-    """Return the ids of the categories that a user's words name."""
-    return tuple(dict.fromkeys(category.id for word in words for category in find_categories(word)))
+def categories_named(words: Sequence[str], data_root: Path | None) -> tuple[str, ...]:
+    """Return the ids of the categories that a user's words name, those of imported data sets included."""
+    from workers.data.readers.imported import imported_categories
+
+    own = imported_categories(data_root) if data_root is not None and words else ()
+    return tuple(dict.fromkeys(category.id for word in words for category in find_categories(word, own)))
 
 
 def list_data(settings: Settings, data_root: Path) -> Inventory:
@@ -62,10 +68,13 @@ def raise_if_empty(found: Inventory, data_root: Path) -> None:
 
     if found.is_empty:
         named = some([str(path.relative_to(data_root)) for path in found.unused])
+        others = some([str(path.relative_to(data_root)) for path in found.unknown])
         raise DataError(
             f"Nothing under {printable(data_root)} can be used"
-            + (f"; these annotations belong to no category with photographs: {named}. " if named else ". ")
-            + "The list names the files that are looked for."
+            + (f"; these annotations belong to no category with photographs: {named}" if named else "")
+            + (f"; of no data set: {others}" if others else "")
+            + ". The list names the files that are looked for. Of your own photographs, make a data set: orch data "
+            "import FOLDER --name NAME"
         )
 
 
@@ -115,7 +124,7 @@ def prepare_data(
     """Decode and crop photographs into the cache that jobs share; prepared ones are kept.
 
     Args:
-        categories: ids; empty for all that are present. The folder of negatives is always prepared.
+        categories: ids; empty for all photographs under the data root. The folder of negatives is always prepared.
         sizes: sides of the pictures, in pixels.
         advance: receives progress, per category and size.
 
@@ -130,11 +139,11 @@ def prepare_data(
 
     root = DataRoot.open(data_root, settings.cache_dir)
     present = root.present_categories()
-    chosen = [name for name in categories if name in present] if categories else list(present)
-    if not chosen:
+    chosen = [name for name in categories if name in present]
+    if not (chosen if categories else present):
         raise DataError(f"None of {', '.join(categories)} is under {root.path}. `orch data list` shows what is.")
-    if root.negative_images():
-        chosen.append(NEGATIVES)
+    negatives = {NEGATIVES, *root.imported_negatives()}
+    chosen = [name for name in root.stocks() if name in chosen or name in negatives or not categories]
     for name in chosen:
         check_category(name, root)
     try:
@@ -145,7 +154,6 @@ def prepare_data(
 
 def _prepare(root: DataRoot, category: str, size: int, advance: ReportProgress) -> PreparedCategory:
     from workers.data.prepared.photographs import have_masks, part_set, photograph_set
-    from workers.data.readers.sources import NEGATIVES
 
     start = time.monotonic()
     records = root.records(category)
@@ -153,7 +161,7 @@ def _prepare(root: DataRoot, category: str, size: int, advance: ReportProgress) 
     advance(what, 0, len(records))
     found = photograph_set(root, category, size, _quiet, lambda done: advance(what, done, len(records)))
     maps = 0
-    if category != NEGATIVES and have_masks(records):
+    if root.category(category).parts and have_masks(records):
         what = f"{category} {size} px, part masks"
         parts = part_set(root, category, found, _quiet, lambda done: advance(what, done, len(found.items)))
         maps = len(parts.items)
@@ -162,6 +170,66 @@ def _prepare(root: DataRoot, category: str, size: int, advance: ReportProgress) 
 
 def _quiet(phase: str) -> None:
     """Ignore the phase: the progress bar shows it."""
+
+
+def push_data(
+    settings: Settings, data_root: Path | None, datasets: Sequence[str], sizes: Sequence[int],
+    advance: ReportProgress,
+) -> list[Pushed]:  # fmt: skip
+    """Put prepared photographs into the object store, for machines that lack them; what is there is not sent again.
+
+    Args:
+        datasets: data sets; empty for all under the data root.
+        sizes: sides of the pictures, in pixels.
+        advance: receives progress, per category and size, and then in megabytes.
+
+    Raises:
+        SpecError: no object store is set.
+        DataError: as `prepare_data`; or a data set is not under the data root.
+        StoreError: the object store does not answer, or refuses.
+        Interrupted: the user stopped the command; the next one goes on.
+    """
+    from workers.data.data_root import DataRoot
+    from workers.data.pushed.pushing import push
+
+    store = _open_store(settings)
+    root = DataRoot.open(data_root, settings.cache_dir)
+
+    def sent(done: int, total: int) -> None:
+        advance("pushing, MB", done // 1_000_000, total // 1_000_000)
+
+    try:
+        return [
+            push(
+                root, name, tuple(sizes), lambda category, size: _prepare(root, category, size, advance), store,
+                time.time(), sent,
+            )
+            for name in datasets or root.datasets()
+        ]  # fmt: skip
+    except KeyboardInterrupt:
+        raise Interrupted("Stopped. What was pushed is kept: repeat the command to continue.") from None
+
+
+def pushed_data(settings: Settings) -> tuple[str, dict[str, Head]]:
+    """Return the address of the object store, and what is pushed of each data set.
+
+    Raises:
+        SpecError: no object store is set.
+        StoreError: the object store does not answer, or refuses.
+    """
+    from workers.data.pushed.pulling import pushed_names, read_head
+
+    store = _open_store(settings)
+    found = {name: head for name in pushed_names(store) if (head := read_head(store, name)) is not None}
+    return store.where, found
+
+
+def _open_store(settings: Settings) -> ObjectStore:
+    from workers.objects.base import open_objects
+
+    if settings.object_store is None:
+        raise SpecError("No object store is set. Set ORCH_OBJECT_STORE to s3://BUCKET/PREFIX or file:///FOLDER.")
+    return open_objects(settings.object_store)
 
 
 def show_data(
@@ -182,12 +250,12 @@ def show_data(
     from workers.data.contact_sheet import generated_sheet, photograph_sheet, write_contact_sheet
     from workers.data.data_root import DataRoot
 
-    chosen = categories or [category.id for category in CATEGORIES]
     if data_root is None:
+        chosen = categories or [category.id for category in CATEGORIES]
         sheet = generated_sheet(chosen, per_category=per_category, size=size)
     else:
         root = DataRoot.open(data_root, _existing_cache(settings))
-        sheet = photograph_sheet(chosen, root, per_category=per_category, size=size)
+        sheet = photograph_sheet(categories or root.present_categories(), root, per_category=per_category, size=size)
     write_contact_sheet(out, sheet)
     return out
 

@@ -21,14 +21,16 @@ from orchestrator.services import jobs
 from orchestrator.settings import Settings
 from schemas.categories import find_categories
 from schemas.errors import SpecError, StoreError
-from schemas.job import FilterLossSpec, JobSpec
+from schemas.job import NAMING, FilterLossSpec, JobSpec
 from schemas.lifecycle import JobState
 from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 
 if TYPE_CHECKING:
+    from workers.data.pushed.pulling import SharedData
     from workers.figures.compose import Studied
     from workers.figures.explain import Explanation
+    from workers.figures.restore import Restored
 
 FIGURES = (4, 5, 6)
 """Numbers of the figures of the paper that can be drawn."""
@@ -97,7 +99,7 @@ def draw_figures(
         DataError: the job's images are missing or have changed.
     """
     ledger = opening.open_reader(settings)
-    record = finished(jobs.find_job(settings, wanted))
+    record = finished(jobs.find_job(settings, wanted), settings)
     paths = _paths(out, record, figures)
     drawn = []
     for figure in figures:
@@ -132,7 +134,7 @@ def explain(
         StoreError: the job's checkpoint is missing or damaged.
     """
     ledger = opening.open_reader(settings)
-    record = finished(jobs.find_job(settings, wanted))
+    record = finished(jobs.find_job(settings, wanted), settings)
     spec = spec_of(record)
     chosen = _one_category(category, spec)
     if out is not None:
@@ -142,12 +144,9 @@ def explain(
     picture = open_photograph(image)
     cut = within(parse_box(box) if box else None, picture)
     from workers.figures import explain as explaining
-    from workers.figures.restore import restore_with_mean
 
     job = _JobFigures(settings, ledger, record, DrawOptions(), data_root, report)
-    network, mean_SS3 = restore_with_mean(
-        spec, record.key, job.checkpoint(), settings.cache_dir, job.checked_data_root, report
-    )
+    network, mean_SS3 = job.network()
     found = explaining.explain(
         spec, network, mean_SS3, picture, cut, places=job.places(), category=chosen, report=report
     )
@@ -160,7 +159,20 @@ def explain(
     return Explained(record.key, image, found, out)
 
 
-def finished(record: JobRecord) -> JobRecord:
+def load_network(settings: Settings, record: JobRecord) -> Restored:
+    """Load a finished job's network.
+
+    Raises:
+        SpecError: the job has not succeeded.
+        StoreError: its checkpoint is missing or damaged, or another version of orch planned the job.
+    """
+    job = _JobFigures(
+        settings, opening.open_reader(settings), finished(record, settings), DrawOptions(), None, lambda phase: None
+    )
+    return job.network()
+
+
+def finished(record: JobRecord, settings: Settings) -> JobRecord:
     """Return the record of a job that has a final network.
 
     Raises:
@@ -169,7 +181,8 @@ def finished(record: JobRecord) -> JobRecord:
     if record.state is not JobState.SUCCEEDED:
         raise SpecError(
             f"{record.title} ({record.key}) is {record.state.value}, so it has no final network yet. "
-            f"`orch status {record.sweep}` shows its progress; `orch resume {record.sweep}` continues its sweep."
+            f"`orch status {record.sweep}` shows its progress; `{settings.resume_command(record.sweep)}` continues "
+            "its sweep."
         )
     return record
 
@@ -212,7 +225,8 @@ def _variant(record: JobRecord) -> str:
 
 def _without_variant(record: JobRecord) -> dict[str, Any]:
     model = {name: value for name, value in record.fields["model"].items() if name not in ("variant", "mask")}
-    rest = {name: value for name, value in record.fields.items() if name not in ("model", "filter_loss")}
+    others = ("model", "filter_loss", *NAMING)
+    rest = {name: value for name, value in record.fields.items() if name not in others}
     return {**rest, "model": model}
 
 
@@ -267,7 +281,25 @@ class _JobFigures:
 
         spec, checkpoint = spec_of(self._record), self.checkpoint()
         return study(
-            spec, self._record.key, checkpoint, self._settings.cache_dir, self.checked_data_root(), self._report
+            spec, self._record.key, checkpoint, self._settings.cache_dir, self.checked_data_root(), self._report,
+            self.shared_data(),
+        )  # fmt: skip
+
+    def network(self) -> Restored:
+        """The network, and the mean image of its training set."""
+        from workers.figures.restore import restore_with_mean
+
+        return restore_with_mean(
+            spec_of(self._record), self._record.key, self.checkpoint(), self._settings.cache_dir,
+            self.checked_data_root, self._report, self.shared_data(),
+        )  # fmt: skip
+
+    def shared_data(self) -> SharedData | None:
+        """The object store, from which photographs are pulled that this machine lacks; None without one."""
+        from workers.data.pushed.pulling import SharedData
+
+        return SharedData.at(
+            self._settings.object_store, self._settings.store_patience_minutes * 60, self._settings.cache_gb
         )
 
     def checkpoint(self) -> CheckpointPointer:
@@ -298,7 +330,7 @@ class _JobFigures:
         planned = sweep.plan.data_root if sweep and sweep.plan else None
         given = self._data_root or self._settings.data_root
         root = str(given.expanduser().resolve()) if given else planned
-        check_all_data([spec_of(self._record)], root, self._settings.cache_dir)
+        check_all_data(self._settings, [spec_of(self._record)], root)
         return Path(root) if root else None
 
     def places(self) -> dict[int, str]:

@@ -14,8 +14,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.execution.work_orders import absolute_uri
@@ -25,7 +25,7 @@ from orchestrator.ledger.store import reaching
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from workers.loopback import bypass_proxies_for_loopback
-from workers.tracking.outages import without_password
+from workers.tracking.access import without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -46,6 +46,8 @@ class View(NamedTuple):
     order_by: str
     """Column to sort by. Sorted by start time, MLflow nests jobs under their sweeps; otherwise it lists them flat."""
     ascending: bool
+    group_by: str = ""
+    """Tag by which MLflow groups the runs, with the mean of each metric; empty for none."""
 
 
 JOBS = View(
@@ -53,12 +55,33 @@ JOBS = View(
     search="tags.`orch.kind` = 'job'",
     columns=(
         "tags.`category`", "tags.`backbone`", "tags.`variant`",
-        "metrics.`location_instability`", "metrics.`test_accuracy`",
+        "metrics.`location_instability`", "metrics.`test_accuracy`", "metrics.`chance_accuracy`",
         "tags.`images`", "tags.`orch.sweep`", "tags.`orch.state`", "tags.`orch.attempt`", "tags.`orch.failure`",
         "attributes.`Duration`",
     ),
     order_by="tags.`category`",
     ascending=True,
+)  # fmt: skip
+FAILED = View(
+    key="orch-failed",
+    search="tags.`orch.kind` = 'job' and tags.`orch.state` = 'failed'",
+    columns=(
+        "tags.`category`", "tags.`backbone`", "tags.`variant`", "tags.`orch.reason`", "tags.`orch.failure`",
+        "tags.`orch.attempt`", "tags.`orch.sweep`", "attributes.`Duration`",
+    ),
+    order_by="tags.`category`",
+    ascending=True,
+)  # fmt: skip
+VARIANTS = View(
+    key="orch-variants",
+    search="tags.`orch.kind` = 'job' and metrics.`location_instability` >= 0",  # which pre-training has not
+    columns=(
+        "metrics.`location_instability`", "metrics.`shuffled_instability`", "metrics.`tracking_share`",
+        "metrics.`test_accuracy`", "metrics.`chance_accuracy`", "tags.`category`", "tags.`backbone`",
+    ),
+    order_by="tags.`variant`",
+    ascending=True,
+    group_by="variant",
 )  # fmt: skip
 SWEEPS = View(
     key="orch-sweeps",
@@ -66,12 +89,14 @@ SWEEPS = View(
     columns=(
         "metrics.`jobs_done`", "metrics.`jobs_failed`", "tags.`orch.profile`",
         "metrics.`location_instability/ordinary`", "metrics.`location_instability/interpretable`",
-        "metrics.`accuracy/ordinary`", "metrics.`accuracy/interpretable`",
+        "metrics.`accuracy/ordinary`", "metrics.`accuracy/interpretable`", "metrics.`chance_accuracy/ordinary`",
         "attributes.`Created`", "attributes.`Duration`",
     ),
     order_by="attributes.start_time",
     ascending=False,
 )  # fmt: skip
+
+VIEWS = (JOBS, FAILED, VARIANTS, SWEEPS)
 
 
 def view_state(view: View) -> str:
@@ -87,6 +112,8 @@ def view_state(view: View) -> str:
             "modelVersionFilter": "All Runs",
             "selectedColumns": view.columns,
             "columnOrder": view.columns,
+            "groupBy": view.group_by
+            and {"aggregateFunction": "average", "groupByKeys": [{"mode": "tag", "groupByData": view.group_by}]},
             "columnWidths": {column: max(120, 8 * len(column.split("`")[1])) for column in view.columns},
         }
     )
@@ -107,14 +134,15 @@ def share_views(client: MlflowClient, uri: str) -> str:
     """
     with reaching(uri):
         experiment = store.experiment_of(client, uri)
-        for view in (JOBS, SWEEPS):
+        for view in VIEWS:
             client.set_experiment_tag(experiment.experiment_id, f"mlflow.sharedViewState.{view.key}", view_state(view))
         return experiment.experiment_id
 
 
 def page(base: str, experiment_id: str, view: View) -> str:
-    """Address of a view in MLflow's UI."""
-    return f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs?viewStateShareKey={view.key}"
+    """Address of a view in MLflow's UI, in its mode for training rather than for language models."""
+    where = f"{base.rstrip('/')}/#/experiments/{experiment_id}/runs"
+    return f"{where}?viewStateShareKey={view.key}&workflowType=machine_learning"
 
 
 def free_port(wanted: int) -> int:
@@ -198,16 +226,50 @@ def _await(server: subprocess.Popen[bytes], command: str, health: str) -> None:
 
 @dataclass(frozen=True)
 class UiPages:
-    """Addresses of the two views in MLflow's UI."""
+    """Addresses of the views in MLflow's UI."""
 
     jobs: str
+    failed: str
+    variants: str
+    """Ordinary against interpretable networks: the means of both."""
     sweeps: str
     moved: bool
     """True if the requested port was busy and another one is used."""
+    is_remote: bool = False
+    """True if they are on the tracking server, which serves its UI itself."""
+    tunnel: str = ""
+    """Command that makes the UI reachable from the machine of a user who came by SSH; empty for others."""
+
+
+def tunnel(port: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the command with which a user who came by SSH reaches a port of this machine from the own one.
+
+    Args:
+        port: port of this machine's loopback address.
+        environment: has SSH_CONNECTION, the client's and the server's address and port, in an SSH session.
+
+    Returns:
+        The command; empty outside of an SSH session.
+    """
+    connection = environment.get("SSH_CONNECTION", "").split()
+    if len(connection) != 4:
+        return ""
+    server, ssh_port = connection[2:]
+    user = environment.get("USER", "")
+    other_port = "" if ssh_port == "22" else f"-p {ssh_port} "
+    return f"ssh -N {other_port}-L {port}:{HOST}:{port} {f'{user}@' if user else ''}{server}"
+
+
+def _pages(base: str, experiment_id: str, *, moved: bool = False, is_remote: bool = False) -> UiPages:
+    jobs, failed, variants, sweeps = (page(base, experiment_id, view) for view in VIEWS)
+    return UiPages(jobs, failed, variants, sweeps, moved, is_remote)
 
 
 def serve_ui(settings: Settings, port: int, on_ready: Callable[[UiPages], None]) -> None:
     """Serve MLflow's UI until the user stops it.
+
+    A tracking server has a UI of its own, so only its addresses are told: another one on this machine would answer
+    anybody here with the user's credentials.
 
     Args:
         settings: the store.
@@ -218,13 +280,13 @@ def serve_ui(settings: Settings, port: int, on_ready: Callable[[UiPages], None])
         StoreError: the store does not exist or has no sweep, or the server does not start.
     """
     if not store.exists(settings):
-        raise StoreError(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid smoke")
+        raise StoreError(f"There is no store at {settings.database} yet. To create one, run: orch sweep --grid first")
     client = store.open_client(settings)
     settle(settings)
     experiment_id = share_views(client, settings.store_uri)
+    if settings.store_uri.startswith(("http://", "https://")):
+        on_ready(_pages(settings.store_uri, experiment_id, is_remote=True))
+        return
     chosen = free_port(port)
-    base = f"http://{HOST}:{chosen}"
-    pages = UiPages(
-        jobs=page(base, experiment_id, JOBS), sweeps=page(base, experiment_id, SWEEPS), moved=chosen != port
-    )
+    pages = replace(_pages(f"http://{HOST}:{chosen}", experiment_id, moved=chosen != port), tunnel=tunnel(chosen))
     serve(settings, chosen, lambda: on_ready(pages))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.execution import control
 from orchestrator.execution.control import WALL, Clock, Controlled, put_back
@@ -14,12 +14,22 @@ from orchestrator.ledger.home import check_folders, settle
 from orchestrator.ledger.lease import here, pid_exists
 from orchestrator.ledger.liveness import Liveness, is_driven
 from orchestrator.ledger.locks import Locks
-from orchestrator.ledger.records import JobRecord, SweepRecord
+from orchestrator.ledger.records import JobRecord, SweepRecord, Waiting
+from orchestrator.ledger.shared_prefix import claim_prefix
+from orchestrator.ledger.store import open_client
 from orchestrator.planning.diff import Named, PlannedJob
 from orchestrator.recovery import evidence, repairs
 from orchestrator.recovery.diagnosis import Cause, find_causes
 from orchestrator.recovery.garbage import Waste, delete, find_waste
-from orchestrator.recovery.logs import LAST_LINES, LogText, attempts_on_disk, follow, read_log
+from orchestrator.recovery.logs import (
+    LAST_LINES,
+    LogSource,
+    LogText,
+    attempts_on_disk,
+    follow,
+    last_lines,
+    read_log,
+)
 from orchestrator.recovery.repairs import Repaired
 from orchestrator.recovery.rules import Repair, known_keys
 from orchestrator.services.jobs import find_job
@@ -51,6 +61,8 @@ class Why:
     """Each cause, with the last lines of the log of one of its jobs."""
     jobs: tuple[PlannedJob[Named], ...]
     """All jobs in question, whether something went wrong or not."""
+    waiting: Waiting | None = None
+    """Why some jobs of the sweep have no worker."""
 
 
 @dataclass(frozen=True)
@@ -171,40 +183,57 @@ def why(settings: Settings, wanted: str) -> Why:
     found = find_causes(jobs)
     tails = tuple(_last_lines(settings, cause.example) for cause in found)
     return Why(
-        sweep.name, job.title if job else None, status.is_driven, tuple(zip(found, tails, strict=True)), tuple(jobs)
+        sweep.name,
+        job.title if job else None,
+        status.is_driven,
+        tuple(zip(found, tails, strict=True)),
+        tuple(jobs),
+        sweep.waiting if status.is_driven else None,
     )
 
 
 def _last_lines(settings: Settings, record: JobRecord | None) -> str:
-    """The last lines of the last attempt's log, or of its traceback if there is no log."""
+    """The last lines of the last attempt's log if it is on this machine, else of its traceback.
+
+    The copy of the log in the job's run is not read: it may be in an object store that is away.
+    """
     if record is None or not record.attempt:
         return ""
-    try:
-        return read_log(settings, record).last()
-    except SpecError:
-        failure = record.result.failure if record.result else None
-        return "\n".join(failure.traceback.rstrip().splitlines()[-LAST_LINES:]) if failure else ""
+    if record.attempt in attempts_on_disk(settings, record.key):
+        return read_log(settings, record, record.attempt).last()
+    failure = record.result.failure if record.result else None
+    return "\n".join(failure.traceback.rstrip().splitlines()[-LAST_LINES:]) if failure else ""
 
 
-def job_log(settings: Settings, wanted: str, attempt: int | None) -> tuple[JobRecord, LogText]:
+def job_log(
+    settings: Settings, wanted: str, attempt: int | None, lines: int | None = None
+) -> tuple[JobRecord, LogText]:
     """Read the log of one attempt of a job; None is the last attempt that left one.
+
+    Args:
+        wanted: the job's key, the start of it, or its title.
+        attempt: number of the attempt.
+        lines: number of its last lines to return; None returns all.
 
     Raises:
         SpecError: the job is unknown or ambiguous, or there is no such log.
     """
     record = find_job(settings, wanted)
-    return record, read_log(settings, record, attempt)
+    log = read_log(settings, record, attempt)
+    return record, log if lines is None else replace(log, text=last_lines(log.text, lines))
 
 
 def follow_log(
-    settings: Settings, wanted: str, attempt: int | None, say: Callable[[str], None], clock: Clock = WALL
-) -> Iterator[str]:
+    settings: Settings, wanted: str, attempt: int | None, say: Callable[[str], None], clock: Clock = WALL,
+    *, lines: int | None = None,
+) -> Iterator[str]:  # fmt: skip
     """Yield parts of a job's log as they are written, until the job has ended or its driver is dead.
 
     Args:
         wanted: the job's key, the start of it, or its title.
         attempt: number of the attempt; None follows the last one.
-        say: called with a message if the log does not exist yet.
+        say: called with a message if the log does not exist yet, or the store does not answer.
+        lines: number of lines to show of what is there already; None shows all.
         clock: how to sleep between looks.
 
     Raises:
@@ -213,17 +242,19 @@ def follow_log(
     ledger = opening.open_ledger(settings)
     record = find_job(settings, wanted)
 
+    source = LogSource(settings, record)
+
     def is_over() -> bool:
-        now = ledger.get(record.key)
+        now = source.job = ledger.get(record.key)
         return now.state.has_ended or not is_driven(ledger.sweep(now.driven_by), clock.now())
 
     if is_over() or (attempt is not None and attempt < record.attempt):
-        yield read_log(settings, record, attempt).text
+        text = read_log(settings, record, attempt).text
+        yield text if lines is None else last_lines(text, lines)
         return
-    if not attempts_on_disk(settings, record.key):
-        say(f"{record.title} ({record.key}) has no log on this machine yet. Waiting for it. A job on another machine "
-            "uploads its log when it ends.")  # fmt: skip
-    yield from follow(settings, record.key, attempt, is_over, clock.sleep)
+    if not source.look():
+        say(f"{record.title} ({record.key}) has no log yet. Waiting for it.")
+    yield from follow(source, attempt, is_over, clock.sleep, last=lines, say=say)
 
 
 def fsck(settings: Settings, *, repair: bool = False) -> FsckResult:
@@ -278,7 +309,8 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     ledger = opening.open_existing(settings)
     _check_only_store(settings)
     check_folders(settings) if dry_run else settle(settings)
-    waste = find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists)
+    objects = claim_prefix(settings, open_client(settings)) if settings.object_store else None
+    waste = find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists, objects=objects)
     if not dry_run:
         waste = delete(waste, Locks(settings.lock_dir), lambda: _known_jobs(ledger))
     return tuple(waste)

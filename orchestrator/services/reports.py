@@ -110,7 +110,7 @@ def read_tables(
     jobs = compare(stored.specs, ledger.jobs(), Liveness(ledger))
     report = build_report(name, jobs, stored.upstream_keys, numbers)
     if report.missing and strict:
-        raise incomplete_error(stored, report.missing)
+        raise incomplete_error(stored, report.missing, settings.resume_command(stored.name))
     if not report.tables:
         which = f"Table {' or '.join(map(str, numbers))}" if numbers else "any of the paper's tables"
         raise SpecError(f"Sweep {name} has no value for {which} yet. `orch status {name}` shows its jobs.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
@@ -17,13 +18,14 @@ from orchestrator.ledger.base import LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, SweepRecord
 from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
+from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
 from orchestrator.planning.resolver import check_all_weights, resolver_for
 from orchestrator.report.coverage import TableCoverage, table_coverage
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
-from schemas.errors import Interrupted, StoreError, SweepIncomplete
+from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
 from schemas.sweep import Resources
 
 
@@ -37,16 +39,24 @@ class Plan:
     data_seen: bool = True
     """False if photographs are needed and no data root is given. Finished jobs are then unknown, because a job's key
     depends on its images."""
+    unmeasurable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Metric -> categories whose photographs lack what it needs. Empty if no photographs were seen."""
 
     @property
     def filled(self) -> tuple[TableCoverage, ...]:
         """How many values of the paper's tables the jobs give, by table."""
-        return table_coverage([job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys])
+        measured = [job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys]
+        return table_coverage(measured, self.unmeasurable)
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of jobs by status."""
         return dict(Counter(job.status.value for job in self.jobs))
+
+    @property
+    def frozen(self) -> SharedFeatures:
+        """How often the jobs that will run compute features of frozen layers."""
+        return shared_features([job.spec for job in self.jobs if job.will_run])
 
 
 @dataclass(frozen=True)
@@ -73,22 +83,24 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
         DataError: images are missing, broken or too few.
         WeightsError: a weights file does not fit its network.
     """
-    if request.data_root is None:
-        planned = plan(define(request), NullResolver())
-        if any(job.data.images == "photographs" for job in planned.jobs):
-            return Plan(
-                planned, None, compare(planned.jobs, {}, Liveness(opening.open_reader(settings))), data_seen=False
-            )
     resolver = resolver_for(settings, request.data_root)
-    planned = plan(define(request), resolver)
-    check_all_weights(planned.jobs)
-    resolver.check_data(planned.jobs)
+    try:
+        planned = plan(define(request), resolver)
+        check_all_weights(planned.jobs)
+        resolver.check_data(planned.jobs)
+    except DataAbsent:
+        if request.data_root is not None:
+            raise
+        planned = plan(define(request), NullResolver())
+        jobs = compare(planned.jobs, {}, Liveness(opening.open_reader(settings)))
+        return Plan(planned, None, jobs, data_seen=False)
     ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
-        check_same_sweep(existing.plan, planned.jobs)
+        check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
     jobs = compare(planned.jobs, ledger.jobs(), Liveness(ledger))
-    return Plan(planned, request.data_root, jobs)
+    measured = [job for job in planned.jobs if job.key not in planned.upstream_keys]
+    return Plan(planned, request.data_root, jobs, unmeasurable=resolver.unmeasurable(measured))
 
 
 def run_sweep(
@@ -108,6 +120,7 @@ def run_sweep(
     Raises:
         OrchError: the sweep cannot run; its subclasses say why.
     """
+    _refuse_outside(settings)
     planned = plan(define(request), resolver_for(settings, request.data_root))
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
@@ -115,7 +128,7 @@ def run_sweep(
     ledger = opening.open_ledger(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
-        check_same_sweep(existing.plan, planned.jobs)
+        check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
     for warning in planned.warnings:
         display.say(f"warning: {warning}")
     which = Which(cancelled_with_sweep=True)
@@ -143,12 +156,30 @@ def resume_sweep(
         StoreError: the store has no such sweep, or the sweep was stopped before it was planned.
         OrchError: the sweep cannot run; its subclasses say why.
     """
+    _refuse_outside(settings)
     ledger = opening.open_ledger(settings)
     record = known_sweep(ledger, name)
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
     again = Which(failed=failed, cancelled_with_sweep=True)
-    return _run(settings, ledger, _with_workers(record.plan, workers), display, open_pool, again)
+    stored = _rooted(_with_workers(record.plan, workers), settings)
+    return _run(settings, ledger, stored, display, open_pool, again)
+
+
+def _refuse_outside(settings: Settings) -> None:
+    """Refuse to drive a sweep on a machine that only has the address of the cluster's dashboard."""
+    if settings.is_outside:
+        raise SpecError(
+            f"ORCH_RAY_ADDRESS is {settings.ray_address}, the dashboard of a cluster that this machine is not part of, "
+            "so a driver cannot run here. Add `--detach` to the command: the cluster then drives the sweep."
+        )
+
+
+def _rooted(stored: StoredPlan, settings: Settings) -> StoredPlan:
+    """The plan with this machine's folder of photographs, where the one it was planned with is not on this machine."""
+    if stored.data_root is None or settings.data_root is None or Path(stored.data_root).is_dir():
+        return stored
+    return stored.model_copy(update={"data_root": str(settings.data_root.expanduser().resolve())})
 
 
 def _run(
@@ -198,8 +229,12 @@ def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *
     return read_tables(settings, opening.open_reader(settings), name, numbers, strict=strict)
 
 
-def raise_if_incomplete(report: SweepOutcome) -> None:
+def raise_if_incomplete(report: SweepOutcome, resume: str = "") -> None:
     """Raise the error that an incomplete sweep ends with.
+
+    Args:
+        report: how the sweep ended.
+        resume: command that continues it, if it is not `orch resume` alone.
 
     Raises:
         Interrupted: the user stopped the sweep.
@@ -207,17 +242,18 @@ def raise_if_incomplete(report: SweepOutcome) -> None:
     """
     if report.is_complete:
         return
+    resume = resume or f"orch resume {report.name}"
     left = ", ".join(f"{number} {status}" for status, number in report.counts.items() if status != "done")
     if report.paused_by:
         raise SweepIncomplete(
             f"sweep {report.name} was paused, because its first jobs all fail alike: {report.paused_by} ({left}). "
-            f"`orch why {report.name}` shows the cause. Once it is fixed, run: orch resume {report.name} --failed"
+            f"`orch why {report.name}` shows the cause. Once it is fixed, run: {resume} --failed"
         )
     if report.interrupted:
-        raise Interrupted(f"sweep {report.name} was stopped ({left}). Go on with: orch resume {report.name}")
+        raise Interrupted(f"sweep {report.name} was stopped ({left}). Go on with: {resume}")
     raise SweepIncomplete(
         f"some jobs of sweep {report.name} did not succeed ({left}). `orch why {report.name}` shows the causes; "
-        f"`orch resume {report.name} --failed` runs them again."
+        f"`{resume} --failed` runs them again."
     )
 
 

@@ -21,7 +21,7 @@ from schemas.weights import ChannelOrder, InputScale, Provenance
 if TYPE_CHECKING:
     from interp_model.weights import LayerFit
 
-BUILT_IN = ("torchvision", "random")
+BUILT_IN = ("torchvision", "imagenet", "everything", "random")
 """Sources of weights that need no imported file."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -44,7 +44,7 @@ class Verification:
     """The layers of a weights file, compared with what a network needs."""
 
     path: Path
-    backbone: BackboneName
+    backbone: str
     width: float
     layers: list[LayerFit]
 
@@ -247,6 +247,6 @@ def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name) or name in BUILT_IN:
         raise SpecError(
             f"Weights cannot be called {name!r}. Use letters, digits, dots, dashes and underscores in `--name`; "
-            f"{' and '.join(BUILT_IN)} are reserved."
+            f"{', '.join(BUILT_IN)} are reserved."
         )
     return name

@@ -18,7 +18,20 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the first round; the others count up")
     parser.add_argument("--jobs", type=int, default=JOBS, choices=range(8, 81, 8), help="of the sweep (default 40)")
     parser.add_argument("--folder", type=Path, help="where failed rounds keep their files (default: a new folder)")
+    parser.add_argument(
+        "--stage", choices=("machine", "cluster"), default="machine",
+        help="a private Ray on this machine, or a cluster of it (tests/cluster; four jobs)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--reference", type=Path, help="folder of an undisturbed sweep of the same code on a cluster, to reuse it"
+    )
     options = parser.parse_args()
+    if options.stage == "cluster":
+        from tests.cluster.__main__ import play_all
+        from tests.cluster.rounds import round_of
+
+        seeds = range(options.seed, options.seed + options.rounds)
+        return play_all([round_of(seed) for seed in seeds], options.folder, options.reference, 1.0)
     folder = options.folder or Path(tempfile.mkdtemp(prefix="orch-chaos-"))
     print(f"Running the undisturbed sweep first. All files are below {folder}.", flush=True)
     reference = undisturbed(folder / "undisturbed", options.jobs)

@@ -220,7 +220,7 @@ class Adversary:
 
 def _lends(run: Run) -> bool:
     """Whether other jobs start from its weights."""
-    return "categories" in run.title
+    return run.title.startswith("pre-training")
 
 
 def _wake(process: psutil.Process) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from tests.chaos.adversary import Adversary
@@ -26,9 +28,24 @@ class Outcome(NamedTuple):
     """Everything that does not hold; empty for a passed round."""
 
 
-def undisturbed(folder: Path, jobs: int = JOBS) -> Reference:
-    """Run the sweep without faults."""
-    stage = Stage(folder, jobs)
+def undisturbed(
+    folder: Path,
+    jobs: int = JOBS,
+    text: str | None = None,
+    workers: int = 2,
+    settings: Mapping[str, str] = MappingProxyType({}),
+) -> Reference:
+    """Run a sweep without faults.
+
+    Args:
+        folder: a new folder.
+        jobs: number of jobs, without pre-training.
+        text: the sweep file, if not the one of the campaign.
+        workers: number of workers.
+        settings: more environment variables of the command.
+    """
+    stage = Stage(folder, jobs, text=text, workers=workers)
+    stage.environment |= settings
     began = time.monotonic()
     try:
         stage.drive()

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import psutil
 import torch
@@ -103,7 +103,12 @@ class Store:
 def weights_digest(checkpoints: Path, run: Run) -> str:
     """Return the SHA-256 of a job's final weights and filter statistics, without the durations in the file."""
     path = Path(json.loads(run.result)["checkpoint"]["path"])
-    state = torch.load(checkpoints / run.key / path.parent.name / path.name, weights_only=True, map_location="cpu")
+    return digest_of(checkpoints / run.key / path.parent.name / path.name)
+
+
+def digest_of(checkpoint: Path | BinaryIO) -> str:
+    """Return the SHA-256 of the weights and filter statistics in a checkpoint."""
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
     digest = hashlib.sha256()
     _feed(digest, {name: value for name, value in state.items() if name in ("network", "filter_losses")})
     return digest.hexdigest()

@@ -27,6 +27,7 @@ LONGEST_SECONDS = 420.0
 """Longest time of one command before it counts as stuck."""
 DISK_MEGABYTES = 160
 NAME = "chaos"
+SWEEP_CATEGORIES = ("voc_part/cat", "voc_part/dog", "voc_part/cow", "cub200/bird")
 SWEEP = """
 name: chaos
 profile: laptop
@@ -37,11 +38,24 @@ base:
   weights: {epochs: 2, data: {categories: [voc-cat, voc-dog, voc-cow], train_per_category: 8, test_per_category: 4}}
   train: {epochs: EPOCHS, batch_size: 8}
 axes:
-  category: [voc_part/cat, voc_part/dog, voc_part/cow, cub200/bird]
+  category: [CATEGORIES]
   variant: [ordinary, interpretable]
   seed: SEEDS
 """
 """Eight jobs per seed, and the pre-training that all of them start from."""
+
+
+def sweep_text(name: str, jobs: int, epochs: int = EPOCHS) -> str:
+    """Return a sweep file.
+
+    Args:
+        name: of the sweep.
+        jobs: number of jobs besides the pre-training; a multiple of 8.
+        epochs: of each job.
+    """
+    seeds = list(range(jobs // 8))
+    text = SWEEP.replace("chaos", name).replace("CATEGORIES", ", ".join(SWEEP_CATEGORIES))
+    return text.replace("SEEDS", str(seeds)).replace("EPOCHS", str(epochs))
 
 
 class Stuck(AssertionError):
@@ -96,13 +110,22 @@ class TrackingServer:
 class Stage:
     """The environment of one round."""
 
-    def __init__(self, folder: Path, jobs: int, patience_minutes: float = 10.0) -> None:
+    def __init__(
+        self, folder: Path, jobs: int, patience_minutes: float = 10.0, text: str | None = None, workers: int = 2
+    ) -> None:
+        """
+        Args:
+            folder: a new folder.
+            jobs: number of jobs of the sweep, without pre-training.
+            patience_minutes: how long an unreachable store is retried.
+            text: the sweep file, if not the one of the campaign.
+            workers: number of workers.
+        """
         folder.mkdir(parents=True)
-        self.folder, self.home = folder, folder / "home"
+        self.folder, self.home, self.workers = folder, folder / "home", workers
         self.home.mkdir()
         self.file = folder / "chaos.yaml"
-        seeds = list(range(jobs // 8))
-        self.file.write_text(SWEEP.replace("SEEDS", str(seeds)).replace("EPOCHS", str(EPOCHS)))
+        self.file.write_text(text or sweep_text(NAME, jobs))
         self.log = folder / "orch.log"
         self.environment = {
             **os.environ,
@@ -144,7 +167,7 @@ class Stage:
         """Start the sweep, or with `resumes` resume it if the store knows it."""
         again = resumes and self.store.knows_the_sweep()
         words = ("resume", NAME) if again else ("sweep", str(self.file))
-        self.driver = self.type(*words, "--workers", "2")
+        self.driver = self.type(*words, "--workers", str(self.workers))
         self.drivers.append(self.driver.pid)
 
     def ended(self) -> int | None:

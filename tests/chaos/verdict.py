@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,17 +40,25 @@ def check(stage: Stage, adversary: Adversary, reference: Reference) -> list[str]
     """Check a round against the undisturbed sweep. Returns everything that is wrong; empty if nothing is."""
     runs = stage.store.runs()
     return [
-        *_check_runs(runs, stage.store.sweep_statuses(), reference),
+        *check_runs(runs, stage.store.sweep_statuses(), reference),
         *_check_nothing_ran_again(runs, adversary.seen, stage.home / "logs"),
-        *_check_numbers(stage.store.points(), reference),
-        *_check_weights(stage, runs, reference),
+        *check_numbers(stage.store.points(), reference),
+        *check_weights(runs, lambda run: weights_digest(stage.home / "checkpoints", run), reference),
         *_check_fsck(stage),
         *_check_processes(stage),
         *_check_talk(stage),
     ]
 
 
-def _check_runs(runs: list[Run], sweeps: list[str], reference: Reference) -> list[str]:
+def check_runs(runs: list[Run], sweeps: list[str], reference: Reference, expected_sweeps: int = 1) -> list[str]:
+    """Check that every job has one run, and that all runs are finished.
+
+    Args:
+        runs: of all jobs.
+        sweeps: statuses of the sweeps' runs.
+        reference: names the jobs.
+        expected_sweeps: number of sweeps.
+    """
     wrong = []
     doubled = [key for key, count in Counter(run.key for run in runs).items() if count > 1]
     if doubled:
@@ -58,8 +67,8 @@ def _check_runs(runs: list[Run], sweeps: list[str], reference: Reference) -> lis
         wrong.append(f"{len({run.key for run in runs})} keys instead of {len(reference.weights)}")
     wrong += [f"{run.title} is {run.status}, {run.state}" for run in runs
               if (run.status, run.state) != ("FINISHED", "succeeded")]  # fmt: skip
-    if sweeps != ["FINISHED"]:
-        wrong.append(f"statuses of the sweep's run: {sweeps}, expected one FINISHED")
+    if sweeps != ["FINISHED"] * expected_sweeps:
+        wrong.append(f"statuses of the runs of sweeps: {sweeps}, expected {expected_sweeps} FINISHED")
     return wrong
 
 
@@ -79,7 +88,8 @@ def _number(path: Path) -> int:
     return int(path.stem.removeprefix("attempt-"))
 
 
-def _check_numbers(points: dict[str, list[Point]], reference: Reference) -> list[str]:
+def check_numbers(points: dict[str, list[Point]], reference: Reference) -> list[str]:
+    """Check that every step of every job was logged once, with the numbers of the undisturbed sweep."""
     wrong = []
     for key, expected in reference.points.items():
         found = points.get(key, [])
@@ -92,12 +102,18 @@ def _check_numbers(points: dict[str, list[Point]], reference: Reference) -> list
     return wrong
 
 
-def _check_weights(stage: Stage, runs: list[Run], reference: Reference) -> list[str]:
-    checkpoints = stage.home / "checkpoints"
+def check_weights(runs: list[Run], digest: Callable[[Run], str], reference: Reference) -> list[str]:
+    """Check that the final weights are those of the undisturbed sweep.
+
+    Args:
+        runs: of all jobs.
+        digest: returns the digest of a job's final weights.
+        reference: the undisturbed sweep.
+    """
     return [
         f"{run.title} ({run.key}) has other final weights than in the undisturbed sweep"
         for run in runs
-        if run.state == "succeeded" and weights_digest(checkpoints, run) != reference.weights.get(run.key)
+        if run.state == "succeeded" and digest(run) != reference.weights.get(run.key)
     ]
 
 

@@ -184,6 +184,12 @@ def test_new_layers_of_the_published_size_start_as_published() -> None:
         assert network.get_parameter(f"blocks.{name}.bias").abs().sum() == 0
 
 
+@pytest.mark.parametrize(("std", "expected"), [(None, 0.01), (0.2, 0.2), ("he", (2 / (9 * 64)) ** 0.5)])
+def test_the_new_layer_starts_as_the_spec_says(std: Any, expected: float) -> None:
+    network = build_network(small(width=0.25, new_layer_std=std), 1)
+    assert network.get_parameter("blocks.conv6.conv.weight").std().item() == pytest.approx(expected, rel=0.05)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_narrow_network_passes_its_signal_on(variant: Variant) -> None:
     network = build_network(small("alexnet", variant, width=0.25, fc_width=64), 1)

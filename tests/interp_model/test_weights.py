@@ -28,7 +28,7 @@ def small(backbone: BackboneName = "alexnet", variant: Variant = "interpretable"
 
 
 def backbone_of(network: Network) -> dict[str, Tensor]:
-    names = {layer.name for layer in BACKBONES[network.model.backbone] if isinstance(layer, Conv)}
+    names = {layer.name for layer in BACKBONES[network.facts.backbone] if isinstance(layer, Conv)}
     return {key: value.clone() for key, value in network.state_dict().items() if key.split(".")[1] in names}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.settings import Settings, misspelt
+from orchestrator.settings import PARCEL, Settings, misspelt
 from schemas.errors import SpecError
 
 
@@ -14,6 +14,15 @@ from schemas.errors import SpecError
 def empty(monkeypatch: pytest.MonkeyPatch) -> None:
     for field in Settings.model_fields:
         monkeypatch.delenv(f"ORCH_{field.upper()}", raising=False)
+
+
+def test_a_sweep_is_resumed_where_its_driver_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().resume_command("mine") == "orch resume mine"
+    monkeypatch.setenv(PARCEL, "x")  # in the cluster
+    assert Settings().resume_command("mine") == "orch resume mine --detach"
+    monkeypatch.delenv(PARCEL)
+    monkeypatch.setenv("ORCH_RAY_ADDRESS", "http://head:8265")
+    assert Settings().resume_command("mine") == "orch resume mine --detach"
 
 
 @pytest.mark.parametrize(
@@ -26,10 +35,13 @@ def empty(monkeypatch: pytest.MonkeyPatch) -> None:
             "abc", "0", "-1", "5min", "nan")),
         *(("PROFILE", text, "one of laptop, paper. Did you mean 'laptop'?") for text in ("laptp", "labtop")),
         ("PROFILE", "  ", "one of laptop, paper"),
+        ("CODE_CHECK", "ignore", "`refuse` or `warn`"),
         *(("TRACKING_URI", text, "the URI of an MLflow server") for text in (
             "foo", "localhost:5000", "http://", "ftp://host", "postgres://host/db", "/tmp/mlruns", "http:// host")),
         *(("RAY_ADDRESS", text, "`local`, `auto`, or a cluster") for text in (
             "locla", "host", "host:", "ray://host", " ")),
+        *(("RAY_JOBS_ADDRESS", text, "the address of a Ray dashboard") for text in (
+            "head:8265", "ray://head:10001", " ")),
         *(("DATA_ROOT", text, "the path of a folder") for text in ("~nobody-here/x", "  ")),
     ],
 )  # fmt: skip
@@ -50,10 +62,13 @@ def test_a_variable_that_does_not_fit_is_named_with_its_value_and_what_it_takes(
         ("STORE_PATIENCE_MINUTES", "1e-1", 0.1), ("STORE_PATIENCE_MINUTES", "010", 10.0),
         ("STORE_PATIENCE_MINUTES", "", 10.0),
         ("WORKER_START_SECONDS", "90", 90.0), ("WORKER_START_SECONDS", "", 120.0),
+        ("CODE_CHECK", "Warn", "warn"), ("CODE_CHECK", "", "refuse"),
         ("PROFILE", "paper", "paper"), ("PROFILE", "Paper", "paper"), ("PROFILE", "", "laptop"),
         ("TRACKING_URI", "http://host:5000", "http://host:5000"),
         ("TRACKING_URI", "sqlite:////tmp/a b.db", None),
-        ("TRACKING_URI", "postgresql+psycopg2://u:p@h/d", "postgresql+psycopg2://u:p@h/d"),
+        ("TRACKING_URI", "postgresql+psycopg2://u@h/d", "postgresql+psycopg2://u@h/d"),
+        ("RAY_ADDRESS", "http://head:8265", "http://head:8265"), ("RAY_ADDRESS", "https://ray.org/a", "https://ray.org/a"),
+        ("RAY_JOBS_ADDRESS", "http://head:8265", "http://head:8265"),
         ("RAY_ADDRESS", "auto", "auto"), ("RAY_ADDRESS", "ray://head:10001", "ray://head:10001"),
         ("RAY_ADDRESS", "10.0.0.1:6379", "10.0.0.1:6379"), ("RAY_ADDRESS", "[::1]:6379", "[::1]:6379"),
         ("DATA_ROOT", "photos", Path("photos")),
@@ -66,8 +81,36 @@ def test_a_variable_that_fits_is_read(monkeypatch: pytest.MonkeyPatch, name: str
 
 def test_a_password_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORCH_TRACKING_URI", "postgres://me:secret@host/db")
-    with pytest.raises(SpecError, match=r"'postgres://\*\*\*@host/db'"):
+    with pytest.raises(SpecError, match=r"'postgres://me:\*\*\*@host/db'"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("uri", "where"),
+    [
+        ("http://me:hush@host:5000", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("https://hush@host", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("http://host:5000/?token=hush", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("postgresql+psycopg2://me:hush@host/db", "set PGPASSWORD, or write ~/.pgpass"),
+        ("postgresql://host/db?user=me&password=hush", "set PGPASSWORD, or write ~/.pgpass"),
+        ("mysql+pymysql://me:hush@host/db", "put them where the driver of that database reads them"),
+    ],
+)
+def test_credentials_in_the_uri_of_the_store_are_refused_with_where_they_belong(
+    monkeypatch: pytest.MonkeyPatch, uri: str, where: str
+) -> None:
+    """The URI is sent to workers and stands in messages, logs and lists of processes."""
+    monkeypatch.setenv("ORCH_RAY_ADDRESS", "http://me:hush@head:8265")
+    with pytest.raises(SpecError, match=r"ORCH_RAY_ADDRESS must not hold .* set RAY_AUTH_TOKEN") as refused:
+        Settings()
+    assert "hush" not in str(refused.value)
+    monkeypatch.delenv("ORCH_RAY_ADDRESS")
+    monkeypatch.setenv("ORCH_TRACKING_URI", uri)
+    with pytest.raises(SpecError, match="ORCH_TRACKING_URI must not hold credentials") as refused:
+        Settings()
+    assert where in str(refused.value)
+    assert "hush" not in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_python_interface_is_checked_too() -> None:
@@ -91,3 +134,21 @@ def test_misspelt_variables_are_named_and_others_left_alone() -> None:
 
 def test_every_setting_says_what_it_takes() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "address"),
+    [
+        ({}, None),
+        ({"ray_address": "head:6379"}, "http://head:8265"),
+        ({"ray_address": "ray://head:10001"}, "http://head:8265"),
+        ({"ray_address": "[fd00::1]:6379"}, "http://[fd00::1]:8265"),
+        ({"ray_address": "auto"}, "http://127.0.0.1:8265"),
+        ({"ray_address": "https://ray.org/a"}, "https://ray.org/a"),
+        ({"ray_address": "head:6379", "ray_jobs_address": "http://door:80"}, "http://door:80"),
+    ],
+)
+def test_where_sweeps_are_submitted_to(fields: dict[str, str], address: str | None) -> None:
+    settings = Settings.model_validate(fields)
+    assert settings.jobs_address == address
+    assert settings.is_outside == fields.get("ray_address", "").startswith("http")

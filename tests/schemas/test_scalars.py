@@ -68,7 +68,9 @@ def test_a_key_is_that_of_earlier_versions() -> None:
 
 def test_a_field_has_the_type_of_every_kind_of_section_that_has_it() -> None:
     types = field_types(JobSpec)
-    assert types["weights.source"].__args__ == ("pretrain", "torchvision", "file", "random")
+    assert types["weights.source"].__args__ == (
+        "pretrain", "everything", "torchvision", "imagenet", "file", "random",
+    )  # fmt: skip
     assert FileWeights(path="a").path == "a"
 
 

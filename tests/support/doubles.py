@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
+from orchestrator.execution.placement import Idle, Wish
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.progress import Now
 from orchestrator.ledger.job_moves import first_record
@@ -16,7 +18,7 @@ from schemas.job import DataSpec, JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
-from schemas.sweep import SweepSpec
+from schemas.sweep import Resources, SweepSpec
 
 
 class FixedResolver:
@@ -30,6 +32,9 @@ class FixedResolver:
 
     def label_names(self, data: DataSpec) -> tuple[str, ...]:
         return ("voc-cat", "001.First", "002.Second") if data.labels == "species" else ()
+
+    def everything(self, data: DataSpec) -> DataSpec:
+        return data
 
     def weights_digest(self, path: str) -> str:
         return f"sha-of-{path}"
@@ -60,7 +65,7 @@ def result_of(order: WorkOrder, reason: StopReason = StopReason.FINISHED, second
         attempt=order.attempt,
         stop_reason=reason,
         seconds=seconds,
-        metrics=metrics() if finished else None,
+        metrics=metrics(chance_accuracy=0.5) if finished else None,
         checkpoint=CheckpointPointer(path=f"{order.spec.key}.pt", epoch=1, sha256="0") if finished else None,
         failure=None if finished else Failure(kind="Scripted", message=f"ended by script: {reason}"),
         micro_batches=order.micro_batches,
@@ -81,11 +86,14 @@ class ScriptedPool:
         self.closed = False
         self.on_start: Callable[[WorkOrder], None] = lambda order: None
         self.on_wait: Callable[[], None] = lambda: None
+        self.needs = Resources().needs("alexnet")
+        """What each of its workers has."""
+        self.wishes: list[Wish] = []
         self.held: str | None = None
         """Title of a job that runs until it is asked to stop."""
 
     @property
-    def slots(self) -> int:
+    def size(self) -> int:
         return self._slots
 
     @property
@@ -93,12 +101,28 @@ class ScriptedPool:
         return 4
 
     @property
+    def is_private(self) -> bool:
+        return True
+
+    def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
+        self.wishes = list(wishes)
+
+    def idle(self) -> list[Idle]:
+        return [Idle(number, self.needs, "node") for number in range(self._slots) if number not in self.busy]
+
+    def nodes(self) -> dict[str, str]:
+        return {"node": "host"}
+
+    def waiting(self) -> str:
+        return ""
+
+    @property
     def started(self) -> list[str]:
         return [order.spec.title for order in self.orders]
 
-    def start(self, slot: int, order: WorkOrder) -> None:
-        assert slot not in self.busy, "a slot takes one job at a time"
-        self.busy[slot] = order
+    def start(self, worker: int, order: WorkOrder) -> None:
+        assert worker not in self.busy, "a worker takes one job at a time"
+        self.busy[worker] = order
         self.orders.append(order)
         self.most_busy = max(self.most_busy, len(self.busy))
         self.on_start(order)
@@ -124,8 +148,8 @@ class ScriptedPool:
     def stop(self) -> None:
         self.stopped = True
 
-    def interrupt(self, slot: int) -> None:
-        self.interrupted.add(self.busy[slot].spec.title)
+    def interrupt(self, worker: int) -> None:
+        self.interrupted.add(self.busy[worker].spec.title)
 
     def close(self) -> None:
         self.closed = True

@@ -147,7 +147,7 @@ class World:
             ledger=ledger,
             pool=cast(Any, Mortal(pool, fate, store=False)),
             locks=cast(Locks, Mortal(locks, fate, store=False)),
-            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None),
             lease=lease,
             display=Listener(),
             clock=self.clock,

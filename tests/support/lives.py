@@ -10,7 +10,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,11 @@ PHASES = ("opening the run", "training", "measuring accuracy", "measuring filter
 
 
 def live(
-    order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
+    order: WorkOrder,
+    moment: Moment | None,
+    number: int = signal.SIGKILL,
+    megabytes: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> JobResult | None:
     """Run a job in a separate process to its end.
 
@@ -43,27 +47,33 @@ def live(
         moment: when the process kills itself; None to let it finish.
         number: the signal.
         megabytes: address space that the process may add once it trains; None for no limit.
+        environment: variables that the process has in addition.
 
     Returns:
         The result; None if a moment is given.
     """
-    process, result_file = start(order, moment, number, megabytes)
+    process, result_file = start(order, moment, number, megabytes, environment)
     process.join(PATIENCE)
     if moment is not None:
-        assert process.exitcode == -number, f"{moment} never came: exit code {process.exitcode}"
+        ended = result_file.read_text() if result_file.is_file() else "no result"
+        assert process.exitcode == -number, f"{moment} never came: exit code {process.exitcode}, {ended}"
         return None
     assert process.exitcode == 0
     return JobResult.model_validate_json(result_file.read_text())
 
 
 def start(
-    order: WorkOrder, moment: Moment | None, number: int = signal.SIGKILL, megabytes: int | None = None
+    order: WorkOrder,
+    moment: Moment | None,
+    number: int = signal.SIGKILL,
+    megabytes: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> tuple[ForkServerProcess, Path]:
     """Start a job in a separate process; return the process and the file that will hold the result."""
     folder = Path(order.checkpoint_dir)
     folder.mkdir(parents=True, exist_ok=True)
     result_file = folder / f"result-of-attempt-{order.attempt}.json"
-    arguments = (order.model_dump_json(), moment, number, megabytes, str(result_file))
+    arguments = (order.model_dump_json(), moment, number, megabytes, str(result_file), dict(environment or {}))
     process = CONTEXT.Process(target=_work, args=arguments)
     process.start()
     return process, result_file
@@ -78,7 +88,15 @@ def wait_until_stopped(process: ForkServerProcess) -> None:
         time.sleep(0.01)
 
 
-def _work(order_json: str, moment: Moment | None, number: int, megabytes: int | None, result_file: str) -> None:
+def _work(
+    order_json: str,
+    moment: Moment | None,
+    number: int,
+    megabytes: int | None,
+    result_file: str,
+    environment: dict[str, str],
+) -> None:
+    os.environ.update(environment)
     from workers.job import run_job
 
     order = WorkOrder.model_validate_json(order_json)

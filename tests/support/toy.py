@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from interp_model.network import Network, build_network
+from schemas.categories import category_of
 from schemas.job import JobSpec
 from workers.data.dataset import JobData, Rows, Split
 from workers.training.determinism import make_deterministic, seed_torch
@@ -64,6 +65,7 @@ def toy_data(spec: JobSpec) -> JobData:
         np.full((SIDE, SIDE, 3), 60, np.float32),
         ("cat",),
         spec.data.categories,
+        tuple(map(category_of, spec.data.categories)),
         ("head",),
         "",
         True,

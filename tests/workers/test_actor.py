@@ -34,7 +34,7 @@ def test_progress_is_what_the_job_said_last(order: WorkOrder, monkeypatch: pytes
     worker = JobWorker()
     heard: list[str | None] = []
 
-    def pretend(order: WorkOrder, on_progress: Callable[[Progress], None], _: Callable[[], bool]) -> JobResult:
+    def pretend(order: WorkOrder, on_progress: Callable[[Progress], None], *_: Callable[[], bool]) -> JobResult:
         on_progress(Progress(job_key=order.spec.key, phase="training", epoch=2, epochs=4))
         heard.append(worker.progress())
         return JobResult(job_key=order.spec.key, attempt=order.attempt, stop_reason=StopReason.FINISHED)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from schemas.errors import ResourceError
+from schemas.order import Progress, WorkerFacts
 from workers.actor import JobWorker
 from workers.code_home import CodeHome, code_home, difference
 
@@ -21,13 +24,36 @@ def test_the_same_files_in_another_folder_are_the_same_code() -> None:
     assert difference(CodeHome(folders=("/a",), sha256="0"), CodeHome(folders=("/b",), sha256="0")) == ""
 
 
-def test_a_worker_of_other_code_does_not_start_and_names_both_folders() -> None:
-    with pytest.raises(ResourceError, match=rf"in {ROOT}, and its driver runs that in /elsewhere"):
-        JobWorker(CodeHome(folders=("/elsewhere",), sha256="0").model_dump_json())
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A worker handles SIGTERM from its start."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
-def test_a_worker_of_the_same_code_starts() -> None:
-    assert JobWorker(code_home().model_dump_json()).progress() is None
+def facts(driver: CodeHome) -> tuple[JobWorker, WorkerFacts]:
+    worker = JobWorker(driver.model_dump_json())
+    return worker, WorkerFacts.model_validate_json(worker.hello())
+
+
+def test_a_worker_of_other_code_takes_no_job_and_names_both_folders() -> None:
+    _, found = facts(CodeHome(folders=("/elsewhere",), sha256="0"))
+    assert f"in {ROOT}, and its driver runs that in /elsewhere" in found.problem
+
+
+def test_a_driver_may_have_its_workers_warn_of_other_code_instead() -> None:
+    worker, found = facts(CodeHome(folders=("/elsewhere",), sha256="0", may_differ=True))
+    assert found.problem == ""
+    worker._note(Progress(job_key="k", phase="training"))
+    told = Progress.model_validate_json(worker.progress() or "")
+    assert "and its driver runs that in /elsewhere, whose files differ" in told.warning
+    assert socket.gethostname() in told.warning
+
+
+def test_a_worker_of_the_same_code_takes_jobs() -> None:
+    worker, found = facts(code_home())
+    assert (found.problem, worker.progress()) == ("", None)
 
 
 def test_lock_files_of_editors_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

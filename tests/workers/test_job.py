@@ -36,6 +36,7 @@ from workers.checkpoints import store as checkpoint_store
 from workers.checkpoints.ending import read_end
 from workers.checkpoints.loading import load_checkpoint
 from workers.job import run_job, stop_reason_of
+from workers.objects import waiting
 from workers.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
@@ -172,6 +173,14 @@ def test_a_job_asked_to_stop_before_it_began_leaves_nothing(desk: Desk) -> None:
     assert (result.stop_reason, result.epochs_done, result.checkpoint) == (StopReason.INTERRUPTED, 0, None)
 
 
+def test_a_preempted_job_leaves_that_as_its_end(desk: Desk) -> None:
+    order = desk.order(toy_spec())
+    result = run_job(order, desk.seen.append, lambda: any(one.epoch >= 1 for one in desk.seen), lambda: True)
+    assert result.stop_reason is StopReason.PREEMPTED
+    assert read_end(Path(order.checkpoint_dir), order.spec.key, 1) == result
+    assert RunLog(order.tracking_uri, order.run_id).fetch_end(order.spec.key, 1) == result
+
+
 RECIPE = {
     "source": "pretrain", "epochs": 2, "batch_size": 8,
     "data": {"categories": ("voc_part/cat", "voc_part/dog"), "train_per_category": 8, "test_per_category": 4},
@@ -206,6 +215,32 @@ def test_a_deleted_pretraining_checkpoint_comes_back_from_its_run(desk: Desk) ->
     assert (found.stop_reason, found.failure) == (StopReason.FINISHED, None)
     assert Path(pointer.path).exists()
     assert not list(desk.checkpoint_dir.glob(".fetched-*"))
+
+
+def test_a_pretraining_checkpoint_whose_store_is_away_is_waited_for_as_long_as_the_patience(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
+    assert spec.upstream is not None
+    order = desk.order(spec.upstream)
+    pointer = desk.run(order).checkpoint
+    assert pointer is not None
+    Path(pointer.path).unlink()
+    fetch, tries = RunLog.fetch_checkpoint, iter(range(99))
+
+    def away_twice(self: RunLog, folder: Path) -> Path | None:
+        if next(tries) < 2:
+            raise StoreUnreachable("The files of the run cannot be used.")
+        return fetch(self, folder)
+
+    monkeypatch.setattr(RunLog, "fetch_checkpoint", away_twice)
+    monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
+    sent = desk.order(spec, upstream=pointer, upstream_run_id=order.run_id)
+    impatient = desk.run(sent.model_copy(update={"store_patience": -1.0}))
+    assert impatient.stop_reason is StopReason.STORE_UNREACHABLE
+    found = desk.run(sent)
+    assert (found.stop_reason, found.failure) == (StopReason.FINISHED, None)
+    assert "waiting for the checkpoint of the pre-training" in {progress.phase for progress in desk.seen}
 
 
 def test_checkpoints_may_move_with_their_home(desk: Desk, tmp_path: Path) -> None:
@@ -336,3 +371,21 @@ def test_checkpoints_that_cannot_be_read_become_a_result_too(desk: Desk, tmp_pat
     (tmp_path / "file").write_text("where the folder should be")
     result = desk.run(desk.order(toy_spec(), checkpoint_dir=str(tmp_path / "file")))
     assert (result.stop_reason, result.checkpoint) == (StopReason.STORE_UNREACHABLE, None)
+
+
+def test_kept_features_change_no_bit_of_a_job(desk: Desk, tmp_path: Path) -> None:
+    spec = toy_spec(train__freeze_below="top_conv", evaluation={"split": "all"})
+    orders = [
+        desk.order(spec, features_gb=gb, checkpoint_dir=str(tmp_path / str(number)), cache_dir=str(tmp_path / "cache"))
+        for number, gb in enumerate((0.0, 1.0, 1.0, 0.0))
+    ]
+    results, phases = [], []
+    for order in orders:
+        desk.seen.clear()
+        results.append(desk.run(order))
+        phases.append({one.phase for one in desk.seen})
+    assert ["computing features of the frozen layers" in seen for seen in phases] == [True, True, False, True]
+    alone, *kept = (weights(result.checkpoint, spec) for result in results)
+    for name, value in alone.items():
+        assert all(torch.equal(value, other[name]) for other in kept), name
+    assert all(result.metrics == results[0].metrics for result in results)

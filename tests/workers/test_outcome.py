@@ -13,7 +13,7 @@ from workers.figures.compose import steadiest_filters, subject
 from workers.outcome import write_filters
 
 PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, "data__test_per_category": None}
-PRETRAINED = PretrainSpec(data=toy_spec().data)
+PRETRAINED = PretrainSpec(data=toy_spec(data__categories=("voc_part/cat", "voc_part/dog"), loss="softmax").data)
 
 
 def row(index: int, instability: float | None, firing_rate: float = 1.0) -> FilterRow:

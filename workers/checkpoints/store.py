@@ -113,12 +113,26 @@ class CheckpointStore:
         try:
             self.check()
             newest = self._write({"job_key": self.job_key, "epoch": epoch, **state}, epoch, step)
-            earlier = (old for old in self._published().checkpoints if old.path != newest.path)
-            self._publish([newest, *earlier][:KEPT])
         except OSError as error:
             self.check()  # a successor may have deleted the files meanwhile
             raise self._unwritable(error) from error
+        self.receive(newest)
         return newest
+
+    def receive(self, checkpoint: CheckpointPointer) -> None:
+        """Publish a whole checkpoint that lies in this attempt's folder, as the newest.
+
+        Raises:
+            Superseded: a later attempt has taken over.
+            StoreError: the folder cannot be written.
+        """
+        try:
+            self.check()
+            earlier = (old for old in self._published().checkpoints if old.path != checkpoint.path)
+            self._publish([checkpoint, *earlier][:KEPT])
+        except OSError as error:
+            self.check()  # a successor may have deleted the files meanwhile
+            raise self._unwritable(error) from error
 
     def keep_newest_only(self) -> None:
         """Delete the checkpoint before the newest: a finished job does not need it.

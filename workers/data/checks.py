@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from schemas.categories import category_of, is_imported
 from schemas.errors import DataError
 from schemas.job import DataSpec
 from workers.data.data_root import DataRoot
@@ -10,7 +11,7 @@ from workers.data.disk_files import printable
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.image_facts import ImageFacts, skip_limit, too_many_unreadable
 from workers.data.readers.records import BOX, AnnotatedObject, Box
-from workers.data.readers.sources import NEGATIVES
+from workers.data.readers.sources import FURTHER_BIRDS, NEGATIVES
 
 MIN_IMAGES = 50
 """Objects that a category needs: with fewer, the test split has less than five images to measure a filter on."""
@@ -28,21 +29,26 @@ def check_data(data: DataSpec, root: DataRoot) -> None:
     Raises:
         DataError: too few images, too many unreadable ones, or an annotation outside its image.
     """
+    if data.labels == "everything":
+        for stock in root.stocks():
+            check_category(stock, root)
+        return
     for category in data.categories:
         check_category(category, root)
     _check_counts(data, root)
     if data.negatives == "folder":
-        _check_negative_folder(root)
+        _check_negative_folder(data.categories[0], root)
     elif data.is_single:
         _check_others(data.categories[0], root)
 
 
-def _check_negative_folder(root: DataRoot) -> None:
-    check_category(NEGATIVES, root)
-    if (usable := root.usable_count(NEGATIVES)) < MIN_NEGATIVES:
+def _check_negative_folder(category_id: str, root: DataRoot) -> None:
+    stock = root.negative_stock(category_id)
+    check_category(stock, root)
+    if (usable := root.usable_count(stock)) < MIN_NEGATIVES:
         raise DataError(
-            f"Too few negatives: {root.negative_images()[0].parent} has {usable} images that can be read, a job needs "
-            f"{MIN_NEGATIVES}. Put more photographs there, or set `data.negatives: other_categories`."
+            f"Too few negatives: {root.records(stock)[0].image.parent} has {usable} images that can be read, a job "
+            f"needs {MIN_NEGATIVES}. Put more photographs there, or set `data.negatives: other_categories`."
         )
 
 
@@ -50,20 +56,23 @@ def _check_others(category_id: str, root: DataRoot) -> None:
     """Check the photographs of other categories that serve as negatives."""
     others = [other for other in root.other_categories(category_id) if root.records(other)]
     if not others:
-        raise DataError(
-            f"{category_id} has no negatives: {root.path} holds no other animal. "
-            "Add another category's photographs, or set `data.negatives: folder` and give a folder `neg/`."
-        )
+        raise DataError(f"{category_id} has no negatives: {root.place} holds no other animal. {_advice(category_id)}")
     for other in others:
         check_category(other, root)
     counts = {other: root.usable_count(other) for other in others}
     if sum(counts.values()) < MIN_NEGATIVES:
         named = ", ".join(f"{other} {count}" for other, count in counts.items())
         raise DataError(
-            f"{category_id} has too few negatives: the other animals under {root.path} are {sum(counts.values())} "
-            f"({named}), a job needs {MIN_NEGATIVES}. Add another category's photographs, or set "
-            "`data.negatives: folder` and give a folder `neg/`."
+            f"{category_id} has too few negatives: the other animals under {root.place} are {sum(counts.values())} "
+            f"({named}), a job needs {MIN_NEGATIVES}. {_advice(category_id)}"
         )
+
+
+def _advice(category_id: str) -> str:
+    """Return how negatives are given."""
+    if is_imported(category_of(category_id).dataset):
+        return "Import it again with a folder `neg/` of other photographs, or with a second category."
+    return "Add another category's photographs, or set `data.negatives: folder` and give a folder `neg/`."
 
 
 def check_category(category_id: str, root: DataRoot) -> None:
@@ -74,7 +83,7 @@ def check_category(category_id: str, root: DataRoot) -> None:
     """
     if category_id in root.fitting:
         return
-    what = "the negatives' folder" if category_id == NEGATIVES else category_id
+    what = {NEGATIVES: "the negatives' folder", FURTHER_BIRDS: "further CUB birds"}.get(category_id, category_id)
     records, unreadable = root.records(category_id), []
     for record, facts in zip(records, root.category_facts(category_id), strict=True):
         if not facts.is_readable:
@@ -138,20 +147,26 @@ def _check_counts(data: DataSpec, root: DataRoot) -> None:
         advice = f"Other categories would run: --grid all-categories --category {','.join(others)}"
     else:
         advice = "No category under this root has enough."
-    raise DataError(f"Too few photographs under {root.path}: {named}, a category needs {MIN_IMAGES}. {advice}")
+    raise DataError(f"Too few photographs under {root.place}: {named}, a category needs {MIN_IMAGES}. {advice}")
 
 
 def data_digest(data: DataSpec, root: DataRoot) -> str:
-    """Return the digest of every image and annotation that may enter a job on photographs, negatives included.
+    """Return the digest of every image and annotation that may enter a job on photographs, or be held out by it.
+
+    With the labels `everything` these are all of the data root, because the test sides of all are left out.
 
     Raises:
         DataError: an annotation file cannot be understood.
     """
+    if data.labels == "everything":
+        return combine(root.category_digest(stock) for stock in root.stocks())[:16]
     takes_others = data.negatives == "other_categories" and data.is_single
     others = root.other_categories(data.categories[0]) if takes_others else []
-    parts = [root.category_digest(name) for name in (*data.categories, *others)]
+    parts = [root.category_digest(name) for name in (*data.categories, *others, *data.held_out_categories)]
     if data.negatives == "folder":
-        parts.append(root.category_digest(NEGATIVES))
+        parts.append(root.category_digest(root.negative_stock(data.categories[0])))
+    if data.test_per_category is not None and not data.is_single:
+        parts.append("whole test sides are held out")  # such a job used to train on photographs that it did not test
     return combine(parts)[:16]
 
 

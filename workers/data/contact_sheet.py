@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,12 @@ _LANDMARK_COLOURS: dict[str, tuple[int, int, int]] = {
     "back": (40, 230, 230), "frontal_legs": (70, 120, 255), "tail": (240, 70, 255),
 }  # fmt: skip
 _PART_COLOURS = {**_LANDMARK_COLOURS, "legs": (70, 120, 255), "back_legs": (160, 110, 60)}
+_FURTHER_COLOURS = (
+    (255, 40, 40), (60, 230, 60), (70, 120, 255), (255, 240, 40), (240, 70, 255), (40, 230, 230), (255, 150, 40),
+    (160, 110, 60),
+)  # fmt: skip
+"""Of names that are in neither table: those of imported data sets."""
+_Colours = Mapping[str, tuple[int, int, int]]
 _TINT = 0.35
 """Opacity of a part's colour."""
 _TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 44, 18, 2
@@ -92,9 +99,10 @@ def photograph_sheet(
         masked = [record for record in records if record.masks is not None]
         chosen = take_evenly(masked, per_category)
         chosen += take_evenly([record for record in records if record.masks is None], per_category - len(chosen))
-        cells = [cell for record in chosen if (cell := _cell(record, BY_ID[category], size)) is not None]
+        found = root.category(category)
+        cells = [cell for record in chosen if (cell := _cell(record, found, size)) is not None]
         if cells:
-            rows[BY_ID[category].label] = cells
+            rows[found.label] = cells
     if not rows:
         raise DataError(
             f"None of {', '.join(category_ids)} has photographs under {root.path}. `orch data list` shows what has; "
@@ -111,7 +119,7 @@ def _cell(record: AnnotatedObject, category: Category, size: int) -> Tile | None
     marks = {name: (float(r), float(c)) for name, (r, c) in zip(category.landmarks, landmarks_K2, strict=True)}
     if record.masks is None:
         return Tile(picture_SS3, marks)
-    from workers.data.readers.voc_masks import part_map
+    from workers.data.readers.part_maps import part_map
 
     parts_HW = part_map(record, category, (picture.height, picture.width))
     return Tile(picture_SS3, marks, crop_parts(parts_HW, record, size), category.parts)
@@ -119,11 +127,11 @@ def _cell(record: AnnotatedObject, category: Category, size: int) -> Tile | None
 
 def contact_sheet(title: str, rows: Mapping[str, Sequence[Tile]]) -> Pixels:
     """Return one labelled row of pictures per entry, under the title and a legend."""
-    strips = [_strip(label, cells) for label, cells in rows.items()]
-    width = max(_MIN_WIDTH, *(strip.shape[1] for strip in strips))
     cells = [cell for row in rows.values() for cell in row]
-    marks = [name for name in _LANDMARK_COLOURS if any(name in cell.landmarks for cell in cells)]
-    parts = [name for name in _PART_COLOURS if any(name in cell.part_names for cell in cells)]
+    marks = _colours(_LANDMARK_COLOURS, [name for cell in cells for name in cell.landmarks])
+    parts = _colours(_PART_COLOURS, [name for cell in cells for name in cell.part_names])
+    strips = [_strip(label, cells, marks, parts) for label, cells in rows.items()]
+    width = max(_MIN_WIDTH, *(strip.shape[1] for strip in strips))
     return np.concatenate([_heading(title, marks, parts, width), *(_widen(strip, width) for strip in strips)])
 
 
@@ -142,43 +150,49 @@ def write_contact_sheet(path: Path, sheet: Pixels) -> None:
         ) from error
 
 
-def _strip(label: str, cells: Sequence[Tile]) -> Pixels:
+def _colours(known: _Colours, names: Sequence[str]) -> _Colours:
+    """Return the colour of each name: known ones in their order, then the others as they come."""
+    others = zip([name for name in dict.fromkeys(names) if name not in known], cycle(_FURTHER_COLOURS), strict=False)
+    return {name: colour for name, colour in known.items() if name in names} | dict(others)
+
+
+def _strip(label: str, cells: Sequence[Tile], marks: _Colours, parts: _Colours) -> Pixels:
     gap = np.full((cells[0].picture_SS3.shape[0], _GAP, 3), _PAPER, dtype=np.uint8)
-    pictures = np.concatenate([part for cell in cells for part in (_annotated(cell), gap)], axis=1)
+    pictures = np.concatenate([part for cell in cells for part in (_annotated(cell, marks, parts), gap)], axis=1)
     caption = np.full((_LABEL_HEIGHT, pictures.shape[1], 3), _PAPER, dtype=np.uint8)
     _write(caption, label, (4, 13))
     return np.concatenate([caption, pictures])
 
 
-def _annotated(cell: Tile) -> Pixels:
+def _annotated(cell: Tile, marks: _Colours, parts: _Colours) -> Pixels:
     drawn = np.ascontiguousarray(cell.picture_SS3).copy()
     parts_SS = np.zeros(drawn.shape[:2], np.uint8) if cell.parts_SS is None else cell.parts_SS
     for k, part in enumerate(cell.part_names):
         mask = np.bitwise_and(parts_SS, 1 << k) > 0
-        colour = np.array(_PART_COLOURS[part])
+        colour = np.array(parts[part])
         drawn[mask] = (drawn[mask] + _TINT * (colour - drawn[mask])).astype(np.uint8)
         outlines = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        cv2.drawContours(drawn, outlines, -1, _PART_COLOURS[part], 1)
+        cv2.drawContours(drawn, outlines, -1, parts[part], 1)
     radius = max(2, len(drawn) // 40)
     for name, (row, column) in cell.landmarks.items():
         if row == row:
             at = (round(column), round(row))
             cv2.circle(drawn, at, radius + 1, (0, 0, 0), -1, cv2.LINE_AA)
-            cv2.circle(drawn, at, radius, _LANDMARK_COLOURS[name], -1, cv2.LINE_AA)
+            cv2.circle(drawn, at, radius, marks[name], -1, cv2.LINE_AA)
     return drawn
 
 
-def _heading(title: str, landmarks: Sequence[str], parts: Sequence[str], width: int) -> Pixels:
+def _heading(title: str, landmarks: _Colours, parts: _Colours, width: int) -> Pixels:
     """Draw the title and the legend, with landmarks as dots and parts as squares."""
     band = np.full((_TITLE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
     _write(band, title, (4, 16))
     x = 8
-    for name in landmarks:
-        cv2.circle(band, (x, 32), 5, _LANDMARK_COLOURS[name], -1, cv2.LINE_AA)
+    for name, colour in landmarks.items():
+        cv2.circle(band, (x, 32), 5, colour, -1, cv2.LINE_AA)
         _write(band, name, (x + 9, 36))
         x += 26 + 8 * len(name)
-    for name in parts:
-        cv2.rectangle(band, (x - 5, 27), (x + 5, 37), _PART_COLOURS[name], -1)
+    for name, colour in parts.items():
+        cv2.rectangle(band, (x - 5, 27), (x + 5, 37), colour, -1)
         _write(band, name, (x + 9, 36))
         x += 26 + 8 * len(name)
     return band

@@ -26,6 +26,25 @@ def file_digest(path: Path) -> str:
         return hashlib.blake2b(file.read(), digest_size=16).hexdigest()
 
 
+def content_digest(records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts]) -> str:
+    """Return the digest of everything that determines the crops of objects and their landmarks.
+
+    Args:
+        facts: of each object's image.
+    """
+    boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
+    return combine([records_digest(records, facts), boxes])[:16]
+
+
+def masks_digest(records: Sequence[AnnotatedObject]) -> str:
+    """Return the digest of the objects' files of part masks.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    return combine(file_digest(path) for path in sorted({r.masks for r in records if r.masks}))[:16]
+
+
 def records_digest(records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts]) -> str:
     """Return the digest of objects' names and images; the location of the data root does not enter it.
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from schemas.categories import BY_ID, Category, DatasetName
+from schemas.categories import DATASETS, NEGATIVE_KEY, Category, category_of, is_imported
 from schemas.errors import DataError
 from workers.data.checks import MIN_IMAGES
 from workers.data.data_root import DataRoot
 from workers.data.disk_files import brief, printable, visible_names
+from workers.data.readers.imported import ImportedDataset
 from workers.data.readers.records import AnnotatedObject, LeftOut
 from workers.data.readers.sources import READERS
 
@@ -39,12 +41,14 @@ class CategoryCount(NamedTuple):
 class DatasetCount(NamedTuple):
     """Counts of one data set."""
 
-    dataset: DatasetName
+    dataset: str
     folder: Path | None
     """None where the data set is absent."""
     layout: str
     """Files that are looked for under a data root."""
     categories: tuple[CategoryCount, ...]
+    negatives: int = 0
+    """Number of negative images of an imported data set."""
 
 
 class NegativesCount(NamedTuple):
@@ -63,6 +67,8 @@ class Inventory(NamedTuple):
     negatives: NegativesCount | None
     unused: tuple[Path, ...]
     """Files that look like annotations and belong to no category listed here."""
+    unknown: tuple[Path, ...] = ()
+    """Other entries of the data root that belong to no data set."""
 
     @property
     def is_empty(self) -> bool:
@@ -78,11 +84,27 @@ def take_inventory(root: DataRoot) -> Inventory:
     """
     found = root.negative_folder()
     negatives = NegativesCount(found.path, len(found.images), tuple(found.unused)) if found else None
-    datasets = tuple(_dataset(dataset, root) for dataset in READERS)
-    return Inventory(datasets, negatives, tuple(_unused(root)))
+    own = [name for name in root.datasets() if is_imported(name)]
+    datasets = tuple(_dataset(dataset, root) for dataset in (*DATASETS, *own))
+    unused = tuple(_unused(root))
+    return Inventory(datasets, negatives, unused, tuple(_unknown(root, datasets, negatives, unused)))
 
 
-_TABLES: Mapping[str, DatasetName] = MappingProxyType({"truth": "voc_part", "annotations": "ilsvrc_animal_part"})
+def _unknown(
+    root: DataRoot, datasets: Sequence[DatasetCount], negatives: NegativesCount | None, unused: Sequence[Path]
+) -> Iterator[Path]:
+    """Yield the entries of a data root in which nothing was found."""
+    used = [found.folder for found in datasets if found.folder is not None]
+    if root.path in used:  # the data root is itself the folder of a data set, whose other files are its own business
+        return
+    used += [negatives.folder] if negatives else []
+    for name in visible_names(root.path):
+        entry = root.path / name
+        if not any(entry == path or entry in path.parents for path in (*used, *unused)):
+            yield entry
+
+
+_TABLES: Mapping[str, str] = MappingProxyType({"truth": "voc_part", "annotations": "ilsvrc_animal_part"})
 """Folders that hold one table per category, and the data set that has them."""
 
 
@@ -104,9 +126,15 @@ def _unused(root: DataRoot) -> Iterator[Path]:
         yield from (folder / "images.txt" for folder in sets if os.path.isfile(folder / "images.txt"))
 
 
-def _dataset(dataset: DatasetName, root: DataRoot) -> DatasetCount:
-    counts = [_count(BY_ID[name], root) for name in root.present_categories() if BY_ID[name].dataset == dataset]
-    return DatasetCount(dataset, root.folder(dataset), READERS[dataset].layout, tuple(counts))
+def _dataset(dataset: str, root: DataRoot) -> DatasetCount:
+    present = [root.category(name) for name in root.present_categories() if category_of(name).dataset == dataset]
+    counts = tuple(_count(category, root) for category in present)
+    negatives = 0
+    if is_imported(dataset):
+        with suppress(DataError):  # the note of each category has it
+            negatives = len(root.records(f"{dataset}/{NEGATIVE_KEY}"))
+        return DatasetCount(dataset, root.folder(dataset), ImportedDataset.layout, counts, negatives)
+    return DatasetCount(dataset, root.folder(dataset), READERS[dataset].layout, counts)
 
 
 def _count(category: Category, root: DataRoot) -> CategoryCount:
@@ -120,16 +148,16 @@ def _count(category: Category, root: DataRoot) -> CategoryCount:
         objects=len(records),
         images=len(images),
         missing=sum(not os.path.isfile(image) for image in images),
-        landmarks=landmark_counts(category.id, records),
+        landmarks=landmark_counts(category, records),
         masks=sum(record.masks is not None for record in records),
         note=remarks(len(records), root.left_out(category.id)),
     )
 
 
-def landmark_counts(category: str, records: Sequence[AnnotatedObject]) -> dict[str, int]:
+def landmark_counts(category: Category, records: Sequence[AnnotatedObject]) -> dict[str, int]:
     """Return on how many objects each landmark of the category is visible."""
     seen = Counter(name for record in records for name in record.landmarks)
-    return {name: seen[name] for name in BY_ID[category].landmarks}
+    return {name: seen[name] for name in category.landmarks}
 
 
 def remarks(objects: int, left_out: Sequence[LeftOut]) -> str:

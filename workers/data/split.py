@@ -50,6 +50,29 @@ def take_evenly(items: Sequence[T], limit: int | None) -> list[T]:
     return list(items) if limit is None else [items[i] for i in spaced(len(items), limit)]
 
 
+def copies(items: Sequence[T], count: int) -> list[tuple[T, bool]]:
+    """Return `count` copies of items: each one and its mirror image, all of them again while more are wanted.
+
+    Items of the last, incomplete round are evenly spaced.
+
+    Returns:
+        Pairs of an item and whether its copy is mirrored; of every item as many of one kind as of the other, but for
+        one odd copy.
+    """
+    rounds, left = divmod(count, 2 * len(items))
+    last = take_evenly(items, -(-left // 2))
+    whole, part = ([(item, mirrored) for item in some for mirrored in (False, True)] for some in (items, last))
+    return whole * rounds + part[:left]
+
+
+def copy_counts(train: int, test: int, fewest: int | None, most: int | None, test_fraction: float) -> tuple[int, int]:
+    """Return the numbers of copies for training and for testing, of `train` and `test` images with mirror images."""
+    total = max(2 * (train + test), fewest or 0)
+    total = min(total, most or total)
+    for_test = max(1, round(test_fraction * total))
+    return total - for_test, for_test
+
+
 def share_out(total: int, available: Sequence[int], seed: int) -> list[int]:
     """Return how many of `total` items to draw from each stock, as evenly as the stocks allow.
 
@@ -66,6 +89,12 @@ def share_out(total: int, available: Sequence[int], seed: int) -> list[int]:
     for i in [i for i in order if shares[i] < available[i]][:left]:
         shares[i] += 1
     return shares
+
+
+def repeat(items: Sequence[T], count: int) -> list[T]:
+    """Return `count` items: all of them again and again, and evenly spaced ones at the end."""
+    rounds, left = divmod(count, len(items)) if items else (0, 0)
+    return [*items] * rounds + take_evenly(items, left)
 
 
 def pick(total: int, count: int, seed: int) -> list[int]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import UnidentifiedImageError
 
+from schemas.categories import NEGATIVE_KEY, category_of, is_imported
 from schemas.errors import DataError
 from schemas.order import ReportProgress
 from workers.data.checks import misfit
@@ -55,7 +56,18 @@ def verify(root: DataRoot, categories: Sequence[str], advance: ReportProgress = 
     if (folder := root.negative_folder()) is not None:
         note = f"not images, so not used: {some(folder.unused)}" if folder.unused else ""
         found.append(_verified(NEGATIVES, root.records(NEGATIVES), [], advance, note))
-    return [*found, *_absent(categories, present)]
+    chosen = dict.fromkeys(category_of(name).dataset for name in (categories or present))
+    own = (_imported_negatives(dataset, root, advance) for dataset in chosen if is_imported(dataset))
+    return [*found, *(one for one in own if one is not None), *_absent(categories, present)]
+
+
+def _imported_negatives(dataset: str, root: DataRoot, advance: ReportProgress) -> Verified | None:
+    stock = f"{dataset}/{NEGATIVE_KEY}"
+    try:
+        records = root.records(stock)
+    except DataError:  # the categories of the data set have the same flaw, or it is absent
+        return None
+    return _verified(stock, records, [], advance, "") if records else None
 
 
 def _absent(categories: Sequence[str], present: Sequence[str]) -> Iterator[Verified]:

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from interp_model.loss.mutual_information import Information
-from interp_model.mask import peak_index
-from interp_model.metrics.accuracy import accuracy
+from interp_model.metrics.accuracy import accuracy, chance_level
 from interp_model.metrics.location_instability import LocationInstability, location_instability, steadiest_category
 from interp_model.network import Network
-from schemas.job import FileWeights, JobSpec, PretrainSpec
+from schemas.job import EVERYTHING, EverythingSpec, FileWeights, JobSpec, PretrainSpec
 from schemas.order import ReportPhase
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
+from workers.evaluation.controls import Controls, measure_controls
 from workers.evaluation.parts import Parts, measure_parts
 from workers.evaluation.peak_places import Places, find_places
+from workers.evaluation.peaks import Peaks, find_peaks
 from workers.tracking.job_log import LOGGER
 from workers.training.filter_information import assess
 from workers.training.inputs import Inputs
@@ -36,24 +37,13 @@ IMAGES_ARE = {"generated": "generated animals", "photographs": "photographs"}
 
 
 @dataclass(frozen=True)
-class Peaks:
-    """Place and strength of the peaks of the measured layer's filters, before masking."""
-
-    unit_NF: Tensor
-    """Row * n + column of the peak on the map."""
-    pixel_NF2: Tensor
-    """(row, column) of the receptive field's centre, in pixel indices of the network's input, as landmarks are."""
-    score_NF: Tensor
-    """Activation at the peak."""
-
-
-@dataclass(frozen=True)
 class FilterRow:
     """One filter of the measured layer: a row of `tables/filters.csv`."""
 
     filter: int
     category: str
-    """Category on whose images the filter is steadiest (lowest location instability)."""
+    """Category on whose images the filter is steadiest (lowest location instability); of data without landmarks the one
+    that activates it most."""
     assigned_category: str
     """Category that the filter loss assigned to the filter; empty without a filter loss."""
     location_instability: float | None
@@ -72,6 +62,24 @@ class FilterRow:
     peak_mean: float
     peak_std: float
     peak_max: float
+    shuffled_instability: float | None = None
+    """Location instability if the peaks are dealt out at random among the filter's images."""
+    tracking_share: float | None = None
+    """1 - location instability / shuffled instability; 0 if the peaks ignore the image."""
+    random_instability: float | None = None
+    """Location instability of random places of the map on the same images."""
+    centre_instability: float | None = None
+    """Location instability of the image's centre on the same images."""
+    best_fixed_instability: float | None = None
+    """Lowest location instability of one place of the map on the same images."""
+    held_out_instability: float | None = None
+    """Location instability on the images that the job was not trained on."""
+    near_landmark: str = ""
+    """Landmark that is near the peak most often; empty if none is measured."""
+    near_share: float | None = None
+    """Share of the images showing that landmark in which it is near the peak."""
+    stability: float | None = None
+    """Share of images in which noise does not change which landmarks are near the peak."""
     part_interpretability: float | None = None
     """P_f, on the images of the category that activates the filter most; None if it cannot be measured."""
     best_part: str = ""
@@ -124,11 +132,14 @@ def evaluate(
     parts = measure_parts(spec, network, data, measured, report)
     rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
     rows = with_information(rows, held_out.information)
+    controls = measure_controls(spec, network, data, measured, peaks, found.per_filter_F, category_F, report)
+    rows = with_controls(rows, data, controls)
     rows = with_places(rows, data, find_places(data, peaks.pixel_NF2, peaks.score_NF, category_F))
     metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
     assigned_F = trainer.assigned_categories()
     counts = assigned_filters(spec, held_out.category_F if assigned_F is None else assigned_F)
-    metrics = metrics.model_copy(update={"assigned_filters": counts})
+    chance = chance_level(test.label_N, spec.n_outputs, spec.loss)
+    metrics = metrics.model_copy(update={"assigned_filters": counts, "chance_accuracy": chance, **controls.summary()})
     if parts is not None:
         rows = with_parts(spec, rows, parts)
         metrics = metrics.model_copy(update=part_summary(spec, network, parts))
@@ -140,28 +151,6 @@ def predict(network: Network, inputs: Inputs) -> Tensor:
     """Return the logits of all images, without flips: (N, O)."""
     network.eval()
     return torch.cat([network.forward_head(inputs.as_they_are(index_B)).logits for index_B in inputs.batches()])
-
-
-@torch.no_grad()
-def find_peaks(network: Network, inputs: Inputs, report: ReportPhase) -> Peaks:
-    """Find the peaks of the measured layer's filters on every image, without flips."""
-    network.eval()
-    units, scores = [], []
-    for index_B in inputs.batches():
-        report("measuring filters")
-        x_BFHW = network.forward_head(inputs.as_they_are(index_B)).maps[network.top_layer]
-        units.append(peak_index(x_BFHW).cpu())
-        scores.append(x_BFHW.flatten(2).amax(dim=2).cpu())
-    unit_NF = torch.cat(units)
-    return Peaks(unit_NF, unit_to_pixel(network, unit_NF), torch.cat(scores))
-
-
-def unit_to_pixel(network: Network, unit_NF: Tensor) -> Tensor:
-    """Return (row, column) of the centre of each unit's receptive field, in pixel indices: (N, F, 2)."""
-    n, field = network.map_side(network.top_layer), network.receptive_field(network.top_layer)
-    # Receptive fields count from the image's edge, so the centre of pixel 0 is at 0.5; for landmarks it is at 0.
-    centre_H = torch.tensor([field.centre_of(unit) - 0.5 for unit in range(n)], dtype=torch.float64)
-    return torch.stack([centre_H[unit_NF // n], centre_H[unit_NF % n]], dim=2)
 
 
 def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstability, Tensor]:
@@ -186,7 +175,11 @@ def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstabi
                 spec.evaluation.fewest_images,
             )
         )
-    _, best_F = steadiest_category(torch.stack([found.per_filter_F for found in of_category]))
+    if data.landmark_names:
+        _, best_F = steadiest_category(torch.stack([found.per_filter_F for found in of_category]))
+    else:  # no category is steadier than another
+        rows = [category_N == index for index in range(len(of_category))]
+        best_F = torch.stack([peaks.score_NF[row_N].mean(dim=0) for row_N in rows]).argmax(dim=0)
     filter_F = torch.arange(len(best_F))
     chosen = LocationInstability(*(torch.stack(column)[best_F, filter_F] for column in zip(*of_category, strict=True)))
     return chosen, best_F
@@ -246,6 +239,16 @@ def with_information(rows: Sequence[FilterRow], found: Information) -> list[Filt
         replace(row, mutual_information=mutual, category_entropy=category, spatial_entropy=spatial)
         for row, mutual, category, spatial in zip(rows, *columns, strict=True)
     ]
+
+
+def with_controls(rows: Sequence[FilterRow], data: JobData, found: Controls) -> list[FilterRow]:
+    """Add to the table what each filter's location instability is worth."""
+    filled = []
+    for row in rows:
+        values: dict[str, Any] = {name: _or_none(value_F[row.filter]) for name, value_F in found.per_filter().items()}
+        landmark = data.landmark_names[found.consistency.landmark_F[row.filter]] if values["near_share"] else ""
+        filled.append(replace(row, near_landmark=landmark, **values))
+    return filled
 
 
 def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> list[FilterRow]:
@@ -331,6 +334,8 @@ def starting_weights(spec: JobSpec) -> str:
     """Describe the initial weights: their source, and the images that an upstream job or an imported file used."""
     if isinstance(spec.weights, PretrainSpec):
         return f"pre-training on {IMAGES_ARE[spec.weights.data.images]}"
+    if isinstance(spec.weights, EverythingSpec):
+        return f"pre-training on {EVERYTHING}"
     if isinstance(spec.weights, FileWeights) and spec.weights.label:
         return spec.weights.label
     return spec.weights.source

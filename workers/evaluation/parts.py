@@ -24,7 +24,6 @@ from interp_model.metrics.part_interpretability import (
     valid_units,
 )
 from interp_model.network import Network
-from schemas.categories import BY_ID
 from schemas.job import JobSpec
 from schemas.order import ReportPhase
 from workers.data.dataset import JobData
@@ -54,7 +53,7 @@ def measure_parts(spec: JobSpec, network: Network, data: JobData, inputs: Inputs
     if data.measured.parts_NSS is None:
         return None
     network.eval()
-    names_K = tuple(dict.fromkeys(name for category in spec.data.categories for name in BY_ID[category].parts))
+    names_K = tuple(dict.fromkeys(name for category in data.categories for name in category.parts))
     regions = build_regions(spec, network)
     batch = _Batch(network, data, inputs, names_K, report)
     activations, of_category = [], []
@@ -87,7 +86,7 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
 def maps_after_mask(network: Network, features: Tensor) -> Tensor:
     """Return the measured layer's output (Sec. 5.2.1), after ReLU and the mask if it has one: (B, F, H, W)."""
     x_BFHW = network.forward_head(features).maps[network.top_layer]
-    if network.top_layer in network.interpretable_layers and network.model.mask:
+    if network.masks:
         return apply_mask(x_BFHW, network.bank_PHW, peak_index(x_BFHW))
     return x_BFHW
 
@@ -111,7 +110,7 @@ class _Batch:
         """Return the part masks of some images: (B, K, S, S), bool; empty for parts of other categories."""
         assert self.data.measured.parts_NSS is not None
         bits_BSS = torch.from_numpy(self.data.measured.parts_NSS.take(index_B)).to(self.network.bank_PHW.device)
-        own = BY_ID[self.data.category_names[category]].parts
+        own = self.data.categories[category].parts
         bit_K = torch.tensor([1 << own.index(name) if name in own else 0 for name in self.names_K])
         return (bits_BSS[:, None] & bit_K.to(bits_BSS)[:, None, None]) > 0
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from interp_model.explain.part_distribution import Shares, nearest_landmarks, parts_at_peaks
-from schemas.categories import BY_ID
 from workers.data.dataset import JobData
 from workers.training.inputs import EVALUATION_BATCH
 
@@ -46,7 +45,7 @@ def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: 
     near = nearest_landmarks(pixel_NF2, counts_NF, landmark_NK2)
     if data.measured.parts_NSS is None:
         return Places(near, None, ())
-    own = [BY_ID[data.category_names[c]].parts for c in range(int(category_N.max()) + 1)]
+    own = [category.parts for category in data.categories]
     names = tuple(dict.fromkeys(name for parts in own for name in parts))
     bit_CK = torch.tensor([[1 << parts.index(name) if name in parts else 0 for name in names] for parts in own])
     part_NFK, shown_NK = _parts_under(data, pixel_NF2, bit_CK[category_N])

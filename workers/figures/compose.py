@@ -15,11 +15,12 @@ from matplotlib.figure import Figure
 
 from interp_model.explain.part_distribution import peak_density, relative_scores
 from interp_model.network import Network
-from schemas.categories import BY_ID
-from schemas.job import FileWeights, JobSpec, PretrainSpec, RandomWeights
+from schemas.categories import category_of
+from schemas.job import EverythingSpec, FileWeights, JobSpec, PretrainSpec, RandomWeights
 from schemas.order import ReportPhase
 from workers.data.dataset import JobData
-from workers.evaluation.evaluate import IMAGES_ARE, FilterRow, Peaks
+from workers.evaluation.evaluate import IMAGES_ARE, FilterRow
+from workers.evaluation.peaks import Peaks
 from workers.figures import montages, plots
 from workers.figures.canvas import Bytes, Title
 from workers.figures.receptive_fields import Care, filter_fields, image_fields, top_images
@@ -53,8 +54,16 @@ class Studied:
 
     @property
     def steadiest(self) -> list[FilterRow]:
-        """Filters with a location instability, most stable first."""
+        """Filters with a location instability, lowest first; without landmarks those that fire, strongest first."""
+        if not self.data.landmark_names:
+            firing = [row for row in self.rows if row.fires]
+            return sorted(firing, key=lambda row: (row.firing_rate < 0.5, -row.peak_mean))
         return [row for row in steadiest_filters(self.rows) if row.location_instability is not None]
+
+    @property
+    def chosen(self) -> str:
+        """Words for `steadiest`."""
+        return "steadiest filters" if self.data.landmark_names else "strongest filters"
 
     def title(self, what: str) -> Title:
         """Return the title of a figure that shows `what`."""
@@ -73,6 +82,8 @@ def subject(spec: JobSpec, verb: str = "") -> str:
         parts.append("random initial weights")
     elif isinstance(spec.weights, PretrainSpec) and spec.weights.data.images != spec.data.images:
         parts.append(f"pre-trained on {IMAGES_ARE[spec.weights.data.images]}")
+    elif isinstance(spec.weights, EverythingSpec):
+        parts.append("pre-trained on everything labelled")
     elif isinstance(spec.weights, FileWeights):
         parts.append(f"weights from {spec.weights.label or 'a file'}")
     return " · ".join(parts)
@@ -95,10 +106,10 @@ def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]
 
 def label_of(row: FilterRow, spec: JobSpec) -> str:
     """Return the label of a filter: number, location instability, category and usual place, one per line."""
-    category = "" if spec.is_single else BY_ID[row.category].label
+    category = "" if spec.is_single else category_of(row.category).label
     lines = (
         f"filter {row.filter}",
-        f"instability {row.location_instability:.3f}",
+        "" if row.location_instability is None else f"instability {row.location_instability:.3f}",
         category,
         usual_place(row.peaks_on, row.peaks_near),
     )
@@ -106,12 +117,12 @@ def label_of(row: FilterRow, spec: JobSpec) -> str:
 
 
 def draw_gallery(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Draw Fig. 4 for the most stable filters on their top images; None if no filter has a location instability."""
+    """Draw Fig. 4 for the steadiest filters on their top images; None if there are no such filters."""
     rows = studied.steadiest[:filters]
     if not rows:
         return None
     fields = _fields(studied, rows, care, report)
-    what = f"steadiest filters of {studied.network.top_layer}, on the images that excite each most"
+    what = f"{studied.chosen} of {studied.network.top_layer}, on the images that excite each most"
     return plots.draw_gallery([_strip(studied, row, fields[row.filter]) for row in rows], studied.title(what))
 
 
@@ -120,13 +131,15 @@ def draw_peaks(studied: Studied) -> Figure | None:
     rows = studied.steadiest[:PEAK_FILTERS]
     if not rows:
         return None
-    names = [f"filter {row.filter} ({row.location_instability:.3f})" for row in rows]
-    what = f"peaks of the steadiest filters of {studied.network.top_layer} (location instability) and landmarks"
+    steady = [row.location_instability for row in rows]
+    names = [f"filter {row.filter}" + ("" if d is None else f" ({d:.3f})") for row, d in zip(rows, steady, strict=True)]
+    marked = " (location instability) and landmarks" if studied.data.landmark_names else ""
+    what = f"peaks of the {studied.chosen} of {studied.network.top_layer}{marked}"
     return plots.draw_peaks(marked_images(studied.data, studied.peaks, rows), names, studied.title(what))
 
 
 def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Draw Fig. 5 for the most stable filters on their top images; None if no filter has a location instability."""
+    """Draw Fig. 5 for the steadiest filters on their top images; None if there are no such filters."""
     rows = studied.steadiest[:filters]
     if not rows:
         return None
@@ -137,7 +150,7 @@ def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase)
         found = image_fields(studied.network, studied.measured, index_B, row.filter, fields[row.filter])
         shown = [montages.Lit(*pair) for pair in zip(studied.data.measured.take(index_B), found, strict=True)]
         montage.append(montages.MontageRow(label_of(row, studied.spec), shown))
-    what = f"receptive fields of the steadiest filters of {studied.network.top_layer} by occlusion, on the images that"
+    what = f"receptive fields of the {studied.chosen} of {studied.network.top_layer} by occlusion, on the images that"
     return montages.draw_montage(montage, studied.title(f"{what} excite each most"))
 
 
@@ -191,7 +204,7 @@ def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: Rep
 @torch.no_grad()
 def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor) -> plots.FilterStrip:
     network, measured = studied.network, studied.measured
-    has_masks = bool(network.interpretable_layers) and network.model.mask
+    has_masks = network.masks
     index_B = top_images(studied.peaks, row.filter, GALLERY_IMAGES if has_masks else GALLERY_IMAGES_UNMASKED)
     map_BHW = network.forward_head(measured.as_they_are(index_B)).maps[network.top_layer][:, row.filter].cpu()
     mask_BHW = network.bank_PHW.cpu()[studied.peaks.unit_NF[index_B, row.filter]] if has_masks else None
@@ -222,5 +235,6 @@ def _evenly_spaced(images: int, count: int) -> Indices:
 
 
 def _visible(data: JobData, index: int) -> dict[str, tuple[float, float]]:
-    points = zip(data.landmark_names, data.measured.landmarks_NK2[index], strict=True)
+    # Without landmarks there is one column of NaN, and no name.
+    points = zip(data.landmark_names, data.measured.landmarks_NK2[index], strict=False)
     return {name: (float(row), float(column)) for name, (row, column) in points if not np.isnan(row)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp_model.explain.attribution import Contributions, contributions
 from interp_model.explain.occlusion import occluder_for, occlusion_drop, sensitivity_map
 from interp_model.mask import peak_index
-from interp_model.network import Network, to_input
+from interp_model.network import Network, output_probabilities, to_input
 from schemas.errors import DataError, SpecError
 from schemas.job import JobSpec
 from schemas.order import ReportPhase
@@ -112,7 +112,7 @@ def explain(
         masked_FHW = maps_after_mask(network, network.forward_trunk(image_13SS))[0]
     if not bool(output.logits.isfinite().all()):
         raise DataError(f"{spec.title} answers with numbers that are not finite. Look at its curves in `orch ui`.")
-    probability_O = _probabilities(output.logits[0], spec)
+    probability_O = output_probabilities(output.logits[0], spec.loss)
     chosen = _chosen(spec, category, probability_O)
     report("computing the contributions of the filters")
     found = contributions(network.forward_classifier, masked_FHW, chosen)
@@ -137,11 +137,6 @@ def explain(
     )
 
 
-def _probabilities(logit_O: Tensor, spec: JobSpec) -> Tensor:
-    """Return softmax probabilities, or the sigmoid of each output (Sec. 5.1)."""
-    return logit_O.softmax(dim=0) if spec.loss == "softmax" else logit_O.sigmoid()
-
-
 def _chosen(spec: JobSpec, category: str | None, probability_O: Tensor) -> int:
     if category is None:
         return int(probability_O.argmax())
@@ -162,7 +157,7 @@ def _decision(spec: JobSpec, probabilities: Mapping[str, float]) -> str:
 
 
 def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int, Floats]:
-    side = network.model.input_size
+    side = network.input_size
     occluder = occluder_for(side, stride_share=STRIDE)
 
     def maps(images_B3SS: Tensor) -> Tensor:
@@ -190,6 +185,6 @@ def _says(
 def _peak(network: Network, map_HW: Tensor, box: Box) -> tuple[float, float]:
     """Return the receptive-field centre of the peak unit, (x, y) in pixels of the photograph, clipped to the box."""
     unit, n = int(peak_index(map_HW[None, None])), len(map_HW)
-    field, side = network.receptive_field(network.top_layer), network.model.input_size
+    field, side = network.receptive_field(network.top_layer), network.input_size
     row, column = (min(max(field.centre_of(at), 0.5), side - 0.5) / side for at in divmod(unit, n))
     return box.left + column * box.width, box.top + row * box.height

@@ -85,9 +85,15 @@ class Marked(NamedTuple):
     """Name -> position of each visible landmark."""
 
 
-def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
+def draw_curves(records: Sequence[EpochRecord], title: Title, chance: float | None = None) -> Figure:
     """Draw the curves of training: task loss, accuracies, peak activation, the filter loss with lambda if there is one,
-    and the information in the filters (Eq. 5)."""
+    and the information in the filters (Eq. 5).
+
+    Args:
+        records: the epochs.
+        title: the figure's title.
+        chance: accuracy of the best constant answer on the held-out images; None draws no line.
+    """
     epochs = [record.epoch for record in records]
     has_filter_loss = any(record.lambda_ for record in records)
     count = 5 + has_filter_loss
@@ -104,6 +110,9 @@ def draw_curves(records: Sequence[EpochRecord], title: Title) -> Figure:
     _line(accuracy, epochs, [record.train_accuracy for record in records], MUTED, "training (augmented, dropout)")
     _line(accuracy, epochs, [record.validation_accuracy for record in records], BLUE, "held out")
     lowest = min(min(record.train_accuracy, record.validation_accuracy) for record in records)
+    if chance is not None:
+        accuracy.axhline(chance, color=MUTED, linestyle=":", linewidth=1, label="held out, by chance")
+        lowest = min(lowest, chance)
     accuracy.set_ylim(lowest - 0.5 * (1.01 - lowest), 1.01)  # leaves space for the legend
     accuracy.legend(frameon=False, fontsize=7, loc="lower right")
     peak = _panel(panels[2], "mean peak activation")

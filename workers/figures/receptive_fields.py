@@ -15,8 +15,8 @@ from torch import Tensor
 from interp_model.explain.occlusion import aligned_field, image_field, occluder_for, occlusion_drop
 from interp_model.network import Network
 from schemas.order import ReportPhase
-from workers.evaluation.evaluate import Peaks
 from workers.evaluation.parts import maps_after_mask
+from workers.evaluation.peaks import Peaks
 from workers.figures.canvas import Floats
 from workers.training.inputs import Indices, Inputs
 
@@ -58,7 +58,7 @@ def filter_fields(
         parts = (images_B3SS[start : start + size] for start in range(0, len(images_B3SS), size))
         return torch.cat([maps_after_mask(network, network.forward_trunk(part))[:, chosen] for part in parts])
 
-    side = network.model.input_size
+    side = network.input_size
     occluder = occluder_for(side, stride_share=care.stride)
     drops: dict[int, Tensor] = {}
     for done, n in enumerate(wanted):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,13 +15,24 @@ from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 from workers.checkpoints.loading import load_checkpoint
 from workers.data.dataset import JobData, load_job_data
-from workers.evaluation.evaluate import filter_rows, find_peaks, measure, with_places
+from workers.data.pushed.pulling import SharedData
+from workers.evaluation.evaluate import filter_rows, measure, with_places
 from workers.evaluation.peak_places import find_places
+from workers.evaluation.peaks import find_peaks
 from workers.figures import canvas, compose
 from workers.figures.receptive_fields import Care
 from workers.training.determinism import choose_device
 from workers.training.inputs import Inputs
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
+
+
+class Restored(NamedTuple):
+    """A job's network, ready for images."""
+
+    network: Network
+    """In evaluation mode."""
+    mean_SS3: Tensor
+    """Mean image of its training set, 0 to 255."""
 
 
 def restore(
@@ -51,8 +62,9 @@ def restore_with_mean(
     cache_dir: Path,
     find_data: Callable[[], Path | None],
     report: ReportPhase,
-) -> tuple[Network, Tensor]:
-    """Return the trained network and the mean image of its training set: (S, S, 3).
+    shared: SharedData | None = None,
+) -> Restored:
+    """Return the trained network and the mean image of its training set.
 
     Args:
         spec: the job.
@@ -61,20 +73,24 @@ def restore_with_mean(
         cache_dir: folder of prepared images.
         find_data: returns the data root; called only if the checkpoint has no mean image.
         report: receives the progress.
+        shared: where photographs are pulled from that the data root lacks.
     """
     device = choose_device()
     report("loading the network")
     network, state = restore(spec, key, checkpoint, device)
     mean_SS3 = state.get(MEAN_IMAGE)
     if mean_SS3 is None:
-        mean_SS3 = torch.from_numpy(load_data(spec, cache_dir, find_data(), report).mean_SS3)
-    return network, mean_SS3.to(device)
+        mean_SS3 = torch.from_numpy(load_data(spec, cache_dir, find_data(), report, shared).mean_SS3)
+    return Restored(network, mean_SS3.to(device))
 
 
-def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: ReportPhase) -> JobData:
+def load_data(
+    spec: JobSpec, cache_dir: Path, data_root: Path | None, report: ReportPhase, shared: SharedData | None
+) -> JobData:
     """Load the images that the job was trained and measured on.
 
     Raises:
+        DataAbsent: neither the data root nor `shared` has them.
         DataError: the images are missing, or differ from those the job was trained on.
     """
     return load_job_data(
@@ -85,16 +101,18 @@ def load_data(spec: JobSpec, cache_dir: Path, data_root: Path | None, report: Re
         cache_dir=cache_dir,
         data_root=data_root,
         on_progress=report,
+        shared=shared,
     )
 
 
 def study(
-    spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None, report: ReportPhase
-) -> compose.Studied:
+    spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None,
+    report: ReportPhase, shared: SharedData | None = None,
+) -> compose.Studied:  # fmt: skip
     """Measure the filters on the job's images again, as far as the figures need it."""
     device = choose_device()
     network, _ = restore(spec, key, checkpoint, device)
-    data = load_data(spec, cache_dir, data_root, report)
+    data = load_data(spec, cache_dir, data_root, report, shared)
     measured = Inputs(network, data.measured, data.mean_SS3, device)
     peaks = find_peaks(network, measured, report)
     found, category_F = measure(spec, data, peaks)

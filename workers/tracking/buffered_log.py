@@ -15,6 +15,8 @@ from workers.training.records import EpochRecord
 
 RETRY_SECONDS = 10.0
 """Shortest pause between two tries."""
+FINISH_SECONDS = 5.0
+"""Longest pause between two tries once only the log keeps a job from its end."""
 RETRY_SHARE = 0.1
 """Largest share of a job's time spent on tries, as long as that leaves FEWEST_TRIES."""
 FEWEST_TRIES = 4
@@ -85,6 +87,7 @@ class BufferedLog:
                 return
             except StoreUnreachable as error:
                 self._postpone(error, began)
+                self._retry_at = min(self._retry_at, self.clock() + FINISH_SECONDS)
             while self.clock() < self._retry_at:
                 wait()
                 self.sleep(1.0)

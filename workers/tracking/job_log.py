@@ -20,6 +20,8 @@ LOGGER = logging.getLogger("orch.job")
 LOGGER.setLevel(logging.INFO)
 LOG_FOLDER = "logs"
 """Artifact folder of the logs in a run."""
+UPLOADING_THREAD = "upload-log"
+"""Name of the thread that uploads the log. What libraries say in it is left out: it would make the log grow."""
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
@@ -72,19 +74,21 @@ def _open(path: Path) -> logging.Handler:
             f"The log {path} cannot be written ({error.strerror or error}). Make room or repair the permissions there."
         ) from error
     handler.setFormatter(logging.Formatter(FORMAT))
+    handler.addFilter(lambda record: record.threadName != UPLOADING_THREAD)
     return handler
 
 
-def log_epoch(record: EpochRecord, epochs: int) -> None:
+def log_epoch(record: EpochRecord, epochs: int, chance: float) -> None:
     """Log one line about an epoch.
 
     Args:
         record: the epoch.
         epochs: number of epochs of the job.
+        chance: accuracy of the best constant answer on the held-out images.
     """
     interpretable = f", filter loss {record.filter_loss:.4f}, lambda {record.lambda_:.3g}" if record.lambda_ else ""
     LOGGER.info(
-        "epoch %d/%d: task loss %.4f%s, accuracy %.3f in training and %.3f on held-out images (%.1f s)",
+        "epoch %d/%d: task loss %.4f%s, accuracy %.3f in training and %.3f on held-out images, chance %.3f (%.1f s)",
         record.epoch, epochs, record.task_loss, interpretable, record.train_accuracy, record.validation_accuracy,
-        record.seconds,
+        chance, record.seconds,
     )  # fmt: skip

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
-import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from schemas.errors import StoreUnreachable
+from workers.tracking.access import is_denied
+
+Answer = TypeVar("Answer")
 
 UNREACHABLE = frozenset({"TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED"})
 """MLflow's error codes for a store that may answer later; other codes mean a wrong request."""
+
+_NOT_UNDERSTOOD = "Invalid HTTP request received"
+"""What MLflow's web server answers, with 400, to a request of which the connection has lost a part."""
+
+BRIEF_TRIES = 4
+"""Tries of a request that is worth some seconds of waiting, but not the whole patience."""
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -33,8 +45,10 @@ def is_outage(error: Exception) -> bool:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+    if is_denied(error):
+        return False
     if isinstance(error, MlflowException):
-        return str(error.error_code) in UNREACHABLE
+        return str(error.error_code) in UNREACHABLE or _NOT_UNDERSTOOD in str(error)
     return isinstance(error, OperationalError) or not isinstance(error, SQLAlchemyError)
 
 
@@ -53,10 +67,16 @@ def wait_briefly() -> None:
         os.environ.setdefault(name, value)
 
 
-_PASSWORD = re.compile(r"(://[^\s:/@]*):\S*@")
-_SECRET_FIELD = re.compile(r"(?i)([?&](?:\w*password|passwd|pwd|token|secret|sslkey)=)[^&\s'\")]+")
+def briefly_patient(call: Callable[[], Answer]) -> Answer:
+    """Return what a call returns, which is repeated for some seconds while the store does not answer.
 
+    Raises:
+        StoreUnreachable: the store still does not answer.
+    """
+    from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-def without_password(text: str) -> str:
-    """Return a text, such as a URI or an error's message, with the passwords of its URIs replaced by asterisks."""
-    return _SECRET_FIELD.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+    answer: Answer = Retrying(
+        retry=retry_if_exception_type(StoreUnreachable), stop=stop_after_attempt(BRIEF_TRIES),
+        wait=wait_exponential(1.0, max=4.0), reraise=True,
+    )(call)  # fmt: skip
+    return answer

@@ -17,8 +17,9 @@ from schemas.job import JobSpec
 from schemas.results import JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
+from workers.tracking.access import check_login, denial, is_denied, without_password
 from workers.tracking.job_log import LOG_FOLDER
-from workers.tracking.outages import is_outage, store_errors, without_password
+from workers.tracking.outages import is_outage, store_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,7 +50,9 @@ EPOCHS_AT_ONCE = 1000 // len(CURVES)
 
 SUMMARY = (
     "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
-    "filters_left_out", "measured_images",
+    "filters_left_out", "measured_images", "chance_accuracy", "shuffled_instability", "tracking_share",
+    "random_instability", "centre_instability", "best_fixed_instability", "held_out_instability",
+    "held_out_tracking_share", "consistency", "fixed_consistency", "near_share", "fixed_near_share", "stability",
 )  # fmt: skip
 """Fields of JobMetrics that are logged as metrics; `metrics.json` has all of them."""
 
@@ -67,7 +70,7 @@ class RunLog:
     """One job's run, which the driver has created.
 
     Every method that writes first checks that the run still belongs to this attempt, and raises Superseded if not. All
-    methods raise StoreUnreachable during an outage.
+    methods raise StoreUnreachable during an outage, and AccessDenied if the store refuses this machine's credentials.
     """
 
     def __init__(self, tracking_uri: str, run_id: str, attempt: int | None = None) -> None:
@@ -80,6 +83,7 @@ class RunLog:
 
         Raises:
             StoreUnreachable: the store does not answer.
+            AccessDenied: the store does not accept this machine's credentials.
             Superseded: another attempt has the job.
         """
         from mlflow import MlflowClient
@@ -88,6 +92,7 @@ class RunLog:
         self._run_id = run_id
         self._attempt = attempt
         with self._reaching_store():
+            check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
             self._logged_params = set(self._check().data.params)
             history = self._client.get_metric_history(run_id, LAST_CURVE)
@@ -142,6 +147,11 @@ class RunLog:
         now = int(time.time() * 1000)
         values = {name: getattr(metrics, name) for name in SUMMARY}
         values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
+        values |= {
+            f"{name}.{end}": value
+            for name, interval in metrics.intervals.items()
+            for end, value in zip(("low", "high"), interval, strict=True)
+        }
         values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
         with self._reaching_store():
             known = self._check().data.metrics
@@ -152,23 +162,24 @@ class RunLog:
             ]
             if points:
                 self._client.log_batch(self._run_id, metrics=points)
+        with self._reaching_store(files=True):
             self._client.log_artifacts(self._run_id, str(folder))
 
     def log_log(self, path: Path) -> None:
         """Log an attempt's log file as an artifact below `logs/`."""
-        with self._reaching_store():
+        with self._reaching_store(files=True):
             self._check()
             self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
 
     def log_end(self, result: JobResult) -> None:
         """Log how this attempt ended, for a driver that does not hear of it."""
-        with self._reaching_store():
+        with self._reaching_store(files=True):
             self._check()
             self._client.log_text(self._run_id, result.model_dump_json(), _end_file(result.attempt))
 
     def fetch_end(self, job_key: str, attempt: int) -> JobResult | None:
         """Return how an attempt ended; None if the run does not say."""
-        with self._reaching_store(), tempfile.TemporaryDirectory(prefix="orch-") as folder:
+        with self._reaching_store(files=True), tempfile.TemporaryDirectory(prefix="orch-") as folder:
             kept = self._client.list_artifacts(self._run_id, END_FOLDER)
             if _end_file(attempt) not in [file.path for file in kept]:
                 return None
@@ -177,25 +188,30 @@ class RunLog:
 
     def fetch_checkpoint(self, folder: Path) -> Path | None:
         """Download the run's final checkpoint into a folder; return its path, or None if the run has none."""
-        with self._reaching_store():
+        with self._reaching_store(files=True):
             kept = self._client.list_artifacts(self._run_id, Path(CHECKPOINT_FILE).parent.name)
             if CHECKPOINT_FILE not in [file.path for file in kept]:
                 return None
             return Path(self._client.download_artifacts(self._run_id, CHECKPOINT_FILE, str(folder)))
 
     @contextmanager
-    def _reaching_store(self) -> Iterator[None]:
+    def _reaching_store(self, *, files: bool = False) -> Iterator[None]:
         try:
             yield
         except store_errors() as error:
+            if is_denied(error):
+                raise denial(self._uri, error) from error
             if not is_outage(error):
                 raise
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, files) from error
 
-    def _unreachable(self, error: Exception) -> StoreUnreachable:
+    def _unreachable(self, error: Exception, files: bool) -> StoreUnreachable:
+        what, runs = f"run {self._run_id}", "it runs and is writable"
+        if files:
+            what, runs = f"the files of {what}", "it and the object store behind it run"
         return StoreUnreachable(
-            without_password(f"The tracking store {self._uri} cannot be used for run {self._run_id} ({error}). ")
-            + "Check that it runs and is writable, then run `orch resume`."
+            without_password(f"The tracking store {self._uri} cannot be used for {what} ({error}). ")
+            + f"Check that {runs}, then run `orch resume`."
         )
 
 

@@ -45,8 +45,15 @@ class _Child:
             *(path or os.getcwd() for path in sys.path),
         ]
         quiet = subprocess.DEVNULL
+        # Not in the working folder of the moment, which may be removed while the child lives.
         self.process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
+            command,
+            pass_fds=[theirs.fileno()],
+            stdin=quiet,
+            stdout=quiet,
+            stderr=quiet,
+            start_new_session=True,
+            cwd="/",
         )
         theirs.close()
 
@@ -81,7 +88,7 @@ def call_confined(function: Callable[[Path], T], path: Path) -> T:
         child = _child = _child or _start()
         answer = None
         try:
-            child.connection.send((function, str(path), 4 * size + SPARE_BYTES))
+            child.connection.send((function, os.path.abspath(path), 4 * size + SPARE_BYTES))
             child.connection.recv_bytes()  # its modules are loaded, and its time starts
             if child.connection.poll(SPARE_SECONDS + size / BYTES_PER_SECOND):
                 answer = pickle.loads(child.connection.recv_bytes())

@@ -5,6 +5,7 @@ Shape legend: N images   B images of a batch   S input side.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from interp_model.network import Network, to_input
+from schemas.job import RECIPE_VERSION
 from schemas.order import ReportPhase
 from workers.data.dataset import Split
+from workers.training.frozen_features import FeatureStore
 
 Indices = NDArray[np.int64]
 
@@ -23,6 +26,40 @@ MEMORY_LIMIT = 2 * 1024**3
 
 EVALUATION_BATCH = 64
 """Images per batch where nothing is trained."""
+
+
+_FEATURES_VERSION = 1
+"""Version of what `features_name` names."""
+
+
+def features_name(
+    network: Network, split: Split, mean_SS3: NDArray[np.float32], device: torch.device, *, flips: bool, batch: int
+) -> str:
+    """Return the name of a split's features, from all that determines their bits.
+
+    These are the frozen layers with their weights, the pictures, the mean image, the size of a batch, and the kind of
+    device with torch's version and number of threads.
+
+    Args:
+        flips: whether the features of the mirror images follow.
+        batch: rows that are computed together.
+    """
+    digest = hashlib.sha256()
+    about = [_FEATURES_VERSION, RECIPE_VERSION, flips, batch, torch.__version__, torch.get_num_threads(), device.type]
+    if device.type == "cuda":
+        about.append(torch.cuda.get_device_name(device))
+    else:
+        about.append(torch.backends.cpu.get_cpu_capability())
+    digest.update(repr(about).encode())
+    for name, block in network.trunk().items():
+        digest.update(f"{name} {block!r}{getattr(block, 'code', '')}".encode())  # the code of a traced block
+        for key, tensor in block.state_dict().items():
+            digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(np.ascontiguousarray(mean_SS3).tobytes())
+    for start in range(0, len(split), batch):
+        digest.update(split.take(range(start, min(start + batch, len(split)))).tobytes())
+    return f"{digest.hexdigest()[:32]}-r{RECIPE_VERSION}"
 
 
 class Inputs:
@@ -36,6 +73,7 @@ class Inputs:
         device: torch.device,
         *,
         memory_divisor: int = 1,
+        store: FeatureStore | None = None,
     ) -> None:
         """Wrap a split for a network.
 
@@ -45,13 +83,16 @@ class Inputs:
             mean_SS3: mean image that is subtracted.
             device: device of the inputs.
             memory_divisor: factor by which batches and kept features are made smaller.
+            store: where this machine keeps features for other jobs too; None keeps them in memory.
         """
+        self._store = store
         self._memory_divisor = memory_divisor
         self._network = network
         self._split = split
         self.mean_SS3 = torch.from_numpy(mean_SS3).to(device)
         self._device = device
         self._kept: Tensor | None = None
+        self._batches_only = False
         self.label_N = torch.from_numpy(np.asarray(split.labels_N, dtype=np.int64)).to(device)
 
     def __len__(self) -> int:
@@ -71,18 +112,57 @@ class Inputs:
         """
         if self._network.first_trained_layer is None:
             return
-        first = self.as_they_are(np.zeros(1, dtype=np.int64))
+        first = self._first()
         rows = len(self) * (1 + horizontal_flip)
         if first.numel() * first.element_size() * rows > MEMORY_LIMIT // self._memory_divisor:
             return
+        shape = (rows, *first.shape[1:])
+        self._kept = self._stored(first.dtype, shape, horizontal_flip, report)
+        if self._kept is not None:
+            return
         # Filled in place: concatenating batches would need twice the memory.
-        kept = first.new_empty((rows, *first.shape[1:]))
+        kept = first.new_empty(shape)
+        start = 0
+        for features_B in self._features(horizontal_flip, report):
+            kept[start : start + len(features_B)] = features_B
+            start += len(features_B)
+        self._kept = kept
+
+    def map_batches(self, report: ReportPhase) -> None:
+        """Compute the frozen layers' features of the batches that `batches` yields once, if this machine keeps them.
+
+        Other images are computed when they are taken, because the bits of features depend on the size of a batch.
+
+        Args:
+            report: called before each batch.
+        """
+        if self._network.first_trained_layer is None or self._device.type != "cpu":  # mapped, they need no memory
+            return
+        first = self._first()
+        self._kept = self._stored(first.dtype, (len(self), *first.shape[1:]), False, report)
+        self._batches_only = True
+
+    def _first(self) -> Tensor:
+        return self.as_they_are(np.zeros(1, dtype=np.int64))
+
+    def _stored(
+        self, dtype: torch.dtype, shape: tuple[int, ...], horizontal_flip: bool, report: ReportPhase
+    ) -> Tensor | None:
+        if self._store is None or dtype != torch.float32:
+            return None
+        mean_SS3 = self.mean_SS3.cpu().numpy()
+        batch = self.evaluation_batch
+        name = features_name(self._network, self._split, mean_SS3, self._device, flips=horizontal_flip, batch=batch)
+        features = (features_B.cpu().numpy() for features_B in self._features(horizontal_flip, report))
+        found = self._store.get(name, shape, features, report)
+        return None if found is None else torch.from_numpy(found).to(self._device)
+
+    def _features(self, horizontal_flip: bool, report: ReportPhase) -> Iterator[Tensor]:
+        """Yield the features of all images and then, with flips, of their mirror images, batch by batch."""
         for flipped in (False, True)[: 1 + horizontal_flip]:
             for index_B in self.batches():
                 report("computing features of the frozen layers")
-                start = int(index_B[0]) + len(self) * flipped
-                kept[start : start + len(index_B)] = self._compute(index_B, np.full(len(index_B), flipped))
-        self._kept = kept
+                yield self._compute(index_B, np.full(len(index_B), flipped))
 
     def take(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
         """Return the input of `forward_head` for some images.
@@ -91,7 +171,7 @@ class Inputs:
             index_B: indices of the images.
             flip_B: which of them to flip left to right.
         """
-        if self._kept is None:
+        if self._kept is None or (self._batches_only and not self._is_batch(index_B)):
             return self._compute(index_B, flip_B)
         row_B = torch.from_numpy(index_B + len(self) * flip_B.astype(np.int64)).to(self._device)
         return self._kept.index_select(0, row_B)
@@ -101,6 +181,10 @@ class Inputs:
         size = self.evaluation_batch
         for start in range(0, len(self), size):
             yield np.arange(start, min(start + size, len(self)), dtype=np.int64)
+
+    def _is_batch(self, index_B: Indices) -> bool:
+        start, size = int(index_B[0]), self.evaluation_batch
+        return start % size == 0 and np.array_equal(index_B, np.arange(start, min(start + size, len(self))))
 
     def as_they_are(self, index_B: Indices) -> Tensor:
         """Return the input of `forward_head` for some images without flips."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from interp_model.backbones import scaled_channels, top_conv
 from interp_model.loss.filter_loss import FilterLoss, lambda_at, mean_peak
 from interp_model.metrics.accuracy import binary_targets
 from interp_model.network import Network
@@ -45,9 +44,8 @@ def build_filter_losses(spec: JobSpec, network: Network, device: torch.device) -
     """Build the filter loss of each interpretable layer, by layer name; empty if the spec has no filter loss."""
     if spec.filter_loss is None:
         return {}
-    filters = scaled_channels(top_conv(spec.model.backbone), spec.model.width)
     return {
-        name: FilterLoss(spec.filter_loss, network.map_side(name), filters, spec.n_outputs).to(device)
+        name: FilterLoss(spec.filter_loss, network.map_side(name), network.filters(name), spec.n_outputs).to(device)
         for name in network.interpretable_layers
     }
 

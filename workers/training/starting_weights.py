@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import socket
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,16 +17,21 @@ from numpy._core.multiarray import scalar
 from safetensors.torch import load_file
 from torch import Tensor
 
+from interp_model.backbones import TORCHVISION_BACKBONES
+from interp_model.foreign.sources import input_std, packaged_weights
+from interp_model.foreign.state import load_foreign_state
 from interp_model.network import Network
-from interp_model.state_dicts import TORCHVISION_BACKBONES, Names, check_holds_tensors, find_convolutions
+from interp_model.state_dicts import Names, check_holds_tensors, find_convolutions
 from interp_model.weights import check_layers, compare_layers, converted, load_state_into, usual_input
-from schemas.errors import CheckpointError, WeightsError
-from schemas.job import BackboneName, FileWeights, JobSpec, PretrainSpec, TorchvisionWeights
+from schemas.errors import CheckpointError, WeightsAbsent, WeightsError
+from schemas.job import FileWeights, ImagenetWeights, JobSpec, TorchvisionWeights
+from schemas.model_spec import ForeignName, foreign_name
 from schemas.results import CheckpointPointer
 from schemas.weights import InputConvention, InputScale
 from workers.checkpoints.loading import load_checkpoint
 from workers.files import sha256_of
 from workers.training.confined import call_confined
+from workers.training.shared_weights import SharedWeights, torchvision_file, torchvision_weights
 from workers.training.weight_files import FileKind, kind_of, unknown_format
 
 NETWORK = "network"
@@ -44,28 +50,54 @@ _HARMLESS: list[Any] = [argparse.Namespace, np.dtype, np.dtypes.Float32DType, np
 """Types of options and measurements that training scripts keep beside a state dict; none of them executes code."""
 
 
-def load_starting_weights(network: Network, spec: JobSpec, upstream: CheckpointPointer | None) -> None:
+def load_starting_weights(
+    network: Network, spec: JobSpec, upstream: CheckpointPointer | None, shared: SharedWeights | None = None
+) -> None:
     """Load the weights that `spec.weights` names; RandomWeights leave the network as it was built.
 
     Args:
         network: the network to load into.
         spec: the job.
         upstream: final checkpoint of the upstream job, if the spec has one.
+        shared: where files come from that this machine lacks.
 
     Raises:
+        WeightsAbsent: neither this machine nor the object store has the file.
         WeightsError: the weights are unavailable or do not fit the network.
         CheckpointError: the upstream job's checkpoint is missing, damaged, or another job's.
     """
-    if isinstance(spec.weights, PretrainSpec):
+    if name := foreign_name(spec.model.backbone):
+        _load_foreign(network, name, spec, upstream, shared)
+    elif spec.upstream is not None:
         load_state_into(network, _upstream_state(spec, upstream))
     elif isinstance(spec.weights, TorchvisionWeights):
-        load_state_into(network, _torchvision_state(spec.model.backbone))
+        load_state_into(network, _torchvision_state(spec.model.backbone, shared))
     elif isinstance(spec.weights, FileWeights):
-        path, model = Path(spec.weights.path), spec.model
+        path, model = shared.file(spec.weights) if shared else Path(spec.weights.path), spec.model
         found = find_convolutions(read_weights_file(path, spec.weights.sha256), model.backbone, model.width)
         convention = known_input(path, found.names)
         check_layers(model.backbone, compare_layers(model.backbone, model.width, found.state, convention))
         load_state_into(network, converted(model.backbone, model.width, found.state, convention))
+
+
+def _load_foreign(
+    network: Network, name: ForeignName, spec: JobSpec, upstream: CheckpointPointer | None, shared: SharedWeights | None
+) -> None:
+    weights = spec.weights
+    if spec.upstream is not None:
+        content: Mapping[Any, Any] = _upstream_state(spec, upstream)
+    elif isinstance(weights, TorchvisionWeights):
+        content = _torchvision_state(spec.model.backbone, shared)
+    elif isinstance(weights, ImagenetWeights):
+        path = packaged_weights(name)
+        _check_name_digest(path)
+        content = read_weights_file(path)
+    elif isinstance(weights, FileWeights):
+        path = shared.file(weights) if shared else Path(weights.path)
+        content = read_weights_file(path, weights.sha256)
+    else:
+        return
+    load_foreign_state(network, content, input_std(name))
 
 
 def _upstream_state(spec: JobSpec, upstream: CheckpointPointer | None) -> Mapping[str, Tensor]:
@@ -79,20 +111,19 @@ def _upstream_state(spec: JobSpec, upstream: CheckpointPointer | None) -> Mappin
     return state
 
 
-def _torchvision_state(backbone: BackboneName) -> Mapping[str, Tensor]:
-    if backbone not in TORCHVISION_BACKBONES:
-        raise WeightsError(
-            f"torchvision has no weights for {backbone}, only for {', '.join(TORCHVISION_BACKBONES)}. "
-            "Set `weights.source: pretrain`, or `file` with a path."
-        )
-    from torchvision.models import get_model_weights
-
-    weights: Any = get_model_weights(backbone).DEFAULT
-    name = weights.url.rsplit("/", 1)[-1]
-    target = Path(torch.hub.get_dir()) / "checkpoints" / name
+def _torchvision_state(backbone: str, shared: SharedWeights | None) -> Mapping[str, Tensor]:
+    target, weights = torchvision_file(backbone), torchvision_weights(backbone)
+    if shared is not None:
+        shared.torchvision(backbone)
     try:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:  # no network, a wrong digest, or a truncated archive
+        if shared is not None and shared.store is not None and not target.exists():
+            raise WeightsAbsent(
+                f"{socket.gethostname()} cannot load torchvision's weights for {backbone} ({error}), and "
+                f"{shared.store.where} does not have them. Put {weights.url} at {target} on the machine of the driver, "
+                "which pushes it, or here."
+            ) from error
         raise WeightsError(
             f"torchvision's weights for {backbone} cannot be loaded ({error}). "
             f"Without internet access, put {weights.url} at {target}; if that file exists, it is damaged: delete it."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interp_model.metrics.accuracy import accuracy
+from interp_model.metrics.accuracy import accuracy, chance_level
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
@@ -66,6 +67,11 @@ class Trainer:
     def epoch(self) -> int:
         """Number of completed epochs."""
         return len(self.records)
+
+    @cached_property
+    def chance(self) -> float:
+        """Accuracy of the best constant answer on the validation images."""
+        return chance_level(self._validation.label_N, self.spec.n_outputs, self.spec.loss)
 
     @property
     def step(self) -> int:

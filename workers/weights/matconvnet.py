@@ -24,7 +24,6 @@ from interp_model.backbones import BACKBONES, Conv, Pool
 from interp_model.state_dicts import state_key
 from interp_model.weights import LayerFit
 from schemas.errors import WeightsError
-from schemas.job import BackboneName
 from schemas.weights import ChannelOrder, InputConvention
 from workers.data.readers.matlab import read_mat
 from workers.training.confined import call_confined
@@ -69,7 +68,7 @@ class MatConvNetFile:
     """Findings that do not prevent an import."""
 
 
-def read_matconvnet(path: Path, backbone: BackboneName, order: ChannelOrder | None = None) -> MatConvNetFile:
+def read_matconvnet(path: Path, backbone: str, order: ChannelOrder | None = None) -> MatConvNetFile:
     """Read what a backbone needs of a file; mismatches are in `structure` and in the shapes of `state`.
 
     Args:
@@ -141,7 +140,7 @@ def _convert(
     path: Path,
     layers: list[Mapping[str, Any]],
     network: Mapping[str, Any],
-    backbone: BackboneName,
+    backbone: str,
     order: ChannelOrder | None,
     unwrapped: tuple[str, ...],
 ) -> MatConvNetFile:
@@ -224,7 +223,7 @@ def _units(layers: list[Mapping[str, Any]]) -> list[_Unit]:
 
 
 def _compare(
-    path: Path, layers: list[Mapping[str, Any]], backbone: BackboneName, side: int | None, state: dict[str, Tensor]
+    path: Path, layers: list[Mapping[str, Any]], backbone: str, side: int | None, state: dict[str, Tensor]
 ) -> Iterator[LayerFit]:
     """Compare layer by layer, up to the last pooling or the first mismatch of layer types; fill `state`.
 

@@ -3,12 +3,15 @@
 orch data list --json      GeneratedJson without a data root, else InventoryJson
 orch data verify --json    VerifyJson
 orch data prepare --json   [PreparedJson, ...]
+orch data push --json      [PushedJson, ...]
+orch data status --json    StatusJson
 orch data show --json      FileJson
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -20,11 +23,13 @@ from orchestrator.cli.console import JsonModel
 from orchestrator.cli.layout import PlainTable
 from orchestrator.services.data import PreparedCategory
 from orchestrator.wording import in_words
-from schemas.categories import BY_ID, CATEGORIES
+from schemas.categories import CATEGORIES, category_of, is_category
 from workers.data.disk_files import printable
 
 if TYPE_CHECKING:
     from workers.data.inventory import DatasetCount, Inventory
+    from workers.data.pushed.description import Head
+    from workers.data.pushed.pushing import Pushed
     from workers.data.verify import Verified
 
 AnyPath = Annotated[Path, PlainSerializer(printable, return_type=str)]
@@ -36,7 +41,7 @@ LISTED = 20
 
 def label_of(category: str) -> str:
     """The short name of a category, such as `voc-cat`; other ids are returned unchanged."""
-    return BY_ID[category].label if category in BY_ID else category
+    return category_of(category).label if is_category(category) else category
 
 
 # -- list ---------------------------------------------------------------------------------------------------------
@@ -88,21 +93,22 @@ def list_text(found: Inventory) -> RenderableType:
     if found.negatives is None:
         parts.append(Text("negatives: no folder neg/ (images of other categories are used)"))
     else:
-        unused = f", other entries {len(found.negatives.unused)}" if found.negatives.unused else ""
+        others = f", other entries {len(found.negatives.unused)}" if found.negatives.unused else ""
         folder = printable(found.negatives.folder)
-        parts.append(Text(f"negatives: {found.negatives.images} photographs in {folder}{unused}"))
-    parts += [Text(f"not used: {printable(path)}", style="yellow") for path in found.unused[:LISTED]]
-    if len(found.unused) > LISTED:
-        parts.append(Text(f"not used: {len(found.unused) - LISTED} more (`--json` lists all)", style="yellow"))
+        parts.append(Text(f"negatives: {found.negatives.images} photographs in {folder}{others}"))
+    unused = [f"not used: {printable(path)}" for path in found.unused]
+    unused += [f"of no data set: {printable(path)}" for path in found.unknown]
+    parts += [Text(line, style="yellow") for line in unused[:LISTED]]
+    if len(unused) > LISTED:
+        parts.append(Text(f"not used: {len(unused) - LISTED} more (`--json` lists all)", style="yellow"))
     return Group(*parts)
 
 
 def _dataset_text(found: DatasetCount) -> list[RenderableType]:
     if found.folder is None:
         return [Text(f"{found.dataset}: not here. Looked for: {found.layout}", style="yellow")]
-    absent = [c.name for c in CATEGORIES if c.dataset == found.dataset]
-    for one in found.categories:
-        absent.remove(BY_ID[one.category].name)
+    present = {one.category for one in found.categories}
+    absent = [c.name for c in CATEGORIES if c.dataset == found.dataset and c.id not in present]
     headings = ("category", "objects", "photographs", "missing", "landmarks", "masks", "note")
     table = PlainTable(*headings, numbers=("objects", "photographs", "missing", "masks"))
     for one in found.categories:
@@ -111,6 +117,8 @@ def _dataset_text(found: DatasetCount) -> list[RenderableType]:
         row = (label_of(one.category), str(one.objects), str(one.images), missing, landmarks, str(one.masks))
         table.add_row(*row, Text(one.note, style="yellow"))
     lines: list[RenderableType] = [Text(f"{found.dataset}: {printable(found.folder)}", style="bold"), table]
+    if found.negatives:
+        lines.append(Text(f"negatives: {found.negatives} photographs"))
     if absent:
         lines.append(Text(f"not here: {', '.join(absent)}. Looked for: {found.layout}", style="yellow"))
     return lines
@@ -139,6 +147,8 @@ class DatasetJson(JsonModel):
     layout: str
     """Files that are looked for."""
     categories: list[CategoryJson]
+    negatives: int
+    """Negative images of an imported data set."""
 
 
 class NegativesJson(JsonModel):
@@ -158,6 +168,8 @@ class InventoryJson(JsonModel):
     negatives: NegativesJson | None
     unused: list[AnyPath]
     """Files that look like annotations and belong to no category with photographs."""
+    unknown: list[AnyPath]
+    """Other entries of the data root that belong to no data set."""
 
     @classmethod
     def of_inventory(cls, found: Inventory) -> Self:
@@ -166,6 +178,7 @@ class InventoryJson(JsonModel):
             datasets=[DatasetJson.of(dataset) for dataset in found.datasets],
             negatives=None if found.negatives is None else NegativesJson.of(found.negatives),
             unused=list(found.unused),
+            unknown=list(found.unknown),
         )
 
 
@@ -253,6 +266,97 @@ class PreparedJson(JsonModel):
     skipped: list[str]
     """Photographs that cannot be read."""
     seconds: float
+
+
+# -- push and status ----------------------------------------------------------------------------------------------
+
+
+def push_text(done: Sequence[Pushed]) -> RenderableType:
+    """What was sent of each data set, and how large it is."""
+    lines = []
+    for one in done:
+        sent = f"{one.sent / 1e6:.1f} MB sent" if one.sent else "nothing to send: all of it was there"
+        lines.append(
+            Text(
+                f"{one.dataset}: {one.objects} pictures of {len(one.categories)} categories at "
+                f"{', '.join(map(str, one.sizes))} pixels, {one.bytes / 1e6:.1f} MB; {sent}"
+            )
+        )
+    return Group(*lines)
+
+
+class PushedJson(JsonModel):
+    """What was pushed of one data set, as in `orch data push --json`."""
+
+    dataset: str
+    categories: list[str]
+    """Everything that its jobs can draw on as positives and negatives."""
+    sizes: list[int]
+    """Sides in pixels."""
+    objects: int
+    bytes: int
+    """Size of the pictures."""
+    sent: int
+    """Bytes that were not there yet."""
+
+
+def status_text(where: str, found: Mapping[str, Head]) -> RenderableType:
+    """A table of the data sets in the object store."""
+    if not found:
+        return Text(f"Nothing is pushed to {where}. To push: orch data push --data-root FOLDER")
+    table = PlainTable("data set", "objects", "pixels", "MB", "pushed", "from", numbers=("objects", "MB"))
+    for name, head in found.items():
+        sizes = sorted((int(size), one.bytes) for size, one in head.sizes.items())
+        table.add_row(
+            name,
+            str(sum(head.objects.values())),
+            ", ".join(str(size) for size, _ in sizes),
+            f"{sum(one for _, one in sizes) / 1e6:.1f}",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(head.pushed_at)),
+            head.pushed_from,
+        )
+    return Group(Text(where, style="bold"), table)
+
+
+class HeadJson(JsonModel):
+    """One data set in the object store."""
+
+    dataset: str
+    description: str
+    """Digest of annotations and images."""
+    objects: dict[str, int]
+    """By category: everything that its jobs can draw on."""
+    sizes: dict[str, int]
+    """Bytes of the pictures, by their side in pixels."""
+    pushed_at: float
+    """Unix time in seconds."""
+    pushed_from: str
+    """Name of the machine."""
+
+
+class StatusJson(JsonModel):
+    """The answer of `orch data status --json`."""
+
+    object_store: str
+    datasets: list[HeadJson]
+
+    @classmethod
+    def of_heads(cls, where: str, found: Mapping[str, Head]) -> Self:
+        """Convert the answer of the service."""
+        return cls(
+            object_store=where,
+            datasets=[
+                HeadJson(
+                    dataset=name,
+                    description=head.description,
+                    objects=head.objects,
+                    sizes={size: one.bytes for size, one in head.sizes.items()},
+                    pushed_at=head.pushed_at,
+                    pushed_from=head.pushed_from,
+                )
+                for name, head in found.items()
+            ],
+        )
 
 
 # -- show ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ orch gc --json              GarbageJson
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,7 +21,7 @@ from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
 from orchestrator.execution.control import Controlled
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.records import JobRecord, Waiting
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.recovery.diagnosis import Cause
 from orchestrator.recovery.garbage import Waste
@@ -31,15 +31,15 @@ from orchestrator.services.recovery import FsckResult, Requeued, Why
 from schemas.lifecycle import JobState, StopReason
 
 
-def requeue_text(done: Requeued) -> RenderableType:
-    """The jobs that were put back, and how to run them."""
+def requeue_text(done: Requeued, resume: str) -> RenderableType:
+    """The jobs that were put back, and the command that runs them from this machine."""
     lines = [f"  {job.key}  {job.title} ({job.stop_reason})" for job in done.jobs[:LISTED]]
     if len(done.jobs) > LISTED:
         lines.append(f"  ... and {len(done.jobs) - LISTED} more")
     one = len(done.jobs) == 1
     starts = "It starts" if one else "They start"
     how = "from scratch" if done.from_scratch else "from the last checkpoint, if any,"
-    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {starts} {how} with: orch resume {done.sweep}"
+    head = f"sweep {done.sweep}: {_jobs(len(done.jobs))} put back. {starts} {how} with: {resume}"
     return Text("\n".join([head, *lines]))
 
 
@@ -59,12 +59,12 @@ class RequeuedJson(JsonModel):
     jobs: list[RequeuedJobJson]
 
 
-def control_text(done: Controlled) -> RenderableType:
-    """What became of a request to pause or cancel."""
-    return Text("\n".join(_control_lines(done)))
+def control_text(done: Controlled, resume: str) -> RenderableType:
+    """What became of a request to pause or cancel, and the command that continues the sweep from this machine."""
+    return Text("\n".join(_control_lines(done, resume)))
 
 
-def _control_lines(done: Controlled) -> list[str]:
+def _control_lines(done: Controlled, resume: str) -> list[str]:
     what = f"{done.job} of sweep {done.sweep}" if done.job else f"sweep {done.sweep}"
     verb, does = ("cancelled", "cancels") if done.kind == "cancel" else ("paused", "pauses")
     if done.driver or done.heard:
@@ -73,10 +73,10 @@ def _control_lines(done: Controlled) -> list[str]:
             return [f"{who} has the request, but has not answered yet; it {does} {what} when it reads it. "
                     f"See: orch status {done.sweep}"]  # fmt: skip
         return [f"{who} {does} {what}: running jobs save a checkpoint and end. See: orch status {done.sweep}",
-                *_afterwards(done)]  # fmt: skip
+                *_afterwards(done, resume)]  # fmt: skip
     if done.kind == "pause":
         state = "every job is done." if not done.left else (
-            f"{_jobs(done.left)} left. To run the rest: orch resume {done.sweep}")  # fmt: skip
+            f"{_jobs(done.left)} left. To run the rest: {resume}")  # fmt: skip
         return [f"{what} has no driver, so there is nothing to pause: {state}"]
     if not done.changed:
         return [f"{what} has nothing to cancel: {_why_not(done)}."]
@@ -84,7 +84,7 @@ def _control_lines(done: Controlled) -> list[str]:
         f"{what} is {verb}."]  # fmt: skip
     if done.never_begun:
         lines.append(f"{_jobs(done.never_begun)} not started, and will not start.")
-    return [*lines, *_afterwards(done)]
+    return [*lines, *_afterwards(done, resume)]
 
 
 def _why_not(done: Controlled) -> str:
@@ -97,10 +97,10 @@ def _why_not(done: Controlled) -> str:
     return "every started job has ended" if done.left else "every job is done"
 
 
-def _afterwards(done: Controlled) -> list[str]:
+def _afterwards(done: Controlled, resume: str) -> list[str]:
     if done.job:
         return [f"To put it back: orch requeue {done.sweep} --cancelled"]
-    return [f"Go on with: orch resume {done.sweep}"]
+    return [f"Go on with: {resume}"]
 
 
 def _jobs(number: int) -> str:
@@ -131,13 +131,14 @@ class ControlJson(JsonModel):
     """Jobs of the sweep that have not succeeded."""
 
 
-def why_text(found: Why) -> RenderableType:
-    """The causes, each with its jobs, the end of a log and the next command."""
+def why_text(found: Why, resume: str) -> RenderableType:
+    """The causes, each with its jobs, the end of a log and the next command, for this machine."""
+    waits: list[RenderableType] = [Text(found.waiting.reason)] if found.waiting else []
     if not found.causes:
-        return Text(_nothing_wrong(found))
-    parts: list[RenderableType] = []
+        return Group(*waits, Text(_nothing_wrong(found, resume)))
+    parts: list[RenderableType] = [*waits, Text("")] if waits else []
     for cause, tail in found.causes:
-        parts += [*_cause_lines(cause, found, tail), Text("")]
+        parts += [*_cause_lines(cause, found, tail, resume), Text("")]
     if waiting := _waiting(found):
         return Group(*parts, Text(f"{waiting} more not started yet."))
     return Group(*parts[:-1])
@@ -147,14 +148,14 @@ def _waiting(found: Why) -> int:
     return sum(job.status in (PlanStatus.NEW, PlanStatus.CHANGED) for job in found.jobs)
 
 
-def _nothing_wrong(found: Why) -> str:
+def _nothing_wrong(found: Why, resume: str) -> str:
     what = found.job or f"sweep {found.sweep}"
     if not found.jobs:
         return f"{what} was stopped before it was planned. Repeat its `orch sweep` command."
     waiting = _waiting(found)
     running = sum(job.status is PlanStatus.RUNNING for job in found.jobs)
     if waiting or running:
-        after = "" if found.is_driven else f" To run the rest: orch resume {found.sweep}"
+        after = "" if found.is_driven else f" To run the rest: {resume}"
         return f"{what}: no failures; {running} running, {waiting} not started.{after}"
     return f"{what}: no failures, every job is done."
 
@@ -171,7 +172,7 @@ def _head(cause: Cause) -> str:
     return f"{number} {plural} failed in {tries}: {cause.reason or 'unknown reason'}{mark}"
 
 
-def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
+def _cause_lines(cause: Cause, found: Why, tail: str, resume: str) -> list[RenderableType]:
     style = "bold red" if cause.status is PlanStatus.FAILED else "bold yellow"
     lines: list[RenderableType] = [Text(_head(cause), style=style)]
     if cause.fingerprint or cause.status is PlanStatus.FAILED:
@@ -185,7 +186,7 @@ def _cause_lines(cause: Cause, found: Why, tail: str) -> list[RenderableType]:
     if tail and (cause.fingerprint or cause.status is PlanStatus.FAILED):
         lines.append(Text(f"  end of the log of {cause.jobs[0].spec.key}:", style="dim"))
         lines += [Text(f"    {line}", style="dim") for line in tail.splitlines()]
-    lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven)}"))
+    lines.append(Text(f"  next: {cause.advice(found.sweep, found.is_driven, resume)}"))
     return lines
 
 
@@ -221,10 +222,12 @@ class WhyJson(JsonModel):
     sweep: str
     job: str | None
     """Title of the job that was named; null for the whole sweep."""
+    waiting: Waiting | None = None
+    """Why some jobs of the sweep have no worker; null if none waits for a machine."""
     causes: list[CauseJson]
 
     @classmethod
-    def of_why(cls, found: Why) -> Self:
+    def of_why(cls, found: Why, resume: str) -> Self:
         """Convert the answer of the service."""
         causes = [
             CauseJson(
@@ -241,11 +244,11 @@ class WhyJson(JsonModel):
                     for job in cause.jobs
                 ],
                 log=tail,
-                next=cause.advice(found.sweep, found.is_driven),
+                next=cause.advice(found.sweep, found.is_driven, resume),
             )
             for cause, tail in found.causes
         ]
-        return cls(sweep=found.sweep, job=found.job, causes=causes)
+        return cls(sweep=found.sweep, job=found.job, waiting=found.waiting, causes=causes)
 
 
 class LogJson(JsonModel):
@@ -272,8 +275,12 @@ class LogJson(JsonModel):
         )
 
 
-def fsck_text(report: FsckResult) -> RenderableType:
-    """A table of what does not hold, and what was done or is left to do about it."""
+def fsck_text(report: FsckResult, resume: Callable[[str], str]) -> RenderableType:
+    """A table of what does not hold, and what was done or is left to do about it.
+
+    Args:
+        resume: returns the command that continues a sweep from this machine.
+    """
     if not report.found:
         return Text("No problems found.")
     rows = PlainTable("rule", "where", "found", "repaired" if report.repaired else "to do")
@@ -283,7 +290,7 @@ def fsck_text(report: FsckResult) -> RenderableType:
         rows.add_row(*(Text(cell) for cell in (finding.rule, finding.where, finding.what, one.done or can)))
     sweeps = sorted({one.finding.run.record.driven_by for one in report.found if one.is_requeued
                     and one.finding.run and one.finding.run.record})  # fmt: skip
-    return Group(rows, *(Text(f"To run the requeued jobs: orch resume {sweep}") for sweep in sweeps))
+    return Group(rows, *(Text(f"To run the requeued jobs: {resume(sweep)}") for sweep in sweeps))
 
 
 class FindingJson(JsonModel):
@@ -320,23 +327,23 @@ class FsckJson(JsonModel):
 
 
 def gc_text(waste: Sequence[Waste], dry_run: bool) -> RenderableType:
-    """A table of the unused folders, and their size together."""
+    """A table of the unused folders and files, and their size together."""
     if not waste:
         return Text("Nothing to delete.")
     rows = PlainTable("what", "where", "size", numbers=("size",))
     for one in waste:
         rows.add_row(one.what, str(one.path), _size(one.size))
     total = _size(sum(one.size for one in waste))
-    folders = "1 folder" if len(waste) == 1 else f"{len(waste)} folders"
-    end = f"{total} in {folders}; `orch gc` without --dry-run deletes them." if dry_run else f"{total} deleted."
+    places = "1 place" if len(waste) == 1 else f"{len(waste)} places"
+    end = f"{total} in {places}; `orch gc` without --dry-run deletes them." if dry_run else f"{total} deleted."
     return Group(rows, Text(end))
 
 
 class WasteJson(JsonModel):
-    """One folder that nothing needs."""
+    """One folder or file that nothing needs."""
 
     what: str
-    path: Path
+    path: Path | str
     bytes: int
 
 

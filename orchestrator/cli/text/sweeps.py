@@ -4,15 +4,15 @@ orch plan --json            PlanJson
 orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
 orch sweep, resume --json   OutcomeJson
 orch report --out --json    ReportFileJson; without --out, the report as `orchestrator.report.formats.as_json`
-orch show --json            JobJson
 orch ui --json              UiJson
 orch grid list --json       [schemas.sweep.SweepSpec, ...]
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import datetime
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,17 +21,17 @@ from rich.text import Text
 
 from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
+from orchestrator.cli.text.jobs import JobId, RecordJson, recorded
+from orchestrator.execution.job_matrix import STYLES as CELL_STYLES
+from orchestrator.execution.job_matrix import Cell, draw_matrix, place_of
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.records import Waiting
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
-from orchestrator.planning.setting_layers import flatten
-from orchestrator.report.summary import HEADINGS, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
+from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.services.mlflow_ui import UiPages
 from orchestrator.services.sweeps import Plan, SweepStatus
-from orchestrator.wording import in_words
-from schemas.lifecycle import JobState, StopReason
-from schemas.results import CheckpointPointer, JobMetrics
+from orchestrator.wording import in_words, to_the_minute, when
 from schemas.sweep import SweepSpec
 
 MANY = 400
@@ -46,6 +46,10 @@ _STYLES = {
     "interrupted": "yellow",
     "blocked": "red",
 }
+
+
+_NEEDED = {"part_interpretability": "part masks of all objects", "location_instability": "landmarks"}
+"""Metric -> what it needs of photographs."""
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -66,7 +70,7 @@ def plan_text(plan: Plan, all_jobs: bool) -> RenderableType:
     )
     listed = plan.jobs if all_jobs else plan.jobs[:LISTED]
     facts = [Text(source), *(Text(line) for line in _plan_facts(plan))]
-    parts: list[RenderableType] = [head, *facts, Text(""), _job_table(listed, plan.sweep.upstream_keys)]
+    parts: list[RenderableType] = [head, *facts, Text(""), _job_table(listed)]
     if len(listed) < len(plan.jobs):
         parts.append(Text(f"... and {len(plan.jobs) - len(listed)} more (--all lists them)"))
     return Group(*parts)
@@ -76,17 +80,22 @@ def _plan_facts(plan: Plan) -> Iterator[str]:
     yield from (f"warning: {warning}" for warning in plan.sweep.warnings)
     if plan.filled:
         listed = ", ".join(f"{table} ({values} of {of})" for table, values, of in plan.filled)
-        yield f"values of the paper's tables: {listed}"
+        given = "" if plan.data_seen else ", if the photographs have landmarks and part masks"
+        yield f"values of the paper's tables{given}: {listed}"
+    for metric, names in plan.unmeasurable.items():
+        yield f"no {metric.replace('_', ' ')}, because there are no {_NEEDED[metric]}: {', '.join(names)}"
+    if plan.frozen.computed < plan.frozen.jobs:
+        times = "once" if plan.frozen.computed == 1 else f"{plan.frozen.computed} times"
+        yield f"frozen layers: computed {times} for {plan.frozen.jobs} jobs"
     if not plan.data_seen:
         yield "no data root is given, so photographs and finished jobs were not checked; add --data-root FOLDER"
 
 
-def _job_table(jobs: Sequence[PlannedJob], upstream: frozenset[str] = frozenset()) -> PlainTable:
+def _job_table(jobs: Sequence[PlannedJob]) -> PlainTable:
     table = PlainTable("key", "job", "status", "why")
     for job in jobs:
-        title = f"{job.spec.title} (pre-training)" if job.spec.key in upstream else job.spec.title
         table.add_row(
-            job.spec.key, title, Text(job.status.value, style=_STYLES.get(job.status.value, "")), Text(job.why)
+            job.spec.key, job.spec.title, Text(job.status.value, style=_STYLES.get(job.status.value, "")), Text(job.why)
         )
     return table
 
@@ -98,13 +107,6 @@ class TableJson(JsonModel):
     values: int
     published: int
     """Values that the paper prints in this table."""
-
-
-class JobId(JsonModel):
-    """What every job in an answer begins with."""
-
-    key: str
-    title: str
 
 
 class PlannedJobJson(JobId):
@@ -127,9 +129,16 @@ class PlanJson(JsonModel):
     data_root: str | None
     data_seen: bool
     """False if photographs are needed and no data root is given: finished jobs are then unknown."""
+    unmeasurable: dict[str, tuple[str, ...]]
+    """Metric -> categories whose photographs lack landmarks or part masks; not known where `data_seen` is false."""
     tables: list[TableJson]
+    """Without the values that cannot be measured."""
     counts: dict[str, int]
     """Jobs by status."""
+    frozen_jobs: int
+    """Jobs that will run and have frozen layers."""
+    frozen_computed: int
+    """How often their features are computed: once for all jobs with the same weights and images."""
     warnings: tuple[str, ...]
     """What the sweep asks for in vain, such as an `exclude` row that matches no job."""
     jobs: list[PlannedJobJson]
@@ -142,8 +151,11 @@ class PlanJson(JsonModel):
             profile=plan.sweep.profile,
             data_root=plan.data_root,
             data_seen=plan.data_seen,
+            unmeasurable=dict(plan.unmeasurable),
             tables=[TableJson(table=table, values=values, published=of) for table, values, of in plan.filled],
             counts=plan.counts,
+            frozen_jobs=plan.frozen.jobs,
+            frozen_computed=plan.frozen.computed,
             warnings=plan.sweep.warnings,
             jobs=[PlannedJobJson(**_planned(job, plan.sweep.upstream_keys)) for job in plan.jobs],
         )
@@ -168,10 +180,12 @@ def _planned(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]
 def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
     """A table of the store's sweeps."""
     if not sweeps:
-        return Text("No sweep yet. To run a first one: orch sweep --grid smoke")
+        return Text("No sweep yet. To run a first one: orch sweep --grid first")
     table = PlainTable("sweep", "started", "driven", "jobs")
     for sweep in sweeps:
-        table.add_row(sweep.record.name, _when(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep))
+        table.add_row(
+            sweep.record.name, to_the_minute(sweep.record.started_at), _who_drives(sweep), _what_is_known(sweep)
+        )
     return table
 
 
@@ -196,6 +210,8 @@ class SweepJson(JsonModel):
     is_driven: bool
     lease: Lease | None
     """Process that drives the sweep; null if none does."""
+    waiting: Waiting | None = None
+    """Why some of its jobs have no worker; null if none waits for a machine."""
     counts: dict[str, int]
     """Jobs by status."""
     problem: str | None
@@ -213,19 +229,26 @@ def _sweep(sweep: SweepStatus) -> dict[str, Any]:
         "started_at": sweep.record.started_at,
         "is_driven": sweep.is_driven,
         "lease": sweep.record.lease if sweep.is_driven else None,
+        "waiting": sweep.record.waiting if sweep.is_driven else None,
         "counts": sweep.counts,
         "problem": sweep.problem or None,
     }
 
 
-def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
-    """A table of a sweep's jobs; of a very large sweep only the first, unfinished ones before finished ones."""
+def status_text(sweep: SweepStatus, all_jobs: bool, resume: str) -> RenderableType:
+    """A table of a sweep's jobs; of a very large sweep only the first, unfinished ones before finished ones.
+
+    Args:
+        sweep: the sweep.
+        all_jobs: list every job.
+        resume: the command that goes on with the sweep, offered if its driver died.
+    """
     listed = sweep.jobs
     if len(listed) > MANY and not all_jobs:
         listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
     table = PlainTable(
-        "key", "job", "status", "attempts", "accuracy", "instability", "why",
-        numbers=("attempts", "accuracy", "instability"), optional=("why", "attempts"),
+        "key", "job", "status", "attempts", "accuracy", "chance", "instability", "why",
+        numbers=("attempts", "accuracy", "chance", "instability"), optional=("why", "attempts", "chance"),
     )  # fmt: skip
     for job in listed:
         metrics = job.record.result.metrics if job.record and job.record.result else None
@@ -236,48 +259,77 @@ def status_text(sweep: SweepStatus, all_jobs: bool = False) -> RenderableType:
             Text(job.status.value, style=_STYLES.get(job.status.value, "")),
             str(job.record.attempt if job.record else 0),
             f"{metrics.test_accuracy:.3f}" if metrics else "",
+            f"{metrics.chance_accuracy:.3f}" if metrics and metrics.chance_accuracy is not None else "",
             f"{instability:.4f}" if instability is not None else "",
             "" if job.status.value == "done" else job.why,
         )
     left_out = len(sweep.jobs) - len(listed)
     return Group(
-        Text(f"sweep {sweep.record.name}, started {_when(sweep.record.started_at)}: {_counts(sweep.counts)}"),
+        Text(f"sweep {sweep.record.name}, started {to_the_minute(sweep.record.started_at)}: {_counts(sweep.counts)}"),
+        *([Text(waiting.reason)] if sweep.is_driven and (waiting := sweep.record.waiting) else []),
         table,
         *([Text(f"... and {left_out} more (--all lists them)")] if left_out else []),
+        *_abandoned(sweep, resume),
     )
 
 
-class RecordJson(JsonModel):
-    """What the store holds of a job's last attempt; null where it holds nothing."""
+def live_text(sweep: SweepStatus, resume: str, width: int, height: int) -> RenderableType:
+    """A sweep as `orch watch` shows it: counts, the matrix of its jobs, what runs and what failed.
 
-    state: JobState | None = None
-    stop_reason: StopReason | None = None
-    attempt: int = 0
-    last_sign_at: float | None = None
-    """Unix seconds of the last change of state."""
-    run_id: str | None = None
-    """MLflow run."""
-    failure: str | None = None
-    metrics: JobMetrics | None = None
-    checkpoint: CheckpointPointer | None = None
+    Args:
+        sweep: the sweep.
+        resume: the command that goes on with the sweep, offered if its driver died.
+        width: columns of the terminal.
+        height: most lines.
+    """
+    head = [Text(f"sweep {sweep.record.name}, {to_the_minute(sweep.record.started_at)}: {_counts(sweep.counts)}")]
+    if sweep.is_driven and sweep.record.waiting:
+        head.append(Text(sweep.record.waiting.reason, style="yellow"))
+    running = [job.spec.title for job in sweep.jobs if job.status is PlanStatus.RUNNING]
+    most = max(1, height // 4)
+    tail = [Text(f"  {title}", style="cyan") for title in running[:most]]
+    tail += [Text(f"  and {len(running) - most} more", style="dim")] if len(running) > most else []
+    causes = Counter(
+        str(job.record.stop_reason).replace("_", " ")
+        for job in sweep.jobs
+        if job.status is PlanStatus.FAILED and job.record is not None
+    )
+    if causes:
+        tail.append(Text(f"failed: {', '.join(f'{why} ({n})' for why, n in causes.items())}", style="red"))
+    for line in (*head, *tail):
+        line.truncate(width, overflow="ellipsis")
+    advice = list(_abandoned(sweep, resume))  # not cut, because it ends with the command to type
+    lines = len(head) + len(tail) + sum(ceil(len(line) / width) for line in advice)
+    return Group(*head, *draw_matrix(_cells(sweep), width, height - lines), *tail, *advice)
 
 
-def _recorded(record: JobRecord) -> dict[str, Any]:
-    result = record.result
-    return {
-        "state": record.state,
-        "stop_reason": record.stop_reason,
-        "attempt": record.attempt,
-        "last_sign_at": record.last_sign_at,
-        "run_id": record.run_id,
-        "failure": record.failure or None,
-        "metrics": result.metrics if result else None,
-        "checkpoint": result.checkpoint if result else None,
-    }
+def _cells(sweep: SweepStatus) -> list[Cell]:
+    cells = []
+    for job in sweep.jobs:
+        place = place_of(job.spec.title, job.spec.model_dump(mode="json"))
+        metrics = job.record.result.metrics if job.record and job.record.result else None
+        status = job.status.value if job.status.value in CELL_STYLES else "waiting"
+        if place is not None:
+            cells.append(Cell(place, status, accuracy=metrics.test_accuracy if metrics else None))
+    return cells
+
+
+def change_text(sweep: SweepStatus, now: float) -> str:
+    """A line for a log: when, and how many jobs have which status."""
+    return f"{when(now)} {sweep.record.name}: {_counts(sweep.counts)}"
+
+
+def _abandoned(sweep: SweepStatus, resume: str) -> Iterator[Text]:
+    """Who has died before the sweep was done, and what to type."""
+    lease = sweep.record.lease
+    if lease is not None and not sweep.is_driven and set(sweep.counts) != {PlanStatus.DONE.value}:
+        yield Text(f"Its driver, process {lease.pid} on {lease.host}, died. Go on with: {resume}", style="yellow")
 
 
 class StatusJobJson(RecordJson, PlannedJobJson):
-    """One job of a sweep: its status and its last attempt."""
+    """One job of a sweep: its status, its last attempt and its spec."""
+
+    spec: dict[str, Any]
 
 
 class StatusJson(SweepJson):
@@ -290,72 +342,14 @@ class StatusJson(SweepJson):
         """Convert the answer of the service."""
         upstream = sweep.record.plan.upstream_keys if sweep.record.plan else frozenset()
         jobs = [
-            StatusJobJson(**_planned(job, upstream), **(_recorded(job.record) if job.record else {}))
+            StatusJobJson(
+                **_planned(job, upstream),
+                **(recorded(job.record) if job.record else {}),
+                spec=job.spec.model_dump(mode="json"),
+            )
             for job in sweep.jobs
         ]
         return cls(**_sweep(sweep), jobs=jobs)
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
-
-
-# -- one job ------------------------------------------------------------------------------------------------------
-
-
-class JobJson(RecordJson, JobId):
-    """The answer of `orch show --json`."""
-
-    sweep: str
-    """Sweep that first ran the job."""
-    is_lost: bool
-    """True if the job is recorded as running, but its driver is dead."""
-    artifacts: str
-    """URI of the files in the job's MLflow run."""
-    spec: dict[str, Any]
-
-    @classmethod
-    def of_job(cls, record: JobRecord, artifacts: str, is_lost: bool) -> Self:
-        """Convert the answer of the service."""
-        return cls(
-            key=record.key,
-            title=record.title,
-            sweep=record.sweep,
-            is_lost=is_lost,
-            artifacts=artifacts,
-            spec=record.fields,
-            **_recorded(record),
-        )
-
-
-def job_text(record: JobRecord, artifacts: str, is_lost: bool) -> RenderableType:
-    """One job: its state, metrics, files and spec."""
-    table = PlainTable("", "", has_header=False)
-    for name, value in _job_lines(record, artifacts, is_lost):
-        table.add_row(Text(name, style="bold"), Text(value))
-    return table
-
-
-def _job_lines(record: JobRecord, artifacts: str, is_lost: bool) -> Iterable[tuple[str, str]]:
-    yield "job", f"{record.title} ({record.key})"
-    yield "sweep", record.sweep
-    reason = f" ({record.stop_reason})" if record.stop_reason else ""
-    state = f"lost: {record.state} when its driver died" if is_lost else f"{record.state}{reason}"
-    yield "state", f"{state}, attempt {record.attempt}, last sign {_when(record.last_sign_at)}"
-    result = record.result
-    if result and result.has_failed:
-        yield "failure", record.failure
-    if result and result.metrics:
-        for name, value in flatten(result.metrics.model_dump(exclude_none=True)):
-            yield f"  {name}", f"{value:.4f}" if isinstance(value, float) else str(value)
-    yield "artifacts", artifacts
-    if result and result.checkpoint:
-        yield "checkpoint", f"{result.checkpoint.path} (epoch {result.checkpoint.epoch})"
-    yield "spec", ""
-    for name, value in flatten(record.fields):
-        yield f"  {name}", ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    if result and result.has_failed and result.failure and result.failure.traceback:
-        yield "traceback", result.failure.traceback
 
 
 # -- the end of a sweep -------------------------------------------------------------------------------------------
@@ -366,6 +360,7 @@ def outcome_text(outcome: SweepOutcome) -> RenderableType:
     parts: list[RenderableType] = [Text("")]
     if outcome.table.rows:
         parts.append(_result_table(outcome.table))
+        parts += [Text(line) for line in outcome.table.headlines]
     parts += [Text(f"failed: {title}: {reason}", style="red") for title, reason in outcome.table.failed]
     if outcome.table.skipped_images:
         parts.append(Text(f"{outcome.table.skipped_images} unreadable images were skipped.", style="yellow"))
@@ -377,7 +372,7 @@ def outcome_text(outcome: SweepOutcome) -> RenderableType:
 def _result_table(results: ResultTable) -> PlainTable:
     columns = used_columns(results)
     headings = [HEADINGS[i] for i in columns]
-    table = PlainTable(*headings, title=results.caption, numbers=HEADINGS[TEXT_COLUMNS:])
+    table = PlainTable(*headings, title=results.caption, numbers=HEADINGS[TEXT_COLUMNS:], optional=OPTIONAL)
     for row in results.rows:
         cells = cells_of(row)
         table.add_row(*(cells[i] for i in columns))
@@ -443,15 +438,21 @@ def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
 def ui_text(pages: UiPages) -> RenderableType:
     """The addresses of MLflow's UI."""
     note = "The requested port is busy; this is another one.\n" if pages.moved else ""
+    if pages.tunnel:
+        note += f"From your own machine, first run: {pages.tunnel}\n"
+    end = "The tracking server serves them itself." if pages.is_remote else "Press Ctrl-C to stop MLflow's UI."
     return Text(
-        f"{note}jobs    {pages.jobs}\nsweeps  {pages.sweeps}\nPress Ctrl-C to stop MLflow's UI.",
+        f"{note}jobs      {pages.jobs}\nfailed    {pages.failed}\nvariants  {pages.variants}\n"
+        f"sweeps    {pages.sweeps}\n{end}",
         overflow="ignore",
         no_wrap=True,
     )
 
 
 class UiJson(JsonModel):
-    """The answer of `orch ui --json`: addresses of two views of MLflow's UI."""
+    """The answer of `orch ui --json`: addresses of the views in MLflow's UI."""
 
     jobs: str
+    failed: str
+    variants: str
     sweeps: str

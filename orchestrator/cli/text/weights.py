@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from interp_model.weights import LayerFit
 
 _BUILT_IN = (
-    ("torchvision", "alexnet, vgg16", "ImageNet; downloaded by torchvision, or read from its cache"),
+    ("torchvision", "alexnet, vgg16, torchvision:...", "ImageNet; downloaded by torchvision, or read from its cache"),
+    ("imagenet", "lite:..., and torchvision's", "ImageNet; in a package of the extra [imagenet], or torchvision's"),
+    ("everything", "all", "a pre-training job on everything labelled under the data root"),
     ("random", "all", "no training: random initialisation"),
 )
 
@@ -33,7 +35,7 @@ def list_text(files: Sequence[WeightsFile], folder: Path) -> RenderableType:
     headings = ("--weights", "backbone", "width", "weights from", "imported", "source SHA-256")
     table = PlainTable(*headings, numbers=("width", "source SHA-256"))
     for name, backbones, what in _BUILT_IN:
-        table.add_row(name, backbones, "1", what, "", "")
+        table.add_row(name, backbones, "any" if name == "everything" else "1", what, "", "")
     for file in files:
         found = file.provenance
         if found is None:

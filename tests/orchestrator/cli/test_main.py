@@ -15,7 +15,8 @@ import typer.main
 from orchestrator.cli import console
 from orchestrator.cli.main import app, main
 from orchestrator.cli.options import SweepOptions
-from orchestrator.services import sweeps
+from orchestrator.execution.control import Controlled
+from orchestrator.services import recovery, sweeps
 from schemas.errors import StoreError
 
 
@@ -53,7 +54,7 @@ def commands() -> list[list[str]]:
         for name, command in group.commands.items():
             if hasattr(command, "commands"):
                 walk(command, [*before, name])
-            else:
+            elif not command.hidden:
                 found.append([*before, name])
 
     walk(typer.main.get_command(app), [])
@@ -111,7 +112,7 @@ def test_a_sweep_file_takes_overrides(capsys: pytest.CaptureFixture[str], tmp_pa
         (["sweep", "--grid", "smoke", "--set", "data.images=photographs"], 3, "no data root"),
         (["plan", "--grid", "smoke", "--weights", "/nix.pt"], 3, "no weights '/nix.pt'"),
         (["sweep", "--grid", "smoke", "--workers", "9999"], 5, "9999 workers take"),
-        (["status", "nix"], 4, "orch sweep --grid smoke"),
+        (["status", "nix"], 4, "orch sweep --grid first"),
         (["resume", "nix"], 4, "No sweep is called 'nix'"),
         (["show", "nix"], 2, "No job fits 'nix'"),
         (["ui"], 4, "There is no store"),
@@ -229,14 +230,14 @@ def test_an_expected_error_keeps_its_own_code(monkeypatch: pytest.MonkeyPatch) -
 
 def test_status_without_a_store_says_how_to_begin(capsys: pytest.CaptureFixture[str], home: Path) -> None:
     assert run("status") == 0
-    assert "orch sweep --grid smoke" in capsys.readouterr().out
+    assert "orch sweep --grid first" in capsys.readouterr().out
     assert answer(capsys, "status") == []
     assert not home.exists()
 
 
 def test_grid_list_names_every_grid(capsys: pytest.CaptureFixture[str]) -> None:
     assert [grid["name"] for grid in answer(capsys, "grid", "list")] == [
-        "paper", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "paper-multi", "voc-part-multi",
+        "first", "paper", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "paper-multi", "voc-part-multi",
         "ilsvrc-multi", "smoke",
     ]  # fmt: skip
 
@@ -308,3 +309,16 @@ def test_plan_and_sweep_share_their_options() -> None:
     for options in (plan, sweep):
         assert [option.name for option in options][: len(shared)] == shared
     assert [option.help for option in plan][: len(shared)] == [option.help for option in sweep][: len(shared)]
+
+
+@pytest.mark.parametrize(
+    ("address", "command"), [("local", "orch resume mine"), ("http://head:8265", "orch resume mine --detach")]
+)
+def test_what_to_type_next_fits_the_machine(
+    address: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paused = Controlled("mine", "pause", None, None, heard=True)
+    monkeypatch.setenv("ORCH_RAY_ADDRESS", address)
+    monkeypatch.setattr(recovery, "pause", lambda settings, name: paused)
+    assert run("pause", "mine") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"Go on with: {command}"

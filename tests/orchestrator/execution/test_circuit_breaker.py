@@ -73,7 +73,7 @@ def drive(
         ledger=ledger,
         pool=pool,
         locks=Locks(folder),
-        worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+        worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None),
         lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
         display=display,
         clock=lambda: float(next(ticks)),

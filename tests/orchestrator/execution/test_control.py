@@ -77,7 +77,7 @@ class Bench:
             ledger=self.ledger,
             pool=pool,
             locks=self.locks,
-            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None),
             lease=lease,
             display=Listener(),
             clock=self.tick,
@@ -129,6 +129,15 @@ def test_a_job_that_another_sweep_has_in_hand_is_left_to_it(bench: Bench) -> Non
     assert bench.put_back(Which(failed=True)) == [ORDINARY.title]
 
 
+def test_checkpoints_of_another_machine_are_not_said_to_be_deleted(bench: Bench) -> None:
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.CODE_RAISED)
+    bench.settings = Settings.model_validate({"home": bench.settings.home, "tracking_uri": "http://mlflow:5000"})
+    with pytest.raises(StoreError, match=f"checkpoints of {ORDINARY.title} are on another machine"):
+        bench.put_back(Which(failed=True), from_scratch=True)
+    (bench.settings.checkpoint_dir / SWEEP.jobs[1].key).mkdir(parents=True)
+    assert bench.put_back(Which(failed=True), from_scratch=True) == [ORDINARY.title]
+
+
 def test_only_from_scratch_drops_what_the_job_had(bench: Bench) -> None:
     folder = bench.settings.checkpoint_dir / ORDINARY.key
     folder.mkdir(parents=True)
@@ -154,6 +163,26 @@ def test_checkpoints_that_cannot_be_dropped_leave_the_job_as_it_was(
         bench.put_back(Which(failed=True), from_scratch=True)
     assert bench.states[1] == (S.FAILED, R.CODE_RAISED)
     assert Locks(bench.settings.lock_dir).take_job(ORDINARY.key)
+
+
+def test_checkpoints_are_kept_here_while_the_object_store_cannot_take_the_mark(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StoreError("The object store does not answer.")
+
+    folder = bench.settings.checkpoint_dir / ORDINARY.key
+    folder.mkdir(parents=True)
+    bench.settings = bench.settings.model_copy(update={"object_store": (bench.settings.root / "objects").as_uri()})
+    bench.walk(1, S.RUNNING, S.FAILED, reason=R.CODE_RAISED)
+    with monkeypatch.context() as patch:
+        patch.setattr(control, "begin_afresh", refuse)
+        with pytest.raises(StoreError, match="does not answer"):
+            bench.put_back(Which(failed=True), from_scratch=True)
+    assert folder.exists()
+    assert bench.states[1] == (S.FAILED, R.CODE_RAISED)
+    bench.put_back(Which(failed=True), from_scratch=True)
+    assert not folder.exists()
 
 
 # -- the sweep has no driver ----------------------------------------------------------------------------------------

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestrator.execution.absence import AGAIN_SECONDS, ReadPushed
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.held_lease import SIGN_SECONDS
+from orchestrator.execution.leftovers import PREFER_SECONDS, Leftovers
+from orchestrator.execution.placement import Idle
+from orchestrator.execution.pool import Ended
+from orchestrator.execution.retry_policy import RETRY
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.unheard import FindEnd
 from orchestrator.execution.work_orders import WorkerPaths
@@ -19,11 +24,12 @@ from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.diff import compare
-from schemas.errors import DiskFull, StoreError, SweepBusy
+from schemas.errors import AccessDenied, DiskFull, IllegalTransition, StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
-from schemas.order import WorkOrder
-from tests.support.doubles import Listener, ScriptedPool, plan_of, result_of
+from schemas.order import Progress, WorkOrder
+from schemas.results import JobResult
+from tests.support.doubles import Listener, ScriptedPool, plan_of, record_of, result_of
 
 JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
@@ -47,20 +53,26 @@ class Bench:
         self.time += 1.0
         return self.time
 
-    def driver(self, pool: ScriptedPool, find_end: FindEnd = lambda record: None) -> Driver:
+    def driver(
+        self,
+        pool: ScriptedPool,
+        find_end: FindEnd = lambda record: None,
+        read_pushed: ReadPushed = lambda name: "",
+    ) -> Driver:
         return Driver(
             sweep="s",
             planned=compare(self.jobs, self.ledger.jobs(), self.alive.__contains__),
             ledger=self.ledger,
             pool=pool,
             locks=self.locks,
-            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None),
             lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
             display=self.display,
             clock=self.clock,
             driver_is_alive=self.alive.__contains__,
             stop=self.stop,
             find_end=find_end,
+            read_pushed=read_pushed,
         )
 
     def drive(self, script: Mapping[str, list[StopReason]] | None = None, slots: int = 1) -> ScriptedPool:
@@ -85,6 +97,18 @@ def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
     assert pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert pool.most_busy == 2
     assert bench.states == [S.SUCCEEDED] * 3
+
+
+class OtherCode(ScriptedPool):
+    """A pool whose workers all run on one machine, with other code than the driver."""
+
+    def progress(self) -> dict[int, Progress]:
+        return {slot: now.model_copy(update={"warning": "on h1"}) for slot, now in super().progress().items()}
+
+
+def test_what_a_machine_warns_of_is_shown_once(bench: Bench) -> None:
+    bench.driver(OtherCode(slots=2)).run()
+    assert bench.display.lines.count("warning: on h1") == 1
 
 
 @pytest.mark.parametrize(
@@ -313,6 +337,19 @@ def test_a_full_disk_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench
     assert bench.states == [S.SUCCEEDED] * 3
 
 
+def test_a_worker_that_the_store_refuses_stops_the_sweep_in_order_and_costs_no_job_its_retries(bench: Bench) -> None:
+    pool = ScriptedPool(2, {ORDINARY: [R.ACCESS_DENIED]})
+    pool.held = INTERPRETABLE
+    with pytest.raises(AccessDenied, match=r"ended by script: access_denied Then run: orch resume s") as raised:
+        bench.driver(pool).run()
+    assert raised.value.exit_code == 4
+    assert pool.started == [UP, ORDINARY, INTERPRETABLE]
+    assert [bench.ledger.get(job.key).stop_reason for job in JOBS[1:]] == [R.ACCESS_DENIED, R.INTERRUPTED]
+    assert not [line for line in bench.display.lines if "will be retried" in line]
+    assert bench.drive().started == [ORDINARY, INTERPRETABLE]
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
 def test_an_end_at_once_leaves_no_job_running(bench: Bench) -> None:
     pool = ScriptedPool()
 
@@ -419,6 +456,209 @@ def test_the_lease_is_renewed_while_jobs_run(bench: Bench) -> None:
 
 def test_a_person_sees_the_count_and_the_running_jobs(bench: Bench) -> None:
     bench.drive()
-    assert bench.display.lines[0] == f"[1/3] {UP}: accuracy 0.900, location instability 0.1000 (1 s)"
+    assert bench.display.lines[0] == f"[1/3] {UP}: accuracy 0.900 (chance 0.500), location instability 0.1000 (1 s)"
     assert bench.display.shown[-1].done == bench.display.shown[-1].total == 3
     assert bench.display.shown[-1].left == (0, 0, 0)
+
+
+class Overtaken(InMemoryLedger):
+    """A store in which the driver of another machine makes the first move to a state a moment earlier."""
+
+    def __init__(self, to: JobState, key: str = "") -> None:
+        super().__init__()
+        self.to, self.key, self.refused = to, key, 0
+
+    def move(self, key: str, to: JobState, now: float, **more: Any) -> JobRecord:
+        if to is self.to and key == (self.key or key) and not self.refused:
+            self.refused += 1
+            raise IllegalTransition("the job has moved")
+        return super().move(key, to, now, **more)
+
+
+def test_a_job_that_another_driver_starts_in_the_same_moment_is_looked_at_later(bench: Bench) -> None:
+    other = Overtaken(S.RUNNING, JOBS[1].key)
+    other.__dict__.update(bench.ledger.__dict__ | {"to": S.RUNNING, "key": JOBS[1].key, "refused": 0})
+    bench.ledger = other
+    pool = ScriptedPool()
+    driver = bench.driver(pool)
+    driver.run()
+    assert other.refused == 1
+    assert pool.started == [UP, INTERPRETABLE, ORDINARY]
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert driver.begun == 3
+
+
+@pytest.mark.parametrize("has_end", [True, False])
+def test_a_lost_job_that_another_driver_settles_in_the_same_moment_is_looked_at_later(
+    bench: Bench, has_end: bool
+) -> None:
+    up = JOBS[0]
+    bench.ledger.add(up, "s", 0.0)
+    for to in (S.QUEUED, S.RUNNING):
+        bench.ledger.move(up.key, to, 0.0)
+    to = S.SUCCEEDED if has_end else S.REQUEUED
+    other = Overtaken(to)
+    other.__dict__.update(bench.ledger.__dict__ | {"to": to, "key": up.key, "refused": 0})
+    bench.ledger = other
+
+    def find_end(record: JobRecord) -> Any:
+        return result_of(order_of(up, record.attempt)) if has_end else None
+
+    bench.driver(ScriptedPool(), find_end).run()
+    assert other.refused == 1
+    assert bench.states == [S.SUCCEEDED] * 3
+
+
+def order_of(spec: JobSpec, attempt: int) -> WorkOrder:
+    return WorkOrder(spec=spec, run_id="r", attempt=attempt, tracking_uri="", cache_dir="", checkpoint_dir="")
+
+
+class TwoNodes(ScriptedPool):
+    """A cluster of two machines with a worker each; some lack the data of all jobs."""
+
+    is_private = False
+
+    def __init__(self, *lack: str) -> None:
+        super().__init__(2)
+        self.lack = set(lack)
+        self.tried: list[str] = []
+
+    def nodes(self) -> dict[str, str]:
+        return {"n0": "h0", "n1": "h1"}
+
+    def idle(self) -> list[Idle]:
+        return [one._replace(node=f"n{one.worker}") for one in super().idle()]
+
+    def wait(self, seconds: float) -> list[Ended]:
+        self.on_wait()
+        ended = []
+        for worker, order in list(self.busy.items()):
+            self.tried.append(f"n{worker}")
+            reason = StopReason.DATA_ABSENT if f"n{worker}" in self.lack else StopReason.FINISHED
+            ended.append(Ended(worker, result_of(order, reason), f"n{worker}", is_told=True))
+        self.busy.clear()
+        return ended
+
+
+def test_a_job_whose_data_a_machine_lacks_goes_to_another_one(bench: Bench) -> None:
+    pool = TwoNodes("n0")
+    bench.driver(pool).run()
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert pool.tried.count("n0") <= 2  # once for each data set
+
+
+def test_jobs_wait_for_data_that_no_machine_has_and_are_not_charged(bench: Bench) -> None:
+    pool = TwoNodes("n0", "n1")
+    turns = 0
+
+    def pushed_late() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 2000:
+            pool.lack.clear()
+
+    pool.on_wait = pushed_late
+    bench.driver(pool).run()
+    assert bench.states == [S.SUCCEEDED] * 3
+    up = bench.ledger.get(JOBS[0].key)
+    assert up.attempt > RETRY[R.DATA_ABSENT].retries + 1  # each machine again after a while, and no budget used up
+    assert pool.tried[:4] == ["n0", "n1", "n0", "n1"]
+    assert up.attempt <= 2 * bench.time / AGAIN_SECONDS + 3  # but not again at once
+    (said,) = {line for line in bench.display.lines if "orch data push" in line}
+    assert "1 job waits: no machine has the data set" in said
+
+
+class OneComesLate(TwoNodes):
+    """The worker on `n1` answers some turns later than the one on `n0`."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__()
+        self.turns = turns
+
+    def idle(self) -> list[Idle]:
+        return [one for one in super().idle() if one.node == "n0" or self.turns <= 0]
+
+    def wait(self, seconds: float) -> list[Ended]:
+        self.turns -= 1
+        return super().wait(seconds)
+
+
+@pytest.mark.parametrize(
+    ("host", "turns", "node"), [("h1", 3, "n1"), ("h1", 10**9, "n0"), ("gone", 10**9, "n0"), ("", 3, "n0")]
+)
+def test_a_job_whose_checkpoint_could_not_be_uploaded_waits_a_while_for_its_machine(
+    bench: Bench, host: str, turns: int, node: str
+) -> None:
+    end = JobResult(job_key=JOBS[0].key, attempt=1, stop_reason=R.INTERRUPTED, left_on=host)
+    bench.ledger._jobs[JOBS[0].key] = record_of(JOBS[0], S.REQUEUED, R.INTERRUPTED, result=end)
+    pool = OneComesLate(turns)
+    bench.driver(pool).run()
+    assert pool.tried[0] == node
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert (bench.time > PREFER_SECONDS) == (host == "h1" and node == "n0")
+
+
+def test_an_attempt_that_uploaded_nothing_leaves_the_newest_checkpoint_where_it_was() -> None:
+    leftovers, nodes = Leftovers(), {"n0": "h0", "n1": "h1"}
+    end = JobResult(job_key="k", attempt=1, stop_reason=R.INTERRUPTED, left_on="h1")
+    leftovers.note(end)
+    for reason in (R.STORE_UNREACHABLE, R.WORKER_LOST, R.NODE_LOST):
+        leftovers.note(JobResult(job_key="k", attempt=2, stop_reason=reason))
+        assert leftovers.others("k", nodes, 0.0) == {"n0"}
+    leftovers.note(JobResult(job_key="k", attempt=3, stop_reason=R.INTERRUPTED))
+    assert leftovers.others("k", nodes, 0.0) == frozenset()
+
+
+class AtOnce:
+    """`Background` that makes its call in the caller's thread."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._found = call()
+
+    def wait(self, seconds: float) -> bool:
+        return True
+
+    def result(self) -> Any:
+        return self._found
+
+
+def test_jobs_that_wait_for_data_go_on_soon_after_a_push_and_only_then(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.execution.absence.Background", AtOnce)
+    pool = TwoNodes("n0", "n1")
+    pushed_at, asked = 100.0, []
+
+    def read_pushed(name: str) -> str:
+        asked.append(name)
+        if len(asked) == 1:
+            raise StoreUnreachable("The store is away")
+        if bench.time < pushed_at:
+            return ""
+        pool.lack.clear()
+        return "digest"
+
+    bench.driver(pool, read_pushed=read_pushed).run()
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert pool.tried[:3].count("n0") <= 2  # once before the push, and once after it
+    assert pushed_at < bench.time < pushed_at + 60 < AGAIN_SECONDS
+    needed = {category.partition("/")[0] for job in JOBS for category in job.data.categories}
+    assert set(asked) == needed
+    assert 5 < len(asked) < 30 * len(needed)  # now and then
+
+
+def test_a_push_that_does_not_help_is_tried_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orchestrator.execution.absence.Background", AtOnce)
+    pool = TwoNodes("n0", "n1")
+    pool.on_wait = lambda: pool.lack.clear() if bench.time > AGAIN_SECONDS - 50 else None
+    bench.driver(pool, read_pushed=lambda name: "of another size").run()
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert pool.tried[:4].count("n0") == pool.tried[:4].count("n1") == 2
+    assert bench.time > AGAIN_SECONDS
+
+
+def test_a_machine_alone_without_data_fails_its_job_after_the_budget(bench: Bench) -> None:
+    budget = RETRY[R.DATA_ABSENT].retries
+    pool = bench.drive({UP: [R.DATA_ABSENT] * (budget + 1)})
+    assert pool.started == [UP] * (budget + 1)
+    assert bench.states == [S.FAILED, None, None]

@@ -6,8 +6,12 @@ import io
 from collections.abc import Callable
 
 import pytest
+from rich.console import Console
 
-from orchestrator.execution.progress import Bars, Display, Lines, Now, Unbreakable
+from orchestrator.execution.estimate import Estimate
+from orchestrator.execution.job_matrix import Cell, Place
+from orchestrator.execution.progress import Display, Lines, Live, Now, Unbreakable, picture
+from schemas.order import Progress
 
 
 def test_a_sweep_that_is_refused_leaves_the_terminal_as_it_was(
@@ -15,11 +19,11 @@ def test_a_sweep_that_is_refused_leaves_the_terminal_as_it_was(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    Bars()
+    Live()
     assert capsys.readouterr().err == ""
-    bars = Bars()
-    bars.show(Now(0, 1, (), None))
-    bars.close()
+    live = Live()
+    live.show(Now(0, 1, (), None))
+    live.close()
     shown = capsys.readouterr().err
     assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")
 
@@ -49,3 +53,57 @@ def test_nothing_that_is_shown_ends_what_runs(stream: Callable[[], io.StringIO])
     display.say("a line")
     display.show(Now(0, 1, (), None))
     display.close()
+
+
+def test_why_jobs_wait_is_not_repeated_in_a_log() -> None:
+    time, stream = [0.0], io.StringIO()
+    lines = Lines(stream, lambda: time[0])
+    lines.say("2 jobs wait.")
+    for time[0] in (100.0, 200.0):
+        lines.show(Now(1, 3, (), None, "2 jobs wait."))
+    time[0] = 300.0
+    lines.show(Now(1, 3, (("a job", None),), None, "1 job waits."))
+    assert stream.getvalue().splitlines() == ["2 jobs wait.", "[1/3] a job: starting"]
+
+
+TITLE = "voc-cat alexnet interpretable (loss alone, weight 0.01)"
+
+
+@pytest.mark.parametrize(("width", "height"), [(40, 8), (80, 23), (120, 39)])
+def test_the_picture_fits_and_long_names_push_no_number_out(width: int, height: int) -> None:
+    rows = [Cell(Place(f"category-{n}", "alexnet ordinary"), "done", accuracy=0.9) for n in range(60)]
+    running = tuple(
+        (f"{TITLE} seed {n}", Progress(job_key="k", phase="training", epoch=7, epochs=20)) for n in range(30)
+    )
+    now = Now(
+        60,
+        90,
+        running,
+        Estimate(60, 120),
+        "2 jobs wait.",
+        tuple(rows),
+        {"out_of_memory": 2},
+        {f"{TITLE} seed 0": 2.125},
+    )
+    console = Console(width=width, height=height, file=io.StringIO(), color_system=None)
+    console.print(picture(now, width, height))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert len(lines) <= height
+    assert all(len(line) <= width for line in lines)
+    assert lines[0].startswith("[#############       ] 60/90 jobs, ")
+    assert any(line.endswith("  training 7/20, 2.1 s an epoch") for line in lines)
+    assert "failed: out of memory (2)" in lines
+
+
+def test_lines_scroll_above_the_picture(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    live = Live()
+    live.show(Now(0, 2, ((TITLE, None),), None))
+    live.say("[1/2] a job has ended")
+    live.close()
+    live.say("after the end")
+    shown = capsys.readouterr().err
+    assert "[1/2] a job has ended\n" in shown.replace("\r", "")
+    assert shown.rstrip().endswith("after the end")

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.ray_pool import RayPool
 from orchestrator.execution.ray_session import RaySession
 from schemas.order import WorkOrder
 from schemas.results import Failure
+from schemas.sweep import Needs
 from tests.support.doubles import plan_of
+from tests.support.ray_workers import ended, pool_of_one, start_when_idle
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +26,11 @@ def gpu_reporter() -> Any:
             from workers.actor import hide_gpus_of_others
 
             hide_gpus_of_others()
+
+        def hello(self) -> str:
+            from workers.actor import own_facts
+
+            return own_facts().model_dump_json()
 
         def run(self, order_json: str) -> str:
             import os
@@ -43,25 +48,29 @@ def gpu_reporter() -> Any:
 
 
 @pytest.fixture(scope="module")
-def worker_class() -> Iterator[Any]:
+def ray_with_gpu() -> Iterator[tuple[RaySession, Any]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_OVERRIDE_RESOURCES", '{"GPU": 1}')
         patch.setenv("CUDA_VISIBLE_DEVICES", "0")
-        session = RaySession("local", cpus=1)
+        session = RaySession("local", cpus=1, memory_gb=1.0)
         session.start()
         try:
-            yield gpu_reporter()
+            yield session, gpu_reporter()
         finally:
             session.stop()
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0.0, ""), (0.5, "0")])
-def test_a_slot_sees_a_gpu_only_where_it_has_a_share_of_one(worker_class: Any, gpus: float, seen: str) -> None:
-    pool = RayPool(worker_class, WorkerLayout(slots=1, cpus=1, gpus=gpus))
+def test_a_worker_sees_a_gpu_only_where_it_has_a_share_of_one(
+    ray_with_gpu: tuple[RaySession, Any], gpus: float, seen: str
+) -> None:
+    session, worker_class = ray_with_gpu
+    pool = pool_of_one(session, worker_class, needs=Needs(1, gpus, 0.1))
     try:
         spec = plan_of("smoke").jobs[0]
-        pool.start(0, WorkOrder(spec=spec, run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""))
-        (ended,) = pool.wait(60)
+        order = WorkOrder(spec=spec, run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir="")
+        start_when_idle(pool, order)
+        result = ended(pool).result
     finally:
         pool.close()
-    assert ended.result.failure == Failure(kind="GPUs", message=seen)
+    assert result.failure == Failure(kind="GPUs", message=seen)

@@ -1,4 +1,4 @@
-"""A private Ray whose node dies. Not in test_ray_pool.py, because the Ray of that file is shared by its tests."""
+"""A private Ray whose node dies or whose head hangs. Apart from test_ray_pool.py, whose Ray is shared by its tests."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any
 import psutil
 import pytest
 
-from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.ray_pool import RayPool
+from orchestrator.execution import ray_session
+from orchestrator.execution.in_time import within
+from orchestrator.execution.pool import RayAway
 from orchestrator.execution.ray_session import RaySession
 from schemas.lifecycle import StopReason
 from schemas.order import WorkOrder
-from schemas.results import JobResult
 from tests.support.doubles import plan_of
+from tests.support.ray_workers import ended, pool_of_one, start_when_idle
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +24,11 @@ def sleeper() -> Any:
     import ray
 
     class Sleeper:
+        def hello(self) -> str:
+            from workers.actor import own_facts
+
+            return own_facts().model_dump_json()
+
         def run(self, order_json: str) -> str:
             import time
 
@@ -39,25 +45,34 @@ def sleeper() -> Any:
 
 
 def test_a_ray_whose_node_dies_is_started_again_and_takes_jobs() -> None:
-    session = RaySession("local", cpus=1)
+    session = RaySession("local", cpus=1, memory_gb=1.0)
     session.start()
-    pool = RayPool(sleeper(), WorkerLayout(slots=1, cpus=1, gpus=0.0), revive=session.revive)
+    pool = pool_of_one(session, sleeper())
     order = WorkOrder(
         spec=plan_of("smoke").jobs[0], run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""
     )
     try:
-        pool.start(0, order)
+        start_when_idle(pool, order)
         (raylet,) = [child for child in psutil.Process().children(recursive=True) if child.name() == "raylet"]
         raylet.kill()
-        assert _ended(pool).stop_reason in (StopReason.NODE_LOST, StopReason.WORKER_LOST)
-        pool.start(0, order.model_copy(update={"attempt": 2}))
-        assert _ended(pool).stop_reason is StopReason.FINISHED
+        assert ended(pool).result.stop_reason in (StopReason.NODE_LOST, StopReason.WORKER_LOST)
+        start_when_idle(pool, order.model_copy(update={"attempt": 2}))
+        assert ended(pool).result.stop_reason is StopReason.FINISHED
     finally:
         pool.close()
         session.stop()
 
 
-def _ended(pool: RayPool) -> JobResult:
-    while not (ended := pool.wait(1.0)):
-        pass
-    return ended[0].result
+def test_a_head_that_hangs_is_asked_in_vain_only_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "ANSWER_SECONDS", 1.0)
+    session = RaySession("local", cpus=1, memory_gb=1.0)
+    session.start()
+    try:
+        (head,) = [child for child in psutil.Process().children(recursive=True) if child.name() == "gcs_server"]
+        head.suspend()
+        with pytest.raises(RayAway, match="does not answer"):
+            within(20.0, session.look, ["0" * 32])
+        head.resume()
+        assert len(session.look(["0" * 32]).nodes) == 1
+    finally:
+        session.stop()

@@ -16,11 +16,15 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
+
+from orchestrator.execution.resources import local_machine
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0
+MAIN = ("-m", "orchestrator.cli.main")
 SWEEP = """
 name: tiny
 base:
@@ -51,20 +55,46 @@ axes:
 """
 
 
+TWO_SHAPES = """
+base:
+  weights: {source: random}
+  data: {train_per_category: 8, test_per_category: 4}
+  train: {epochs: 2, batch_size: 8}
+  model: {input_size: 64, width: 0.05, fc_width: 16}
+axes:
+  category: [voc_part/cat, cub200/bird]
+  backbone: [alexnet, vgg_m]
+  variant: [ordinary]
+resources:
+  memory_gb_per_worker: 0.5
+  by_backbone: {vgg_m: {cpus_per_worker: 2}}
+"""
+
+OTHER_CODE = """
+import workers.code_home
+own = workers.code_home.code_home()
+workers.code_home.code_home = lambda: own.model_copy(update={"folders": ("/elsewhere",), "sha256": "0"})
+from orchestrator.cli.main import main
+main()
+"""
+"""A driver that has other code than its workers will find."""
+
+
 class Desk:
     """A terminal with a separate ORCH_HOME."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.home = folder / "home"
         self.file = folder / "tiny.yaml"
         bad = folder / "bad.pt"
         bad.write_bytes(b"these are no weights")
         self.file.write_text(SWEEP.replace("BAD", str(bad)))
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "ORCH_HOME": str(self.home), "OMP_NUM_THREADS": "1"}
+    def start(self, *words: str, program: tuple[str, ...] = MAIN, **variables: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "ORCH_HOME": str(self.home), "OMP_NUM_THREADS": "1", **variables}
         return subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli.main", *words],
+            [sys.executable, *program, *words],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -77,6 +107,18 @@ class Desk:
         process = self.start(*words, "--json")
         out, err = process.communicate(timeout=300)
         return process.returncode, json.loads(out) if out else None, err
+
+    def curves(self) -> list[tuple[str, int, float]]:
+        """Return the logged points of training, of all jobs."""
+        with closing(sqlite3.connect(self.home / "mlflow.db", timeout=30)) as database:
+            query = "SELECT key, step, value FROM metrics WHERE key LIKE 'train/%_loss' ORDER BY 1, 2"
+            return database.execute(query).fetchall()
+
+    def weights(self) -> dict[str, Any]:
+        """Return the final weights of the only job."""
+        (file,) = self.home.glob("checkpoints/*/attempt-*/*.pt")
+        state: dict[str, Any] = torch.load(file, weights_only=True)["network"]
+        return state
 
     def tags(self, name: str) -> list[str]:
         """Return the present values of a tag, of all jobs."""
@@ -105,6 +147,11 @@ def end(process: subprocess.Popen[str]) -> None:
     process.kill()
     with process:
         pass
+
+
+def workers_of(driver: subprocess.Popen[str]) -> list[psutil.Process]:
+    children = psutil.Process(driver.pid).children(recursive=True)
+    return [child for child in children if "ray::JobWorker" in " ".join(child.cmdline())]
 
 
 def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
@@ -263,3 +310,64 @@ def test_a_job_that_finished_after_its_driver_had_hung_is_not_run_again(tmp_path
     code, answer, error = desk.run("resume", "one")
     assert (code, answer["counts"]) == (0, {"done": 1}), error
     assert (desk.tags("orch.state"), desk.tags("orch.attempt")) == (["succeeded"], ["1"])
+
+
+def test_a_worker_that_gets_sigterm_saves_first_and_its_job_goes_on_exactly(tmp_path: Path) -> None:
+    calm, desk = Desk(tmp_path / "calm"), Desk(tmp_path / "struck")
+    for one in (calm, desk):
+        one.file.write_text(
+            ONE_JOB.replace("epochs: 1", "epochs: 120, checkpoint_every: 100").replace("category: 8", "category: 40")
+        )
+    code, _, error = calm.run("sweep", str(calm.file), "--name", "one")
+    assert code == 0, error
+    driver = desk.start("sweep", str(desk.file), "--name", "one")
+    try:
+        wait_until(lambda: any("epoch 2/120" in log.read_text() for log in desk.home.glob("logs/*/*-1.log")), driver)
+        (worker,) = workers_of(driver)
+        worker.terminate()
+        _, error = driver.communicate(timeout=300)
+    finally:
+        if driver.poll() is None:
+            end(driver)
+    assert driver.returncode == 0, error
+    assert (desk.tags("orch.state"), desk.tags("orch.attempt")) == (["succeeded"], ["2"])
+    (told,) = desk.home.glob("artifacts/**/results/attempt-1.json")
+    first = json.loads(told.read_text())
+    assert first["stop_reason"] == "preempted"
+    (log,) = desk.home.glob("logs/*/attempt-2.log")
+    assert f"resuming after epoch {first['epochs_done']}" in log.read_text()
+    assert 0 < first["epochs_done"] < 100  # before the first checkpoint that was due
+    assert desk.curves() == calm.curves()
+    found, expected = desk.weights(), calm.weights()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.skipif(local_machine().cores < 2, reason="a worker of two cores")
+def test_backbones_that_need_workers_of_different_shapes_share_a_machine(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    desk.file.write_text(TWO_SHAPES)
+    code, answer, error = desk.run("sweep", str(desk.file), "--name", "shapes")
+    assert (code, answer["counts"]) == (0, {"done": 4}), error
+    assert desk.tags("orch.attempt") == ["1"] * 4
+
+
+@pytest.mark.parametrize(("check", "code"), [("warn", 0), ("refuse", 5)])
+def test_workers_of_other_code_are_warned_of_once_or_refused(tmp_path: Path, check: str, code: int) -> None:
+    desk = Desk(tmp_path)
+    desk.file.write_text(
+        ONE_JOB.replace("epochs: 1", "epochs: 30").replace("[voc_part/cat]", "[voc_part/cat, cub200/bird]")
+    )
+    driver = desk.start(
+        "sweep", str(desk.file), "--name", "other", "--workers", "1", program=("-c", OTHER_CODE), ORCH_CODE_CHECK=check
+    )
+    _, error = driver.communicate(timeout=300)
+    assert driver.returncode == code, error
+    assert error.count("its driver runs that in /elsewhere, whose files differ") == 1, error
+    if check == "warn":
+        assert desk.tags("orch.state") == ["succeeded"] * 2
+    else:
+        assert "Install the same orch on every machine of the cluster." in error
+        assert "Then run: orch resume other" in error
+        assert "running" not in desk.tags("orch.state")
+        assert "1" not in desk.tags("orch.attempt")

@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from orchestrator.execution import resources as resources_module
-from orchestrator.execution.pool import WorkerLayout
-from orchestrator.execution.resources import GIB, Machine, layout_for, local_machine, usable_cores
+from orchestrator.execution.resources import GIB, Machine, WorkerLayout, layout_for, local_machine, usable_cores
 from schemas.errors import ResourceError
 from schemas.sweep import Resources
 

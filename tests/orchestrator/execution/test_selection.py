@@ -122,6 +122,7 @@ NAMES = [("ab12", "voc-cat alexnet ordinary"), ("ab34", "voc-cat alexnet ordinar
         ("voc-cat alexnet ordinary", ["ab12"]),  # a whole title wins over one that only contains it
         ("Seed 1 voc-cat", ["ab34"]),
         ("alexnet", ["ab12", "ab34"]),
+        ("cat seed", ["ab34"]),  # `cat` also stands for `voc-cat`
         ("alex", []),
         ("  ", []),
     ],

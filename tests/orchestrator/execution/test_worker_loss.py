@@ -14,7 +14,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from orchestrator.execution.ray_pool import lost, reason_of_loss
+from orchestrator.execution.losses import lost, reason_of_loss
 from schemas.lifecycle import StopReason
 from schemas.order import WorkOrder
 from tests.support.doubles import plan_of

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.execution.pool import Ended, WorkerLayout
-from orchestrator.execution.ray_pool import RayPool
 from orchestrator.execution.ray_session import RaySession
 from orchestrator.import_path import HOME
 from schemas.errors import ResourceError
-from schemas.lifecycle import StopReason
 from schemas.order import WorkOrder
 from tests.support.doubles import plan_of
+from tests.support.ray_workers import ended, pool_of_one, start_when_idle
 
 pytestmark = pytest.mark.slow
 
 ORDER = WorkOrder(
     spec=plan_of("smoke").jobs[0], run_id="r", attempt=1, tracking_uri="", cache_dir="", checkpoint_dir=""
 )
-ONE = WorkerLayout(slots=1, cpus=1, gpus=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +37,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaySession]:
         patch.setenv("RAY_RUNTIME_ENV_HOOK", "no.such.hook")
         patch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"runtime_env": {"working_dir": "/nowhere"}}))
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "1")
-        session = RaySession("local", cpus=1)
+        session = RaySession("local", cpus=1, memory_gb=1.0)
         session.start()
         try:
             assert Path.cwd() == project
@@ -55,6 +51,11 @@ def classes() -> tuple[Any, Any, Any]:
     import ray
 
     class Reporter:  # local, so that Ray pickles the class: its workers cannot import the tests
+        def hello(self) -> str:
+            from workers.actor import own_facts
+
+            return own_facts().model_dump_json()
+
         def run(self, order_json: str) -> str:
             import calendar
             import sys
@@ -77,8 +78,8 @@ def classes() -> tuple[Any, Any, Any]:
             print("still importing", file=sys.stderr, flush=True)
             time.sleep(600)
 
-        def run(self, order_json: str) -> str:
-            return order_json
+        def hello(self) -> str:
+            return ""
 
     class Broken(Slow):
         def __init__(self) -> None:
@@ -87,17 +88,10 @@ def classes() -> tuple[Any, Any, Any]:
     return ray.remote(Reporter), ray.remote(max_restarts=0)(Slow), ray.remote(max_restarts=0)(Broken)
 
 
-def ended(pool: RayPool, within: float = 60.0) -> Ended:
-    until = time.monotonic() + within
-    while not (found := pool.wait(0.5)):
-        assert time.monotonic() < until, "no attempt has ended"
-    return found[0]
-
-
 def test_workers_import_the_running_orch_whatever_lies_in_the_working_folder(session: RaySession) -> None:
-    pool = RayPool(classes()[0], ONE)
+    pool = pool_of_one(session, classes()[0])
     try:
-        pool.start(0, ORDER)
+        start_when_idle(pool, ORDER)
         seen = ended(pool).result.failure
     finally:
         pool.close()
@@ -107,9 +101,8 @@ def test_workers_import_the_running_orch_whatever_lies_in_the_working_folder(ses
 
 
 def test_workers_that_do_not_start_end_the_sweep_with_the_end_of_their_log(session: RaySession) -> None:
-    pool = RayPool(classes()[1], ONE, start_seconds=8.0, end_of_log=session.end_of_worker_log)
+    pool = pool_of_one(session, classes()[1], start_seconds=8.0)
     try:
-        pool.start(0, ORDER)
         with pytest.raises(ResourceError, match=r"(?s)did not answer within 8 s .ORCH_WORKER_START_SECONDS.*importing"):
             ended(pool)
     finally:
@@ -117,22 +110,21 @@ def test_workers_that_do_not_start_end_the_sweep_with_the_end_of_their_log(sessi
 
 
 def test_workers_that_cannot_start_end_the_sweep_with_the_cause(session: RaySession) -> None:
-    pool = RayPool(classes()[2], ONE)
+    pool = pool_of_one(session, classes()[2])
     try:
-        pool.start(0, ORDER)
         with pytest.raises(ResourceError, match="No worker can start: ImportError: no module of that name"):
             ended(pool)
     finally:
         pool.close()
 
 
-@pytest.mark.parametrize("how", ["stop", "interrupt"])
-def test_a_job_whose_worker_has_not_started_stops_at_once(session: RaySession, how: str) -> None:
-    pool = RayPool(classes()[1], ONE)
+def test_a_worker_that_has_not_started_is_released_at_once_when_the_sweep_stops(session: RaySession) -> None:
+    pool = pool_of_one(session, classes()[1])
     try:
-        pool.start(0, ORDER)
         assert pool.wait(0.5) == []
-        pool.stop() if how == "stop" else pool.interrupt(0)
-        assert ended(pool, within=2.0).result.stop_reason is StopReason.INTERRUPTED
+        pool.stop()
+        assert pool.wait(0.5) == []
+        assert pool.idle() == []
+        assert pool.size == 0
     finally:
         pool.close()

@@ -14,8 +14,9 @@ from orchestrator.ledger.job_moves import repair_torn_moves
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.mlflow_sweeps import TAGS_AT_ONCE
 from orchestrator.ledger.records import ControlRequest, StoredPlan
-from orchestrator.ledger.tags import PLAN_FILE
+from orchestrator.ledger.tags import PLAN_FILE, PLAN_PART
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -255,18 +256,53 @@ def test_a_damaged_plan_is_not_taken_for_one(store: Store) -> None:
     ledger = mlflow_ledger(store)
     sweep = ledger.begin_sweep(PLAN, now=1.0)
     store.client.set_tag(sweep.run_id, "orch.plan_sha256", "0")
-    with pytest.raises(StoreError, match=r"plan of sweep s .* is damaged.*`orch resume s`.*new `--name`"):
+    with pytest.raises(StoreError, match=r"plan of sweep s .* is damaged.*cannot be resumed.*new `--name`"):
+        _ = known_sweep(ledger, "s").plan
+
+
+def planned_by_an_earlier_orch(store: Store, ledger: MlflowLedger) -> tuple[str, Path]:
+    """Begin the sweep as an earlier version of orch did: with its plan in a file. Return its run and the file."""
+    run_id = ledger.begin_sweep(PLAN, now=1.0).run_id
+    store.client.log_text(run_id, PLAN.model_dump_json(), PLAN_FILE)
+    store.client.delete_tag(run_id, f"{PLAN_PART}0")
+    return run_id, Path(str(store.client.get_run(run_id).info.artifact_uri)) / PLAN_FILE
+
+
+def test_the_plan_of_an_earlier_orch_is_read_from_its_file(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    run_id, _ = planned_by_an_earlier_orch(store, ledger)
+    assert known_sweep(ledger, "s").plan == PLAN
+    assert ledger.begin_sweep(PLAN, now=2.0).run_id == run_id
+
+
+def test_a_plan_needs_no_files(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    run_id = ledger.begin_sweep(PLAN, now=1.0).run_id
+    assert known_sweep(ledger, "s").plan == PLAN
+    assert store.client.list_artifacts(run_id) == []
+
+
+def test_a_plan_that_takes_several_tags_is_whole_again(store: Store) -> None:
+    noise = ["".join(uuid4().hex for _ in range(100)) for _ in range(400)]  # which cannot be compressed
+    plan = PLAN.model_copy(update={"jobs": tuple({"noise": text} for text in noise)})
+    ledger = mlflow_ledger(store)
+    run_id = ledger.begin_sweep(plan, now=1.0).run_id
+    assert known_sweep(ledger, "s").plan == plan
+    parts = [name for name in store.client.get_run(run_id).data.tags if name.startswith(PLAN_PART)]
+    assert len(parts) > TAGS_AT_ONCE
+    store.client.delete_tag(run_id, f"{PLAN_PART}{len(parts) // 2}")
+    with pytest.raises(StoreError, match=r"plan of sweep s .* is damaged"):
         _ = known_sweep(ledger, "s").plan
 
 
 def test_a_deleted_plan_is_missed_only_by_those_who_need_it(store: Store) -> None:
     ledger = mlflow_ledger(store)
-    sweep = ledger.begin_sweep(PLAN, now=1.0)
+    _, file = planned_by_an_earlier_orch(store, ledger)
     lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
     ledger.set_lease("s", lease)
-    (Path(str(store.client.get_run(sweep.run_id).info.artifact_uri)) / PLAN_FILE).unlink()
+    file.unlink()
     assert [found.lease for found in ledger.sweeps()] == [known_sweep(ledger, "s").lease] == [lease]
-    with pytest.raises(StoreError, match=r"plan of sweep s .* is gone.*`orch resume s`.*new `--name`"):
+    with pytest.raises(StoreError, match=r"plan of sweep s .* is gone.*cannot be resumed.*new `--name`"):
         _ = known_sweep(ledger, "s").plan
 
 

@@ -48,12 +48,16 @@ class Flaky:
         self.kept.begin_sweep(StoredPlan(name="s", profile="laptop", jobs=()), 0.0)
         self.time = time
         self.away = (0.0, 0.0)
+        self.tries, self.seconds_to_fail = 0, 0.0
+        """Number of calls while it was away, and how long each took to fail."""
         self.breaks_after: str | None = None
         """Name of the call whose next answer is lost."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             if self.away[0] <= self.time.now < self.away[1]:
+                self.tries += 1
+                self.time.sleep(self.seconds_to_fail)
                 raise StoreUnreachable("The store is away.")
             answer = getattr(self.kept, name)(*arguments, **named)
             if name == self.breaks_after:
@@ -85,7 +89,7 @@ class Bench:
             ledger=patient(ledger, self.patience),
             pool=self.pool,
             locks=self.locks,
-            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None, cpus_per_worker=1, cores=4),
+            worker_paths=WorkerPaths("uri", "cache", "checkpoints", "logs", None),
             lease=Lease(host="h", pid=1, since=0.0, sign_at=0.0),
             display=self.display,
             clock=self.time.clock,
@@ -186,6 +190,28 @@ def test_who_asks_to_stop_does_not_wait_out_the_outage(tmp_path: Path) -> None:
     assert bench.time.now < HURRY_SECONDS + 3 * LONGEST_WAIT
 
 
+def test_who_asks_to_stop_waits_for_no_more_than_two_slow_failures(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, patience=6000)
+    bench.ledger.seconds_to_fail = 5.0
+    bench.goes_away_when_it_starts(ORDINARY, seconds=100_000)
+    asked_at: list[float] = []
+    sleep = bench.patience.sleep
+
+    def ctrl_c(seconds: float) -> None:
+        sleep(seconds)
+        if bench.time.now > 60 and not bench.stop.asked:
+            bench.stop.asked = True
+            asked_at.append(bench.time.now)
+            bench.ledger.tries = 0
+
+    bench.patience.sleep = ctrl_c
+    with pytest.raises(StoreUnreachable):
+        bench.drive()
+    assert bench.ledger.tries == 1
+    assert bench.time.now - asked_at[0] < 8.0
+    assert (bench.pool.stopped, bench.pool.closed) == (True, True)
+
+
 def test_an_error_that_waiting_will_not_mend_is_raised_at_once() -> None:
     time = Time()
 
@@ -211,6 +237,22 @@ def test_pauses_grow_up_to_a_limit() -> None:
     assert pauses[0] <= 1.0
     assert max(pauses) <= LONGEST_WAIT
     assert 60 <= time.now < 60 + LONGEST_WAIT
+
+
+def test_a_clock_that_is_set_back_prolongs_no_pause() -> None:
+    time, slept = Time(), 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal slept
+        slept += seconds
+        time.now -= 3600.0
+
+    def away() -> None:
+        if slept < 1.0:
+            raise StoreUnreachable("away")
+
+    Patience(600, time.clock, sleep, lambda line: None).get(away)
+    assert slept < 1.0 + LONGEST_WAIT
 
 
 def test_a_patient_ledger_has_the_calls_of_its_ledger(tmp_path: Path) -> None:

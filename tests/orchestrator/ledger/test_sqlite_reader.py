@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import subprocess
 import sys
-from collections.abc import Callable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.ledger.sqlite_reader import open_sqlite_reader
-from orchestrator.ledger.tags import PLAN_TAG
+from orchestrator.ledger.tags import PLAN_PART, PLAN_TAG
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState, StopReason
@@ -74,35 +76,57 @@ def test_runs_that_were_deleted_in_the_ui_are_gone(settings: Settings) -> None:
         shown.client.restore_run(run_id)
 
 
-def test_a_plan_that_was_damaged_is_refused(settings: Settings) -> None:
-    (file,) = settings.root.glob("artifacts/*/artifacts/plan.json")
-    content = file.read_bytes()
-    file.write_bytes(content[:-1])
-    try:
-        seen = open_sqlite_reader(settings)
-        assert seen is not None
-        with pytest.raises(StoreError, match="is damaged"):
-            _ = seen.sweeps()[0].plan
-    finally:
-        file.write_bytes(content)
-
-
-def test_a_plan_that_a_later_version_wrote_is_refused_by_both_readers(settings: Settings) -> None:
-    (file,) = settings.root.glob("artifacts/*/artifacts/plan.json")
-    content, shown = file.read_bytes(), _ledger(settings)
-    later = json.dumps(json.loads(content) | {"jobs": "see elsewhere"}).encode()
+@pytest.fixture
+def plan_tags(settings: Settings) -> Iterator[tuple[MlflowLedger, str, dict[str, str]]]:
+    """The ledger, the run of the sweep, and the tags of its plan, which are put back after the test."""
+    shown = _ledger(settings)
     run_id = shown.sweeps()[0].run_id
-    file.write_bytes(later)
-    shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(later).hexdigest())
-    try:
-        seen = open_sqlite_reader(settings)
-        assert seen is not None
-        for reader in (seen, shown):
-            with pytest.raises(StoreError, match="of another version of orch"):
-                _ = reader.sweeps()[0].plan
-    finally:
-        file.write_bytes(content)
-        shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(content).hexdigest())
+    tags = shown.client.get_run(run_id).data.tags
+    plan = {name: value for name, value in tags.items() if name == PLAN_TAG or name.startswith(PLAN_PART)}
+    yield shown, run_id, plan
+    for name, value in plan.items():
+        shown.client.set_tag(run_id, name, value)
+
+
+def _plan_is_refused(settings: Settings, shown: MlflowLedger, match: str) -> None:
+    seen = open_sqlite_reader(settings)
+    assert seen is not None
+    for reader in (seen, shown):
+        with pytest.raises(StoreError, match=match):
+            _ = reader.sweeps()[0].plan
+
+
+@pytest.mark.parametrize("damage", ["", "!", "AAAA"])
+def test_a_plan_that_was_damaged_is_refused_by_both_readers(
+    settings: Settings, plan_tags: tuple[MlflowLedger, str, dict[str, str]], damage: str
+) -> None:
+    shown, run_id, plan = plan_tags
+    shown.client.set_tag(run_id, f"{PLAN_PART}0", plan[f"{PLAN_PART}0"][:-8] + damage)
+    _plan_is_refused(settings, shown, r"\(the tags orch.plan.0, ... of its run\) is damaged")
+
+
+def test_a_plan_that_a_later_version_wrote_is_refused_by_both_readers(
+    settings: Settings, plan_tags: tuple[MlflowLedger, str, dict[str, str]]
+) -> None:
+    shown, run_id, plan = plan_tags
+    later = json.dumps(json.loads(lzma.decompress(b64decode(plan[f"{PLAN_PART}0"]))) | {"jobs": "see elsewhere"})
+    shown.client.set_tag(run_id, f"{PLAN_PART}0", b64encode(lzma.compress(later.encode())).decode())
+    shown.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(later.encode()).hexdigest())
+    _plan_is_refused(settings, shown, "of another version of orch")
+
+
+def test_the_plan_of_an_earlier_orch_is_read_from_its_file_by_both_readers(
+    settings: Settings, plan_tags: tuple[MlflowLedger, str, dict[str, str]]
+) -> None:
+    shown, run_id, plan = plan_tags
+    content = lzma.decompress(b64decode(plan[f"{PLAN_PART}0"])).decode()
+    shown.client.delete_tag(run_id, f"{PLAN_PART}0")
+    _plan_is_refused(settings, shown, r"artifacts/plan.json\) is gone")
+    shown.client.log_text(run_id, content, "plan.json")
+    seen = open_sqlite_reader(settings)
+    assert seen is not None
+    assert seen.sweeps()[0].plan == shown.sweeps()[0].plan
+    assert len((seen.sweeps()[0].plan or PLANNED).jobs) == len(PLANNED.jobs)
 
 
 @pytest.mark.parametrize(("tag", "value"), [("orch.started_at", "yesterday"), ("orch.lease", "mine")])

@@ -78,9 +78,9 @@ def test_asking_whether_a_store_can_be_written_leaves_it_as_it_was(tmp_path: Pat
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("x",)]
 
 
-def test_a_server_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"No MLflow server answers at http://me:\*\*\*@127.0.0.1:9"):
-        store.open_client(settings(tmp_path, tracking_uri="http://me:secret@127.0.0.1:9"))
+def test_a_server_that_does_not_answer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"No MLflow server answers at http://127.0.0.1:9"):
+        store.open_client(settings(tmp_path, tracking_uri="http://127.0.0.1:9"))
 
 
 @pytest.mark.slow

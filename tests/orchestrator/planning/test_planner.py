@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.planning.planner import NullResolver, plan
 from orchestrator.planning.request import SweepRequest, define
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
@@ -136,7 +137,7 @@ def test_pre_training_by_species_has_an_output_for_each_that_the_disk_has(plan_g
     sweep = plan_grid("smoke", sets={"weights": {"source": "pretrain", "data": data}})
     (upstream,) = {job for job in sweep.jobs if job.model.backbone == "alexnet" and job.key in sweep.upstream_keys}
     assert upstream.output_labels == ("voc-cat", "001.First", "002.Second")
-    assert upstream.title == "2 categories softmax by species alexnet ordinary"
+    assert upstream.title == "pre-training alexnet on 2 categories by species"
 
 
 def test_a_weights_file_counts_by_its_content_and_not_by_its_path(plan_grid: Plan) -> None:
@@ -158,6 +159,24 @@ def test_photographs_take_the_profiles_settings_for_them_but_pretraining_stays_g
     assert (job.data.images, job.evaluation.split) == ("photographs", "all")
     assert isinstance(job.weights, PretrainSpec)
     assert job.weights.data.images == "generated"
+
+
+@pytest.mark.parametrize("profile", ["laptop", "paper"])
+@pytest.mark.parametrize("backbone", ["alexnet", "vgg_m"])
+def test_pre_training_on_photographs_has_no_limit_that_its_user_did_not_set(
+    plan_grid: Plan, profile: str, backbone: str
+) -> None:
+    def limits(**more: int) -> tuple[int | None, int | None]:
+        data = {"images": "photographs", "categories": ["voc_part/cat", "voc_part/dog"], **more}
+        sets = {"weights": {"source": "pretrain", "data": data}}
+        job = wanted(plan_grid("voc-part", profile=profile, backbones=(backbone,), data_root="/x", sets=sets))[0]
+        assert job.upstream is not None
+        assert job.upstream.data.images == "photographs"
+        return job.upstream.data.train_per_category, job.upstream.data.test_per_category
+
+    assert limits() == (None, None)
+    assert limits(train_per_category=30) == (30, None)
+    assert limits(train_per_category=240, test_per_category=20) == (240, 20)
 
 
 def test_generated_animals_can_be_asked_for_in_spite_of_a_data_root(plan_grid: Plan) -> None:
@@ -301,7 +320,7 @@ def test_an_unknown_grid_lists_the_grids(plan_grid: Plan) -> None:
         plan_grid("smok")
     assert set(GRIDS) == {
         "paper", "paper-multi", "all-categories", "ilsvrc-animal-part", "voc-part", "cub200", "voc-part-multi",
-        "ilsvrc-multi", "smoke",
+        "ilsvrc-multi", "smoke", "first",
     }  # fmt: skip
 
 
@@ -318,3 +337,71 @@ def test_a_sweep_whose_every_job_is_excluded_says_so(plan_grid: Plan) -> None:
 def test_a_job_without_a_category_is_told_which_field_is_missing(plan_grid: Plan) -> None:
     with pytest.raises(SpecError, match=r"data\.categories.*required"):
         plan_grid({"base": {"backbone": "alexnet", "variant": "ordinary"}})
+
+
+@pytest.mark.parametrize(
+    ("axes", "titles"),
+    [
+        (
+            {"train.learning_rate": [0.01, 0.02], "variant": ["ordinary"]},
+            ["voc-cat alexnet ordinary (learning_rate 0.01)", "voc-cat alexnet ordinary (learning_rate 0.02)"],
+        ),
+        (
+            {"train": [{"epochs": 3, "batch_size": 8}, {"epochs": 4, "batch_size": 16}], "variant": ["ordinary"]},
+            ["voc-cat alexnet ordinary (epochs 3, batch_size 8)", "voc-cat alexnet ordinary (epochs 4, batch_size 16)"],
+        ),
+        ({"train.epochs": [3], "variant": ["ordinary"]}, ["voc-cat alexnet ordinary"]),
+        (
+            {
+                "category": [
+                    [f"voc_part/{name}" for name in ("bird", "cat", "cow", last)] for last in ("dog", "horse")
+                ],
+                "variant": ["ordinary"],
+                "loss": ["softmax"],
+            },
+            [
+                "4 voc categories softmax alexnet ordinary (categories voc_part/dog)",
+                "4 voc categories softmax alexnet ordinary (categories voc_part/horse)",
+            ],
+        ),
+        (
+            {"seed": [0, 1], "variant": ["ordinary"]},
+            ["voc-cat alexnet ordinary", "voc-cat alexnet ordinary seed 1"],
+        ),
+    ],
+)
+def test_an_axis_over_any_field_is_part_of_the_title_and_not_of_the_identity(
+    axes: dict[str, Any], titles: list[str]
+) -> None:
+    base = {"category": "voc_part/cat", "backbone": "alexnet", "weights.source": "random"}
+    request = SweepRequest(sweep=SweepSpec(name="rates", base=base, axes=axes))
+    jobs = plan(define(request), NullResolver()).jobs
+    assert [job.title for job in jobs] == titles
+    assert [job.model_copy(update={"differs_by": ""}).key for job in jobs] == [job.key for job in jobs]
+
+
+def test_pretrainings_are_told_apart_too() -> None:
+    base = {"category": "voc_part/cat", "backbone": "alexnet", "variant": "ordinary"}
+    axes = {"weights.epochs": [2, 3]}
+    found = plan(define(SweepRequest(sweep=SweepSpec(name="s", base=base, axes=axes))), NullResolver())
+    assert [job.title for job in found.jobs] == [
+        "pre-training alexnet on 37 categories (epochs 2)",
+        "pre-training alexnet on 37 categories (epochs 3)",
+        "voc-cat alexnet ordinary (epochs 2)",
+        "voc-cat alexnet ordinary (epochs 3)",
+    ]
+
+
+@pytest.mark.parametrize("name", ["is_pretraining", "differs_by"])
+def test_what_a_title_says_is_not_for_users_to_set(plan_grid: Plan, name: str) -> None:
+    with pytest.raises(SpecError, match=f"sets `{name}`, which orch writes itself"):
+        plan_grid("smoke", sets={name: "x" if name == "differs_by" else True})
+
+
+def test_include_rows_are_told_apart_by_what_they_set() -> None:
+    rows = [
+        {"category": "voc_part/cat", "backbone": "alexnet", "variant": "ordinary", "train.epochs": n} for n in (2, 3)
+    ]
+    base = {"weights.source": "random"}
+    jobs = plan(define(SweepRequest(sweep=SweepSpec(name="rows", base=base, include=rows))), NullResolver()).jobs
+    assert [job.title for job in jobs] == ["voc-cat alexnet ordinary (epochs 2)", "voc-cat alexnet ordinary (epochs 3)"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from collections.abc import Collection
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from orchestrator.execution.ray_session import RAY_OWNER, RAY_PREFIX
 from orchestrator.ledger.locks import Locks
-from orchestrator.recovery.garbage import Waste, delete, find_waste, size_of
+from orchestrator.recovery.garbage import FEATURES_KEPT_SECONDS, Waste, delete, find_waste, size_of
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
+from workers.objects.folder import FolderObjects
 
 
 @pytest.fixture
@@ -59,6 +63,26 @@ def test_prepared_images_of_other_recipes_go_and_those_of_this_one_stay(settings
     for name in ("cat-64px-1a2b-r5", "cat-64px-1a2b-r4", "cat-64px-1a2b-r5-parts-r4", "named-by-hand", ".r3.partial"):
         fill(sets / name)
     assert waste(settings, tmp_path / "ray") == [sets / "cat-64px-1a2b-r4", sets / "cat-64px-1a2b-r5-parts-r4"]
+
+
+def test_features_go_once_no_job_has_used_them_for_a_day(settings: Settings, tmp_path: Path) -> None:
+    from workers.training.frozen_features import ENDING, FOLDER, PARTIAL
+
+    folder = settings.cache_dir / FOLDER
+    folder.mkdir(parents=True)
+    now = time.time()
+    for name, age in (("used-r5", 3600), ("unused-r5", FEATURES_KEPT_SECONDS + 60), ("of-another-r4", 3600)):
+        (folder / f"{name}{ENDING}").write_bytes(bytes(10))
+        os.utime(folder / f"{name}{ENDING}", (now - age, now - age))
+    for name in ("killed", "alive"):
+        (folder / f".{name}{ENDING}{PARTIAL}").write_bytes(bytes(10))
+    with FileLock(folder / f".alive{ENDING}.lock"):  # of the process that writes it
+        found = find_waste(settings, lambda: (), 5, "here", lambda pid: pid == 1, tmp_path / "ray")
+    names = [f".killed{ENDING}{PARTIAL}", f"of-another-r4{ENDING}", f"unused-r5{ENDING}"]
+    assert [(one.path, one.size) for one in found] == [(folder / name, 10) for name in names]
+    delete(found, Locks(settings.lock_dir), lambda: ())
+    left = {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+    assert left == {f"used-r5{ENDING}", f".alive{ENDING}{PARTIAL}"}
 
 
 @pytest.mark.parametrize(
@@ -108,3 +132,18 @@ def test_a_folder_that_another_gc_has_deleted_is_passed_over(tmp_path: Path) -> 
     gone, there = Waste("x", tmp_path / "gone", 1), Waste("x", fill(tmp_path / "there"), 10)
     assert size_of(gone.path) == 0
     assert delete([gone, there], Locks(tmp_path / "locks"), set) == [there]
+
+
+def test_shared_checkpoints_of_no_known_job_are_waste_and_those_of_others_stay(
+    settings: Settings, tmp_path: Path
+) -> None:
+    objects = FolderObjects(tmp_path / "objects")
+    kept = ["checkpoints/known/attempt-1/newest.json", "owner.json", "data/unknown/attempt-1/shard"]
+    for key in (*kept, "checkpoints/unknown/attempt-1/newest.json", "checkpoints/unknown/attempt-2/result.json"):
+        objects.write(key, b"content")
+    known = {"known"}
+    found = find_waste(settings, lambda: known, 5, "here", lambda pid: True, tmp_path / "ray", objects)
+    assert [(one.job, one.size) for one in found] == [("unknown", 14)]
+    assert delete(found, Locks(tmp_path / "locks"), lambda: {"unknown"}) == []  # a sweep has begun
+    assert delete(found, Locks(tmp_path / "locks"), lambda: known) == found
+    assert sorted(one.key for one in objects.list("")) == sorted(kept)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from orchestrator.ledger.records import JobRecord
-from orchestrator.recovery.logs import attempts_on_disk, follow, read_log
+from orchestrator.recovery import logs
+from orchestrator.recovery.logs import LogSource, attempts_on_disk, follow, read_log
 from orchestrator.settings import Settings
-from schemas.errors import SpecError
+from schemas.errors import SpecError, StoreUnreachable
 from schemas.lifecycle import JobState
 from tests.support.doubles import plan_of, record_of
 from workers.tracking.job_log import log_path
@@ -41,14 +43,15 @@ class Bench:
     def hand_in(self, attempt: int, text: str) -> None:
         self.client.log_text(self.run_id, text, f"logs/attempt-{attempt}.log")
 
-    def follow(self, *happens: Callable[[], None], attempt: int | None = None) -> str:
+    def follow(self, *happens: Callable[[], None], attempt: int | None = None, **more: Any) -> str:
         """Text that is read while these events happen, one per wait; then the job is over."""
         left = list(happens)
 
         def sleep(seconds: float) -> None:
             left.pop(0)()
 
-        return "".join(follow(self.settings, KEY, attempt, lambda: not left, sleep))
+        source = LogSource(self.settings, self.job(attempt or 1))
+        return "".join(follow(source, attempt, lambda: not left, sleep, **more))
 
 
 @pytest.fixture
@@ -117,3 +120,45 @@ def test_following_one_attempt_ends_with_it(bench: Bench) -> None:
 def test_a_letter_that_is_half_written_is_not_garbled(bench: Bench) -> None:
     bench.write(1, "é".encode()[:1])
     assert bench.follow(lambda: bench.write(1, "é".encode()[1:] + b"\n")) == "é\n"
+
+
+def test_a_job_on_another_machine_is_followed_through_the_copies_in_its_run(bench: Bench) -> None:
+    bench.hand_in(1, "one\n")
+    seen = bench.follow(
+        lambda: bench.hand_in(1, "one\ntwo\n"),
+        lambda: None,
+        lambda: bench.hand_in(2, "the next attempt\n"),
+    )
+    assert seen == "one\ntwo\nthe next attempt\n"
+
+
+def test_a_file_of_this_machine_is_followed_without_the_store(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs.store, "open_client", lambda settings: pytest.fail("the store was asked"))
+    bench.write(1, "one\n")
+    assert bench.follow(lambda: bench.write(1, "two\n")) == "one\ntwo\n"
+
+
+def test_a_store_that_is_away_delays_following_and_is_told_of_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, told = logs.store.open_client, list[str]()
+
+    def away(settings: Settings) -> None:
+        raise StoreUnreachable("The store is away.")
+
+    monkeypatch.setattr(logs.store, "open_client", away)
+    bench.hand_in(1, "one\n")
+    back = partial(monkeypatch.setattr, logs.store, "open_client", real)
+    assert bench.follow(lambda: None, back, lambda: None, say=told.append) == "one\n"
+    assert told == ["The store is away. Trying again until Ctrl-C."]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_following_can_begin_with_the_last_lines(bench: Bench, here: bool) -> None:
+    lines = [f"line {n}\n" for n in range(9)]
+    bench.write(1, "".join(lines)) if here else bench.hand_in(1, "".join(lines))
+
+    def grow() -> None:
+        bench.write(1, "new\n") if here else bench.hand_in(1, "".join([*lines, "new\n"]))
+
+    assert bench.follow(grow, last=2) == "line 7\nline 8\nnew\n"

@@ -143,3 +143,13 @@ def test_half_written_files_are_waste_once_nobody_can_be_writing_them() -> None:
     seen = evidence(run, partial=partial, sweeps=(sweep(),))
     assert found(seen) == [("no file is partial", Repair.DELETE)] * 2
     assert found(seen, alive=True) == []
+
+
+def test_where_no_succeeded_job_has_a_file_none_runs_again() -> None:
+    """That is what a disk that is not mounted looks like."""
+    runs = [run_of(done(number)) for number in (1, 2)]
+    ids = [run.run_id for run in runs]
+    all_gone = dict.fromkeys(ids, ("metrics.json",))
+    rule = "a succeeded job has its results"
+    assert found(evidence(*runs, missing=all_gone, bare=frozenset(ids))) == [(rule, Repair.NOTHING)] * 2
+    assert found(evidence(*runs, missing=all_gone, bare=frozenset(ids[:1]))) == [(rule, Repair.REQUEUE)] * 2

@@ -56,6 +56,20 @@ def test_an_average_stands_on_a_network_per_category(plan_grid: Plan) -> None:
     assert values == {1: 56 - 16, 4: 56 - 16}  # every average falls, and the cow's own
 
 
+def test_a_value_that_the_data_cannot_have_is_not_promised(plan_grid: Plan) -> None:
+    jobs = measured(plan_grid("voc-part", profile="paper"))
+
+    def values(**lacking: tuple[str, ...]) -> dict[int, int]:
+        return {filled.table: filled.values for filled in table_coverage(jobs, lacking)}
+
+    whole = values()
+    assert whole == {1: 56, 4: 56, 7: 8}
+    assert values(part_interpretability=("voc_part/cow",)) == {**whole, 1: 56 - 16}  # the cow's, and every average
+    every = tuple(f"voc_part/{name}" for name in ("bird", "cat", "cow", "dog", "horse", "sheep"))
+    assert values(part_interpretability=every) == {4: 56, 7: 8}
+    assert values(location_instability=every) == {1: 56, 7: 8}  # accuracy needs neither
+
+
 def test_networks_of_several_categories_fill_the_tables_for_several(plan_grid: Plan) -> None:
     jobs = measured(plan_grid("voc-part-multi", profile="paper"))
     assert len(jobs) == 16

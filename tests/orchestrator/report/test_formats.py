@@ -25,6 +25,7 @@ from orchestrator.report.formats import (
 )  # fmt: skip
 from orchestrator.report.gallery import MAX_NETWORKS, Gallery, Picture, Plate, Section, choose_jobs
 from orchestrator.report.html import as_html
+from orchestrator.report.measures import WORTH
 from orchestrator.report.model import METRICS, Report
 from tests.support.doubles import metrics
 from tests.support.reports import done, half, sweep_of
@@ -36,7 +37,10 @@ def bird() -> Report:
     _, jobs = sweep_of({"grid": "cub200", "axes": {"seed": [0, 1]}})
     kept = [job for job in jobs if job.model.variant == "interpretable" or job.seed == 0]
     found = [
-        half(job).model_copy(update={"filters": 64, "filters_left_out": job.seed, "weights": "random"}) for job in kept
+        half(job).model_copy(
+            update={"filters": 64, "filters_left_out": job.seed, "weights": "random", "chance_accuracy": 0.5}
+        )
+        for job in kept
     ]
     return build_report("birds", [done(*pair) for pair in zip(kept, found, strict=True)], frozenset(), (5,))
 
@@ -50,11 +54,14 @@ def test_text_is_aligned(bird: Report) -> None:
     )
     assert lines[2].startswith("! The animals are generated")
     assert lines[start + 1 :] == [
-        "network  category  ordinary  paper   diff.    interp.  paper   diff.  change  paper  acc. ord.  acc. int.",
-        "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%      90.00      90.00",
+        "network  category  ordinary  paper   diff.    interp.  paper   diff.  change  paper  acc. ord.  acc. int.  "
+        "chance",
+        "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%      90.00      90.00  "
+        " 50.00",
         "Ours are measured on held-out images, generated separately.",
         "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
-        "90.00 interpretable); too few categories that differ for a test (fewer than 5).",
+        "90.00 interpretable, chance 50.00); too few categories that differ for a test (fewer than 5). How much of it "
+        "follows the part was not measured.",
         "Filters left out because they never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
         "(n): mean over n seeds.",
     ]
@@ -68,8 +75,8 @@ def squeezed(text: str) -> str:
 def test_markdown_has_a_table(bird: Report) -> None:
     text = squeezed(as_markdown(bird))
     assert "## Table 5. Location instability" in text
-    assert "| interp. | paper | diff. | change | paper | acc. ord. | acc. int. |\n" in text
-    assert "\n|:-|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|\n" in text
+    assert "| interp. | paper | diff. | change | paper | acc. ord. | acc. int. | chance |\n" in text
+    assert "\n|:-|:-|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|-:|\n" in text
     assert "| alexnet | bird | 0.200 | 0.150 | +0.050 | 0.100 (2) | 0.070 | +0.030 | -50% | -53% | 90.00 |" in text
     assert "> The animals are generated" in text
 
@@ -78,8 +85,8 @@ def test_latex_is_escaped(bird: Report) -> None:
     text = squeezed(as_latex(bird))
     assert r"\toprule" in text
     assert r"alexnet & bird & 0.200 & 0.150 & +0.050 & 0.100 (2)" in text
-    assert r"-50\% & -53\% & 90.00 & 90.00 \\" in text
-    assert r"\begin{tabular}{llrrrrrrrrrr}" in text
+    assert r"-50\% & -53\% & 90.00 & 90.00 & 50.00 \\" in text
+    assert r"\begin{tabular}{llrrrrrrrrrrr}" in text
     assert "The animals are generated" in text
     assert not re.search(r"(?<!\\)[%_#$]", text)
     assert text.count(r"\begin{") == text.count(r"\end{") == 2
@@ -132,9 +139,10 @@ def test_several_tests_are_said_to_be_corrected_and_a_single_one_is_not() -> Non
         "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
         "90.00 interpretable) (95 % interval -50.0% to -50.0%), "
     )
-    assert sentences("alexnet") == [f"alexnet: {start}one-sided Wilcoxon p = 0.016."]
+    end = "both for the starting weights that the categories share. How much of it follows the part was not measured."
+    assert sentences("alexnet") == [f"alexnet: {start}one-sided Wilcoxon p = 0.016, {end}"]
     assert sentences("alexnet", "vgg16") == [
-        f"{backbone}: {start}one-sided Wilcoxon p = 0.031, Holm over 2." for backbone in ("alexnet", "vgg16")
+        f"{backbone}: {start}one-sided Wilcoxon p = 0.031, Holm over 2, {end}" for backbone in ("alexnet", "vgg16")
     ]
 
 
@@ -143,20 +151,22 @@ def test_csv_has_a_line_per_value(bird: Report) -> None:
     assert len(rows) == 2
     assert rows[1].pop("ours_are").startswith("generated animals; filters measured on held-out images")
     assert float(rows[1].pop("difference")) == pytest.approx(0.03)
+    assert {rows[1].pop(name) for name in WORTH} == {""}
     assert rows[1] == {
         "table": "5", "metric": "location_instability", "task": "single", "dataset": "cub200", "loss": "logistic",
         "category": "bird", "backbone": "alexnet", "variant": "interpretable", "settings": "", "published": "0.07",
         "ours": "0.1", "accuracy": "90.0", "jobs": "2", "filters": "128", "filters_left_out": "1",
-        "categories": "1", "categories_of": "1",
+        "categories": "1", "categories_of": "1", "chance": "50.0",
     }  # fmt: skip
 
 
 def test_json_has_values_comparisons_and_what_is_missing(bird: Report) -> None:
     answer = as_json(bird)
     assert answer["values"][0]["ours"] == 0.2
+    assert [found["instability"] for found in answer["comparisons"][0].pop("measures")] == [0.2, 0.1]
     assert answer["comparisons"] == [
         {"table": 5, "backbone": "alexnet", "settings": "", "pairs": 1, "better": 1, "mean_change": -0.5,
-         "interval": None, "p": None, "tests": 0, "accuracy": (90.0, 90.0)},
+         "interval": None, "p": None, "tests": 0, "accuracy": (90.0, 90.0), "chance": 50.0, "shares_weights": False},
     ]  # fmt: skip
     assert answer["missing"][0]["place"]["category"] == "bird"
     assert len(answer["missing"]) == 6

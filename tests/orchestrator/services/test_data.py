@@ -53,6 +53,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setenv("ORCH_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("ORCH_DATA_ROOT", raising=False)
+    monkeypatch.delenv("ORCH_OBJECT_STORE", raising=False)
     return Settings()
 
 
@@ -91,7 +92,7 @@ def test_a_root_without_anything_usable_names_what_looks_like_annotations(
     assert run("data", "list", "--data-root", str(tmp_path / "data")) == DataError.exit_code
     shown = capsys.readouterr()
     assert f"not used: {tmp_path / 'data' / file}" in " ".join(shown.out.split())
-    assert f"these annotations belong to no category with photographs: {file}." in shown.err
+    assert f"these annotations belong to no category with photographs: {file}" in shown.err
 
 
 def test_an_empty_root_is_listed_and_refused(
@@ -261,3 +262,69 @@ def test_elsewhere_than_on_a_terminal_each_category_is_a_line(capsys: pytest.Cap
         for done in range(1, 4):
             advance("voc_part/cat", done, 3)
     assert capsys.readouterr().err == "voc_part/cat: 3 of 3\n"
+
+
+def exit_code(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(str(ended.value.code))
+
+
+@pytest.fixture
+def shared_settings(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("ORCH_OBJECT_STORE", (tmp_path / "store").as_uri())
+    return Settings()
+
+
+def test_push_sends_once_and_status_shows_it(
+    shared_settings: Settings, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["data", "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["datasets"] == []
+    push = ["data", "push", "cub", "--data-root", str(photographs), "--size", "48", "--json"]
+    sent = []
+    for _ in range(2):
+        assert exit_code(push) == 0
+        (one,) = json.loads(capsys.readouterr().out)
+        sent.append(one["sent"])
+        assert (one["dataset"], one["categories"], one["objects"]) == ("cub200", ["cub200/bird", "negatives"], 110)
+    assert sent == [one["bytes"], 0]
+    assert exit_code(push[:-1]) == 0
+    assert "nothing to send" in capsys.readouterr().out
+    assert exit_code(["data", "status", "--json"]) == 0
+    (shown,) = json.loads(capsys.readouterr().out)["datasets"]
+    assert shown["objects"] == {"cub200/bird": 60, "negatives": 50}
+    assert shown["sizes"] == {"48": one["bytes"]}
+
+
+def test_push_says_what_is_missing(
+    settings: Settings, photographs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exit_code(["data", "push", "cub", "--data-root", str(photographs)]) == 2
+    assert "ORCH_OBJECT_STORE" in capsys.readouterr().err
+    monkeypatch.setenv("ORCH_OBJECT_STORE", (settings.root / "store").as_uri())
+    assert exit_code(["data", "push", "voc", "--data-root", str(photographs)]) == 3
+    assert "has no voc_part" in capsys.readouterr().err
+
+
+def test_a_sweep_is_planned_alike_without_the_photographs(
+    shared_settings: Settings, photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["plan", "--grid", "cub200", "--backbone", "alexnet", "--set", "data.images=photographs", "--json"]
+    plan += ["--set", "weights.source=random", "--set", "data.negatives=folder", "--set", "model.input_size=64"]
+    assert exit_code([*plan, "--data-root", str(photographs)]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert exit_code(plan) == 0
+    unseen = json.loads(capsys.readouterr().out)
+    assert (unseen["data_seen"], unseen["unmeasurable"]) == (False, {})  # nothing is pushed yet
+    service.push_data(shared_settings, photographs, ["cub200"], [64], ignore)
+    assert exit_code(plan) == 0
+    there = json.loads(capsys.readouterr().out)
+    assert [job["key"] for job in there["jobs"]] == [job["key"] for job in here["jobs"]]
+    assert there["unmeasurable"] == here["unmeasurable"] == {"part_interpretability": ["cub200/bird"]}
+    assert exit_code([*(word for word in plan if word != "--json"), "--data-root", str(photographs)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "values of the paper's tables: 5 (2 of 8), 7 (2 of 40)" in said
+    assert "no part interpretability, because there are no part masks of all objects: cub200/bird" in said
+    assert exit_code([*plan[:-1], "model.input_size=96", "--data-root", str(photographs / "nowhere")]) == 3
+    assert "orch data push cub200 --size 96" in capsys.readouterr().err

@@ -43,8 +43,11 @@ def test_the_views_are_left_where_the_page_looks_for_them(new_home: Callable[[],
     tags = client.get_experiment(made).tags
     state = json.loads(tags["mlflow.sharedViewState.orch-jobs"])
     assert "metrics.`location_instability`" in state["selectedColumns"]
+    assert not state["groupBy"]
+    grouped = json.loads(tags["mlflow.sharedViewState.orch-variants"])["groupBy"]
+    assert grouped["groupByKeys"] == [{"mode": "tag", "groupByData": "variant"}]
     assert mlflow_ui.page("http://127.0.0.1:5000/", made, mlflow_ui.JOBS).endswith(
-        f"/#/experiments/{made}/runs?viewStateShareKey=orch-jobs"
+        f"/#/experiments/{made}/runs?viewStateShareKey=orch-jobs&workflowType=machine_learning"
     )
 
 
@@ -87,3 +90,15 @@ def test_a_relative_database_is_found_from_the_servers_own_folder(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert absolute_uri(uri) == expected.format(cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("environment", "command"),
+    [
+        ({}, ""),
+        ({"SSH_CONNECTION": "10.0.0.2 51000 10.0.0.9 22", "USER": "ada"}, "ssh -N -L 5001:127.0.0.1:5001 ada@10.0.0.9"),
+        ({"SSH_CONNECTION": "10.0.0.2 51000 10.0.0.9 2222"}, "ssh -N -p 2222 -L 5001:127.0.0.1:5001 10.0.0.9"),
+    ],
+)
+def test_who_came_by_ssh_is_told_how_to_reach_the_page(environment: dict[str, str], command: str) -> None:
+    assert mlflow_ui.tunnel(5001, environment) == command

@@ -114,7 +114,11 @@ def home(new_home: Callable[[], Settings]) -> Home:
     client.log_artifact(record.run_id, str(folder / Path(CHECKPOINT_FILE).name), str(Path(CHECKPOINT_FILE).parent))
     pointer = CheckpointPointer(path=str(file), epoch=1, sha256=sha256_of(file))
     result = JobResult(
-        job_key=record.key, attempt=1, stop_reason=StopReason.FINISHED, metrics=metrics(), checkpoint=pointer
+        job_key=record.key,
+        attempt=1,
+        stop_reason=StopReason.FINISHED,
+        metrics=metrics(chance_accuracy=0.5),
+        checkpoint=pointer,
     )
     for now, state in enumerate((JobState.REQUEUED, JobState.QUEUED, JobState.RUNNING), start=10):
         ledger.move(record.key, state, float(now))
@@ -381,12 +385,14 @@ def test_a_store_without_a_sweep_is_no_reason_to_delete(home: Home) -> None:
     assert sweeps.list_sweeps(home.settings) == []
 
 
-def test_nothing_is_repaired_where_plans_are_gone(home: Home) -> None:
+def test_no_job_runs_again_where_all_results_are_gone(home: Home) -> None:
     """Artifacts on a disk that is not mounted look like lost results."""
     (home.root / "artifacts").rename(home.root / "unmounted")
-    assert recovery.fsck(home.settings).found
-    with pytest.raises(StoreError, match=r"Some plans cannot be read, so nothing is repaired.*is gone"):
-        recovery.fsck(home.settings, repair=True)
+    (left,) = recovery.fsck(home.settings, repair=True).left
+    assert left.finding.what == "its run has no file, like that of every other succeeded job"
+    assert "is probably not there" in left.finding.advice
+    assert home.resume().orders == []
+    shutil.rmtree(home.root / "artifacts", ignore_errors=True)
     (home.root / "unmounted").rename(home.root / "artifacts")
     assert recovery.fsck(home.settings, repair=True).found == ()
 

@@ -15,17 +15,20 @@ import pytest
 
 from orchestrator.cli.main import main
 from orchestrator.execution.sweep_outcome import SweepOutcome
-from orchestrator.ledger import opening
+from orchestrator.ledger import opening, store
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
+from orchestrator.ledger.records import Waiting
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import sweeps
+from orchestrator.services.jobs import find_job
 from orchestrator.settings import Settings
 from schemas.lifecycle import JobState, StopReason
 from schemas.sweep import SweepSpec
 from tests.support.doubles import Listener, ScriptedPool
 from workers.tracking.job_log import log_path
+from workers.tracking.run_log import SPEC_FILE
 
 ROOT = Path(__file__).parents[3]
 S, R = JobState, StopReason
@@ -170,7 +173,7 @@ def test_of_two_jobs_with_one_title_the_one_that_can_be_is_cancelled(bench: Benc
 
 def test_a_job_that_waits_is_new_whatever_other_sweeps_have_done(bench: Bench, terminal: Terminal) -> None:
     for name, epochs, reason in (("near", 2, R.FINISHED), ("far", 3, R.BAD_DATA)):
-        pool = ScriptedPool(script={"37 categories softmax alexnet ordinary seed 14": [reason]})
+        pool = ScriptedPool(script={"pre-training alexnet on 37 categories seed 14": [reason]})
         request = bench.request(name, 14, train__epochs=epochs, weights__epochs=epochs)
         sweeps.run_sweep(bench.settings, request, Listener(), workers=1, open_pool=lambda *_, pool=pool: pool)
     assert bench.counts("far") == {"failed": 1, "blocked": 2}
@@ -240,7 +243,7 @@ def test_names_that_there_are_not_are_refused_with_those_there_are(bench: Bench,
 
 
 def test_a_job_that_is_planned_and_has_not_begun_says_so(bench: Bench, terminal: Terminal) -> None:
-    bench.sweep("blocked", 10, {"37 categories softmax alexnet ordinary": [R.BAD_DATA]})
+    bench.sweep("blocked", 10, {"pre-training alexnet on 37 categories": [R.BAD_DATA]})
     key = bench.key("blocked", ORDINARY)
     for command in ("logs", "show"):
         assert terminal.type(command, key) == 2
@@ -270,6 +273,8 @@ def test_fsck_ends_with_4_until_all_is_mended(terminal: Terminal, new_home: Call
     home.sweep("torn", 8, {ORDINARY: [R.BAD_DATA]})
     key = home.key("torn", ORDINARY)
     home.move(key, S.REQUEUED, S.QUEUED, S.RUNNING)
+    done = home.key("torn", INTERPRETABLE)
+    store.open_client(home.settings).log_text(find_job(home.settings, done).run_id, "{}", SPEC_FILE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ORCH_HOME", str(home.settings.root))
         assert terminal.type("fsck") == 4, terminal.out
@@ -323,10 +328,24 @@ def planned(bench: Bench) -> tuple[str, str]:
 def test_a_plan_knows_what_is_new_done_failed_and_changed(bench: Bench, planned: tuple[str, str]) -> None:
     again = bench.request("again", 20)
     assert status_of(bench, again, ORDINARY) == (PlanStatus.FAILED, "Scripted: ended by script: diverged")
-    assert status_of(bench, again, INTERPRETABLE) == (PlanStatus.DONE, "in sweep planned, accuracy 0.900")
+    done = "in sweep planned, accuracy 0.900 (chance 0.500)"
+    assert status_of(bench, again, INTERPRETABLE) == (PlanStatus.DONE, done)
     changed = bench.request("again", 20, train__epochs=7)
     assert status_of(bench, changed, INTERPRETABLE) == (PlanStatus.CHANGED, "train.epochs 2 -> 7")
     assert status_of(bench, bench.request("again", 21), ORDINARY) == (PlanStatus.NEW, "")
+
+
+def test_why_and_status_say_why_jobs_have_no_worker(bench: Bench, planned: tuple[str, str], terminal: Terminal) -> None:
+    ledger, now, reason = opening.open_ledger(bench.settings), time.time(), "2 jobs wait: the cluster is full."
+    ledger.set_lease("planned", Lease(host="another machine", pid=1, since=now, sign_at=now))
+    ledger.set_waiting("planned", Waiting(reason=reason, since=now))
+    for command in ("why", "status"):
+        assert terminal.type(command, "planned") == 0
+        assert reason in terminal.out
+        assert terminal.answer(command, "planned")["waiting"]["reason"] == reason
+    ledger.set_lease("planned", None)  # of a driver that died: nobody waits
+    assert terminal.answer("why", "planned")["waiting"] is None
+    ledger.set_waiting("planned", None)
 
 
 def test_a_plan_knows_what_runs_what_was_lost_and_what_was_cancelled(bench: Bench, planned: tuple[str, str]) -> None:

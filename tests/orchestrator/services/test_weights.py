@@ -56,7 +56,7 @@ def test_an_import_is_listed_verified_and_known_by_name(
     capsys.readouterr()
     assert run("weights", "list", "--json") == 0
     listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert list(listed) == ["torchvision", "random", "mine"]
+    assert list(listed) == ["torchvision", "imagenet", "everything", "random", "mine"]
     assert listed["mine"]["provenance"]["source"] == "published.pth"
     assert run("weights", "verify", "mine") == 0
     assert "conv5" in capsys.readouterr().out

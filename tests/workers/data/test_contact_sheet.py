@@ -60,6 +60,15 @@ def test_sheets_of_both_kinds_are_written(data_root: Path, tmp_path: Path) -> No
     assert len(generated) == len(photographs) + 18 + 48  # two rows against one: there are no horses
 
 
+def test_names_of_an_imported_data_set_have_colours_too() -> None:
+    picture_SS3 = np.zeros((60, 60, 3), np.uint8)
+    tile = Tile(picture_SS3, {"whisker": (30.0, 30.0)}, np.full((60, 60), 1, np.uint8), ["ear"])
+    sheet = contact_sheet("t", {"mittens-cat": [tile]})
+    red, row = (255, 40, 40), sheet[-60:, :60]
+    assert tuple(row[30, 30]) == red  # the landmark's dot
+    assert tuple(row[0, 0]) == red  # the part's outline, first of its own palette
+
+
 def test_no_photographs_at_all_is_an_error(data_root: Path) -> None:
     with pytest.raises(DataError, match="voc_part/horse"):
         photograph_sheet(["voc_part/horse"], DataRoot(data_root))

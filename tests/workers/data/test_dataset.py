@@ -64,6 +64,11 @@ def test_filters_are_measured_on_positives_of_the_chosen_split(shared_cache: Pat
     assert (len(held_out.measured), len(every.measured)) == (18, 54)
     assert set(held_out.measured.labels_N) == set(every.measured.labels_N) == {1}
     assert held_out.measured.names_N == held_out.test.names_N[:18]
+    assert held_out.held_out_N is None
+    assert every.held_out_N is not None
+    alone = [name for name, kept in zip(every.measured.names_N, every.held_out_N, strict=True) if kept]
+    assert sorted(alone) == sorted(held_out.measured.names_N)
+    assert not set(alone) & set(every.train.names_N)
 
 
 @pytest.mark.parametrize(("split", "first", "count"), [("test", ("test", 0), 18), ("all", ("train", 0), 54)])

@@ -9,15 +9,9 @@ import pytest
 import torch
 
 from tests.support.toy import CPU, SIDE, run_epochs, toy_data, toy_network, toy_spec, toy_trainer
-from workers.evaluation.evaluate import (
-    Peaks,
-    assigned_filters,
-    evaluate,
-    filter_rows,
-    find_peaks,
-    measure,
-    unit_to_pixel,
-)
+from workers.data.dataset import Rows, Split
+from workers.evaluation.evaluate import assigned_filters, evaluate, filter_rows, measure
+from workers.evaluation.peaks import Peaks, find_noisy_peaks, find_peaks, unit_to_pixel
 from workers.training.inputs import Inputs
 
 
@@ -77,6 +71,37 @@ def test_of_several_categories_a_filter_counts_for_the_one_it_marks_most_steadil
     assert category_F.tolist() == [1]
 
 
+def test_without_landmarks_a_filter_counts_for_the_category_that_activates_it_most() -> None:
+    spec = toy_spec("ordinary", data__categories=("voc_part/cat", "voc_part/dog"))
+    data = replace(toy_data(spec), landmark_names=())
+    measured = replace(
+        data.test, landmarks_NK2=np.full((4, 1, 2), np.nan, np.float32), categories_N=np.array([0, 0, 1, 1])
+    )
+    score_NF = torch.tensor([[3.0, 1.0], [3.0, 1.0], [2.0, 2.0], [2.0, 2.0]])
+    peaks = replace(peaks_at([[(10.0, 10.0)] * 2] * 4), score_NF=score_NF)
+    found, category_F = measure(spec, replace(data, measured=measured), peaks)
+    assert found.per_filter_F.isnan().all()
+    assert category_F.tolist() == [0, 1]
+
+
+def test_without_landmarks_accuracy_and_peaks_are_measured_but_no_instability() -> None:
+    spec = toy_spec()
+    trainer, data = run_epochs(toy_trainer(spec), 1), toy_data(spec)
+    nowhere = [
+        replace(split, landmarks_NK2=np.full((len(split), 1, 2), np.nan, np.float32))
+        for split in (data.train, data.test, data.measured)
+    ]
+    data = replace(data, train=nowhere[0], test=nowhere[1], measured=nowhere[2], landmark_names=())
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in nowhere]
+    evaluation = evaluate(trainer, data, *inputs, lambda _: None)
+    metrics = evaluation.metrics
+    assert (metrics.location_instability, metrics.tracking_share, metrics.consistency) == (None, None, None)
+    assert metrics.landmark_instability == {}
+    assert 0 <= metrics.test_accuracy <= 1
+    assert {row.near_landmark for row in evaluation.rows} == {""}
+    assert any(row.peak_spread is not None for row in evaluation.rows)
+
+
 def test_a_filter_that_never_fires_is_reported_and_left_out() -> None:
     spec = toy_spec()
     trainer, data = toy_trainer(spec), toy_data(spec)
@@ -94,6 +119,64 @@ def test_a_filter_that_never_fires_is_reported_and_left_out() -> None:
     assert evaluation.metrics.peak_spread == pytest.approx(sum(spreads) / len(spreads))
     assert evaluation.metrics.filters_left_out >= 1
     assert evaluation.metrics.location_instability is not None
+
+
+def test_every_filter_is_compared_with_its_own_peaks_dealt_out_and_with_fixed_places() -> None:
+    spec = toy_spec("ordinary")
+    trainer, data = run_epochs(toy_trainer(spec), 2), toy_data(spec)
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
+    found = evaluate(trainer, data, *inputs, lambda _: None)
+    metrics, rows = found.metrics, [row for row in found.rows if row.location_instability is not None]
+    assert metrics.location_instability is not None
+    assert metrics.shuffled_instability == pytest.approx(np.mean([row.shuffled_instability for row in rows]))
+    assert metrics.tracking_share == pytest.approx(
+        1 - metrics.location_instability / (metrics.shuffled_instability or 0)
+    )
+    assert all(
+        row.tracking_share == pytest.approx(1 - row.location_instability / row.shuffled_instability) for row in rows
+    )
+    assert all((row.best_fixed_instability or 1) < (row.random_instability or 0) for row in rows)
+    assert (metrics.held_out_instability, metrics.held_out_images) == (metrics.location_instability, 12)
+    assert metrics.chance_accuracy == 0.5
+    assert {row.near_landmark for row in rows} <= {"head", ""}
+    assert metrics.stability_images == 12
+    assert 0 <= (metrics.stability or 0) <= 1
+    for name in ("location_instability", "tracking_share", "consistency"):
+        low, high = metrics.intervals[name]
+        assert low <= getattr(metrics, name) <= high
+
+
+def test_held_out_images_are_also_measured_alone() -> None:
+    spec = toy_spec("ordinary", train__epochs=1)
+    trainer, data = toy_trainer(spec), toy_data(spec)
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
+    held_out_N = np.arange(12) % 3 != 0
+    together = evaluate(trainer, replace(data, held_out_N=held_out_N), *inputs, lambda _: None).metrics
+    kept = np.flatnonzero(held_out_N)
+    test = data.test
+    alone = Split(
+        test.labels_N[kept], test.categories_N[kept], test.landmarks_NK2[kept], tuple(test.names_N[i] for i in kept),
+        Rows(test.images_NSS3.sources, test.images_NSS3.source_N[kept], test.images_NSS3.row_N[kept]),
+    )  # fmt: skip
+    inputs[2] = Inputs(trainer.network, alone, data.mean_SS3, CPU)
+    expected = evaluate(trainer, replace(data, measured=alone), *inputs, lambda _: None).metrics
+    assert together.held_out_images == 8
+    assert together.held_out_instability == pytest.approx(expected.location_instability, rel=1e-6)
+    assert together.held_out_tracking_share == pytest.approx(expected.tracking_share, rel=1e-4)
+    assert together.held_out_instability != together.location_instability
+
+
+def test_stability_is_measured_on_as_many_images_as_are_asked_for() -> None:
+    trainer, data = toy_trainer(toy_spec()), toy_data(toy_spec())
+    measured = Inputs(trainer.network, data.test, data.mean_SS3, CPU)
+    some = find_noisy_peaks(trainer.network, measured, np.array([0, 5, 9]), lambda _: None)
+    every = find_noisy_peaks(trainer.network, measured, np.arange(12), lambda _: None)
+    assert some.unit_NF.tolist() == every.unit_NF[[0, 5, 9]].tolist()  # an image's noise does not depend on the others
+    inputs = [Inputs(trainer.network, split, data.mean_SS3, CPU) for split in (data.train, data.test, data.measured)]
+    for images in (0, 5):
+        trainer.spec = toy_spec(evaluation={"stability_images": images})
+        metrics = evaluate(trainer, data, *inputs, lambda _: None).metrics
+        assert (metrics.stability_images, metrics.stability is None) == (images, images == 0)
 
 
 def test_accuracies_are_those_of_a_trained_network_without_dropout() -> None:

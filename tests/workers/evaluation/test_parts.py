@@ -16,8 +16,9 @@ from schemas.job import JobSpec
 from tests.support.toy import CPU, SIDE, toy_data, toy_network, toy_spec, toy_trainer
 from workers.data.dataset import JobData, Rows
 from workers.evaluation import parts
-from workers.evaluation.evaluate import evaluate, unit_to_pixel
+from workers.evaluation.evaluate import evaluate
 from workers.evaluation.parts import Parts, maps_after_mask, measure_parts
+from workers.evaluation.peaks import unit_to_pixel
 from workers.training import inputs
 from workers.training.inputs import Inputs
 

@@ -68,6 +68,15 @@ def test_one_epoch_is_enough_for_curves(tmp_path: Path) -> None:
     assert_nothing_clipped(pixels(plots.draw_curves([record(1, 1.0)], TITLE), tmp_path))
 
 
+def test_the_chance_level_is_a_line_among_the_accuracies(tmp_path: Path) -> None:
+    figure = plots.draw_curves([record(epoch, 1.0) for epoch in range(1, 4)], TITLE, chance=0.25)
+    (accuracy,) = (axes for axes in figure.axes if axes.get_title("left") == "accuracy")
+    (line,) = (line for line in accuracy.lines if line.get_label() == "held out, by chance")
+    assert list(line.get_ydata()) == [0.25, 0.25]
+    assert accuracy.get_ylim()[0] < 0.25
+    assert_nothing_clipped(pixels(figure, tmp_path))
+
+
 def test_the_gallery_masks_what_lies_far_from_the_peak(tmp_path: Path) -> None:
     map_HW = np.zeros((2, 2), np.float32)
     map_HW[0, 0], map_HW[1, 1] = 4, 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -12,7 +13,7 @@ from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import JobMetrics
 from tests.support.toy import toy_spec
-from workers.tracking.buffered_log import RETRY_SECONDS, BufferedLog
+from workers.tracking.buffered_log import FINISH_SECONDS, RETRY_SECONDS, BufferedLog
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
@@ -111,6 +112,29 @@ class _Outcomes(_Run):
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
         raise StoreUnreachable("no such bucket")
+
+
+def test_a_job_that_has_nothing_else_to_do_tries_again_every_few_seconds(tmp_path: Path) -> None:
+    now, tries = [0.0], []
+
+    class Slow:
+        def log_spec(self, spec: JobSpec) -> None: ...
+
+        def log_epochs(self, records: Sequence[EpochRecord]) -> None: ...
+
+        def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
+            tries.append(now[0])
+            if len(tries) < 9:
+                now[0] += 5.0
+                raise StoreUnreachable("away")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    book = BufferedLog(lambda: cast(RunLog, Slow()), toy_spec(), 600.0, lambda: now[0], sleep)
+    book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, lambda: None)
+    pauses = [later - earlier - 5.0 for earlier, later in itertools.pairwise(tries)]
+    assert pauses == [FINISH_SECONDS] * 8
 
 
 def test_files_that_cannot_be_left_are_waited_for_only_so_long(tmp_path: Path) -> None:

@@ -106,8 +106,10 @@ def test_an_epoch_is_one_line_and_only_interpretable_networks_have_a_filter_loss
 ) -> None:
     record = EpochRecord(3, 0.5, 2.0, 0.25, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6)
     with caplog.at_level(logging.INFO, logger=LOGGER.name):
-        log_epoch(record, 9)
-        log_epoch(EpochRecord(3, 0.5, 0.0, 0.0, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6), 9)
+        log_epoch(record, 9, 0.5)
+        log_epoch(EpochRecord(3, 0.5, 0.0, 0.0, 2.0, 0.9, 0.95, 0.01, 1.0, 3.2, 0.05, 0.6), 9, 0.5)
     with_loss, without = caplog.messages
     assert with_loss.startswith("epoch 3/9: task loss 0.5000, filter loss 2.0000, lambda 0.25, accuracy 0.900")
-    assert without.startswith("epoch 3/9: task loss 0.5000, accuracy 0.900 in training and 0.950 on held-out")
+    assert without.startswith(
+        "epoch 3/9: task loss 0.5000, accuracy 0.900 in training and 0.950 on held-out images, chance 0.500"
+    )

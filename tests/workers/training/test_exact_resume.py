@@ -98,6 +98,7 @@ def check(spec: JobSpec, new_desk: Callable[[str], Desk], moments: tuple[Moment,
     calm, stormy = new_desk("calm"), new_desk("stormy")
     result = live(calm.order(spec, 1), None)
     assert result is not None
+    assert result.failure is None
     ended = lives_of(stormy, spec, moments)
     assert_ended_alike(spec, (calm, result), (stormy, ended))
     return stormy, ended
@@ -119,6 +120,8 @@ def test_an_interpretable_network_killed_in_mid_epoch_and_at_its_checkpoint(new_
                            "train__freeze_below": "top_conv", "model__dropout": 0.5}),
         ("interpretable", {"filter_loss": {"form": "approximate", "schedule": "activation", "weight": 1.0},
                            "train__max_grad_norm": 1.0, "model__dropout": 0.5}),
+        ("interpretable", {"filter_loss": {"form": "released", "schedule": "constant", "weight": 0.1},
+                           "train__max_grad_norm": 1.0}),
         ("interpretable", {"filter_loss": {"form": "full", "schedule": "activation", "weight": 1.0},
                            "train__checkpoint_every_steps": 2, "train__final_learning_rate": 0.002}),
         ("interpretable", {"data__categories": ("voc_part/cat", "cub200/bird"), "loss": "softmax",

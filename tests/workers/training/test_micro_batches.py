@@ -53,6 +53,7 @@ FORMS: list[dict[str, Any] | None] = [
     {"form": "exact", "weight": 10.0, "schedule": "constant"},
     {"form": "full", "weight": 10.0, "schedule": "activation"},
     {"form": "approximate", "weight": 10.0, "schedule": "activation"},
+    {"form": "released", "weight": 1.0, "schedule": "constant", "peak": "centre_of_mass"},
     {"form": "labelled", "weight": 10.0, "gradient_scope": "layer"},
     {"form": "full", "weight": 10.0, "gradient_scope": "layer"},
 ]

@@ -377,6 +377,10 @@ def fill_memory(path: Path) -> int:
     return len(bytearray(8 << 30))
 
 
+def found_from_here(path: Path) -> bool:
+    return Path.cwd().exists() and path.exists()
+
+
 def hang(path: Path) -> None:
     time.sleep(600)
 
@@ -395,6 +399,21 @@ def test_a_parser_that_crashes_hangs_or_fills_memory_is_survived(
         call_confined(parser, path)
     monkeypatch.undo()
     assert call_confined(Path.exists, path)
+
+
+def test_the_reader_outlives_the_working_folder_in_which_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = saved(tmp_path / "net.pth", narrow_state())
+    with pytest.raises(WeightsError, match="ended the reader"):
+        call_confined(crash, path)  # so that the next call starts another
+    folder = tmp_path / "short-lived"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert call_confined(Path.exists, Path("../net.pth"))
+    monkeypatch.undo()
+    folder.rmdir()
+    assert call_confined(found_from_here, path)
 
 
 @pytest.mark.parametrize("size", [0.31, 0.58, 1.4, 2.5])

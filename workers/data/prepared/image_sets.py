@@ -10,7 +10,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TextIO
@@ -18,15 +18,14 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.errors import Interrupted, OrchError, StoreError
+from schemas.errors import Interrupted, OrchError, StoreError, StoreUnreachable
 from schemas.order import ReportPhase
+from workers.file_locks import alone, lock_file
 
 FOLDER = "image-sets"
-_IMAGES, _INFO, _JOURNAL = "images.npy", "info.json", "rows.jsonl"
+IMAGES, INFO, _JOURNAL = "images.npy", "info.json", "rows.jsonl"
 _SAFE_EVERY = 64
 """Pictures between two writes to the journal, and the most that a killed process loses."""
-_WAIT_SECONDS = 1.0
-"""Seconds between two reports of a job that waits for another job's preparation."""
 
 
 class PreparedImage(NamedTuple):
@@ -61,6 +60,10 @@ Build = Callable[[int], Iterable[PreparedImage | str]]
 item, and counts as one."""
 
 
+Fetch = Callable[[str, Path, ReportPhase], bool]
+"""Puts the files of a set with this key into a folder, where the set can be had ready made. Returns whether it did."""
+
+
 ReportCount = Callable[[int], None]
 """Receives how many items of a set are done."""
 
@@ -72,6 +75,7 @@ def open_set(
     build: Build,
     report: ReportPhase,
     advance: ReportCount = lambda _: None,
+    fetch: Fetch = lambda *_: False,
 ) -> ImageSet:
     """Return the set with this key, and prepare it first if no process has done so.
 
@@ -83,58 +87,49 @@ def open_set(
         build: yields the items of the set.
         report: receives the phase while another process prepares the set; an error that it raises ends the wait.
         advance: receives the number of items done.
+        fetch: is asked for the whole set before it is built.
 
     Raises:
         StoreError: the cache cannot be written.
     """
     final = cache_dir / FOLDER / key
-    if not is_whole(final):
-        with _explained(cache_dir):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            _prepare(final, (max(1, shape[0]), *shape[1:]), build, report, advance)
-    return _open(final)
+
+    def fill(partial: Path) -> None:
+        partial.mkdir(exist_ok=True)
+        if not fetch(key, partial, report):
+            _fill(partial, (max(1, shape[0]), *shape[1:]), build, advance)
+
+    while True:
+        if not is_whole(final):
+            with _explained(cache_dir):
+                final.parent.mkdir(parents=True, exist_ok=True)
+                _prepare(final, fill, report)
+        with suppress(FileNotFoundError):  # removed since, to make room for another set
+            return _open(final)
 
 
-def _prepare(final: Path, shape: tuple[int, ...], build: Build, report: ReportPhase, advance: ReportCount) -> None:
+def _prepare(final: Path, fill: Callable[[Path], None], report: ReportPhase) -> None:
     partial = final.parent / f".{final.name}.partial"
-    with _alone(final, report):
+    with alone(final, f"prepares {final.name}", report):
         if is_whole(final):
             return
         shutil.rmtree(final, ignore_errors=True)
         try:
-            _fill(partial, shape, build, advance)
+            fill(partial)
             os.replace(partial, final)
-        except Interrupted:
+        except (Interrupted, StoreUnreachable):
             raise  # keep the partial set: the next process continues it
         except (OrchError, OSError):
             shutil.rmtree(partial, ignore_errors=True)
             raise
 
 
-@contextmanager
-def _alone(final: Path, report: ReportPhase) -> Iterator[None]:
-    """Hold the lock of a set; `report` is called while another process holds it."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(final.parent / f".{final.name}.lock")
-    while not lock.is_locked:
-        try:
-            lock.acquire(timeout=_WAIT_SECONDS)
-        except Timeout:
-            report(f"waiting for another job that prepares {final.name}")
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: ReportCount) -> None:
     """Write the missing rows of a set, and then its list."""
-    folder.mkdir(exist_ok=True)
     rows, safe_bytes = _safe_rows(folder, shape)
     pending: list[Any] = []
     # Written, not mapped: on a full disk a write raises OSError, but a store into a mapped file is a SIGBUS.
-    with open(folder / _IMAGES, "ab") as images, open(folder / _JOURNAL, "a", encoding="utf-8") as journal:
+    with open(folder / IMAGES, "ab") as images, open(folder / _JOURNAL, "a", encoding="utf-8") as journal:
         if not safe_bytes:
             np.lib.format.write_array_header_1_0(images, {"descr": "|u1", "fortran_order": False, "shape": shape})
             safe_bytes = images.tell()
@@ -151,7 +146,7 @@ def _fill(folder: Path, shape: tuple[int, ...], build: Build, advance: ReportCou
             advance(len(rows) + len(pending))
         _make_safe(images, journal, pending)
         images.truncate(end)  # remove the unused rows of skipped items
-    (folder / _INFO).write_text(json.dumps({"bytes": end, **_listed([*rows, *pending])}), encoding="utf-8")
+    (folder / INFO).write_text(json.dumps({"bytes": end, **_listed([*rows, *pending])}), encoding="utf-8")
     (folder / _JOURNAL).unlink()
 
 
@@ -168,7 +163,7 @@ def _safe_rows(folder: Path, shape: tuple[int, ...]) -> tuple[list[Any], int]:
 
     Pixels beyond them are removed. If journal and array contradict each other, both are removed.
     """
-    images, journal = folder / _IMAGES, folder / _JOURNAL
+    images, journal = folder / IMAGES, folder / _JOURNAL
     try:
         lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
         rows = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -202,18 +197,30 @@ def _listed(rows: list[Any]) -> dict[str, list[Any]]:
 def is_whole(folder: Path) -> bool:
     """Return whether a set is complete; false for one that a power cut left shorter than its list says."""
     try:
-        expected: int = json.loads((folder / _INFO).read_bytes())["bytes"]
-        return (folder / _IMAGES).stat().st_size == expected
+        expected: int = json.loads((folder / INFO).read_bytes())["bytes"]
+        return (folder / IMAGES).stat().st_size == expected
     except (OSError, ValueError):
         return False
 
 
 def _open(folder: Path) -> ImageSet:
-    info = json.loads((folder / _INFO).read_bytes())
-    pixels_N = np.load(folder / _IMAGES, mmap_mode="r")
+    info = json.loads((folder / INFO).read_bytes())
+    with suppress(PermissionError):  # a cache that may only be read
+        os.utime(folder / INFO)  # the time of the last use
+    pixels_N = _mapped(folder / IMAGES)
     items, names, landmarks = zip(*info["rows"], strict=True) if info["rows"] else ((), (), ())
     seen = tuple({name: (row, column) for name, (row, column) in marks.items()} for marks in landmarks)
     return ImageSet(folder.name, pixels_N, items, names, seen, tuple(info["skipped"]))
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """Map a file of pictures, and hold a shared lock on it as long as the array exists: the mapping keeps the file
+    open, and the operating system the lock."""
+    with open(path, "rb") as file:
+        lock_file(file, shared=True)
+        np.lib.format.read_magic(file)
+        shape = np.lib.format.read_array_header_1_0(file)[0]
+        return np.memmap(file, np.uint8, "r", file.tell(), shape)
 
 
 @contextmanager

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from schemas.categories import BY_ID
 from schemas.job import RECIPE_VERSION
 from schemas.order import ReportPhase
 from workers.data.data_root import DataRoot
-from workers.data.digests import combine, file_digest, records_digest
-from workers.data.image_facts import ImageFacts, skip_limit, too_many_unreadable
+from workers.data.image_facts import skip_limit, too_many_unreadable
 from workers.data.prepared.crops import crop, crop_parts, decode
 from workers.data.prepared.image_sets import ImageSet, PreparedImage, ReportCount, open_set
 from workers.data.readers.records import AnnotatedObject
@@ -27,16 +25,18 @@ def have_masks(records: Sequence[AnnotatedObject]) -> bool:
     return bool(records) and all(record.masks for record in records)
 
 
-def set_key(category: str, records: Sequence[AnnotatedObject], facts: Sequence[ImageFacts], size: int) -> str:
+def set_key(root: DataRoot, category: str, size: int) -> str:
     """Return the name of a set, which contains a digest of everything that determines its content.
 
     Args:
-        facts: of each object's image.
         size: side of a crop, in pixels.
     """
-    boxes = combine(f"{record.box} {sorted(record.landmarks.items())}" for record in records)
-    digest = combine([records_digest(records, facts), boxes])[:16]
-    return f"{category.replace('/', '-')}-{size}px-{digest}-r{RECIPE_VERSION}"
+    return f"{category.replace('/', '-')}-{size}px-{root.content_digest(category)}-r{RECIPE_VERSION}"
+
+
+def part_set_key(root: DataRoot, category: str, size: int) -> str:
+    """Return the name of the set of part maps of a category, which contains a digest of its files of masks."""
+    return f"{set_key(root, category, size)}-parts-{root.masks_digest(category)}"
 
 
 def photograph_set(
@@ -55,13 +55,13 @@ def photograph_set(
     """
     assert root.cache_dir is not None
     records = root.records(category)
-    key = set_key(category, records, root.image_facts(records), size)  # images may have changed since the root opened
+    key = set_key(root, category, size)
     shape = (len(records), size, size, 3)
 
     def build(done: int) -> Iterator[PreparedImage | str]:
-        return _crops(category, records, size, done, report)
+        return _crops(category, records, root.category(category).landmarks, size, done, report)
 
-    found = open_set(root.cache_dir, key, shape, build, report, advance)
+    found = open_set(root.cache_dir, key, shape, build, report, advance, root.fetch_set)
     if len(found.skipped) > skip_limit(len(records)):
         raise too_many_unreadable(category, found.skipped, len(records))
     return found
@@ -80,21 +80,24 @@ def part_set(
         StoreError: the cache cannot be written.
     """
     assert root.cache_dir is not None
-    records = root.records(category)
     size = prepared.pixels_N.shape[1]
-    digest = combine(file_digest(path) for path in sorted({r.masks for r in records if r.masks}))[:16]
 
     def build(done: int) -> Iterator[PreparedImage]:
         return _part_maps(root, category, prepared, done, report)
 
     shape = (len(prepared.items), size, size)
-    return open_set(root.cache_dir, f"{prepared.key}-parts-{digest}", shape, build, report, advance)
+    key = f"{prepared.key}-parts-{root.masks_digest(category)}"
+    return open_set(root.cache_dir, key, shape, build, report, advance, root.fetch_set)
 
 
 def _crops(
-    category: str, records: Sequence[AnnotatedObject], size: int, done: int, report: ReportPhase
+    category: str,
+    records: Sequence[AnnotatedObject],
+    names: Sequence[str],
+    size: int,
+    done: int,
+    report: ReportPhase,
 ) -> Iterator[PreparedImage | str]:
-    names = BY_ID[category].landmarks if category in BY_ID else ()
     last: Path | None = None
     for i, record in enumerate(records[done:], start=done):
         if i % _REPORT_EVERY == 0:
@@ -112,12 +115,12 @@ def _crops(
 def _part_maps(
     root: DataRoot, category: str, prepared: ImageSet, done: int, report: ReportPhase
 ) -> Iterator[PreparedImage]:
-    from workers.data.readers.voc_masks import part_map
+    from workers.data.readers.part_maps import part_map
 
     records, size = root.records(category), prepared.pixels_N.shape[1]
     for row, item in enumerate(prepared.items[done:], start=done):
         if row % _REPORT_EVERY == 0:
             report(f"reading part masks of {category}: {row} of {len(prepared.items)}")
         record, (facts,) = records[item], root.image_facts([records[item]])
-        parts_HW = part_map(record, BY_ID[category], (facts.height, facts.width))
+        parts_HW = part_map(record, root.category(category), (facts.height, facts.width))
         yield PreparedImage(item, record.name, crop_parts(parts_HW, record, size), {})

@@ -46,11 +46,13 @@ class Cub200:
     @classmethod
     def find(cls, root: Path) -> Path | None:
         """Return the folder with `images.txt` and `images/`, or None."""
-        for name in _SETS:
-            folder = root / name
-            if os.path.isfile(folder / "images.txt") and (folder / "images").is_dir():
-                return folder
-        return None
+        return next(iter(cls.editions(root)), None)
+
+    @classmethod
+    def editions(cls, root: Path) -> list[Path]:
+        """Return every such folder: the data set, then further editions of it with other species."""
+        folders = (root / name for name in _SETS)
+        return [folder for folder in folders if os.path.isfile(folder / "images.txt") and (folder / "images").is_dir()]
 
     def categories(self) -> list[str]:
         """Return the only key, `bird`."""
@@ -85,6 +87,11 @@ class Cub200:
     def flaws(self, key: str) -> list[Flaw]:
         """Return nothing: `records` reads the text files completely or refuses them."""
         return []
+
+
+def name_in_cub(record: AnnotatedObject) -> str:
+    """Return the name of a photograph in every edition: its species' folder and its file."""
+    return f"{record.image.parent.name}/{record.image.name}"
 
 
 def _read(folder: Path) -> tuple[list[AnnotatedObject], list[LeftOut]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from schemas.categories import BY_ID
+from schemas.categories import category_of, is_category
 from schemas.job import SPECIES_OF, DataSpec
 from workers.data.readers.records import AnnotatedObject
 
@@ -13,7 +13,7 @@ def species_label(category: str, record: AnnotatedObject) -> str:
     """Return CUB's name of the species, such as `001.Black_footed_Albatross`; elsewhere the category's label."""
     if category == SPECIES_OF:
         return record.image.parent.name
-    return BY_ID[category].label if category in BY_ID else category
+    return category_of(category).label if is_category(category) else category
 
 
 def label_names(data: DataSpec, records_of: Callable[[str], Iterable[AnnotatedObject]]) -> tuple[str, ...]:
@@ -24,7 +24,7 @@ def label_names(data: DataSpec, records_of: Callable[[str], Iterable[AnnotatedOb
     Args:
         records_of: returns the objects of a category.
     """
-    if data.labels == "categories":
+    if data.labels != "species":
         return ()
     found: dict[str, None] = {}
     for category in data.categories:

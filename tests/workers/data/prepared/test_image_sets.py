@@ -12,7 +12,7 @@ import pytest
 
 from schemas.errors import DataError, Interrupted, StoreError
 from schemas.order import ReportPhase
-from workers.data.prepared import image_sets
+from workers import file_locks
 from workers.data.prepared.image_sets import FOLDER, ImageSet, PreparedImage, open_set
 
 
@@ -108,7 +108,7 @@ def test_a_process_killed_while_preparing_leaves_no_half_set(tmp_path: Path) -> 
 def test_a_job_that_waits_for_anothers_set_says_so_and_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_sets, "_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(file_locks, "_WAIT_SECONDS", 0.01)
     heard: list[str] = []
 
     def stop_at_the_third_word(said: str) -> None:
