@@ -153,21 +153,22 @@ def mean_peak(x_NFHW: Tensor) -> Tensor:
     return x_NFHW.flatten(2).amax(dim=2).mean(dim=0)
 
 
-def lambda_at(spec: FilterLossSpec, epoch: int, mean_peak: float) -> float:
-    """Return lambda, the weight of the filter loss in an epoch (Sec. 5).
+def lambda_at(spec: FilterLossSpec, epoch: int, mean_peak: Tensor) -> Tensor:
+    """Return lambda, the weight of the filter loss in an epoch (Sec. 5), as a float64 scalar on the device of the peak.
 
     Args:
         spec: gives schedule and weight.
         epoch: counted from 1.
-        mean_peak: mean_x max_ij x_ij of the layer, used by the schedule `activation`.
+        mean_peak: mean_x max_ij x_ij of the layer, a scalar, used by the schedule `activation`.
     """
+    peak = mean_peak.double()
     match spec.schedule:
         case "constant":
-            return spec.weight
+            return torch.full_like(peak, spec.weight)
         case "inverse_epoch":
-            return spec.weight / epoch
+            return torch.full_like(peak, spec.weight / epoch)
         case "activation":
-            return spec.weight / epoch * mean_peak
+            return spec.weight / epoch * peak
 
 
 class FilterLoss(nn.Module):

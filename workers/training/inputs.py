@@ -6,6 +6,7 @@ Shape legend: N images   B images of a batch   S input side.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,9 @@ Indices = NDArray[np.int64]
 
 MEMORY_LIMIT = 2 * 1024**3
 """Bytes of features kept in memory at most; larger ones are recomputed for every batch."""
+
+PICTURES_SHARE = 0.2
+"""Most of a device's free memory that the pictures of one split may take."""
 
 EVALUATION_BATCH = 64
 """Images per batch where nothing is trained."""
@@ -62,6 +66,11 @@ def features_name(
     return f"{digest.hexdigest()[:32]}-r{RECIPE_VERSION}"
 
 
+def has_room(device: torch.device, size: int) -> bool:
+    """Return whether a device's own memory has room for `size` bytes of pictures; a CPU has no memory of its own."""
+    return device.type == "cuda" and size <= PICTURES_SHARE * torch.cuda.mem_get_info(device)[0]
+
+
 class Inputs:
     """One split of the data as inputs of one network's `forward_head`."""
 
@@ -92,6 +101,7 @@ class Inputs:
         self.mean_SS3 = torch.from_numpy(mean_SS3).to(device)
         self._device = device
         self._kept: Tensor | None = None
+        self._pictures_NSS3: Tensor | None = None
         self._batches_only = False
         self.label_N = torch.from_numpy(np.asarray(split.labels_N, dtype=np.int64)).to(device)
 
@@ -106,11 +116,14 @@ class Inputs:
     def keep_features(self, *, horizontal_flip: bool, report: ReportPhase) -> None:
         """Compute the frozen layers' features of every image once, if they fit into memory.
 
+        Without frozen layers, the pictures themselves are kept on a device that has room for them.
+
         Args:
             horizontal_flip: keep the features of the flipped images too.
             report: called before each batch.
         """
         if self._network.first_trained_layer is None:
+            self._keep_pictures()
             return
         first = self._first()
         rows = len(self) * (1 + horizontal_flip)
@@ -141,6 +154,16 @@ class Inputs:
         first = self._first()
         self._kept = self._stored(first.dtype, (len(self), *first.shape[1:]), False, report)
         self._batches_only = True
+
+    def _keep_pictures(self) -> None:
+        side = self._network.input_size
+        shape = (len(self), side, side, 3)
+        if not has_room(self._device, math.prod(shape)):
+            return
+        kept = torch.empty(shape, dtype=torch.uint8, device=self._device)
+        for index_B in self.batches():
+            kept[int(index_B[0]) : int(index_B[-1]) + 1] = self._on_device(self._split.take(index_B))
+        self._pictures_NSS3 = kept
 
     def _first(self) -> Tensor:
         return self.as_they_are(np.zeros(1, dtype=np.int64))
@@ -173,8 +196,11 @@ class Inputs:
         """
         if self._kept is None or (self._batches_only and not self._is_batch(index_B)):
             return self._compute(index_B, flip_B)
-        row_B = torch.from_numpy(index_B + len(self) * flip_B.astype(np.int64)).to(self._device)
-        return self._kept.index_select(0, row_B)
+        return self._kept.index_select(0, self._on_device(index_B + len(self) * flip_B.astype(np.int64)))
+
+    def labels(self, index_B: Indices) -> Tensor:
+        """Return the labels of some images: (B,)."""
+        return self.label_N[self._on_device(index_B)]
 
     def batches(self) -> Iterator[Indices]:
         """Yield the indices of all images in order, batch by batch."""
@@ -198,8 +224,15 @@ class Inputs:
     def _compute(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
         return self._network.forward_trunk(self._images(index_B, flip_B))
 
+    def _on_device(self, array: NDArray[np.generic]) -> Tensor:
+        # Without waiting for what the device is doing; the array is copied before this returns.
+        return torch.from_numpy(array).to(self._device, non_blocking=True)
+
     def _images(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
-        pixels_BSS3 = torch.from_numpy(self._split.take(index_B)).to(self._device)
-        flips_B = torch.from_numpy(flip_B).to(self._device)
+        if self._pictures_NSS3 is None:
+            pixels_BSS3 = self._on_device(self._split.take(index_B))
+        else:
+            pixels_BSS3 = self._pictures_NSS3.index_select(0, self._on_device(index_B))
+        flips_B = self._on_device(flip_B)
         pixels_BSS3 = torch.where(flips_B[:, None, None, None], pixels_BSS3.flip(2), pixels_BSS3)
         return to_input(pixels_BSS3, self.mean_SS3)

@@ -23,13 +23,13 @@ class FilterTerm:
     """lambda times the filter loss of one interpretable layer, for one batch."""
 
     loss: Tensor
-    weight: float
-    """lambda."""
+    weight: Tensor
+    """lambda, a float64 scalar."""
 
     @property
     def weighted(self) -> Tensor:
         """The term as it enters the training loss."""
-        return self.weight * self.loss
+        return self.weight.to(self.loss.dtype) * self.loss
 
 
 def task_loss(logits_BO: Tensor, label_B: Tensor, loss: LossKind) -> Tensor:
@@ -67,6 +67,6 @@ def filter_terms(
     }
 
 
-def layer_peak(x_NFHW: Tensor) -> float:
-    """Return mean_x max_ij x_ij, averaged over the filters of a layer."""
-    return mean_peak(x_NFHW.detach()).mean().item()
+def layer_peak(x_NFHW: Tensor) -> Tensor:
+    """Return mean_x max_ij x_ij, averaged over the filters of a layer, as a float64 scalar without a gradient."""
+    return mean_peak(x_NFHW.detach()).mean().double()

@@ -1,20 +1,26 @@
-"""What is recorded of training: the numbers of one step, their running sums, and an epoch's means."""
+"""What is recorded of training: the numbers of one step, their running sums, and an epoch's means.
+
+Numbers of steps stay on the device: reading one would make the host wait for all the work that the device has.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """Numbers of one batch; the fields are those of `EpochRecord`."""
+class StepRecord(NamedTuple):
+    """Numbers of one batch, float64 scalars on the device; the fields are those of `EpochRecord`."""
 
-    task_loss: float
-    filter_loss: float
-    lambda_: float
-    mean_peak: float
-    train_accuracy: float
+    task_loss: Tensor
+    filter_loss: Tensor
+    lambda_: Tensor
+    mean_peak: Tensor
+    train_accuracy: Tensor
 
 
 @dataclass(frozen=True)
@@ -48,15 +54,27 @@ class EpochSums:
 
     steps: int = 0
     images: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
+    totals: Tensor | None = None
+    """Sums in the order of `StepRecord`, on the device: (5,), float64; None before the first step."""
     seconds: float = 0.0
     random_states: dict[str, Any] | None = None
     """States of torch's generators after the last step; None before the first."""
 
+    @classmethod
+    def of(cls, state: Mapping[str, Any], device: torch.device) -> Self:
+        """Restore what `state_dict` returned."""
+        totals = [state["totals"][name] for name in StepRecord._fields] if state["totals"] else None
+        kept = None if totals is None else torch.tensor(totals, dtype=torch.float64, device=device)
+        return cls(**{**state, "totals": kept})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all fields, with the sums as numbers by name."""
+        return {**vars(self), "totals": self._numbers()}
+
     def add(self, step: StepRecord, images: int, seconds: float, random_states: dict[str, Any]) -> None:
         """Add one step of `images` images."""
-        for name, value in vars(step).items():
-            self.totals[name] = self.totals.get(name, 0.0) + value * images
+        added = torch.stack(step) * images
+        self.totals = added if self.totals is None else self.totals + added
         self.images += images
         self.steps += 1
         self.seconds += seconds
@@ -64,4 +82,7 @@ class EpochSums:
 
     def means(self) -> dict[str, float]:
         """Return the means over the images, by field of `StepRecord`."""
-        return {name: total / self.images for name, total in self.totals.items()}
+        return {name: total / self.images for name, total in self._numbers().items()}
+
+    def _numbers(self) -> dict[str, float]:
+        return {} if self.totals is None else dict(zip(StepRecord._fields, self.totals.tolist(), strict=True))

@@ -6,7 +6,7 @@ Shape legend: B images of a batch   F filters.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interp_model.metrics.accuracy import accuracy, chance_level
+from interp_model.metrics.accuracy import accuracy, chance_level, share_right
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
 from workers.training.determinism import random_states, seed_torch, set_random_states
-from workers.training.divergence import check_losses, check_weights
+from workers.training.divergence import LossWatch, check_weights
 from workers.training.filter_information import assess
 from workers.training.inputs import Indices, Inputs
 from workers.training.losses import FilterTerm, build_filter_losses, filter_terms, layer_peak, task_loss
@@ -57,6 +57,7 @@ class Trainer:
         self._validation = validation
         self._micro_batches = micro_batches
         self._sums = EpochSums()
+        self._losses = LossWatch(spec, train.label_N.device)
         self._optimiser = torch.optim.SGD(
             [dict(group) for group in parameter_groups(network, spec.train)],
             lr=spec.train.learning_rate,
@@ -108,6 +109,7 @@ class Trainer:
             now = time.monotonic()
             self._sums.add(done, len(batches[step]), now - since, random_states())
             since = now
+        self._losses.read()
         check_weights(self.spec, self.network, epoch)
         held_out = assess(self.network, self._validation)
         record = EpochRecord(
@@ -136,7 +138,11 @@ class Trainer:
 
         Args:
             is_final: leave out what only training needs, and add the mean image that the network's inputs need.
+
+        Raises:
+            Diverged: a loss since the last reading is not finite.
         """
+        self._losses.read()
         state = {
             NETWORK: self.network.state_dict(),
             FILTER_LOSSES: {name: layer.state_dict() for name, layer in self.filter_losses.items()},
@@ -145,7 +151,7 @@ class Trainer:
         if is_final:
             return state | {MEAN_IMAGE: self._train.mean_SS3}
         # Learning rate, order and flips follow from the epoch's number alone.
-        return state | {OPTIMISER: self._optimiser.state_dict(), EPOCH_SUMS: asdict(self._sums)}
+        return state | {OPTIMISER: self._optimiser.state_dict(), EPOCH_SUMS: self._sums.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state of this job, so that training continues as if it had never been interrupted."""
@@ -156,16 +162,16 @@ class Trainer:
         self._sums = EpochSums()
         if OPTIMISER in state:  # a final state has neither
             self._optimiser.load_state_dict(state[OPTIMISER])
-            self._sums = EpochSums(**state[EPOCH_SUMS])
+            self._sums = EpochSums.of(state[EPOCH_SUMS], self._train.label_N.device)
 
     def _step(self, index_B: Indices, flip_B: NDArray[np.bool_], epoch: int, step: int) -> StepRecord:
-        label_B = self._train.label_N[torch.from_numpy(index_B).to(self._train.label_N.device)]
+        label_B = self._train.labels(index_B)
         parts = self._in_parts(index_B, flip_B) if self._micro_batches > 1 else None
         output = parts.forward() if parts else self.network.forward_head(self._train.take(index_B, flip_B))
         task = task_loss(output.logits, label_B, self.spec.loss)
         terms = filter_terms(self.filter_losses, output.maps, label_B, epoch)
-        values = {"task": task.item()} | {f"{name} filter": term.loss.item() for name, term in terms.items()}
-        check_losses(self.spec, values, epoch, step)
+        losses = {"task": task} | {f"{name} filter": term.loss for name, term in terms.items()}
+        self._losses.add(losses, epoch, step)
         self._optimiser.zero_grad(set_to_none=True)
         if parts:
             self._backward_in_parts(parts, output, label_B, terms)
@@ -175,11 +181,11 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.max_grad_norm)
         self._optimiser.step()
         return StepRecord(
-            task_loss=values["task"],
-            filter_loss=sum(value for name, value in values.items() if name != "task"),
-            lambda_=sum(term.weight for term in terms.values()) / max(len(terms), 1),
+            task_loss=task.detach().double(),
+            filter_loss=_sum((term.loss.detach() for term in terms.values()), like=task),
+            lambda_=_sum((term.weight for term in terms.values()), like=task) / max(len(terms), 1),
             mean_peak=layer_peak(output.maps[self.network.top_layer]),
-            train_accuracy=accuracy(output.logits.detach(), label_B, self.spec.loss),
+            train_accuracy=share_right(output.logits.detach(), label_B, self.spec.loss),
         )
 
     @property
@@ -217,3 +223,8 @@ class Trainer:
     def _own_gradients(self, layer: str, term: FilterTerm) -> tuple[Tensor, ...]:
         parameters = tuple(self.network.blocks[layer].parameters())
         return torch.autograd.grad(term.weighted, parameters, retain_graph=True)
+
+
+def _sum(scalars: Iterable[Tensor], *, like: Tensor) -> Tensor:
+    """Return the sum of scalars in float64; 0 on the device of `like` if there are none."""
+    return sum((scalar.double() for scalar in scalars), torch.zeros((), dtype=torch.float64, device=like.device))

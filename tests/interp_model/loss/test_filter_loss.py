@@ -236,4 +236,4 @@ def test_targets_name_the_peak_for_the_category_and_the_negative_template_elsewh
 )
 def test_lambda_follows_its_schedule(schedule: str, expected: float) -> None:
     spec = FilterLossSpec.model_validate({"weight": 6.0, "schedule": schedule})
-    assert lambda_at(spec, epoch=3, mean_peak=0.5) == pytest.approx(expected)
+    assert lambda_at(spec, epoch=3, mean_peak=torch.tensor(0.5)).item() == pytest.approx(expected)

@@ -41,3 +41,13 @@ def test_nothing_is_kept_where_every_layer_is_trained() -> None:
 def test_batches_cover_all_images_in_order() -> None:
     inputs = Inputs(toy_network(toy_spec()), toy_split(10), MEAN, CPU, memory_divisor=EVALUATION_BATCH // 4)
     assert [batch.tolist() for batch in inputs.batches()] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_pictures_kept_on_the_device_are_those_of_the_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "has_room", lambda device, size: size == 10 * SIDE * SIDE * 3)
+    network = toy_network(toy_spec())
+    kept, plain = (Inputs(network, toy_split(10), MEAN, CPU) for _ in range(2))
+    kept.keep_features(horizontal_flip=True, report=lambda _: None)
+    index_B, mirrored_B = np.array([3, 9, 3, 0]), np.array([True, False, False, True])
+    assert torch.equal(kept.take(index_B, mirrored_B), plain.take(index_B, mirrored_B))
+    assert kept._pictures_NSS3 is not None
