@@ -24,6 +24,8 @@ class QueueEntry:
     """Why its attempts under this driver stopped, oldest first."""
     not_before: float = 0.0
     """Unix seconds before which it is not started."""
+    features: str | None = None
+    """Name of the frozen layers' features that it needs, equal for jobs that share them; None without frozen layers."""
 
 
 Board = Mapping[str, QueueEntry]
@@ -31,12 +33,25 @@ Board = Mapping[str, QueueEntry]
 
 
 def ready(board: Board, now: float) -> list[str]:
-    """Return the keys of the jobs that can start at `now`, in order: waiting, backoff over, upstream succeeded."""
-    return [
-        entry.key
+    """Return the keys of the jobs that can start at `now`, in order: waiting, backoff over, upstream succeeded.
+
+    The first job with some features computes them, and others that need them would only wait for it. These come last
+    until it has ended.
+    """
+    found = [
+        entry
         for entry in board.values()
         if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.not_before <= now and _upstream_done(board, entry)
     ]
+    there = {entry.features for entry in board.values() if entry.state is _S.SUCCEEDED}
+    begun = {entry.features for entry in board.values() if entry.state is _S.RUNNING}
+    waiting = set[str]()
+    for entry in found:
+        if entry.features is not None and entry.features not in there:
+            if entry.features in begun:
+                waiting.add(entry.key)
+            begun.add(entry.features)
+    return sorted((entry.key for entry in found), key=waiting.__contains__)
 
 
 def _upstream_done(board: Board, entry: QueueEntry) -> bool:

@@ -12,6 +12,7 @@ from orchestrator.execution.job_matrix import Cell, Place, place_of
 from orchestrator.execution.scheduler import QueueEntry, blocked
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
+from orchestrator.planning.frozen import features_key
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import Progress
@@ -132,4 +133,9 @@ class SweepState:
 
 def _queue_entry(job: PlannedJob) -> QueueEntry:
     upstream = job.spec.upstream
-    return QueueEntry(job.spec.key, _ENDED.get(job.status, _S.QUEUED), upstream.key if upstream else None)
+    return QueueEntry(
+        job.spec.key,
+        _ENDED.get(job.status, _S.QUEUED),
+        upstream.key if upstream else None,
+        features=features_key(job.spec),
+    )

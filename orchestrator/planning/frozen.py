@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,17 +19,23 @@ class SharedFeatures(NamedTuple):
 
 def shared_features(jobs: Sequence[JobSpec]) -> SharedFeatures:
     """Count the jobs with frozen layers, and the different starting points among them."""
-    frozen = [job for job in jobs if job.train.freeze_below is not None]
-    return SharedFeatures(len(frozen), len({_start(job) for job in frozen}))
+    frozen = [key for job in jobs if (key := features_key(job)) is not None]
+    return SharedFeatures(len(frozen), len(set(frozen)))
 
 
-def _start(job: JobSpec) -> str:
-    """Return all that determines the features of a job's frozen layers: weights, layers, images and flips."""
+def features_key(job: JobSpec) -> str | None:
+    """Return a name of all that determines the features of a job's frozen layers; None without frozen layers.
+
+    These are weights, layers, images and flips.
+    """
+    if job.train.freeze_below is None:
+        return None
     model, upstream = job.model, job.upstream
     of_network = job.key if isinstance(job.weights, RandomWeights) else ""  # drawn for the whole network
     # The seed draws the negatives of a single category.
-    return json.dumps([
+    about = json.dumps([
         of_network, upstream.key if upstream else job.weights.model_dump(mode="json"), model.backbone, model.width,
         model.input_size, job.train.freeze_below, job.train.horizontal_flip, job.evaluation.split,
         job.data.model_dump(mode="json"), job.seed if job.is_single else None,
     ])  # fmt: skip
+    return hashlib.sha256(about.encode()).hexdigest()[:12]
