@@ -30,6 +30,11 @@ def test_every_file_of_a_package_is_installed(package: str) -> None:
         assert path.suffix == ".py" or path in data, path
 
 
+def test_the_image_has_every_package() -> None:
+    copied = [line.split()[1] for line in (ROOT / "Dockerfile").read_text().splitlines() if line.startswith("COPY")]
+    assert set(PACKAGES) <= set(copied)
+
+
 def test_the_classifiers_name_the_versions_of_python_that_are_allowed() -> None:
     named = [line.rpartition(" ")[2] for line in PROJECT["project"]["classifiers"] if "Python :: 3." in line]
     low, high = named[0], named[-1].replace("3.", "")
