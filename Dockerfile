@@ -9,6 +9,7 @@ COPY schemas schemas
 COPY interp_model interp_model
 COPY workers workers
 COPY orchestrator orchestrator
+COPY orch orch
 RUN pip install --no-cache-dir --no-deps --no-build-isolation . && pip check
 COPY deploy/provision.py deploy/mlflow-auth.ini deploy/
 ENV ORCH_HOME=/orch HOME=/orch RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true

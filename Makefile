@@ -16,7 +16,8 @@ test: setup  ## Style, types and every test: the command of CI.
 quick: setup  ## Tests without real sweeps and kills.
 	$(BIN)/pytest -m "not slow"
 
-docs: setup  ## HTML pages of the four packages' API, in build/api/.
+docs: setup  ## The reference at the end of docs/cli.md, and HTML pages of the packages' API in build/api/.
+	$(BIN)/python docs/cli_reference.py
 	$(BIN)/python -W error::UserWarning docs/api.py build/api
 
 format: setup  ## Fix style.

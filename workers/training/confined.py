@@ -28,6 +28,8 @@ SPARE_BYTES = 1 << 30
 SPARE_SECONDS = 60.0
 """Time for a call beside the time for reading the file at `BYTES_PER_SECOND`."""
 BYTES_PER_SECOND = 5_000_000
+MAPPED_PAGES = Path("/proc/self/statm")
+"""Begins with the pages that this process has mapped. Linux alone has it, and alone keeps to a limit of them."""
 _LONGEST = 2000
 """Letters of a parser's message that are kept."""
 _START = "import sys; sys.path[:] = sys.argv[2:]; from workers.training.confined import serve; serve(int(sys.argv[1]))"
@@ -134,10 +136,10 @@ def serve(descriptor: int) -> None:
 
 
 def _answer(function: Callable[[Path], object], path: Path, spare_bytes: int) -> bytes:
-    usual = soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    usual, is_limited = resource.getrlimit(resource.RLIMIT_AS), MAPPED_PAGES.exists()
     try:
-        resource.setrlimit(resource.RLIMIT_AS, (min([_mapped_bytes() + spare_bytes, *limits]), hard))
+        if is_limited:
+            _limit_memory(spare_bytes)
         return pickle.dumps((None, function(path)), protocol=pickle.HIGHEST_PROTOCOL)
     except OrchError as error:
         failure: Exception = error
@@ -148,10 +150,13 @@ def _answer(function: Callable[[Path], object], path: Path, spare_bytes: int) ->
                 f"{path} is damaged: it claims arrays that are much larger than the file. Copy it again."
             )
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, usual)
+        if is_limited:
+            resource.setrlimit(resource.RLIMIT_AS, usual)
     return pickle.dumps((failure, None))
 
 
-def _mapped_bytes() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def _limit_memory(spare_bytes: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    mapped = int(MAPPED_PAGES.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    resource.setrlimit(resource.RLIMIT_AS, (min([mapped + spare_bytes, *limits]), hard))
