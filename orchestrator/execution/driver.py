@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from orchestrator.execution import retry_policy, scheduler
 from orchestrator.execution.absence import Absence, Pushes, ReadPushed, data_sets_among, sentence
 from orchestrator.execution.control_requests import RequestHandler
-from orchestrator.execution.estimate import Pace
+from orchestrator.execution.estimate import Finished, Pace
 from orchestrator.execution.held_lease import HeldLease
 from orchestrator.execution.leftovers import Leftovers
 from orchestrator.execution.placement import Wish, assign
@@ -73,9 +73,12 @@ class Driver:
     """The command that continues the sweep, if it is not `orch resume` alone."""
     tell_waiting: Callable[[str], None] = lambda reason: None
     """Tells a user who does not look why jobs have waited long for machines."""
+    past: Finished = field(default_factory=Finished)
+    """Durations of the store's finished jobs, for estimates."""
 
     def __post_init__(self) -> None:
         self._state = SweepState.of(self.planned)
+        self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from orchestrator.execution.estimate import Estimate
 from orchestrator.execution.job_matrix import Cell, draw_matrix
-from orchestrator.wording import in_words
+from orchestrator.wording import in_words, range_text
 from schemas.order import Progress
 
 if TYPE_CHECKING:
@@ -194,8 +194,8 @@ def describe(title: str, progress: Progress | None) -> str:
 def _left(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
-    low, high = in_words(estimate.low), in_words(estimate.high)
     if estimate.unknown:
         jobs = "1 job" if estimate.unknown == 1 else f"{estimate.unknown} jobs"
-        return f", at least {low} left, and {jobs} of kinds that have not run long enough to tell"
-    return f", about {low} left" if low == high else f", {low} to {high} left"
+        least = in_words(estimate.low)
+        return f", at least {least} left, and {jobs} of kinds that have not run long enough to tell"
+    return f", {range_text(estimate.low, estimate.high)} left"

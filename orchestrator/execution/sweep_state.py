@@ -42,6 +42,8 @@ class SweepState:
     """How fast each running job proceeds."""
     finished: Finished = field(default_factory=Finished)
     """Durations of the jobs that this driver ran from start to end."""
+    past: Finished = field(default_factory=Finished)
+    """Durations of the store's jobs that were finished before."""
     accuracies: dict[str, float] = field(default_factory=dict)
     """Accuracy on held-out images of each job that has succeeded."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -119,7 +121,7 @@ class SweepState:
             if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.key not in stuck
         ]
         running = [Running(key, self.kinds[key], self.paces[key]) for key in self.running.values()]
-        return time_left(waiting, running, self.finished, slots, now)
+        return time_left(waiting, running, self.finished, slots, now, self.past)
 
     def set_state(self, key: str, state: JobState) -> None:
         """Change a job's state in the queue."""

@@ -23,6 +23,7 @@ from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
 from orchestrator.planning.resolver import check_all_weights, resolver_for
 from orchestrator.report.coverage import TableCoverage, table_coverage
+from orchestrator.services.costs import Cost, cost_of
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
 from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
@@ -41,6 +42,8 @@ class Plan:
     depends on its images."""
     unmeasurable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Metric -> categories whose photographs lack what it needs. Empty if no photographs were seen."""
+    cost: Cost | None = None
+    """What the jobs that will run take; None if none will."""
 
     @property
     def filled(self) -> tuple[TableCoverage, ...]:
@@ -92,15 +95,25 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
         if request.data_root is not None:
             raise
         planned = plan(define(request), NullResolver())
-        jobs = compare(planned.jobs, {}, Liveness(opening.open_reader(settings)))
-        return Plan(planned, None, jobs, data_seen=False)
+        ledger = opening.open_reader(settings)
+        jobs = compare(planned.jobs, {}, Liveness(ledger))
+        return Plan(planned, None, jobs, data_seen=False, cost=_cost(settings, planned, jobs, ledger.jobs()))
     ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
-    jobs = compare(planned.jobs, ledger.jobs(), Liveness(ledger))
+    records = ledger.jobs()
+    jobs = compare(planned.jobs, records, Liveness(ledger))
     measured = [job for job in planned.jobs if job.key not in planned.upstream_keys]
-    return Plan(planned, request.data_root, jobs, unmeasurable=resolver.unmeasurable(measured))
+    cost = _cost(settings, planned, jobs, records)
+    return Plan(planned, request.data_root, jobs, unmeasurable=resolver.unmeasurable(measured), cost=cost)
+
+
+def _cost(
+    settings: Settings, planned: PlannedSweep, jobs: Sequence[PlannedJob], records: Mapping[str, JobRecord]
+) -> Cost | None:
+    left = [job.spec for job in jobs if job.will_run]
+    return cost_of(settings, left, planned.upstream_keys, planned.resources, records.values())
 
 
 def run_sweep(

@@ -29,9 +29,10 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import Waiting
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
+from orchestrator.services.costs import Cost
 from orchestrator.services.mlflow_ui import UiPages
 from orchestrator.services.sweeps import Plan, SweepStatus
-from orchestrator.wording import in_words, to_the_minute, when
+from orchestrator.wording import in_words, range_text, to_the_minute, when
 from schemas.sweep import SweepSpec
 
 MANY = 400
@@ -84,11 +85,34 @@ def _plan_facts(plan: Plan) -> Iterator[str]:
         yield f"values of the paper's tables{given}: {listed}"
     for metric, names in plan.unmeasurable.items():
         yield f"no {metric.replace('_', ' ')}, because there are no {_NEEDED[metric]}: {', '.join(names)}"
+    if plan.cost is not None:
+        yield _cost_text(plan.cost)
     if plan.frozen.computed < plan.frozen.jobs:
         times = "once" if plan.frozen.computed == 1 else f"{plan.frozen.computed} times"
         yield f"frozen layers: computed {times} for {plan.frozen.jobs} jobs"
     if not plan.data_seen:
         yield "no data root is given, so photographs and finished jobs were not checked; add --data-root FOLDER"
+
+
+def _cost_text(cost: Cost) -> str:
+    """What the jobs that will run take."""
+    if cost.time is None:
+        return "time and disk are unknown, because no job of these kinds has run in this store"
+    parts = [f"{range_text(cost.time.low, cost.time.high)} with {_numbered(cost.workers, 'worker')}"]
+    if cost.gigabytes is not None:
+        parts.append(f"{cost.gigabytes:.2g} GB")
+    if cost.gpu_hours is not None:
+        parts.append(f"{cost.gpu_hours[0]:.2g} to {cost.gpu_hours[1]:.2g} GPU-hours")
+    source = f"from {_numbered(cost.past_jobs, 'finished job')} of these kinds" if cost.past_jobs else (
+        "from finished jobs with another number of epochs"
+    )  # fmt: skip
+    unknown = cost.time.unknown
+    left_out = f"; without {_numbered(unknown, 'job')} of kinds that have not run in this store" if unknown else ""
+    return f"takes {', '.join(parts)}, {source}{left_out}"
+
+
+def _numbered(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _job_table(jobs: Sequence[PlannedJob]) -> PlainTable:
@@ -107,6 +131,23 @@ class TableJson(JsonModel):
     values: int
     published: int
     """Values that the paper prints in this table."""
+
+
+class CostJson(JsonModel):
+    """What the jobs that will run take, from the finished jobs of the store."""
+
+    workers: int
+    """Jobs that run at once."""
+    seconds: tuple[float, float] | None
+    """Least and most; null if no job of these kinds has run in the store."""
+    gigabytes: float | None
+    """Disk for checkpoints and results; null if unknown."""
+    gpu_hours: tuple[float, float] | None
+    """Least and most; null without a GPU, or if unknown."""
+    past_jobs: int
+    """Finished jobs of the same kinds."""
+    unknown: int
+    """Jobs left out, because none of their kind has run."""
 
 
 class PlannedJobJson(JobId):
@@ -139,6 +180,8 @@ class PlanJson(JsonModel):
     """Jobs that will run and have frozen layers."""
     frozen_computed: int
     """How often their features are computed: once for all jobs with the same weights and images."""
+    cost: CostJson | None
+    """What the jobs that will run take; null if none will."""
     warnings: tuple[str, ...]
     """What the sweep asks for in vain, such as an `exclude` row that matches no job."""
     jobs: list[PlannedJobJson]
@@ -156,9 +199,24 @@ class PlanJson(JsonModel):
             counts=plan.counts,
             frozen_jobs=plan.frozen.jobs,
             frozen_computed=plan.frozen.computed,
+            cost=_cost(plan),
             warnings=plan.sweep.warnings,
             jobs=[PlannedJobJson(**_planned(job, plan.sweep.upstream_keys)) for job in plan.jobs],
         )
+
+
+def _cost(plan: Plan) -> CostJson | None:
+    cost = plan.cost
+    if cost is None:
+        return None
+    return CostJson(
+        workers=cost.workers,
+        seconds=(cost.time.low, cost.time.high) if cost.time else None,
+        gigabytes=cost.gigabytes,
+        gpu_hours=cost.gpu_hours,
+        past_jobs=cost.past_jobs,
+        unknown=cost.time.unknown if cost.time else sum(job.will_run for job in plan.jobs),
+    )
 
 
 def _planned(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
