@@ -157,7 +157,8 @@ def _draw_status(sweep: str, once: bool) -> None:
         while picture.is_seen:
             found = service.sweep_status(settings, sweep)
             if picture.is_drawn:
-                picture.draw(text.live_text(found, settings.resume_command(sweep), picture.width, picture.height))
+                resume = settings.resume_command(sweep)
+                picture.draw(text.live_text(found, resume, picture.width, picture.height, time.time()))
             else:
                 picture.log(text.change_text(found, time.time()))
             if once:

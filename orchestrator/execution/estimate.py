@@ -179,9 +179,7 @@ def whole_of(kind: Kind, past: Finished) -> Range | None:
     return mean * min(1.0, ratio), mean * max(1.0, ratio)  # training takes longer with more epochs, measuring does not
 
 
-def _known(
-    kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished
-) -> dict[Kind, Range]:
+def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished) -> dict[Kind, Range]:
     """Whole duration of each kind: from the sweep itself if it has finished one, then from earlier sweeps."""
     projected = {job.kind: whole for job in running if (whole := _projected(job)) is not None}
     found = {}

@@ -10,7 +10,7 @@ from functools import cached_property
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
 from orchestrator.execution.job_matrix import Cell, Place, place_of
 from orchestrator.execution.scheduler import QueueEntry, blocked
-from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.records import JobRecord, RunningJob
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -96,6 +96,22 @@ class SweepState:
             return Cell(place, "running", share=latest.epoch / latest.epochs if latest and known else None)
         status = _SHOWN.get(self.board[key].state, "blocked" if is_stuck else "waiting")
         return Cell(place, status, accuracy=self.accuracies.get(key))
+
+    def running_jobs(self, progress: Mapping[int, Progress | None]) -> list[RunningJob]:
+        """Return how far each running job is; `progress` as for `cells`."""
+        found = []
+        for worker, key in self.running.items():
+            latest, pace = progress.get(worker), self.paces.get(key)
+            seconds = pace.epoch_seconds if pace else None
+            if latest is None or latest.job_key != key:
+                found.append(RunningJob(key=key, phase="starting"))
+            else:
+                found.append(
+                    RunningJob(
+                        key=key, phase=latest.phase, epoch=latest.epoch, epochs=latest.epochs, epoch_seconds=seconds
+                    )
+                )
+        return found
 
     @property
     def ended(self) -> int:

@@ -81,9 +81,7 @@ def _workers(settings: Settings, jobs: Sequence[JobSpec], resources: Resources) 
     machine, gpus = local_machine(), float(_local_gpus())
     slots = []
     for needs in {resources.needs(job.model.backbone) for job in jobs}:
-        alike = Resources(
-            cpus_per_worker=needs.cpus, gpus_per_worker=needs.gpus, memory_gb_per_worker=needs.memory_gb
-        )
+        alike = Resources(cpus_per_worker=needs.cpus, gpus_per_worker=needs.gpus, memory_gb_per_worker=needs.memory_gb)
         try:
             slots.append(layout_for(alike, machine, len(jobs), gpus).slots)
         except ResourceError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
@@ -16,8 +17,8 @@ from orchestrator.execution.sweep_run import SweepRun
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
-from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, SweepRecord
-from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
+from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, StoredPlan, SweepRecord
+from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
 from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
@@ -76,6 +77,13 @@ class SweepStatus:
     def counts(self) -> dict[str, int]:
         """Number of jobs by status."""
         return dict(Counter(job.status.value for job in self.jobs))
+
+    @cached_property
+    def running(self) -> dict[str, RunningJob]:
+        """How far its running jobs are, by key, as far as its driver has written it."""
+        told = self.record.progress if self.is_driven else None
+        runs = {job.spec.key for job in self.jobs if job.status is PlanStatus.RUNNING}
+        return {job.key: job for job in told.running if job.key in runs} if told else {}
 
 
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:

@@ -134,4 +134,4 @@ def test_a_user_reads_a_range_or_nothing(left: Estimate | None, said: str, capsy
     lines = Lines(sys.stdout, lambda: time[0])
     time[0] = 100.0
     lines.show(Now(0, 75, (("voc-cat", None),), left))
-    assert capsys.readouterr().out == f"[0/75] voc-cat: starting{said}\n"
+    assert capsys.readouterr().out[20:] == f"[0/75] voc-cat: starting{said}\n"
