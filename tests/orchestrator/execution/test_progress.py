@@ -78,9 +78,7 @@ def test_a_log_says_phase_epoch_and_rate_of_what_runs() -> None:
         ("b", Progress(job_key="b", phase="measuring parts", epoch=5, epochs=5)),
     )
     lines.show(Now(0, 2, jobs, Estimate(60, 300), epoch_seconds={"a": 1.25, "b": 1.0}))
-    assert stream.getvalue()[20:] == (
-        "[0/2] a: training 2/5, 1.2 s an epoch; b: measuring parts, 60 s to 5 min left\n"
-    )
+    assert stream.getvalue()[20:] == ("[0/2] a: training 2/5, 1.2 s an epoch; b: measuring parts, 60 s to 5 min left\n")
 
 
 TITLE = "voc-cat alexnet interpretable (loss alone, weight 0.01)"
