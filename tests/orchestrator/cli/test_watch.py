@@ -11,8 +11,8 @@ import pytest
 from orchestrator.cli import sweeps as commands
 from orchestrator.cli.main import main
 from orchestrator.ledger import opening
-from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.lease import Lease, here
+from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import RunningJob, StoredPlan, SweepProgress
 from schemas.lifecycle import JobState, StopReason
 from tests.support.reports import done, sweep_of
