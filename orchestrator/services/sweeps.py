@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
@@ -21,14 +22,16 @@ from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, Store
 from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
 from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
-from orchestrator.planning.request import SweepRequest, define
+from orchestrator.planning.request import SweepRequest, define, find_grid
 from orchestrator.planning.resolver import check_all_weights, resolver_for
+from orchestrator.planning.setting_layers import field_of
 from orchestrator.report.coverage import TableCoverage, table_coverage
 from orchestrator.services.costs import Cost, cost_of
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
 from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
-from schemas.sweep import Resources
+from schemas.grids import GRIDS
+from schemas.sweep import Resources, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,36 @@ class SweepStatus:
         told = self.record.progress if self.is_driven else None
         runs = {job.spec.key for job in self.jobs if job.status is PlanStatus.RUNNING}
         return {job.key: job for job in told.running if job.key in runs} if told else {}
+
+
+@dataclass(frozen=True)
+class GridFacts:
+    """A built-in grid, and what the profile makes of it."""
+
+    grid: SweepSpec
+    profile: str
+    jobs: int
+    """Jobs with the profile, pre-training not counted."""
+    all_jobs: int
+    """Jobs of the grid as it is written."""
+    narrowed: Mapping[str, tuple[str, ...]]
+    """Axis -> the values that the profile takes of all that the grid names."""
+
+
+def list_grids(settings: Settings) -> list[GridFacts]:
+    """The built-in grids with the profile of the settings."""
+    return [_grid_facts(find_grid(name), settings.profile) for name in GRIDS]
+
+
+def _grid_facts(grid: SweepSpec, profile: str) -> GridFacts:
+    found = define(SweepRequest(SweepSpec(grid=grid.name), default_profile=profile))
+    axes = {axis: found.axes[field_of(axis)] for axis in grid.axes}
+    narrowed = {axis: values for axis, values in axes.items() if len(values) < len(grid.axes[axis])}
+    jobs = [
+        (prod(map(len, values)) if values else 0) + len(rows)
+        for values, rows in ((axes.values(), found.include), (grid.axes.values(), grid.include))
+    ]
+    return GridFacts(grid, found.profile.name, *jobs, narrowed=narrowed)
 
 
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:

@@ -5,7 +5,7 @@ orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
 orch sweep, resume --json   OutcomeJson
 orch report --out --json    ReportFileJson; without --out, the report as `orchestrator.report.formats.as_json`
 orch ui --json              UiJson
-orch grid list --json       [schemas.sweep.SweepSpec, ...]
+orch grid list --json       [GridJson, ...]
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.services.costs import Cost
 from orchestrator.services.mlflow_ui import UiPages
-from orchestrator.services.sweeps import Plan, SweepStatus
+from orchestrator.services.sweeps import GridFacts, Plan, SweepStatus
 from orchestrator.wording import in_words, range_text, to_the_minute, when
 from schemas.order import Progress
 from schemas.sweep import SweepSpec
@@ -520,14 +520,35 @@ class ReportFileJson(JsonModel):
 # -- the rest -----------------------------------------------------------------------------------------------------
 
 
-def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
-    """A table of the built-in grids."""
-    table = PlainTable("grid", "axes", "description")
-    for grid in grids:
+def grids_text(grids: Sequence[GridFacts]) -> RenderableType:
+    """A table of the built-in grids, and what the profile leaves out of them."""
+    table = PlainTable("grid", "jobs", "axes", "description", numbers=("jobs",))
+    for one in grids:
+        grid = one.grid
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
         further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []
-        table.add_row(str(grid.name), " + ".join([*([axes] if axes else []), *further]), grid.description)
-    return table
+        jobs = str(one.jobs) if one.jobs == one.all_jobs else f"{one.jobs} of {one.all_jobs}"
+        table.add_row(str(grid.name), jobs, " + ".join([*([axes] if axes else []), *further]), grid.description)
+    narrowed = {f"{axis} {', '.join(values)}": f"--{axis}" for one in grids for axis, values in one.narrowed.items()}
+    notes = [
+        Text(f"Where a grid has all, profile {grids[0].profile} takes {what}; {option} names others.")
+        for what, option in narrowed.items()
+    ]
+    return Group(table, *notes)
+
+
+class GridJson(SweepSpec):
+    """One grid, as in `orch grid list --json`."""
+
+    jobs: int
+    """Jobs with the profile, pre-training not counted."""
+    all_jobs: int
+    """Jobs of the grid as it is written."""
+
+    @classmethod
+    def of_grid(cls, facts: GridFacts) -> Self:
+        """Convert the answer of the service."""
+        return cls(**dict(facts.grid), jobs=facts.jobs, all_jobs=facts.all_jobs)
 
 
 def ui_text(pages: UiPages) -> RenderableType:
