@@ -14,6 +14,12 @@ def in_words(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def range_text(low: float, high: float) -> str:
+    """Return the range of a duration as text: `10 min to 20 min`, or `about 10 min` if both ends read the same."""
+    least, most = in_words(low), in_words(high)
+    return f"about {least}" if least == most else f"{least} to {most}"
+
+
 def when(seconds: float) -> str:
     """Return a time, in Unix seconds, as text in this machine's time zone: `2026-03-01 14:05:09`."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")

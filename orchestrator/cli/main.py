@@ -46,6 +46,18 @@ app.add_typer(data.app, name="data", rich_help_panel=GROUPS)
 app.add_typer(weights.app, name="weights", rich_help_panel=GROUPS)
 
 
+def _note_on_every_help(group: typer.Typer) -> None:
+    """Name the option that all commands take, because the help of a command lists only its own."""
+    for command in group.registered_commands:
+        command.epilog = "With --debug, anywhere on the line, an error comes with its traceback."
+    for inner in group.registered_groups:
+        if inner.typer_instance is not None:
+            _note_on_every_help(inner.typer_instance)
+
+
+_note_on_every_help(app)
+
+
 def _print_version(is_wanted: bool) -> None:
     if is_wanted:
         print(f"orch {version('orch')}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from orchestrator import yaml_text
+from orchestrator.cli.completion import complete_assignment, complete_job, complete_sweep, complete_target
 from orchestrator.execution.selection import REASONS
 from orchestrator.planning.request import SweepRequest, find_backbone
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
@@ -139,9 +140,19 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder of the photographs. Default: ORCH_DATA_ROOT; without either, animals are generated."),
 ]
-Sweep = Annotated[str, typer.Argument(help="Name of the sweep. `orch status` lists them.")]
-Target = Annotated[str, typer.Argument(help="Name of a sweep, or a job: its key, the start of its key, or its title.")]
-Job = Annotated[str, typer.Argument(help="A job: its key, the start of its key, or its title.")]
+Sweep = Annotated[
+    str, typer.Argument(help="Name of the sweep. `orch status` lists them.", autocompletion=complete_sweep)
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="Name of a sweep, or a job: its key, the start of its key, or its title.", autocompletion=complete_target
+    ),
+]
+Job = Annotated[
+    str,
+    typer.Argument(help="A job: its key, the start of its key, or its title.", autocompletion=complete_job),
+]
 Workers = Annotated[
     int | None,
     number(least=1, help="Jobs to run at a time. Default: one per GPU, else per core."),
@@ -192,7 +203,10 @@ class SweepOptions:
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Set a field of every job, such as `train.epochs=5`. May be repeated.", metavar="FIELD=VALUE"
+            "--set",
+            help="Set a field of every job, such as `train.epochs=5`. May be repeated.",
+            metavar="FIELD=VALUE",
+            autocompletion=complete_assignment,
         ),
     ] = None
     data_root: DataRoot = None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
+from orchestrator.cli.completion import complete_sweep
 from orchestrator.cli.options import (
     Detach,
     Job,
@@ -25,18 +26,19 @@ from orchestrator.cli.text import submit as submit_text
 from orchestrator.cli.text import sweeps as text
 from orchestrator.execution.progress import Display, open_display
 from orchestrator.execution.sweep_outcome import SweepOutcome
-from orchestrator.planning.request import find_grid
 from orchestrator.services import jobs, mlflow_ui
 from orchestrator.services import submit as submitting
 from orchestrator.services import sweeps as service
 from orchestrator.services.reports import Format, format_for, write
 from orchestrator.settings import Settings
-from schemas.grids import GRIDS
 
 WATCH_SECONDS = 2.0
 PANEL = "Sweeps"
 
-SomeSweep = Annotated[str | None, typer.Argument(help="Name of the sweep. Default: all sweeps.", show_default=False)]
+SomeSweep = Annotated[
+    str | None,
+    typer.Argument(help="Name of the sweep. Default: all sweeps.", show_default=False, autocompletion=complete_sweep),
+]
 AllJobs = Annotated[bool, typer.Option("--all", help="List every job of a very large sweep.")]
 
 app = typer.Typer()
@@ -157,7 +159,8 @@ def _draw_status(sweep: str, once: bool) -> None:
         while picture.is_seen:
             found = service.sweep_status(settings, sweep)
             if picture.is_drawn:
-                picture.draw(text.live_text(found, settings.resume_command(sweep), picture.width, picture.height))
+                resume = settings.resume_command(sweep)
+                picture.draw(text.live_text(found, resume, picture.width, picture.height, time.time()))
             else:
                 picture.log(text.change_text(found, time.time()))
             if once:
@@ -277,12 +280,12 @@ def ui(
 
 @grids_app.command("list")
 def grid_list(json: Json = False) -> None:
-    """List the built-in grids and their axes.
+    """List the built-in grids, their axes, and how many of their jobs the profile of ORCH_PROFILE runs.
 
     orch grid list
     """
-    grids = [find_grid(name) for name in GRIDS]
-    console.show(grids if json else text.grids_text(grids))
+    grids = service.list_grids(Settings())
+    console.show([text.GridJson.of_grid(grid) for grid in grids] if json else text.grids_text(grids))
 
 
 def _display() -> Display:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
+from orchestrator.cli.completion import complete_assignment, complete_field
 from orchestrator.cli.options import Json, Sweep, choice, words
 from orchestrator.cli.text import tables as text
 from orchestrator.services import tables as service
@@ -33,11 +34,19 @@ def table(
     sweep: Sweep,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Average the jobs with equal values of these fields.", metavar="FIELD,..."),
+        typer.Option(
+            help="Average the jobs with equal values of these fields.",
+            metavar="FIELD,...",
+            autocompletion=complete_field,
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option(help="Only jobs with this value, such as `state=failed`. May be repeated.", metavar="FIELD=VALUE"),
+        typer.Option(
+            help="Only jobs with this value, such as `state=failed`. May be repeated.",
+            metavar="FIELD=VALUE",
+            autocompletion=complete_assignment,
+        ),
     ] = None,
     metric: Metrics = None,
     form: Annotated[

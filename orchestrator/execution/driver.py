@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from orchestrator.execution import retry_policy, scheduler
 from orchestrator.execution.absence import Absence, Pushes, ReadPushed, data_sets_among, sentence
 from orchestrator.execution.control_requests import RequestHandler
-from orchestrator.execution.estimate import Pace
+from orchestrator.execution.estimate import Finished, Pace
 from orchestrator.execution.held_lease import HeldLease
 from orchestrator.execution.leftovers import Leftovers
 from orchestrator.execution.placement import Wish, assign
 from orchestrator.execution.pool import Ended, WorkerPool
 from orchestrator.execution.progress import Display, Now
+from orchestrator.execution.progress_notice import ProgressNotice
 from orchestrator.execution.settlement import Settlement
 from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.stop_request import StopRequest
@@ -73,9 +74,12 @@ class Driver:
     """The command that continues the sweep, if it is not `orch resume` alone."""
     tell_waiting: Callable[[str], None] = lambda reason: None
     """Tells a user who does not look why jobs have waited long for machines."""
+    past: Finished = field(default_factory=Finished)
+    """Durations of the store's finished jobs, for estimates."""
 
     def __post_init__(self) -> None:
         self._state = SweepState.of(self.planned)
+        self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
@@ -85,6 +89,7 @@ class Driver:
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
         self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
+        self._progress = ProgressNotice(self.sweep, self.ledger)
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
         self._shutdown = Shutdown(
             self.sweep, self.stop, self.pool, self.display.say, self.resume or f"orch resume {self.sweep}"
@@ -120,7 +125,7 @@ class Driver:
         with ExitStack() as at_the_end:  # every step is taken, even if an earlier one raises
             steps = (
                 self._lease.try_renew, self.pool.close, self._lease.try_renew, self._abandon_running,
-                self._notice.withdraw,
+                self._notice.withdraw, self._progress.withdraw,
             )  # fmt: skip
             for step in reversed(steps):
                 at_the_end.callback(step)
@@ -266,6 +271,7 @@ class Driver:
         running = tuple((state.specs[key].title, progress.get(worker)) for worker, key in state.running.items())
         left = state.time_left(progress, self.pool.size, self.clock())
         paces = {state.specs[key].title: pace.epoch_seconds for key, pace in state.paces.items()}
+        self._progress.set(state.running_jobs(progress), left, self.clock())
         self.display.show(
             Now(
                 done=state.ended,

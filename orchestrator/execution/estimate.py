@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import log
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from orchestrator.planning.setting_layers import lookup
 from schemas.job import JobSpec
 from schemas.order import Progress
 
 FINISHED_SPREAD = 0.25
 """Relative half-width of an estimate from one finished job. It shrinks with their number."""
+PAST_SPREAD = 0.1
+"""Least relative half-width of an estimate from jobs of earlier sweeps: the machine may be busier now."""
 PROJECTED_SPREAD = (0.9, 1.5)
 """Factors on an estimate from the epochs of a running job. The time for measuring is not known yet."""
+_WORK_FIELDS = (
+    "data.images", "data.train_per_category", "model.width", "train.batch_size", "train.freeze_below",
+)  # fmt: skip
+"""Further fields of a spec that decide how long an epoch takes."""
 
 
 class Kind(NamedTuple):
@@ -27,6 +35,8 @@ class Kind(NamedTuple):
     input_size: int
     categories: int
     epochs: int
+    work: tuple[Any, ...] = ()
+    """The values of `_WORK_FIELDS`."""
 
 
 class Estimate(NamedTuple):
@@ -105,32 +115,41 @@ def kind_of(spec: JobSpec, is_upstream: bool) -> Kind:
         spec: The job.
         is_upstream: Whether other jobs of the sweep start from its weights.
     """
-    model = spec.model
-    stage = "pre-training" if is_upstream else model.variant
-    return Kind(stage, model.backbone, model.input_size, len(spec.data.categories), spec.train.epochs)
+    return kind_in(spec.model_dump(mode="json"), is_upstream)
+
+
+def kind_in(fields: Mapping[str, Any], is_upstream: bool) -> Kind:
+    """Return the kind of a job, from the fields of its spec; otherwise as `kind_of`."""
+    return Kind(
+        "pre-training" if is_upstream else lookup(fields, "model.variant"),
+        lookup(fields, "model.backbone"),
+        lookup(fields, "model.input_size"),
+        len(lookup(fields, "data.categories")),
+        lookup(fields, "train.epochs"),
+        tuple(lookup(fields, name) for name in _WORK_FIELDS),
+    )
 
 
 def time_left(
-    waiting: Sequence[Waiting], running: Sequence[Running], finished: Finished, slots: int, now: float
-) -> Estimate | None:
+    waiting: Sequence[Waiting], running: Sequence[Running], finished: Finished, slots: int, now: float,
+    past: Finished | None = None,
+) -> Estimate | None:  # fmt: skip
     """Estimate the time until all jobs are done.
 
     Args:
         waiting: Jobs that have to run yet, in the order in which they will start.
         running: Jobs that run.
-        finished: Durations of finished jobs.
+        finished: Durations of the sweep's finished jobs. For a kind of which there are some, nothing else counts.
         slots: Number of jobs that run at once.
         now: The time, in the seconds of the paces.
+        past: Durations of jobs of earlier sweeps.
 
     Returns:
         The estimate; None if nothing is known of any job that is left.
     """
     if not waiting and not running:
         return Estimate(0.0, 0.0)
-    known = {kind: _spread(seconds) for kind, seconds in finished.seconds.items()}
-    for job in running:
-        if job.kind not in known and (whole := _projected(job)) is not None:
-            known[job.kind] = whole
+    known = _known({job.kind for job in (*waiting, *running)}, running, finished, past or Finished())
     rest = {job.key: _rest(job, known, now) for job in running}
     lengths = {job.key: known.get(job.kind) for job in waiting}
     unknown = sum(each is None for each in (*rest.values(), *lengths.values()))
@@ -140,8 +159,42 @@ def time_left(
     return Estimate(low, high, unknown)
 
 
-def _spread(seconds: Sequence[float]) -> Range:
-    mean, half = fmean(seconds), FINISHED_SPREAD / len(seconds)
+def whole_of(kind: Kind, past: Finished) -> Range | None:
+    """Return the least and the most seconds that a job takes, as far as jobs of earlier sweeps tell.
+
+    Args:
+        kind: Of the job.
+        past: Durations of those jobs.
+
+    Returns:
+        The range; None if no job of the kind has run, whatever its number of epochs.
+    """
+    if kind in past.seconds:
+        return _spread(past.seconds[kind], PAST_SPREAD)
+    others = [other for other in past.seconds if other._replace(epochs=kind.epochs) == kind]
+    if not others:
+        return None
+    nearest = min(others, key=lambda other: abs(log(other.epochs / kind.epochs)))
+    mean, ratio = fmean(past.seconds[nearest]), kind.epochs / nearest.epochs
+    return mean * min(1.0, ratio), mean * max(1.0, ratio)  # training takes longer with more epochs, measuring does not
+
+
+def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished) -> dict[Kind, Range]:
+    """Whole duration of each kind: from the sweep itself if it has finished one, then from earlier sweeps."""
+    projected = {job.kind: whole for job in running if (whole := _projected(job)) is not None}
+    found = {}
+    for kind in kinds:
+        if kind in finished.seconds:
+            found[kind] = _spread(finished.seconds[kind])
+        elif kind in projected and kind not in past.seconds:
+            found[kind] = projected[kind]
+        elif (whole := whole_of(kind, past)) is not None:
+            found[kind] = whole
+    return found
+
+
+def _spread(seconds: Sequence[float], least: float = 0.0) -> Range:
+    mean, half = fmean(seconds), max(FINISHED_SPREAD / len(seconds), least)
     return mean * (1 - half), mean * (1 + half)
 
 

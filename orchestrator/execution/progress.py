@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TextIO
 
 from orchestrator.execution.estimate import Estimate
 from orchestrator.execution.job_matrix import Cell, draw_matrix
-from orchestrator.wording import in_words
+from orchestrator.wording import in_words, range_text, when
 from schemas.order import Progress
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 15.0
 """Time between two plain lines that only report progress."""
 BAR = 20
-"""Columns of the bar that shows which part of the jobs has ended."""
+"""Most columns of the bar that shows which part of the jobs has ended."""
 
 
 class Now(NamedTuple):
@@ -58,7 +59,7 @@ class Display(Protocol):
 
 
 class Lines:
-    """A display for logs and pipes: plain lines."""
+    """A display for logs and pipes: plain lines, each with the time."""
 
     def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         """
@@ -74,13 +75,15 @@ class Lines:
         if now.waiting and not now.running:
             return  # the reason was printed when the wait began
         if self._clock() - self._last >= QUIET_SECONDS:
-            running = "; ".join(describe(title, progress) for title, progress in now.running)
+            running = "; ".join(
+                describe(title, progress, now.epoch_seconds.get(title)) for title, progress in now.running
+            )
             self.say(f"[{now.done}/{now.total}] {running or 'workers are starting'}{_left(now.left)}")
 
     def say(self, line: str) -> None:
         """See `Display.say`."""
         self._last = self._clock()
-        print(line, file=self._stream, flush=True)
+        print(f"{when(time.time())} {line}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """See `Display.close`."""
@@ -154,8 +157,9 @@ def picture(now: Now, width: int, height: int) -> RenderableType:
     from rich.text import Text
 
     share = now.done / now.total if now.total else 1.0
-    bar = "#" * round(BAR * share)
-    head = Text(f"[{bar:<{BAR}}] {now.done}/{now.total} jobs{_left(now.left)}")
+    columns = min(BAR, width // 4)
+    bar = "#" * round(columns * share)
+    head = Text(f"[{bar:<{columns}}] {now.done}/{now.total} jobs{_left(now.left)}")
     lines = [head, *([Text(now.waiting, style="yellow")] if now.waiting else [])]
     running = [_running_line(title, progress, now.epoch_seconds.get(title), width) for title, progress in now.running]
     most = max(1, min(len(running), height // 4))
@@ -173,29 +177,32 @@ def _running_line(title: str, progress: Progress | None, epoch_seconds: float | 
     """A running job; its name is cut rather than its numbers."""
     from rich.text import Text
 
-    note = "starting"
-    if progress is not None:
-        note = progress.phase
-        if note == "training" and progress.epochs:
-            note += f" {progress.epoch}/{progress.epochs}"
-            note += f", {epoch_seconds:.1f} s an epoch" if epoch_seconds is not None else ""
+    note = describe_phase(progress, epoch_seconds)
     name = Text(f"  {title}", style="cyan")
     name.truncate(max(8, width - len(note) - 2), overflow="ellipsis")
     return name.append(f"  {note}", style="default")
 
 
-def describe(title: str, progress: Progress | None) -> str:
+def describe(title: str, progress: Progress | None, epoch_seconds: float | None) -> str:
     """Return the line for a running job."""
+    return f"{title}: {describe_phase(progress, epoch_seconds)}"
+
+
+def describe_phase(progress: Progress | None, epoch_seconds: float | None) -> str:
+    """Return what a running job does, in training with its epoch and rate."""
     if progress is None:
-        return f"{title}: starting"
-    return f"{title}: {progress.phase}, epoch {progress.epoch}/{progress.epochs}"
+        return "starting"
+    if progress.phase != "training" or not progress.epochs:
+        return progress.phase
+    rate = f", {epoch_seconds:.1f} s an epoch" if epoch_seconds is not None else ""
+    return f"training {progress.epoch}/{progress.epochs}{rate}"
 
 
 def _left(estimate: Estimate | None) -> str:
     if estimate is None:
         return ""
-    low, high = in_words(estimate.low), in_words(estimate.high)
     if estimate.unknown:
         jobs = "1 job" if estimate.unknown == 1 else f"{estimate.unknown} jobs"
-        return f", at least {low} left, and {jobs} of kinds that have not run long enough to tell"
-    return f", about {low} left" if low == high else f", {low} to {high} left"
+        least = in_words(estimate.low)
+        return f", at least {least} left, and {jobs} of kinds that have not run long enough to tell"
+    return f", {range_text(estimate.low, estimate.high)} left"

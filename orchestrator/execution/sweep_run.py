@@ -13,6 +13,7 @@ from orchestrator.execution.driver import Driver
 from orchestrator.execution.in_time import Background
 from orchestrator.execution.notifications import Notification, ended, send
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
+from orchestrator.execution.past_jobs import past_of
 from orchestrator.execution.progress import Display
 from orchestrator.execution.ray_session import ray_errors_named
 from orchestrator.execution.resources import layouts_for, local_machine, needs_of
@@ -165,7 +166,8 @@ class SweepRun:
         runs = ledger.job_runs()
         keys = {spec.key for spec in self.stored.specs}
         repair_torn_moves(ledger, runs, lambda record: record.key in keys and not elsewhere(record.driven_by))
-        jobs = compare(self.stored.specs, records_of(runs), elsewhere)
+        records = records_of(runs)
+        jobs = compare(self.stored.specs, records, elsewhere)
         left = [job for job in jobs if job.will_run or job.status is PlanStatus.RUNNING]
         self.display.say(opening_line(self.stored, jobs, len(left)))
         if not left or self.stop.asked:
@@ -189,6 +191,7 @@ class SweepRun:
             read_pushed=partial(read_pushed, self.settings),
             resume=self._resume,
             tell_waiting=self._tell_waiting,
+            past=past_of(records.values()),
         )
         driver.run()
         return driver.begun, driver.paused_by

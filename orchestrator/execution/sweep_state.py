@@ -10,7 +10,7 @@ from functools import cached_property
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
 from orchestrator.execution.job_matrix import Cell, Place, place_of
 from orchestrator.execution.scheduler import QueueEntry, blocked
-from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.records import JobRecord, RunningJob
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.planning.frozen import features_key
 from schemas.job import JobSpec
@@ -43,6 +43,8 @@ class SweepState:
     """How fast each running job proceeds."""
     finished: Finished = field(default_factory=Finished)
     """Durations of the jobs that this driver ran from start to end."""
+    past: Finished = field(default_factory=Finished)
+    """Durations of the store's jobs that were finished before."""
     accuracies: dict[str, float] = field(default_factory=dict)
     """Accuracy on held-out images of each job that has succeeded."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -96,6 +98,22 @@ class SweepState:
         status = _SHOWN.get(self.board[key].state, "blocked" if is_stuck else "waiting")
         return Cell(place, status, accuracy=self.accuracies.get(key))
 
+    def running_jobs(self, progress: Mapping[int, Progress | None]) -> list[RunningJob]:
+        """Return how far each running job is; `progress` as for `cells`."""
+        found = []
+        for worker, key in self.running.items():
+            latest, pace = progress.get(worker), self.paces.get(key)
+            seconds = pace.epoch_seconds if pace else None
+            if latest is None or latest.job_key != key:
+                found.append(RunningJob(key=key, phase="starting"))
+            else:
+                found.append(
+                    RunningJob(
+                        key=key, phase=latest.phase, epoch=latest.epoch, epochs=latest.epochs, epoch_seconds=seconds
+                    )
+                )
+        return found
+
     @property
     def ended(self) -> int:
         """Number of jobs that succeeded or failed."""
@@ -120,7 +138,7 @@ class SweepState:
             if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.key not in stuck
         ]
         running = [Running(key, self.kinds[key], self.paces[key]) for key in self.running.values()]
-        return time_left(waiting, running, self.finished, slots, now)
+        return time_left(waiting, running, self.finished, slots, now, self.past)
 
     def set_state(self, key: str, state: JobState) -> None:
         """Change a job's state in the queue."""

@@ -6,7 +6,16 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Literal, Protocol
 
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Waiting
+from orchestrator.ledger.records import (
+    ControlRequest,
+    JobRecord,
+    JobRun,
+    StoredPlan,
+    SweepEntry,
+    SweepProgress,
+    SweepRecord,
+    Waiting,
+)
 from schemas.base import did_you_mean
 from schemas.errors import StoreError
 from schemas.job import JobSpec
@@ -166,6 +175,17 @@ class LedgerWriter(_JobMover, Protocol):
         Args:
             sweep: Name of the sweep.
             waiting: The reason; None if none waits for a machine.
+
+        Raises:
+            StoreError: No sweep has that name.
+        """
+
+    def set_progress(self, sweep: str, progress: SweepProgress | None) -> None:
+        """Record how far a sweep is.
+
+        Args:
+            sweep: Name of the sweep.
+            progress: Its running jobs and the time left; None if the sweep has no driver.
 
         Raises:
             StoreError: No sweep has that name.

@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, replace
 from orchestrator.ledger.base import RUN_STATUS, RunStatus, known_sweep, unknown_job
 from orchestrator.ledger.job_moves import first_record, is_repeated, moved
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Waiting
+from orchestrator.ledger.records import (
+    ControlRequest,
+    JobRecord,
+    JobRun,
+    StoredPlan,
+    SweepEntry,
+    SweepProgress,
+    SweepRecord,
+    Waiting,
+)
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -75,6 +84,10 @@ class InMemoryLedger:
     def set_waiting(self, sweep: str, waiting: Waiting | None) -> None:
         """See `LedgerWriter.set_waiting`."""
         self._sweeps[sweep] = replace(known_sweep(self, sweep), waiting=waiting)
+
+    def set_progress(self, sweep: str, progress: SweepProgress | None) -> None:
+        """See `LedgerWriter.set_progress`."""
+        self._sweeps[sweep] = replace(known_sweep(self, sweep), progress=progress)
 
     def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`; metrics and status are dropped."""

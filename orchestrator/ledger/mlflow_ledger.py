@@ -12,7 +12,16 @@ from orchestrator.ledger.mlflow_jobs import MlflowJobs
 from orchestrator.ledger.mlflow_requests import MlflowRequests
 from orchestrator.ledger.mlflow_runs import MlflowRuns
 from orchestrator.ledger.mlflow_sweeps import MlflowSweeps
-from orchestrator.ledger.records import ControlRequest, JobRecord, JobRun, StoredPlan, SweepEntry, SweepRecord, Waiting
+from orchestrator.ledger.records import (
+    ControlRequest,
+    JobRecord,
+    JobRun,
+    StoredPlan,
+    SweepEntry,
+    SweepProgress,
+    SweepRecord,
+    Waiting,
+)
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -86,6 +95,10 @@ class MlflowLedger:
     def set_waiting(self, sweep: str, waiting: Waiting | None) -> None:
         """See `LedgerWriter.set_waiting`."""
         self._sweeps.set_waiting(sweep, waiting)
+
+    def set_progress(self, sweep: str, progress: SweepProgress | None) -> None:
+        """See `LedgerWriter.set_progress`."""
+        self._sweeps.set_progress(sweep, progress)
 
     def conclude_sweep(self, sweep: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`."""

@@ -12,8 +12,8 @@ from orchestrator.ledger.base import RunStatus, unknown_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
 from orchestrator.ledger.notes import note_tags
-from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepRecord, Waiting, newest_first
-from orchestrator.ledger.tags import PLAN_FILE, ROOT_TAG, WAITING_TAG, plan_tags, read_plan, sweep_record
+from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepProgress, SweepRecord, Waiting, newest_first
+from orchestrator.ledger.tags import PLAN_FILE, PROGRESS_TAG, ROOT_TAG, WAITING_TAG, plan_tags, read_plan, sweep_record
 from schemas.errors import StoreError
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ class MlflowSweeps:
     def set_waiting(self, name: str, waiting: Waiting | None) -> None:
         """See `LedgerWriter.set_waiting`."""
         self.runs.set_tags(self.run_id(name), {WAITING_TAG: waiting.model_dump_json() if waiting else ""})
+
+    def set_progress(self, name: str, progress: SweepProgress | None) -> None:
+        """See `LedgerWriter.set_progress`."""
+        self.runs.set_tags(self.run_id(name), {PROGRESS_TAG: progress.model_dump_json() if progress else ""})
 
     def conclude(self, name: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`."""

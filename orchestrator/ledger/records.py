@@ -170,6 +170,34 @@ class Waiting(Stored):
     """Unix seconds."""
 
 
+class RunningJob(Stored):
+    """How far a running job is, as its driver last saw it."""
+
+    key: str
+    phase: str
+    """Current phase, such as `training`."""
+    epoch: int = 0
+    """Number of finished epochs."""
+    epochs: int = 0
+    """Total number of epochs."""
+    epoch_seconds: float | None = None
+    """Mean seconds per epoch; None while unknown."""
+
+
+class SweepProgress(Stored):
+    """How far a running sweep is, for other processes that show it. The driver writes it every few seconds."""
+
+    at: float
+    """Unix seconds."""
+    running: tuple[RunningJob, ...] = ()
+    low: float | None = None
+    """Least seconds until the sweep is over; None while unknown."""
+    high: float | None = None
+    """Most seconds until the sweep is over; None while unknown."""
+    unknown: int = 0
+    """Number of jobs that the estimate leaves out."""
+
+
 @dataclass(frozen=True)
 class SweepRecord:
     """A sweep as the ledger has it."""
@@ -185,6 +213,8 @@ class SweepRecord:
     """The lease of its driver; None if it has no driver."""
     waiting: Waiting | None = None
     """Why some of its jobs have no worker; None if none waits for a machine."""
+    progress: SweepProgress | None = None
+    """How far it is; None if it has no driver, or none that has written it yet."""
 
     @cached_property
     def plan(self) -> StoredPlan | None:

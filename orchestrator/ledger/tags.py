@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.ledger.home import Relocation
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepRecord, Waiting
+from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepProgress, SweepRecord, Waiting
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -26,7 +26,15 @@ JOB_TAGS = (
     "orch.job_key", "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
     "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
 )  # fmt: skip
-SWEEP_TAGS = ("orch.sweep", "orch.started_at", "orch.lease", "orch.plan_sha256", "orch.data_root", "orch.waiting")
+SWEEP_TAGS = (
+    "orch.sweep",
+    "orch.started_at",
+    "orch.lease",
+    "orch.plan_sha256",
+    "orch.data_root",
+    "orch.waiting",
+    "orch.progress",
+)
 PLAN_TAG, PLAN_PART = "orch.plan_sha256", "orch.plan."
 """The tag with the SHA-256 of a sweep's plan, and the start of the tags `orch.plan.0`, `orch.plan.1`, ... that hold the
 plan: its JSON, compressed, in base64. 10,000 jobs take about 25 of them."""
@@ -34,6 +42,8 @@ PLAN_FILE = "plan.json"
 """Where earlier versions of orch kept the plan: among the artifacts of the sweep's run, uncompressed."""
 WAITING_TAG = "orch.waiting"
 """Why jobs of the sweep have no worker."""
+PROGRESS_TAG = "orch.progress"
+"""How far the sweep is."""
 ROOT_TAG = "orch.data_root"
 """The folder of the photographs, if it has changed since the sweep was planned."""
 TAG_LIMIT = 8000
@@ -99,6 +109,7 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
             read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
             lease=Lease.model_validate_json(lease) if lease else None,
             waiting=Waiting.model_validate_json(waiting) if (waiting := tags.get(WAITING_TAG)) else None,
+            progress=SweepProgress.model_validate_json(progress) if (progress := tags.get(PROGRESS_TAG)) else None,
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(run_id, error) from error

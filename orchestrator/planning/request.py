@@ -6,12 +6,13 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import chain, product
 from pathlib import Path
 from typing import Any, get_args
 
+from orchestrator.planning.imported_words import fields_with_ids, id_of, with_imported_ids
 from orchestrator.planning.setting_layers import Tree, field_of, flatten, has, lookup, nest, overlay, without
 from orchestrator.planning.typed import (
     CATEGORIES_FIELD,
@@ -25,7 +26,7 @@ from orchestrator.planning.typed import (
     typed_value,
 )
 from schemas.base import brief, did_you_mean
-from schemas.categories import BY_ID, DATASETS, category_of, find_categories, is_category
+from schemas.categories import BY_ID, CATEGORIES, DATASETS, category_of, find_categories, is_category
 from schemas.errors import SpecError
 from schemas.grids import BACKBONES, GRIDS
 from schemas.job import Variant
@@ -107,6 +108,11 @@ def define(request: SweepRequest) -> Definition:
     Raises:
         SpecError: an unknown grid, profile, field, category, backbone, variant or data set.
     """
+    request = replace(
+        request,
+        sweep=with_imported_ids(request.sweep, request.imported),
+        sets=fields_with_ids(request.sets or {}, request.imported, "`--set`"),
+    )
     grid = find_grid(request.sweep.grid) if request.sweep.grid else SweepSpec()
     own = request.sweep
     profile = find_profile(request.profile or own.profile or grid.profile or request.default_profile)
@@ -292,8 +298,11 @@ def _narrow_categories(request: SweepRequest, axis: tuple[Any, ...] | None) -> t
 
 def _imported_values(request: SweepRequest, datasets: set[str], single: bool) -> tuple[tuple[str, ...], ...]:
     """Values that imported categories add to the axis of a grid, which cannot name them: of the data sets of
-    `--dataset`, or those whose ids `--category` has; one network each, or all in one as in the grid."""
-    named = [word.strip().lower() for word in request.categories]
+    `--dataset`, or those that `--category` names by their ids, or by names that no category of the paper has; one
+    network each, or all in one as in the grid."""
+    words = [word.strip().lower() for word in request.categories]
+    known = {name for category in CATEGORIES for name in (category.key, category.name)}
+    named = [word if word in known else id_of(word, request.imported, "`--category`") for word in words]
     own = [id_ for id_ in request.imported if category_of(id_).dataset in datasets]
     own += [id_ for id_ in named if id_ not in BY_ID and is_category(id_)]
     ids = tuple(dict.fromkeys(own))

@@ -56,6 +56,11 @@ def value_headings(table: ReportTable) -> tuple[str, ...]:
 
 def has_accuracies(table: ReportTable) -> bool:
     """Whether accuracies stand beside the changes of this table."""
+    return not _is_accuracy(table)
+
+
+def _has_worth(table: ReportTable) -> bool:
+    """Whether a second table says what the values of this one are worth."""
     return table.metric == "location_instability"
 
 
@@ -131,7 +136,7 @@ def measure_rows(table: ReportTable, *, only_means: bool = False) -> list[list[s
         only_means: leave out the single categories of networks that have a mean.
     """
     found = []
-    for block in table.blocks if has_accuracies(table) else ():
+    for block in table.blocks if _has_worth(table) else ():
         settings = [block.setting] if _has_settings(table) else []
         means = [line for line in block.shown if line.place.category == AVERAGE]
         for line in means if only_means and means else block.shown:
@@ -291,7 +296,7 @@ def _record(table: ReportTable, block: Block, line: Line, variant: str) -> dict[
         "variant": variant, "settings": block.setting, "published": entry.published, "ours": entry.ours,
         "difference": entry.difference, "accuracy": entry.accuracy, "jobs": entry.jobs, "filters": entry.filters,
         "filters_left_out": entry.left_out, "categories": entry.covered, "categories_of": entry.total,
-        "chance": entry.chance, **(_worth(entry) if has_accuracies(table) else dict.fromkeys(WORTH)),
+        "chance": entry.chance, **(_worth(entry) if _has_worth(table) else dict.fromkeys(WORTH)),
     }  # fmt: skip
 
 

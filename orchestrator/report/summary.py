@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any, Protocol, TypeVar
 
+from pydantic import ValidationError
+
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.request import BACKBONE_FIELD, VARIANT_FIELD
 from orchestrator.planning.setting_layers import flatten, lookup
@@ -15,7 +17,7 @@ from orchestrator.planning.typed import CATEGORIES_FIELD
 from orchestrator.report import measures
 from orchestrator.report.measures import UNMEASURED, Measures
 from orchestrator.report.tables import TableFormat, render_table
-from schemas.job import NAMING, SPECIES_OF, FilterLossSpec, categories_label
+from schemas.job import NAMING, SPECIES_OF, FilterLossSpec, JobSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.results import JobMetrics
 
@@ -176,8 +178,45 @@ def by_setting(jobs: list[Job]) -> list[tuple[str, Job]]:
 
     An ordinary job is repeated for every setting that only interpretable jobs have, as the baseline of each.
     """
-    varying = _varying_fields(jobs)
-    return [(setting, job) for job in jobs for setting in _settings_of(job, jobs, varying)]
+    whole = _completed(jobs)
+    varying = _varying_fields(whole)
+    return [
+        (setting, job)
+        for job, described in zip(jobs, whole, strict=True)
+        for setting in _settings_of(described, whole, varying)
+    ]
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """A job with every field of its spec."""
+
+    fields: dict[str, Any]
+
+
+def _completed(jobs: Sequence[Described]) -> list[Described]:
+    """The jobs, those of earlier versions of orch with the default of each field that there was not yet.
+
+    Validation takes long for thousands of jobs, so of jobs with the same fields one shows whether all are complete.
+    """
+    found, complete = [], dict[frozenset[str], bool]()
+    for job in jobs:
+        names = _names(job)
+        if names not in complete:
+            complete[names] = _names(_validated(job)) == names
+        found.append(job if complete[names] else _validated(job))
+    return found
+
+
+def _names(job: Described) -> frozenset[str]:
+    return frozenset(name for name, _ in flatten(job.fields))
+
+
+def _validated(job: Described) -> Described:
+    try:
+        return _Whole(JobSpec.model_validate(job.fields).model_dump(mode="json"))
+    except ValidationError:  # of another version of orch
+        return job
 
 
 def _leaves(record: Described) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 from orchestrator.execution.control import WALL, put_back
@@ -16,17 +18,20 @@ from orchestrator.execution.sweep_run import SweepRun
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
-from orchestrator.ledger.records import JobOutline, JobRecord, StoredPlan, SweepRecord
-from orchestrator.planning.diff import PlannedJob, check_same_sweep, compare
+from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, StoredPlan, SweepRecord
+from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
 from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
-from orchestrator.planning.request import SweepRequest, define
+from orchestrator.planning.request import SweepRequest, define, find_grid
 from orchestrator.planning.resolver import check_all_weights, resolver_for
+from orchestrator.planning.setting_layers import field_of
 from orchestrator.report.coverage import TableCoverage, table_coverage
+from orchestrator.services.costs import Cost, cost_of
 from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
 from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
-from schemas.sweep import Resources
+from schemas.grids import GRIDS
+from schemas.sweep import Resources, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ class Plan:
     depends on its images."""
     unmeasurable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Metric -> categories whose photographs lack what it needs. Empty if no photographs were seen."""
+    cost: Cost | None = None
+    """What the jobs that will run take; None if none will."""
 
     @property
     def filled(self) -> tuple[TableCoverage, ...]:
@@ -74,6 +81,43 @@ class SweepStatus:
         """Number of jobs by status."""
         return dict(Counter(job.status.value for job in self.jobs))
 
+    @cached_property
+    def running(self) -> dict[str, RunningJob]:
+        """How far its running jobs are, by key, as far as its driver has written it."""
+        told = self.record.progress if self.is_driven else None
+        runs = {job.spec.key for job in self.jobs if job.status is PlanStatus.RUNNING}
+        return {job.key: job for job in told.running if job.key in runs} if told else {}
+
+
+@dataclass(frozen=True)
+class GridFacts:
+    """A built-in grid, and what the profile makes of it."""
+
+    grid: SweepSpec
+    profile: str
+    jobs: int
+    """Jobs with the profile, pre-training not counted."""
+    all_jobs: int
+    """Jobs of the grid as it is written."""
+    narrowed: Mapping[str, tuple[str, ...]]
+    """Axis -> the values that the profile takes of all that the grid names."""
+
+
+def list_grids(settings: Settings) -> list[GridFacts]:
+    """The built-in grids with the profile of the settings."""
+    return [_grid_facts(find_grid(name), settings.profile) for name in GRIDS]
+
+
+def _grid_facts(grid: SweepSpec, profile: str) -> GridFacts:
+    found = define(SweepRequest(SweepSpec(grid=grid.name), default_profile=profile))
+    axes = {axis: found.axes[field_of(axis)] for axis in grid.axes}
+    narrowed = {axis: values for axis, values in axes.items() if len(values) < len(grid.axes[axis])}
+    jobs = [
+        (prod(map(len, values)) if values else 0) + len(rows)
+        for values, rows in ((axes.values(), found.include), (grid.axes.values(), grid.include))
+    ]
+    return GridFacts(grid, found.profile.name, *jobs, narrowed=narrowed)
+
 
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
     """Compare a request with the store, without changing anything.
@@ -92,15 +136,25 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
         if request.data_root is not None:
             raise
         planned = plan(define(request), NullResolver())
-        jobs = compare(planned.jobs, {}, Liveness(opening.open_reader(settings)))
-        return Plan(planned, None, jobs, data_seen=False)
+        ledger = opening.open_reader(settings)
+        jobs = compare(planned.jobs, {}, Liveness(ledger))
+        return Plan(planned, None, jobs, data_seen=False, cost=_cost(settings, planned, jobs, ledger.jobs()))
     ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
-    jobs = compare(planned.jobs, ledger.jobs(), Liveness(ledger))
+    records = ledger.jobs()
+    jobs = compare(planned.jobs, records, Liveness(ledger))
     measured = [job for job in planned.jobs if job.key not in planned.upstream_keys]
-    return Plan(planned, request.data_root, jobs, unmeasurable=resolver.unmeasurable(measured))
+    cost = _cost(settings, planned, jobs, records)
+    return Plan(planned, request.data_root, jobs, unmeasurable=resolver.unmeasurable(measured), cost=cost)
+
+
+def _cost(
+    settings: Settings, planned: PlannedSweep, jobs: Sequence[PlannedJob], records: Mapping[str, JobRecord]
+) -> Cost | None:
+    left = [job.spec for job in jobs if job.will_run]
+    return cost_of(settings, left, planned.upstream_keys, planned.resources, records.values())
 
 
 def run_sweep(

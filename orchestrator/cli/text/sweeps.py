@@ -5,7 +5,7 @@ orch status --json          [SweepJson, ...]; with a sweep's name, StatusJson
 orch sweep, resume --json   OutcomeJson
 orch report --out --json    ReportFileJson; without --out, the report as `orchestrator.report.formats.as_json`
 orch ui --json              UiJson
-orch grid list --json       [schemas.sweep.SweepSpec, ...]
+orch grid list --json       [GridJson, ...]
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from rich.text import Text
 from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
 from orchestrator.cli.text.jobs import JobId, RecordJson, recorded
+from orchestrator.execution.estimate import Estimate
 from orchestrator.execution.job_matrix import STYLES as CELL_STYLES
-from orchestrator.execution.job_matrix import Cell, draw_matrix, place_of
+from orchestrator.execution.job_matrix import Cell, place_of
+from orchestrator.execution.progress import Now, picture
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import Waiting
+from orchestrator.ledger.records import JobOutline, RunningJob, Waiting
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
+from orchestrator.services.costs import Cost
 from orchestrator.services.mlflow_ui import UiPages
-from orchestrator.services.sweeps import Plan, SweepStatus
-from orchestrator.wording import in_words, to_the_minute, when
+from orchestrator.services.sweeps import GridFacts, Plan, SweepStatus
+from orchestrator.wording import in_words, range_text, to_the_minute, when
+from schemas.order import Progress
 from schemas.sweep import SweepSpec
 
 MANY = 400
@@ -84,11 +88,34 @@ def _plan_facts(plan: Plan) -> Iterator[str]:
         yield f"values of the paper's tables{given}: {listed}"
     for metric, names in plan.unmeasurable.items():
         yield f"no {metric.replace('_', ' ')}, because there are no {_NEEDED[metric]}: {', '.join(names)}"
+    if plan.cost is not None:
+        yield _cost_text(plan.cost)
     if plan.frozen.computed < plan.frozen.jobs:
         times = "once" if plan.frozen.computed == 1 else f"{plan.frozen.computed} times"
         yield f"frozen layers: computed {times} for {plan.frozen.jobs} jobs"
     if not plan.data_seen:
         yield "no data root is given, so photographs and finished jobs were not checked; add --data-root FOLDER"
+
+
+def _cost_text(cost: Cost) -> str:
+    """What the jobs that will run take."""
+    if cost.time is None:
+        return "time and disk are unknown, because no job of these kinds has run in this store"
+    parts = [f"{range_text(cost.time.low, cost.time.high)} with {_numbered(cost.workers, 'worker')}"]
+    if cost.gigabytes is not None:
+        parts.append(f"{cost.gigabytes:.2g} GB")
+    if cost.gpu_hours is not None:
+        parts.append(f"{cost.gpu_hours[0]:.2g} to {cost.gpu_hours[1]:.2g} GPU-hours")
+    source = f"from {_numbered(cost.past_jobs, 'finished job')} of these kinds" if cost.past_jobs else (
+        "from finished jobs with another number of epochs"
+    )  # fmt: skip
+    unknown = cost.time.unknown
+    left_out = f"; without {_numbered(unknown, 'job')} of kinds that have not run in this store" if unknown else ""
+    return f"takes {', '.join(parts)}, {source}{left_out}"
+
+
+def _numbered(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
 
 
 def _job_table(jobs: Sequence[PlannedJob]) -> PlainTable:
@@ -107,6 +134,23 @@ class TableJson(JsonModel):
     values: int
     published: int
     """Values that the paper prints in this table."""
+
+
+class CostJson(JsonModel):
+    """What the jobs that will run take, from the finished jobs of the store."""
+
+    workers: int
+    """Jobs that run at once."""
+    seconds: tuple[float, float] | None
+    """Least and most; null if no job of these kinds has run in the store."""
+    gigabytes: float | None
+    """Disk for checkpoints and results; null if unknown."""
+    gpu_hours: tuple[float, float] | None
+    """Least and most; null without a GPU, or if unknown."""
+    past_jobs: int
+    """Finished jobs of the same kinds."""
+    unknown: int
+    """Jobs left out, because none of their kind has run."""
 
 
 class PlannedJobJson(JobId):
@@ -139,6 +183,8 @@ class PlanJson(JsonModel):
     """Jobs that will run and have frozen layers."""
     frozen_computed: int
     """How often their features are computed: once for all jobs with the same weights and images."""
+    cost: CostJson | None
+    """What the jobs that will run take; null if none will."""
     warnings: tuple[str, ...]
     """What the sweep asks for in vain, such as an `exclude` row that matches no job."""
     jobs: list[PlannedJobJson]
@@ -156,9 +202,24 @@ class PlanJson(JsonModel):
             counts=plan.counts,
             frozen_jobs=plan.frozen.jobs,
             frozen_computed=plan.frozen.computed,
+            cost=_cost(plan),
             warnings=plan.sweep.warnings,
             jobs=[PlannedJobJson(**_planned(job, plan.sweep.upstream_keys)) for job in plan.jobs],
         )
+
+
+def _cost(plan: Plan) -> CostJson | None:
+    cost = plan.cost
+    if cost is None:
+        return None
+    return CostJson(
+        workers=cost.workers,
+        seconds=(cost.time.low, cost.time.high) if cost.time else None,
+        gigabytes=cost.gigabytes,
+        gpu_hours=cost.gpu_hours,
+        past_jobs=cost.past_jobs,
+        unknown=cost.time.unknown if cost.time else sum(job.will_run for job in plan.jobs),
+    )
 
 
 def _planned(job: PlannedJob[Named], upstream: frozenset[str]) -> dict[str, Any]:
@@ -273,34 +334,63 @@ def status_text(sweep: SweepStatus, all_jobs: bool, resume: str) -> RenderableTy
     )
 
 
-def live_text(sweep: SweepStatus, resume: str, width: int, height: int) -> RenderableType:
-    """A sweep as `orch watch` shows it: counts, the matrix of its jobs, what runs and what failed.
+def live_text(sweep: SweepStatus, resume: str, width: int, height: int, now: float) -> RenderableType:
+    """A sweep as `orch watch` shows it: counts and time left, the matrix of its jobs, what runs and what failed.
 
     Args:
         sweep: the sweep.
         resume: the command that goes on with the sweep, offered if its driver died.
         width: columns of the terminal.
         height: most lines.
+        now: Unix seconds.
     """
-    head = [Text(f"sweep {sweep.record.name}, {to_the_minute(sweep.record.started_at)}: {_counts(sweep.counts)}")]
-    if sweep.is_driven and sweep.record.waiting:
-        head.append(Text(sweep.record.waiting.reason, style="yellow"))
-    running = [job.spec.title for job in sweep.jobs if job.status is PlanStatus.RUNNING]
-    most = max(1, height // 4)
-    tail = [Text(f"  {title}", style="cyan") for title in running[:most]]
-    tail += [Text(f"  and {len(running) - most} more", style="dim")] if len(running) > most else []
-    causes = Counter(
-        str(job.record.stop_reason).replace("_", " ")
-        for job in sweep.jobs
-        if job.status is PlanStatus.FAILED and job.record is not None
-    )
-    if causes:
-        tail.append(Text(f"failed: {', '.join(f'{why} ({n})' for why, n in causes.items())}", style="red"))
-    for line in (*head, *tail):
-        line.truncate(width, overflow="ellipsis")
+    head = Text(f"sweep {sweep.record.name}, {to_the_minute(sweep.record.started_at)}: {_counts(sweep.counts)}")
+    head.truncate(width, overflow="ellipsis")
     advice = list(_abandoned(sweep, resume))  # not cut, because it ends with the command to type
-    lines = len(head) + len(tail) + sum(ceil(len(line) / width) for line in advice)
-    return Group(*head, *draw_matrix(_cells(sweep), width, height - lines), *tail, *advice)
+    lines = 1 + sum(ceil(len(line) / width) for line in advice)
+    return Group(head, picture(_progress_of(sweep, now), width, height - lines), *advice)
+
+
+def _progress_of(sweep: SweepStatus, now: float) -> Now:
+    """What the store knows of the progress of a sweep that another process drives."""
+    known = sweep.running
+    running = [job for job in sweep.jobs if job.status is PlanStatus.RUNNING]
+    return Now(
+        done=sum(job.status in (PlanStatus.DONE, PlanStatus.FAILED) for job in sweep.jobs),
+        total=len(sweep.jobs),
+        running=tuple((job.spec.title, _seen(job, known.get(job.spec.key), sweep.record.name)) for job in running),
+        left=_time_left(sweep, now),
+        waiting=sweep.record.waiting.reason if sweep.is_driven and sweep.record.waiting else "",
+        cells=tuple(_cells(sweep)),
+        failures=Counter(
+            str(job.record.stop_reason)
+            for job in sweep.jobs
+            if job.status is PlanStatus.FAILED and job.record is not None
+        ),
+        epoch_seconds={
+            job.spec.title: seconds
+            for job in running
+            if job.spec.key in known and (seconds := known[job.spec.key].epoch_seconds) is not None
+        },
+    )
+
+
+def _seen(job: PlannedJob[JobOutline], known: RunningJob | None, sweep: str) -> Progress | None:
+    """How far a running job is; of one that another sweep drives, which sweep that is."""
+    if known is not None:
+        return Progress(job_key=known.key, phase=known.phase, epoch=known.epoch, epochs=known.epochs)
+    if job.record is not None and job.record.driven_by != sweep:
+        return Progress(job_key=job.spec.key, phase=f"in sweep {job.record.driven_by}")
+    return None
+
+
+def _time_left(sweep: SweepStatus, now: float) -> Estimate | None:
+    """The time left that the driver has written, less the time since then."""
+    told = sweep.record.progress
+    if not sweep.is_driven or told is None or told.low is None or told.high is None:
+        return None
+    passed = max(0.0, now - told.at)
+    return Estimate(max(0.0, told.low - passed), max(0.0, told.high - passed), told.unknown)
 
 
 def _cells(sweep: SweepStatus) -> list[Cell]:
@@ -309,8 +399,10 @@ def _cells(sweep: SweepStatus) -> list[Cell]:
         place = place_of(job.spec.title, job.spec.model_dump(mode="json"))
         metrics = job.record.result.metrics if job.record and job.record.result else None
         status = job.status.value if job.status.value in CELL_STYLES else "waiting"
+        known = sweep.running.get(job.spec.key)
+        share = known.epoch / known.epochs if known and known.epochs else None
         if place is not None:
-            cells.append(Cell(place, status, accuracy=metrics.test_accuracy if metrics else None))
+            cells.append(Cell(place, status, share, metrics.test_accuracy if metrics else None))
     return cells
 
 
@@ -329,6 +421,8 @@ def _abandoned(sweep: SweepStatus, resume: str) -> Iterator[Text]:
 class StatusJobJson(RecordJson, PlannedJobJson):
     """One job of a sweep: its status, its last attempt and its spec."""
 
+    progress: RunningJob | None
+    """How far it is; null unless it runs, and if its driver has not written it yet."""
     spec: dict[str, Any]
 
 
@@ -345,6 +439,7 @@ class StatusJson(SweepJson):
             StatusJobJson(
                 **_planned(job, upstream),
                 **(recorded(job.record) if job.record else {}),
+                progress=sweep.running.get(job.spec.key),
                 spec=job.spec.model_dump(mode="json"),
             )
             for job in sweep.jobs
@@ -425,14 +520,35 @@ class ReportFileJson(JsonModel):
 # -- the rest -----------------------------------------------------------------------------------------------------
 
 
-def grids_text(grids: Sequence[SweepSpec]) -> RenderableType:
-    """A table of the built-in grids."""
-    table = PlainTable("grid", "axes", "description")
-    for grid in grids:
+def grids_text(grids: Sequence[GridFacts]) -> RenderableType:
+    """A table of the built-in grids, and what the profile leaves out of them."""
+    table = PlainTable("grid", "jobs", "axes", "description", numbers=("jobs",))
+    for one in grids:
+        grid = one.grid
         axes = " x ".join(f"{len(values)} {name}" for name, values in grid.axes.items())
         further = [f"{len(grid.include)} more" if axes else f"{len(grid.include)} jobs"] if grid.include else []
-        table.add_row(str(grid.name), " + ".join([*([axes] if axes else []), *further]), grid.description)
-    return table
+        jobs = str(one.jobs) if one.jobs == one.all_jobs else f"{one.jobs} of {one.all_jobs}"
+        table.add_row(str(grid.name), jobs, " + ".join([*([axes] if axes else []), *further]), grid.description)
+    narrowed = {f"{axis} {', '.join(values)}": f"--{axis}" for one in grids for axis, values in one.narrowed.items()}
+    notes = [
+        Text(f"Where a grid has all, profile {grids[0].profile} takes {what}; {option} names others.")
+        for what, option in narrowed.items()
+    ]
+    return Group(table, *notes)
+
+
+class GridJson(SweepSpec):
+    """One grid, as in `orch grid list --json`."""
+
+    jobs: int
+    """Jobs with the profile, pre-training not counted."""
+    all_jobs: int
+    """Jobs of the grid as it is written."""
+
+    @classmethod
+    def of_grid(cls, facts: GridFacts) -> Self:
+        """Convert the answer of the service."""
+        return cls(**dict(facts.grid), jobs=facts.jobs, all_jobs=facts.all_jobs)
 
 
 def ui_text(pages: UiPages) -> RenderableType:

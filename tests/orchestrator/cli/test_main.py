@@ -242,6 +242,21 @@ def test_grid_list_names_every_grid(capsys: pytest.CaptureFixture[str]) -> None:
     ]  # fmt: skip
 
 
+def test_grid_list_says_what_the_profile_leaves_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = {grid["name"]: (grid["jobs"], grid["all_jobs"]) for grid in answer(capsys, "grid", "list")}
+    assert (jobs["voc-part"], jobs["smoke"], jobs["paper"]) == ((12, 48), (8, 8), (90, 312))
+    plan = answer(capsys, "plan", "--grid", "paper")
+    assert sum(not job["is_pretraining"] for job in plan["jobs"]) == jobs["paper"][0]
+    assert run("grid", "list") == 0
+    shown = capsys.readouterr().out
+    assert "12 of 48" in shown
+    assert "profile laptop takes backbone alexnet; --backbone names others" in shown
+    monkeypatch.setenv("ORCH_PROFILE", "paper")
+    assert all(grid["jobs"] == grid["all_jobs"] for grid in answer(capsys, "grid", "list"))
+
+
 def test_data_show_writes_a_picture(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / "sheet.png"
     assert (
@@ -256,6 +271,8 @@ def test_data_show_writes_a_picture(capsys: pytest.CaptureFixture[str], tmp_path
     [
         ("plan --grid", "sm", ["smoke"]),
         ("plan --profile", "", ["laptop", "paper"]),
+        ("sweep --set", "train.ep", ["train.epochs="]),
+        ("table --by", "variant,train.ep", ["variant,train.epochs"]),
         ("plan --backbone", "vgg1", ["vgg16"]),
         ("sweep --backbone", "alexnet,vgg1", ["alexnet,vgg16"]),
         ("sweep --variant", "o", ["ordinary"]),
@@ -278,7 +295,9 @@ def test_the_shell_completes_names(option: str, typed: str, offered: list[str]) 
 @pytest.mark.parametrize("words", [[], *commands()], ids=" ".join)
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert run(*words, "--help") == 0
-    assert "Usage" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "Usage" in shown
+    assert "--debug" in shown
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from orchestrator.cli import sweeps as commands
 from orchestrator.cli.main import main
 from orchestrator.ledger import opening
+from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import StoredPlan
+from orchestrator.ledger.records import RunningJob, StoredPlan, SweepProgress
 from schemas.lifecycle import JobState, StopReason
 from tests.support.reports import done, sweep_of
 
@@ -45,6 +48,7 @@ def test_once_prints_the_matrix_with_what_failed(capsys: pytest.CaptureFixture[s
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines[0].startswith("sweep s, ")
     assert lines[1:] == [
+        "[##     ] 2/7 jobs",
         "a alexnet ordinary",
         "b alexnet interpretable",
         "             a    b",
@@ -53,6 +57,28 @@ def test_once_prints_the_matrix_with_what_failed(capsys: pytest.CaptureFixture[s
         "voc-horse    ·    ·",
         "failed: out of memory (1)",
     ]
+
+
+def test_what_runs_in_another_process_is_shown_with_phase_epoch_and_rate(
+    ledger: InMemoryLedger, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    now = time.time()
+    (key,) = [key for key, record in ledger.jobs().items() if record.state is JobState.RUNNING]
+    job = RunningJob(key=key, phase="training", epoch=3, epochs=10, epoch_seconds=2.0)
+    progress = SweepProgress(at=now, running=(job,), low=600.0, high=1200.0)
+    ledger.set_progress("s", progress)
+    assert run("watch", "s", "--once") == 0
+    assert "training" not in capsys.readouterr().out  # its driver is dead
+    ledger.set_lease("s", Lease(host=here(), pid=os.getpid(), since=now, sign_at=now))
+    assert run("watch", "s", "--once") == 0
+    shown = capsys.readouterr().out
+    assert "[######              ] 2/7 jobs, 10 min to 20 min left" in shown
+    assert " 30%" in shown
+    assert f"  {ledger.get(key).title}  training 3/10, 2.0 s an epoch" in shown
+    assert run("status", "s", "--json") == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    assert [one["progress"] for one in jobs if one["progress"]] == [job.model_dump()]
 
 
 def test_without_a_terminal_a_line_is_printed_for_every_change(

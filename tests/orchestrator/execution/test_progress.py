@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from time import strptime
 
 import pytest
 from rich.console import Console
@@ -63,7 +64,21 @@ def test_why_jobs_wait_is_not_repeated_in_a_log() -> None:
         lines.show(Now(1, 3, (), None, "2 jobs wait."))
     time[0] = 300.0
     lines.show(Now(1, 3, (("a job", None),), None, "1 job waits."))
-    assert stream.getvalue().splitlines() == ["2 jobs wait.", "[1/3] a job: starting"]
+    lines_said = stream.getvalue().splitlines()
+    assert [line[20:] for line in lines_said] == ["2 jobs wait.", "[1/3] a job: starting"]
+    assert all(strptime(line[:19], "%Y-%m-%d %H:%M:%S") for line in lines_said)
+
+
+def test_a_log_says_phase_epoch_and_rate_of_what_runs() -> None:
+    time, stream = [0.0], io.StringIO()
+    lines = Lines(stream, lambda: time[0])
+    time[0] = 100.0
+    jobs = (
+        ("a", Progress(job_key="a", phase="training", epoch=2, epochs=5)),
+        ("b", Progress(job_key="b", phase="measuring parts", epoch=5, epochs=5)),
+    )
+    lines.show(Now(0, 2, jobs, Estimate(60, 300), epoch_seconds={"a": 1.25, "b": 1.0}))
+    assert stream.getvalue()[20:] == ("[0/2] a: training 2/5, 1.2 s an epoch; b: measuring parts, 60 s to 5 min left\n")
 
 
 TITLE = "voc-cat alexnet interpretable (loss alone, weight 0.01)"
@@ -91,7 +106,8 @@ def test_the_picture_fits_and_long_names_push_no_number_out(width: int, height: 
     lines = console.file.getvalue().splitlines()
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
-    assert lines[0].startswith("[#############       ] 60/90 jobs, ")
+    assert lines[0].startswith("[######")
+    assert "] 60/90 jobs, " in lines[0]
     assert any(line.endswith("  training 7/20, 2.1 s an epoch") for line in lines)
     assert "failed: out of memory (2)" in lines
 

@@ -15,7 +15,7 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.mlflow_sweeps import TAGS_AT_ONCE
-from orchestrator.ledger.records import ControlRequest, StoredPlan
+from orchestrator.ledger.records import ControlRequest, RunningJob, StoredPlan, SweepProgress
 from orchestrator.ledger.tags import PLAN_FILE, PLAN_PART
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
@@ -148,6 +148,13 @@ def test_a_sweep_that_is_begun_again_has_its_photographs_where_they_are_now(ledg
         assert known_sweep(ledger, "s").plan == moved
 
 
+def test_the_progress_of_a_sweep_is_told_and_withdrawn(ledger: Ledger) -> None:
+    job = RunningJob(key=SPEC.key, phase="training", epoch=3, epochs=10, epoch_seconds=1.5)
+    for told in (SweepProgress(at=2.0, running=(job,), low=3.0, high=4.0, unknown=1), None):
+        ledger.set_progress("s", told)
+        assert known_sweep(ledger, "s").progress == told
+
+
 def test_a_lease_is_stamped_renewed_and_lifted(ledger: Ledger) -> None:
     lease = Lease(host="h", pid=1, since=1.0, sign_at=1.0)
     for stamp in (lease, lease.model_copy(update={"sign_at": 2.0}), None):
@@ -170,6 +177,7 @@ def test_nothing_is_written_to_a_sweep_that_has_not_begun(ledger: Ledger) -> Non
     request = ControlRequest(id="r", kind="pause", at=1.0)
     calls: list[Callable[[], object]] = [
         lambda: ledger.set_lease("t", None),
+        lambda: ledger.set_progress("t", None),
         lambda: ledger.conclude_sweep("t", "", {}, "FINISHED"),
         lambda: ledger.add_request("t", request),
         lambda: ledger.pending_requests("t"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.ledger.job_moves import first_record
 from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.setting_layers import without
 from orchestrator.report.summary import HEADINGS, as_json, as_markdown, cells_of, result_table, used_columns
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -43,6 +45,18 @@ def test_variants_stand_side_by_side_with_their_relative_change() -> None:
     assert [cells_of(row) for row in table.averages] == [
         ("mean of 2", "alexnet", "", "0.850", "0.840", "0.500", "0.1500", "0.0800", "-47%", "4%", "4%")
     ]
+
+
+def test_a_job_of_before_a_field_existed_is_no_setting_of_its_own() -> None:
+    new = [done(job, 0.9, 0.1) for job in JOBS]
+    fields = without(without(new[0].fields, "train.bias_lr_multiplier"), "evaluation.split")
+    old = replace(new[0], spec_json=json.dumps(fields))
+    assert result_table([old, *new[1:]]).rows == result_table(new).rows
+    changed = {**JOBS[0].model_dump(mode="json"), "seed": 7}
+    changed["train"]["bias_lr_multiplier"] = 5.0
+    other = done(JobSpec.model_validate(changed), 0.9, 0.1)
+    settings = [row.settings for row in result_table([old, other, *new[1:]]).rows if row.category == "voc-cat"]
+    assert settings == ["train.bias_lr_multiplier=1.0", "train.bias_lr_multiplier=5.0"]
 
 
 def test_averages_are_over_categories_that_have_both_variants() -> None:

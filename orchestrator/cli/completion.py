@@ -1,0 +1,63 @@
+"""What the shell offers for names that only the store knows, and for fields. It never fails and starts no MLflow."""
+
+from __future__ import annotations
+
+from orchestrator.ledger.base import LedgerReader
+from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.sqlite_reader import open_sqlite_reader
+from orchestrator.planning.typed import SETTABLE
+from orchestrator.settings import Settings
+from schemas.errors import OrchError
+from schemas.sweep import AXIS_ALIASES
+
+Offer = tuple[str, str]
+"""A word, and what shells with room for it show beside it."""
+
+
+def complete_sweep(incomplete: str) -> list[Offer]:
+    """Sweeps of the store, newest first."""
+    reader = _reader()
+    if reader is None:
+        return []
+    return [(sweep.name, "") for sweep in reader.sweeps() if sweep.name.startswith(incomplete)]
+
+
+def complete_job(incomplete: str) -> list[Offer]:
+    """Keys of jobs whose key or title begins with the word; the title is shown beside them."""
+    return [(record.key, record.title) for record in _jobs() if _begins(record, incomplete)]
+
+
+def complete_target(incomplete: str) -> list[Offer]:
+    """Sweeps, then jobs."""
+    return [*complete_sweep(incomplete), *complete_job(incomplete)]
+
+
+def complete_field(incomplete: str) -> list[str]:
+    """Fields of a job, the last of several that are separated by commas."""
+    before, comma, last = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(last)]
+
+
+def complete_assignment(incomplete: str) -> list[str]:
+    """Fields of a job with the `=` that a value follows."""
+    return [f"{name}=" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
+
+
+def _begins(record: JobRecord, incomplete: str) -> bool:
+    return record.key.startswith(incomplete) or record.title.startswith(incomplete)
+
+
+def _jobs() -> list[JobRecord]:
+    reader = _reader()
+    try:
+        return list(reader.jobs().values()) if reader else []
+    except OrchError:
+        return []
+
+
+def _reader() -> LedgerReader | None:
+    """The embedded store; None if there is none, or only MLflow can read it, which would take seconds."""
+    try:
+        return open_sqlite_reader(Settings())
+    except OrchError:
+        return None

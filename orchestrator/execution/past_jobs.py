@@ -1,0 +1,31 @@
+"""What the finished jobs of a store tell of new jobs: how long each kind takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from orchestrator.execution.estimate import Finished, Kind, kind_in
+from orchestrator.ledger.records import JobRecord
+from orchestrator.planning.setting_layers import lookup
+from schemas.lifecycle import JobState
+
+
+def past_of(records: Iterable[JobRecord]) -> Finished:
+    """Return the durations of the jobs that succeeded in their first attempt; a later one goes on from a checkpoint."""
+    found = Finished()
+    for record in records:
+        kind = kind_of_record(record)
+        if kind is not None and record.result is not None and record.result.attempt == 1 and record.result.seconds > 0:
+            found.add(kind, record.result.seconds)
+    return found
+
+
+def kind_of_record(record: JobRecord) -> Kind | None:
+    """Return the kind of a job that succeeded; None for others, and if another version of orch wrote its spec."""
+    if record.state is not JobState.SUCCEEDED:
+        return None
+    try:
+        kind = kind_in(record.fields, bool(lookup(record.fields, "is_pretraining")))
+    except TypeError:  # it lists no categories
+        return None
+    return None if None in kind else kind
