@@ -13,8 +13,14 @@ from schemas.results import CheckpointPointer
 from workers.data.dataset import JobData
 from workers.evaluation.evaluate import Evaluation, FilterRow
 from workers.figures import canvas, compose, plots
-from workers.figures.receptive_fields import QUICK
-from workers.tracking.run_log import CHECKPOINT_FILE, FIGURE_FILES, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+from workers.tracking.run_log import (
+    CHECKPOINT_FILE,
+    FIGURE_FILES,
+    FILTERS_FILE,
+    GALLERY_FILE,
+    METRICS_FILE,
+    SPEC_FILE,
+)
 from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
 
@@ -47,7 +53,7 @@ def write_outcome(
         "figures/curves.png": plots.draw_curves(
             trainer.records, studied.title("training, per epoch"), found.metrics.chance_accuracy
         ),
-        FIGURE_FILES[4]: compose.draw_gallery(studied, compose.SHOWN_FILTERS, QUICK, report),
+        GALLERY_FILE: compose.draw_gallery(studied, compose.SHOWN_FILTERS, None, report),
         FIGURE_FILES[6]: compose.draw_heat(studied),
         "figures/peaks.png": compose.draw_peaks(studied),
     }

@@ -22,7 +22,7 @@ WIDTH, QUALITY = 1000, 70
 """Largest width of a figure in pixels, and its WebP quality (0 to 100)."""
 
 CAPTIONS = {
-    4: "Figure 4. Image, feature map, mask, masked map and receptive field",
+    4: "Figure 4. Filters on the images that excite each most",
     5: "Figure 5. Receptive fields at image resolution",
     6: "Figure 6. Where the peaks of all filters lie",
 }
@@ -104,16 +104,16 @@ def _title(job: PlannedJob) -> str:
 
 
 def _plates(settings: Settings, client: MlflowClient, group: Sequence[PlannedJob]) -> list[Plate]:
-    from workers.tracking.run_log import FIGURE_FILES
+    from workers.tracking.run_log import FIGURE_FILES, GALLERY_FILE
 
-    names = list(FIGURE_FILES.values())
+    names = [GALLERY_FILE, *FIGURE_FILES.values()]
     found = [
         (job, read_artifacts(settings, client, job.record.run_id, "figures", names)) for job in group if job.record
     ]
-    plates = [
-        Plate(CAPTIONS[number], [Picture(job.spec.title, _small(files[name])) for job, files in found if name in files])
-        for number, name in FIGURE_FILES.items()
-    ]
+    plates = []
+    for number, name in FIGURE_FILES.items():
+        shown = [(job, files.get(name) or (files.get(GALLERY_FILE) if number == 4 else None)) for job, files in found]
+        plates.append(Plate(CAPTIONS[number], [Picture(job.spec.title, _small(png)) for job, png in shown if png]))
     return [plate for plate in plates if plate.pictures]
 
 

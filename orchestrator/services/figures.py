@@ -51,7 +51,7 @@ class DrawOptions:
 
     @property
     def is_usual(self) -> bool:
-        """True if the figures are those that the job itself would log."""
+        """True if the figures are those that are stored in the run."""
         return self.filters is None and self.images is None and self.stride is None
 
 

@@ -137,10 +137,24 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
-def glowing(image: Bytes, heat_HW: Floats) -> Bytes:
-    """Return the darkened image under a heat map whose opacity grows with its value."""
-    highest = float(heat_HW.max())
-    level_HW = heat_HW / highest if highest > 0 else heat_HW
+def laid_over(map_HW: Floats, centre_H: Floats, side: int) -> Floats:
+    """Return a map at image resolution, bilinear between the centres of its units: (side, side).
+
+    Args:
+        map_HW: the map.
+        centre_H: centres of the units along one axis, in pixels from the image's edge; beyond the outermost ones the
+            value is that of the nearest unit.
+        side: side of the image, pixels.
+    """
+    unit_S = np.interp(np.arange(side) + 0.5, centre_H, np.arange(len(centre_H))).astype(np.float32)
+    column_SS, row_SS = np.meshgrid(unit_S, unit_S)
+    return np.asarray(cv2.remap(map_HW, column_SS, row_SS, cv2.INTER_LINEAR), dtype=np.float32)
+
+
+def glowing(image: Bytes, heat_HW: Floats, highest: float | None = None) -> Bytes:
+    """Return the darkened image under a heat map whose opacity grows with its value, up to `highest` (its maximum)."""
+    highest = float(heat_HW.max()) if highest is None else highest
+    level_HW = np.clip(heat_HW / highest, 0, 1) if highest > 0 else heat_HW
     hot = cv2.applyColorMap((level_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
     cover = 0.85 * np.sqrt(level_HW)[:, :, None]
     return np.asarray(image * 0.75 * (1 - cover) + hot * cover, dtype=np.uint8)

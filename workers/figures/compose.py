@@ -21,9 +21,9 @@ from schemas.order import ReportPhase
 from workers.data.dataset import JobData
 from workers.evaluation.evaluate import IMAGES_ARE, FilterRow
 from workers.evaluation.peaks import Peaks
-from workers.figures import montages, plots
+from workers.figures import canvas, montages, plots
 from workers.figures.canvas import Bytes, Title
-from workers.figures.receptive_fields import Care, filter_fields, image_fields, top_images
+from workers.figures.receptive_fields import Care, filter_fields, image_fields, top_images, unit_centres
 from workers.training.inputs import Indices, Inputs
 
 SHOWN_FILTERS = 4
@@ -116,14 +116,21 @@ def label_of(row: FilterRow, spec: JobSpec) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def draw_gallery(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Draw Fig. 4 for the steadiest filters on their top images; None if there are no such filters."""
+def draw_gallery(studied: Studied, filters: int, care: Care | None, report: ReportPhase) -> Figure | None:
+    """Draw Fig. 4 for the steadiest filters on their top images; None if there are no such filters.
+
+    Args:
+        studied: the network.
+        filters: number of filters, one row each.
+        care: effort of the receptive fields; None leaves their column out, and with it nearly all of the time.
+        report: receives the progress.
+    """
     rows = studied.steadiest[:filters]
     if not rows:
         return None
-    fields = _fields(studied, rows, care, report)
+    fields = _fields(studied, rows, care, report) if care else {}
     what = f"{studied.chosen} of {studied.network.top_layer}, on the images that excite each most"
-    return plots.draw_gallery([_strip(studied, row, fields[row.filter]) for row in rows], studied.title(what))
+    return plots.draw_gallery([_strip(studied, row, fields.get(row.filter)) for row in rows], studied.title(what))
 
 
 def draw_peaks(studied: Studied) -> Figure | None:
@@ -202,15 +209,24 @@ def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: Rep
 
 
 @torch.no_grad()
-def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor) -> plots.FilterStrip:
+def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor | None) -> plots.FilterStrip:
     network, measured = studied.network, studied.measured
+    network.eval()
     has_masks = network.masks
     index_B = top_images(studied.peaks, row.filter, GALLERY_IMAGES if has_masks else GALLERY_IMAGES_UNMASKED)
     map_BHW = network.forward_head(measured.as_they_are(index_B)).maps[network.top_layer][:, row.filter].cpu()
     mask_BHW = network.bank_PHW.cpu()[studied.peaks.unit_NF[index_B, row.filter]] if has_masks else None
-    field_BSS = image_fields(network, measured, index_B, row.filter, field_PP)
+    masked_BHW = map_BHW if mask_BHW is None else map_BHW * mask_BHW
+    field_B = None if field_PP is None else image_fields(network, measured, index_B, row.filter, field_PP)
+    centre_H = unit_centres(network).numpy()
     shown = [
-        plots.Shown(image, map_BHW[b].numpy(), None if mask_BHW is None else mask_BHW[b].numpy(), field_BSS[b])
+        plots.Shown(
+            image,
+            map_BHW[b].numpy(),
+            None if mask_BHW is None else mask_BHW[b].numpy(),
+            canvas.laid_over(masked_BHW[b].numpy(), centre_H, len(image)),
+            None if field_B is None else field_B[b],
+        )
         for b, image in enumerate(studied.data.measured.take(index_B))
     ]
     return plots.FilterStrip(label_of(row, studied.spec), shown)

@@ -34,6 +34,7 @@ from workers.figures.canvas import (
     Title,
     blank,
     enlarged,
+    glowing,
     grey,
     heat,
     lit,
@@ -61,6 +62,8 @@ class Shown(NamedTuple):
     """Map after ReLU, before masking."""
     mask_HW: Floats | None
     """Mask; None in a layer without masks."""
+    over_SS: Floats
+    """Map after masking at image resolution, see `laid_over`."""
     field_SS: Floats | None = None
     """Receptive field of the layer's output at image resolution; None if it was not computed."""
 
@@ -149,10 +152,11 @@ def _two(panel: Axes, title: str, epochs: Sequence[int], left: Sequence[float], 
 
 
 def draw_gallery(strips: Sequence[FilterStrip], title: Title) -> Figure:
-    """Draw the paper's Fig. 4: image, feature map, mask, masked map and receptive field of several filters.
+    """Draw the paper's Fig. 4: image, feature map, mask, masked map over the image and receptive field of some filters.
 
     Args:
-        strips: one row per filter. Layers without masks have no mask columns.
+        strips: one row per filter. Layers without masks have no mask column; the column of the receptive fields is left
+            out where they were not computed.
         title: title of the figure.
     """
     headings = _headings(strips[0].shown[0])
@@ -179,7 +183,7 @@ def _equally_wide(rows: list[Bytes]) -> list[Bytes]:
 
 
 def _headings(item: Shown) -> list[str]:
-    masked = ["mask", "masked map"] if item.mask_HW is not None else []
+    masked = ["map on image"] if item.mask_HW is None else ["mask", "masked map"]
     return ["image", "feature map", *masked, *(["receptive field"] if item.field_SS is not None else [])]
 
 
@@ -246,7 +250,8 @@ def _strip(shown: Sequence[Shown]) -> Bytes:
 def _tiles(item: Shown, highest: float) -> list[Bytes]:
     tiles = [resized(item.image_SS3, TILE), heat(item.map_HW, highest, TILE)]
     if item.mask_HW is not None:
-        tiles += [grey(item.mask_HW, TILE), heat(item.map_HW * item.mask_HW, highest, TILE)]
+        tiles.append(grey(item.mask_HW, TILE))
+    tiles.append(glowing(tiles[0], enlarged(item.over_SS, TILE), highest))
     if item.field_SS is not None:
         tiles.append(lit(tiles[0], enlarged(item.field_SS, TILE) >= REGION_THRESHOLD))
     return tiles

@@ -31,10 +31,6 @@ class Care:
     """Stride of the occluder as a fraction of the image's side; 9 pixels of 224 in the released code."""
 
 
-QUICK = Care(images=2, stride=33 / 224)
-"""Effort of a job's own Fig. 4: non-overlapping patches, about 50 positions per image instead of 500."""
-
-
 def filter_fields(
     network: Network, measured: Inputs, peaks: Peaks, filters: Sequence[int], care: Care, report: ReportPhase
 ) -> dict[int, Tensor]:
@@ -85,7 +81,12 @@ def top_images(peaks: Peaks, filter_: int, count: int) -> Indices:
 @torch.no_grad()
 def image_fields(network: Network, measured: Inputs, index_B: Indices, filter_: int, field_PP: Tensor) -> list[Floats]:
     """Return the filter's receptive field on each image: (S, S), scaled to a maximum of 1."""
-    look = network.receptive_field(network.top_layer)
-    centre_H = torch.tensor([look.centre_of(unit) for unit in range(network.map_side(network.top_layer))])
+    centre_H = unit_centres(network)
     map_BHW = maps_after_mask(network, measured.as_they_are(index_B))[:, filter_].cpu()
     return [image_field(map_HW, field_PP, centre_H).numpy() for map_HW in map_BHW]
+
+
+def unit_centres(network: Network) -> Tensor:
+    """Return the centres of the measured layer's units along one axis, in pixels from the image's edge: (H,)."""
+    look = network.receptive_field(network.top_layer)
+    return torch.tensor([look.centre_of(unit) for unit in range(network.map_side(network.top_layer))])

@@ -60,10 +60,13 @@ END_FOLDER = "results"
 """Artifact folder with one file per attempt that says how the attempt ended."""
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
 CHECKPOINT_FILE = "checkpoint/final.pt"
+GALLERY_FILE = "figures/filters.png"
+"""The filters of a job as it draws them itself: Fig. 4 of the paper without receptive fields."""
 FIGURE_FILES: Mapping[int, str] = {
-    4: "figures/filters.png", 5: "figures/receptive_fields.png", 6: "figures/part_distribution.png",
+    4: "figures/filters_and_fields.png", 5: "figures/receptive_fields.png", 6: "figures/part_distribution.png",
 }  # fmt: skip
-"""Artifacts by number of the paper's figure. Jobs log all but Fig. 5, which takes as long as some training epochs."""
+"""Artifacts by number of the paper's figure. Jobs log Fig. 6; receptive fields by occlusion, in Figs. 4 and 5, can take
+longer than the training and are drawn on demand."""
 
 
 class RunLog:
