@@ -70,7 +70,7 @@ def fit(text: Text, width: float) -> None:
     """Lower the font size of a text, if necessary, so that it is at most `width` pixels wide."""
     wide = text.get_window_extent().width
     if wide > width:
-        text.set_fontsize(text.get_fontsize() * width / wide)
+        text.set_fontsize(float(text.get_fontsize()) * width / wide)
 
 
 def name_row(axes: Axes, middle: float, label: str, width: float) -> None:
@@ -97,7 +97,7 @@ def scale_bar(figure: Figure, colours_W3: Bytes, ends: tuple[str, str], what: st
 
 def heat_colours() -> Bytes:
     """Return the colours of `heat` from 0 to the highest value: (256, 3)."""
-    return heat(np.arange(256, dtype=np.float32)[None], 255, 256)[0]
+    return np.asarray(heat(np.arange(256, dtype=np.float32)[None], 255, 256)[0], np.uint8)
 
 
 def grey_colours() -> Bytes:
