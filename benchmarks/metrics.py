@@ -25,7 +25,7 @@ from schemas.categories import category_of
 from schemas.job import BackboneName, JobSpec
 from workers.data.dataset import JobData, Rows, Split
 from workers.evaluation.evaluate import evaluate, measure, predict
-from workers.evaluation.parts import maps_after_mask, measure_parts
+from workers.evaluation.parts import measure_parts
 from workers.evaluation.peaks import find_peaks
 from workers.training.determinism import choose_device
 from workers.training.inputs import Inputs
@@ -97,7 +97,7 @@ def forward_passes(trainer: Trainer, measured: Inputs) -> None:
     trainer.network.eval()
     for _ in range(PASSES):
         for index_B in measured.batches():
-            maps_after_mask(trainer.network, measured.as_they_are(index_B))
+            trainer.network.forward_measured(measured.as_they_are(index_B))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -211,6 +211,19 @@ class Network(nn.Module):
                 x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
         return Output(x, maps)
 
+    def forward_measured(self, x: Tensor) -> Tensor:
+        """Return the measured layer's output from the output of `forward_trunk`, without computing the layers above.
+
+        Returns:
+            (N, F, H, W), after ReLU and the mask if the layer has one (Sec. 5.2.1).
+        """
+        names = list(self.blocks)
+        for name in names[len(self._trunk_layers()) : names.index(self.top_layer) + 1]:
+            x = self.blocks[name](x)
+            if name in self.interpretable_layers and self.facts.mask:
+                x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
+        return x
+
     def forward_classifier(self, x_NFHW: Tensor) -> Tensor:
         """Return logits (N, O) from the output of the measured layer.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.report.model import DATASET_TITLES, METRICS, Block, Line, Metric, Place, Report, ReportTable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 INK, MUTED, FAINT, BLUE, RED = "#22272e", "#6b7280", "#e5e7eb", "#1f6feb", "#cf3d2e"
 ROW_INCHES, NAMES_INCHES, PAGE_INCHES = 0.2, 1.3, 11.2
 MAX_PANEL_INCHES = 6.0
+LETTERS_PER_INCH = 12
+"""Letters of a panel's title that surely fit into an inch of its width."""
 PANELS_PER_ROW = 3
 
 
@@ -76,14 +79,18 @@ def _svg(metric: Metric, drawn: Sequence[Panel]) -> str:
     order = list(dict.fromkeys((*in_paper, *((line.place.dataset, line.place.category)
                                              for panel in drawn for line in panel.lines))))  # fmt: skip
     places = sorted(found, key=lambda place: order.index((place.dataset, place.category)))
-    height = rows * (ROW_INCHES * len(places) + 1.0) + 0.5
-    width = NAMES_INCHES + columns * min(MAX_PANEL_INCHES, (PAGE_INCHES - NAMES_INCHES) / columns)
+    panel_width = min(MAX_PANEL_INCHES, (PAGE_INCHES - NAMES_INCHES) / columns)
+    titles = [fill(panel.title, int(panel_width * LETTERS_PER_INCH)) for panel in drawn]
+    title_height = max(title.count("\n") for title in titles) * ROW_INCHES
+    height = rows * (ROW_INCHES * len(places) + title_height + 1.0) + 0.5
+    width = NAMES_INCHES + columns * panel_width
     # Text is not converted to paths, so that the page's fonts apply. The salt is fixed: equal reports are equal files.
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "orch", "font.size": 8.5}):
         figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(h_pad=0.12))
         FigureCanvasSVG(figure)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes, panel in zip(grid.flat, drawn, strict=False):
+        for axes, panel, title in zip(grid.flat, drawn, titles, strict=False):
+            axes.set_title(title, loc="left", fontsize=9.5, fontweight="bold", color=INK)
             _draw(axes, panel, places, metric)
         for axes in list(grid.flat)[len(drawn) :]:
             axes.set_axis_off()
@@ -109,7 +116,6 @@ def _draw(axes: Axes, panel: Panel, places: Sequence[Place], metric: Metric) -> 
     axes.tick_params(colors=INK, length=0, labelbottom=True)
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    axes.set_title(panel.title, loc="left", fontsize=9.5, fontweight="bold", color=INK)
     axes.set_xlabel(f"{metric.title} ({'lower' if metric.lower_is_better else 'higher'} is better)", color=MUTED)
     colours = dict(zip(VARIANTS, (MUTED, BLUE), strict=True))
     for line in panel.lines:

@@ -107,14 +107,21 @@ def comparison_text(found: Comparison, metric: Metric) -> str:
         f"mean change {found.mean_change:+.1%}"
     )
     if found.accuracy:
-        chance = "" if found.chance is None else f", chance {found.chance:.2f}"
-        head += f" (mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable{chance})"
+        head += f" ({accuracy_text(found)})"
     if found.p is None or found.interval is None:
         return f"{head}; too few categories that differ for a test (fewer than {MIN_PAIRS})"
     low, high = found.interval
     holm = f", Holm over {found.tests}" if found.tests > 1 else ""
     shared = ", both for the starting weights that the categories share" if found.shares_weights else ""
     return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}{shared}"
+
+
+def accuracy_text(found: Comparison) -> str:
+    """Return the mean accuracies of a comparison in words; empty if they were not measured."""
+    if not found.accuracy:
+        return ""
+    chance = "" if found.chance is None else f", chance {found.chance:.2f}"
+    return f"mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable{chance}"
 
 
 def worth_text(found: Comparison) -> str:

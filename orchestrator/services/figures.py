@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -101,13 +101,15 @@ def draw_figures(
     ledger = opening.open_reader(settings)
     record = finished(jobs.find_job(settings, wanted), settings)
     paths = _paths(out, record, figures)
-    drawn = []
+    drawn: list[Drawn] = []
+    known: dict[str, _JobFigures] = {}
     for figure in figures:
         members = [record]
         if figure == 5 and (twin := counterpart(record, ledger.jobs())) is not None:
             members = sorted([record, twin], key=lambda member: _variant(member) == "ordinary")
-        shown = [_JobFigures(settings, ledger, member, how, data_root, report) for member in members]
-        found = [job.figure(figure) for job in shown]
+        for member in members:
+            known.setdefault(member.key, _JobFigures(settings, ledger, member, how, data_root, report))
+        found = [known[member.key].figure(figure) for member in members]
         _write(paths[figure], [png for png, _ in found])
         drawn.append(Drawn(figure, paths[figure], tuple(m.title for m in members), all(logged for _, logged in found)))
     return drawn
@@ -270,12 +272,13 @@ class _JobFigures:
 
         usual = Care()
         care = Care(self._how.images or usual.images, self._how.stride or usual.stride)
-        if not draw_figure(self._studied(), number, self._how.filters or SHOWN_FILTERS, care, self._report, path):
+        if not draw_figure(self._studied, number, self._how.filters or SHOWN_FILTERS, care, self._report, path):
             raise SpecError(
                 f"Fig. {number} of {self._record.title} would be empty: none of its filters fires on images with "
                 "landmarks. `orch ui` shows its training curves."
             )
 
+    @cached_property
     def _studied(self) -> Studied:
         from workers.figures.restore import study
 

@@ -33,12 +33,13 @@ _FURTHER_COLOURS = (
 )  # fmt: skip
 """Of names that are in neither table: those of imported data sets."""
 _Colours = Mapping[str, tuple[int, int, int]]
-_TINT = 0.35
-"""Opacity of a part's colour."""
-_TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 44, 18, 2
+_TITLE_HEIGHT, _LABEL_HEIGHT, _GAP = 24, 18, 2
+_LEGEND_HEIGHT = 20
+"""Height of a line of the legend, in pixels."""
 _MIN_WIDTH = 900
-"""Width of the longest legend, in pixels."""
+"""Least width of a sheet, in pixels."""
 _INK, _PAPER = (30, 30, 30), 250
+_FONT, _FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42
 
 
 class Tile(NamedTuple):
@@ -169,8 +170,6 @@ def _annotated(cell: Tile, marks: _Colours, parts: _Colours) -> Pixels:
     parts_SS = np.zeros(drawn.shape[:2], np.uint8) if cell.parts_SS is None else cell.parts_SS
     for k, part in enumerate(cell.part_names):
         mask = np.bitwise_and(parts_SS, 1 << k) > 0
-        colour = np.array(parts[part])
-        drawn[mask] = (drawn[mask] + _TINT * (colour - drawn[mask])).astype(np.uint8)
         outlines = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
         cv2.drawContours(drawn, outlines, -1, parts[part], 1)
     radius = max(2, len(drawn) // 40)
@@ -183,23 +182,29 @@ def _annotated(cell: Tile, marks: _Colours, parts: _Colours) -> Pixels:
 
 
 def _heading(title: str, landmarks: _Colours, parts: _Colours, width: int) -> Pixels:
-    """Draw the title and the legend, with landmarks as dots and parts as squares."""
-    band = np.full((_TITLE_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
+    """Draw the title and the legend, with landmarks as dots and the outlines of parts as squares."""
+    entries = [(name, colour, False) for name, colour in landmarks.items()]
+    entries += [(name, colour, True) for name, colour in parts.items()]
+    places, (x, line) = [], (8, 0)
+    for name, _, _ in entries:
+        wide = 26 + cv2.getTextSize(name, _FONT, _FONT_SCALE, 1)[0][0]
+        if x + wide > width and x > 8:
+            x, line = 8, line + 1
+        places.append((x, _TITLE_HEIGHT + 8 + line * _LEGEND_HEIGHT))
+        x += wide
+    band = np.full((_TITLE_HEIGHT + (line + 1) * _LEGEND_HEIGHT, width, 3), _PAPER, dtype=np.uint8)
     _write(band, title, (4, 16))
-    x = 8
-    for name, colour in landmarks.items():
-        cv2.circle(band, (x, 32), 5, colour, -1, cv2.LINE_AA)
-        _write(band, name, (x + 9, 36))
-        x += 26 + 8 * len(name)
-    for name, colour in parts.items():
-        cv2.rectangle(band, (x - 5, 27), (x + 5, 37), colour, -1)
-        _write(band, name, (x + 9, 36))
-        x += 26 + 8 * len(name)
+    for (name, colour, is_part), (x, y) in zip(entries, places, strict=True):
+        if is_part:
+            cv2.rectangle(band, (x - 5, y - 5), (x + 5, y + 5), colour, 2)
+        else:
+            cv2.circle(band, (x, y), 5, colour, -1, cv2.LINE_AA)
+        _write(band, name, (x + 9, y + 4))
     return band
 
 
 def _write(canvas: Pixels, text: str, at: tuple[int, int]) -> None:
-    cv2.putText(canvas, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.42, _INK, 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, at, _FONT, _FONT_SCALE, _INK, 1, cv2.LINE_AA)
 
 
 def _widen(strip: Pixels, width: int) -> Pixels:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp_model.mask import apply_mask, peak_index
 from interp_model.metrics.part_interpretability import (
     BilinearRegions,
     PartInterpretability,
@@ -83,14 +82,6 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
     return RoundRegions(centre_H, side, spec.evaluation.round_radius * side)
 
 
-def maps_after_mask(network: Network, features: Tensor) -> Tensor:
-    """Return the measured layer's output (Sec. 5.2.1), after ReLU and the mask if it has one: (B, F, H, W)."""
-    x_BFHW = network.forward_head(features).maps[network.top_layer]
-    if network.masks:
-        return apply_mask(x_BFHW, network.bank_PHW, peak_index(x_BFHW))
-    return x_BFHW
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Computes maps and part masks of some measured images."""
@@ -104,7 +95,7 @@ class _Batch:
     def maps(self, index_B: Indices) -> Tensor:
         """Return the maps of some images: (B, F, H, W)."""
         self.report("measuring parts")
-        return maps_after_mask(self.network, self.inputs.as_they_are(index_B))
+        return self.network.forward_measured(self.inputs.as_they_are(index_B))
 
     def masks(self, index_B: Indices, category: int) -> Tensor:
         """Return the part masks of some images: (B, K, S, S), bool; empty for parts of other categories."""

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,11 +30,11 @@ FILTER_COLOURS = ("#e6194b", "#ffc400", "#00c2d1", "#c05bff", "#3ddc5b", "#ff7a1
 GAP, GROUP_GAP = 3, 16
 """Gap between the tiles of one image, and between images, pixels."""
 MIN_WIDTH = 860
-"""Minimum width of a figure, pixels; fits the longest title."""
-BOLD_WIDTH = 9.2
-"""Width of a letter of the title, pixels; longer titles use a smaller font."""
+"""Minimum width of a figure, pixels."""
 EDGE = 14
 """Margin, pixels."""
+BAR, BAR_WIDTH = 30, 150
+"""Height of the band with the colour scales below a figure, and width of one scale, pixels."""
 
 DIMMED = 0.36
 """Factor of an image's brightness outside a region."""
@@ -58,10 +59,50 @@ def blank(width: int, height: int, title: Title) -> Figure:
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     left = EDGE / width
-    size = 9 * min(1.0, (width - 2 * EDGE) / (BOLD_WIDTH * len(title.subject)))
-    figure.text(left, 1 - 11 / height, title.subject, ha="left", va="top", fontsize=size, weight="bold", color=INK)
-    figure.text(left, 1 - 31 / height, title.what, ha="left", va="top", fontsize=8.5, color=MUTED)
+    subject = figure.text(left, 1 - 11 / height, title.subject, va="top", fontsize=9, weight="bold", color=INK)
+    what = figure.text(left, 1 - 31 / height, title.what, va="top", fontsize=8.5, color=MUTED)
+    for line in (subject, what):
+        fit(line, width - 2 * EDGE)
     return figure
+
+
+def fit(text: Text, width: float) -> None:
+    """Lower the font size of a text, if necessary, so that it is at most `width` pixels wide."""
+    wide = text.get_window_extent().width
+    if wide > width:
+        text.set_fontsize(float(text.get_fontsize()) * width / wide)
+
+
+def name_row(axes: Axes, middle: float, label: str, width: float) -> None:
+    """Write the label of a row of tiles at its left, within `width` pixels."""
+    text = axes.text(-10, middle, label, ha="right", va="center", fontsize=7.5, color=INK, linespacing=1.4)
+    fit(text, width - 10 - GAP)
+
+
+def scale_bar(figure: Figure, colours_W3: Bytes, ends: tuple[str, str], what: str, left: int) -> None:
+    """Draw a colour scale at the lower border of a figure, between the words of its ends, and what it shows.
+
+    Args:
+        figure: the figure; its lowest `BAR` pixels are free.
+        colours_W3: colours from the lowest value to the highest, see `heat_colours`.
+        ends: the lowest and the highest value.
+        what: what the colours show.
+        left: left edge, pixels.
+    """
+    top = round(figure.get_size_inches()[1] * DPI) - BAR + 8
+    axes = place(figure, resized(colours_W3[None], BAR_WIDTH, 10), left, top)
+    axes.text(-5, 5, ends[0], ha="right", va="center_baseline", fontsize=7, color=MUTED)
+    axes.text(BAR_WIDTH + 5, 5, f"{ends[1]}   {what}", ha="left", va="center_baseline", fontsize=7, color=MUTED)
+
+
+def heat_colours() -> Bytes:
+    """Return the colours of `heat` from 0 to the highest value: (256, 3)."""
+    return np.asarray(heat(np.arange(256, dtype=np.float32)[None], 255, 256)[0], np.uint8)
+
+
+def grey_colours() -> Bytes:
+    """Return the colours of `grey` from 0 to 1: (256, 3)."""
+    return np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
 
 
 def place(figure: Figure, canvas: Bytes, left: int, top: int) -> Axes:
@@ -151,10 +192,9 @@ def laid_over(map_HW: Floats, centre_H: Floats, side: int) -> Floats:
     return np.asarray(cv2.remap(map_HW, column_SS, row_SS, cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def glowing(image: Bytes, heat_HW: Floats, highest: float | None = None) -> Bytes:
-    """Return the darkened image under a heat map whose opacity grows with its value, up to `highest` (its maximum)."""
-    highest = float(heat_HW.max()) if highest is None else highest
-    level_HW = np.clip(heat_HW / highest, 0, 1) if highest > 0 else heat_HW
+def glowing(image: Bytes, heat_HW: Floats, highest: float) -> Bytes:
+    """Return the darkened image under a heat map whose opacity grows with its value, up to `highest`."""
+    level_HW = np.clip(heat_HW / highest, 0, 1) if highest > 0 else np.zeros_like(heat_HW)
     hot = cv2.applyColorMap((level_HW * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[:, :, ::-1]
     cover = 0.85 * np.sqrt(level_HW)[:, :, None]
     return np.asarray(image * 0.75 * (1 - cover) + hot * cover, dtype=np.uint8)

@@ -6,8 +6,9 @@ Shape legend: N images   B chosen images   F filters   H = W = map side   S inpu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,12 +28,21 @@ from workers.figures.receptive_fields import Care, filter_fields, image_fields, 
 from workers.training.inputs import Indices, Inputs
 
 SHOWN_FILTERS = 4
-"""Default number of filters in a figure with one row per filter."""
+"""Default number of filters in a figure with one row per filter: half of them the best, half about the median."""
 GALLERY_IMAGES, GALLERY_IMAGES_UNMASKED = 2, 4
-PEAK_FILTERS, PEAK_IMAGES = 5, 12
+PEAK_IMAGES = 12
 MONTAGE_IMAGES = 8
 HEAT_IMAGES = 8
 MEAN_BATCH = 64
+
+
+class Chosen(NamedTuple):
+    """A filter that a figure shows."""
+
+    row: FilterRow
+    """Its row of the table."""
+    kind: str
+    """Why it is shown: `steadiest`, `strongest` or `median`."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +61,35 @@ class Studied:
     """Peaks of all filters on the measured images."""
     rows: list[FilterRow]
     """Table of the filters."""
+    fields: dict[Care, dict[int, torch.Tensor]] = field(default_factory=dict)
+    """Receptive fields already computed, by effort and filter."""
 
-    @property
-    def steadiest(self) -> list[FilterRow]:
-        """Filters with a location instability, lowest first; without landmarks those that fire, strongest first."""
-        if not self.data.landmark_names:
+    def chosen(self, count: int) -> list[Chosen]:
+        """Choose the filters that figures show: half of them the best, and half about the median of all.
+
+        Filters are judged by location instability, and by their mean peak where there are no landmarks. Those without
+        it are left out.
+
+        Args:
+            count: number of filters; of an odd number, one more of the best.
+        """
+        if self.data.landmark_names:
+            ranked = [row for row in steadiest_filters(self.rows) if row.location_instability is not None]
+        else:
             firing = [row for row in self.rows if row.fires]
-            return sorted(firing, key=lambda row: (row.firing_rate < 0.5, -row.peak_mean))
-        return [row for row in steadiest_filters(self.rows) if row.location_instability is not None]
+            ranked = sorted(firing, key=lambda row: (row.firing_rate < 0.5, -row.peak_mean))
+        word = "steadiest" if self.data.landmark_names else "strongest"
+        return [Chosen(row, word if is_best else "median") for row, is_best in best_and_median(ranked, count)]
 
-    @property
-    def chosen(self) -> str:
-        """Words for `steadiest`."""
-        return "steadiest filters" if self.data.landmark_names else "strongest filters"
+    def choice(self, chosen: Sequence[Chosen]) -> str:
+        """Return words for some filters, such as `2 steadiest and 2 median of 60 filters of conv6, by ...`."""
+        kinds = [one.kind for one in chosen]
+        words = " and ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        measure = "location instability" if self.data.landmark_names else "mean peak"
+        return (
+            f"{words} of {len(self.rows)} filters of {self.network.top_layer}, by {measure} on "
+            f"{len(self.data.measured)} images"
+        )
 
     def title(self, what: str) -> Title:
         """Return the title of a figure that shows `what`."""
@@ -94,6 +120,22 @@ def steadiest_filters(rows: Sequence[FilterRow]) -> list[FilterRow]:
     return sorted(rows, key=lambda row: (row.firing_rate < 0.5, row.location_instability or 0.0))
 
 
+def best_and_median(ranked: Sequence[FilterRow], count: int) -> list[tuple[FilterRow, bool]]:
+    """Choose the first rows and those about the middle, half of each; none twice.
+
+    Args:
+        ranked: rows, best first.
+        count: number of rows.
+
+    Returns:
+        Rows and whether they are of the first.
+    """
+    middle = count // 2
+    best = count - middle
+    start = max(best, (len(ranked) - middle) // 2)
+    return [(row, True) for row in ranked[:best]] + [(row, False) for row in ranked[start : start + middle]]
+
+
 def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]) -> str:
     """Return where on the animal a filter peaks most often, such as `on head 81%`; empty if unknown."""
     for word, shares in (("on", on), ("near", near)):
@@ -104,11 +146,12 @@ def usual_place(on: Mapping[str, float | None], near: Mapping[str, float | None]
     return ""
 
 
-def label_of(row: FilterRow, spec: JobSpec) -> str:
-    """Return the label of a filter: number, location instability, category and usual place, one per line."""
+def label_of(chosen: Chosen, spec: JobSpec) -> str:
+    """Return the label of a filter: number and kind, location instability, category and usual place, one per line."""
+    row = chosen.row
     category = "" if spec.is_single else category_of(row.category).label
     lines = (
-        f"filter {row.filter}",
+        f"{chosen.kind}: filter {row.filter}",
         "" if row.location_instability is None else f"instability {row.location_instability:.3f}",
         category,
         usual_place(row.peaks_on, row.peaks_near),
@@ -117,7 +160,7 @@ def label_of(row: FilterRow, spec: JobSpec) -> str:
 
 
 def draw_gallery(studied: Studied, filters: int, care: Care | None, report: ReportPhase) -> Figure | None:
-    """Draw Fig. 4 for the steadiest filters on their top images; None if there are no such filters.
+    """Draw Fig. 4 for the best and the median filters on their top images; None if there are no such filters.
 
     Args:
         studied: the network.
@@ -125,40 +168,45 @@ def draw_gallery(studied: Studied, filters: int, care: Care | None, report: Repo
         care: effort of the receptive fields; None leaves their column out, and with it nearly all of the time.
         report: receives the progress.
     """
-    rows = studied.steadiest[:filters]
-    if not rows:
+    chosen = studied.chosen(filters)
+    if not chosen:
         return None
-    fields = _fields(studied, rows, care, report) if care else {}
-    what = f"{studied.chosen} of {studied.network.top_layer}, on the images that excite each most"
-    return plots.draw_gallery([_strip(studied, row, fields.get(row.filter)) for row in rows], studied.title(what))
+    fields = _fields(studied, chosen, care, report) if care else {}
+    title = studied.title(f"{studied.choice(chosen)}; each on those that excite it most")
+    return plots.draw_gallery([_strip(studied, one, fields.get(one.row.filter)) for one in chosen], title)
 
 
 def draw_peaks(studied: Studied) -> Figure | None:
-    """Draw the peaks of the most stable filters on evenly spaced images; None if there are no such filters."""
-    rows = studied.steadiest[:PEAK_FILTERS]
-    if not rows:
+    """Draw the peaks of the best and the median filters on evenly spaced images; None if there are no such filters."""
+    chosen = studied.chosen(SHOWN_FILTERS)
+    if not chosen:
         return None
-    steady = [row.location_instability for row in rows]
-    names = [f"filter {row.filter}" + ("" if d is None else f" ({d:.3f})") for row, d in zip(rows, steady, strict=True)]
-    marked = " (location instability) and landmarks" if studied.data.landmark_names else ""
-    what = f"peaks of the {studied.chosen} of {studied.network.top_layer}{marked}"
-    return plots.draw_peaks(marked_images(studied.data, studied.peaks, rows), names, studied.title(what))
+    names = [_peak_name(*one) for one in chosen]
+    marked = marked_images(studied.data, studied.peaks, [one.row for one in chosen])
+    title = studied.title(f"peaks on evenly spaced images: {studied.choice(chosen)}")
+    return plots.draw_peaks(marked, names, title)
+
+
+def _peak_name(row: FilterRow, kind: str) -> str:
+    steady = row.location_instability
+    return f"{kind}: filter {row.filter}" + ("" if steady is None else f" ({steady:.3f})")
 
 
 def draw_fields(studied: Studied, filters: int, care: Care, report: ReportPhase) -> Figure | None:
-    """Draw Fig. 5 for the steadiest filters on their top images; None if there are no such filters."""
-    rows = studied.steadiest[:filters]
-    if not rows:
+    """Draw Fig. 5 for the best and the median filters on their top images; None if there are no such filters."""
+    chosen = studied.chosen(filters)
+    if not chosen:
         return None
-    fields = _fields(studied, rows, care, report)
+    fields = _fields(studied, chosen, care, report)
     montage = []
-    for row in rows:
+    for one in chosen:
+        row = one.row
         index_B = top_images(studied.peaks, row.filter, MONTAGE_IMAGES)
         found = image_fields(studied.network, studied.measured, index_B, row.filter, fields[row.filter])
         shown = [montages.Lit(*pair) for pair in zip(studied.data.measured.take(index_B), found, strict=True)]
-        montage.append(montages.MontageRow(label_of(row, studied.spec), shown))
-    what = f"receptive fields of the {studied.chosen} of {studied.network.top_layer} by occlusion, on the images that"
-    return montages.draw_montage(montage, studied.title(f"{what} excite each most"))
+        montage.append(montages.MontageRow(label_of(one, studied.spec), shown))
+    title = studied.title(f"bright: receptive fields by occlusion; {studied.choice(chosen)}")
+    return montages.draw_montage(montage, title)
 
 
 def draw_heat(studied: Studied) -> Figure | None:
@@ -171,15 +219,16 @@ def draw_heat(studied: Studied) -> Figure | None:
     sigma = studied.network.receptive_field(studied.network.top_layer).stride / 2
 
     index_B = _evenly_spaced(len(data.measured), HEAT_IMAGES)
-    heat_BSS = peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma).numpy()
+    at_one_place = 1 / (2 * np.pi * sigma**2)  # the highest value of a Gaussian, that of all filters at one place
+    heat_BSS = peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma).numpy() / at_one_place
     shown = [montages.Heated(*pair) for pair in zip(data.measured.take(index_B), heat_BSS, strict=True)]
     # The peaks on all images are treated as those of one image with N * F filters.
-    heat_SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)[0].numpy()
+    heat_SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)[0].numpy() / at_one_place
     whole = montages.Heated(_mean_image(data), heat_SS)
     shares, what = _shares(studied.rows)
     title = studied.title(
-        f"where the peaks of all {len(studied.rows)} filters of {studied.network.top_layer} lie; brighter is more and "
-        "stronger peaks"
+        f"where the peaks of all {len(studied.rows)} filters of {studied.network.top_layer} lie, on "
+        f"{len(data.measured)} images"
     )
     return montages.draw_heat(whole, shown, shares, what, title)
 
@@ -204,12 +253,18 @@ def marked_images(data: JobData, peaks: Peaks, rows: Sequence[FilterRow]) -> lis
     ]
 
 
-def _fields(studied: Studied, rows: Sequence[FilterRow], care: Care, report: ReportPhase) -> dict[int, torch.Tensor]:
-    return filter_fields(studied.network, studied.measured, studied.peaks, [row.filter for row in rows], care, report)
+def _fields(studied: Studied, chosen: Sequence[Chosen], care: Care, report: ReportPhase) -> dict[int, torch.Tensor]:
+    """Return the receptive field of each filter, by number; of several figures they are computed once."""
+    wanted = [one.row.filter for one in chosen]
+    known = studied.fields.setdefault(care, {})
+    if missing := [number for number in wanted if number not in known]:
+        known |= filter_fields(studied.network, studied.measured, studied.peaks, missing, care, report)
+    return known
 
 
 @torch.no_grad()
-def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor | None) -> plots.FilterStrip:
+def _strip(studied: Studied, chosen: Chosen, field_PP: torch.Tensor | None) -> plots.FilterStrip:
+    row = chosen.row
     network, measured = studied.network, studied.measured
     network.eval()
     has_masks = network.masks
@@ -229,7 +284,7 @@ def _strip(studied: Studied, row: FilterRow, field_PP: torch.Tensor | None) -> p
         )
         for b, image in enumerate(studied.data.measured.take(index_B))
     ]
-    return plots.FilterStrip(label_of(row, studied.spec), shown)
+    return plots.FilterStrip(label_of(chosen, studied.spec), shown)
 
 
 def _shares(rows: Sequence[FilterRow]) -> tuple[dict[str, float], str]:

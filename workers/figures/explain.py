@@ -20,7 +20,6 @@ from schemas.errors import DataError, SpecError
 from schemas.job import JobSpec
 from schemas.order import ReportPhase
 from workers.data.readers.records import Box
-from workers.evaluation.parts import maps_after_mask
 from workers.figures.canvas import Floats
 from workers.figures.photograph import cut
 
@@ -109,7 +108,7 @@ def explain(
     report("classifying the photograph")
     with torch.no_grad():
         output = network(image_13SS)
-        masked_FHW = maps_after_mask(network, network.forward_trunk(image_13SS))[0]
+        masked_FHW = network.forward_measured(network.forward_trunk(image_13SS))[0]
     if not bool(output.logits.isfinite().all()):
         raise DataError(f"{spec.title} answers with numbers that are not finite. Look at its curves in `orch ui`.")
     probability_O = output_probabilities(output.logits[0], spec.loss)
@@ -161,7 +160,7 @@ def _fields(network: Network, image_3SS: Tensor, filters: list[int]) -> dict[int
     occluder = occluder_for(side, stride_share=STRIDE)
 
     def maps(images_B3SS: Tensor) -> Tensor:
-        return maps_after_mask(network, network.forward_trunk(images_B3SS))[:, filters]
+        return network.forward_measured(network.forward_trunk(images_B3SS))[:, filters]
 
     drop_FGG = occlusion_drop(maps, image_3SS, occluder).cpu()
     return {f: sensitivity_map(drop_GG, occluder, side).numpy() for f, drop_GG in zip(filters, drop_FGG, strict=True)}

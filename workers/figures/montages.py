@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
+    BAR,
     BLUE,
     EDGE,
     GAP,
@@ -25,10 +26,14 @@ from workers.figures.canvas import (
     blank,
     box,
     enlarged,
+    fit,
     glowing,
+    heat_colours,
     lit,
+    name_row,
     place,
     resized,
+    scale_bar,
     stack,
 )
 
@@ -37,6 +42,9 @@ LABELS = 150
 TOP = 58
 HEADED_TOP = 78
 HEAT_COLUMNS = 4
+HIGHEST_HEAT = 0.25
+"""End of the colour scale of heat maps. Peaks of many filters hardly ever agree better."""
+HEAT_SCALE = "of the filters peak here at full strength (middle of the scale: 6%)"
 BARS = 330
 """Width of the bar chart with its labels, pixels."""
 
@@ -65,7 +73,7 @@ class Heated(NamedTuple):
     image_SS3: Bytes
     """The image, RGB."""
     heat_SS: Floats
-    """Density of the peaks, see `peak_density`."""
+    """Density of the peaks: 1 where all filters peak at one place at their full strength."""
 
 
 def draw_montage(rows: Sequence[MontageRow], title: Title) -> Figure:
@@ -76,8 +84,7 @@ def draw_montage(rows: Sequence[MontageRow], title: Title) -> Figure:
     figure = blank(LABELS + canvas.shape[1] + EDGE, TOP + canvas.shape[0] + EDGE, title)
     axes = place(figure, canvas, LABELS, TOP)
     for number, row in enumerate(rows):
-        middle = number * (TILE + GAP) + TILE / 2
-        axes.text(-10, middle, row.label, ha="right", va="center", fontsize=7.5, color=INK, linespacing=1.4)
+        name_row(axes, number * (TILE + GAP) + TILE / 2, row.label, LABELS)
     return figure
 
 
@@ -85,7 +92,8 @@ def draw_heat(whole: Heated, shown: Sequence[Heated], shares: Mapping[str, float
     """Draw the paper's Fig. 6: heat maps of all filters' peaks, and the shares of parts or landmarks.
 
     Args:
-        whole: mean image and density over all measured images.
+        whole: mean image and density over all measured images. The colours have one scale in all figures: that of the
+            density's square root, because few densities are high.
         shown: single images.
         shares: part or landmark -> share of the filters' peaks; may be empty.
         what: caption of the shares.
@@ -97,7 +105,8 @@ def draw_heat(whole: Heated, shown: Sequence[Heated], shares: Mapping[str, float
     canvas = stack([stack(row, axis=1, gap=GAP) for row in rows], axis=0, gap=GAP)
     left = EDGE + large + 2 * EDGE
     width = left + canvas.shape[1] + 2 * EDGE + BARS
-    figure = blank(width, HEADED_TOP + large + EDGE, title)
+    figure = blank(width, HEADED_TOP + large + BAR, title)
+    scale_bar(figure, heat_colours(), ("0", "25%"), HEAT_SCALE, 2 * EDGE)
     over_all = place(figure, _heated(whole, large), EDGE, HEADED_TOP)
     _head(over_all, "all images, over their mean")
     _head(place(figure, canvas, left, HEADED_TOP), "single images")
@@ -111,6 +120,8 @@ def _bars(figure: Figure, shares: Mapping[str, float], what: str, left: int, hei
     axes = figure.add_axes(box(figure, left + labels, HEADED_TOP, BARS - labels - 50, min(height, 34 * len(names))))
     axes.barh(range(len(names)), [shares[name] for name in names], height=0.62, color=BLUE)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names], fontsize=8, color=INK)
+    for name_text in axes.get_yticklabels():
+        fit(name_text, labels)
     for at, name in enumerate(names):
         axes.text(shares[name] + 0.015, at, f"{shares[name]:.0%}", va="center", fontsize=8, color=INK)
     axes.invert_yaxis()
@@ -131,7 +142,7 @@ def _lit(item: Lit) -> Bytes:
 
 
 def _heated(item: Heated, side: int) -> Bytes:
-    return glowing(resized(item.image_SS3, side), enlarged(item.heat_SS, side))
+    return glowing(resized(item.image_SS3, side), np.sqrt(enlarged(item.heat_SS, side)), HIGHEST_HEAT**0.5)
 
 
 def _padded(tiles: list[Bytes], columns: int) -> list[Bytes]:

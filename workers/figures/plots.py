@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from interp_model.explain.occlusion import REGION_THRESHOLD
 from workers.figures.canvas import (
+    BAR,
     BLUE,
     EDGE,
     FAINT,
@@ -36,10 +37,14 @@ from workers.figures.canvas import (
     enlarged,
     glowing,
     grey,
+    grey_colours,
     heat,
+    heat_colours,
     lit,
+    name_row,
     place,
     resized,
+    scale_bar,
     stack,
 )
 from workers.training.records import EpochRecord
@@ -48,6 +53,8 @@ LANDMARK_MARKERS = ("P", "X", "D", "^", "s")
 
 TILE = 104
 """Side of a tile in the gallery, pixels."""
+LABELS = 150
+"""Width of the labels of the rows, pixels."""
 PEAK_TILE = 190
 PEAK_SIZES = (105, 74, 50, 31, 17, 8)
 """Areas of the markers, points squared; peaks at the same position show as rings."""
@@ -162,12 +169,14 @@ def draw_gallery(strips: Sequence[FilterStrip], title: Title) -> Figure:
     headings = _headings(strips[0].shown[0])
     rows = _equally_wide([_strip(strip.shown) for strip in strips])
     height, width = TILE * len(rows) + GAP * (len(rows) - 1), rows[0].shape[1]
-    left, top = 150, 78
-    figure = blank(left + width + EDGE, top + height + EDGE, title)
+    left, top = LABELS, 78
+    figure = blank(left + width + EDGE, top + height + BAR, title)
     axes = place(figure, stack(rows, axis=0, gap=GAP), left, top)
     for number, strip in enumerate(strips):
-        middle = number * (TILE + GAP) + TILE / 2
-        axes.text(-10, middle, strip.label, ha="right", va="center", fontsize=7.5, color=INK, linespacing=1.4)
+        name_row(axes, number * (TILE + GAP) + TILE / 2, strip.label, LABELS)
+    scale_bar(figure, heat_colours(), ("0", "1"), "activation, relative to each filter's highest", left)
+    if strips[0].shown[0].mask_HW is not None:
+        scale_bar(figure, grey_colours(), ("0", "1"), "mask", left + 460)
     group = len(headings) * (TILE + GAP) - GAP + GROUP_GAP
     for image in range(max(len(strip.shown) for strip in strips)):
         for column, heading in enumerate(headings):

@@ -15,7 +15,6 @@ from torch import Tensor
 from interp_model.explain.occlusion import aligned_field, image_field, occluder_for, occlusion_drop
 from interp_model.network import Network
 from schemas.order import ReportPhase
-from workers.evaluation.parts import maps_after_mask
 from workers.evaluation.peaks import Peaks
 from workers.figures.canvas import Floats
 from workers.training.inputs import Indices, Inputs
@@ -52,7 +51,7 @@ def filter_fields(
     def maps(images_B3SS: Tensor) -> Tensor:
         size = measured.evaluation_batch
         parts = (images_B3SS[start : start + size] for start in range(0, len(images_B3SS), size))
-        return torch.cat([maps_after_mask(network, network.forward_trunk(part))[:, chosen] for part in parts])
+        return torch.cat([network.forward_measured(network.forward_trunk(part))[:, chosen] for part in parts])
 
     side = network.input_size
     occluder = occluder_for(side, stride_share=care.stride)
@@ -82,7 +81,7 @@ def top_images(peaks: Peaks, filter_: int, count: int) -> Indices:
 def image_fields(network: Network, measured: Inputs, index_B: Indices, filter_: int, field_PP: Tensor) -> list[Floats]:
     """Return the filter's receptive field on each image: (S, S), scaled to a maximum of 1."""
     centre_H = unit_centres(network)
-    map_BHW = maps_after_mask(network, measured.as_they_are(index_B))[:, filter_].cpu()
+    map_BHW = network.forward_measured(measured.as_they_are(index_B))[:, filter_].cpu()
     return [image_field(map_HW, field_PP, centre_H).numpy() for map_HW in map_BHW]
 
 

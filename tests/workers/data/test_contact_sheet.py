@@ -24,26 +24,34 @@ def test_a_landmark_is_drawn_at_its_pixel_and_a_hidden_one_is_not() -> None:
     assert np.ptp(rows) < 10
 
 
-def test_parts_are_outlined_and_tinted_where_they_are() -> None:
+def test_parts_are_outlined_and_the_picture_inside_stays_as_it_is() -> None:
     grey = np.full((60, 60, 3), 128, dtype=np.uint8)
     parts = np.zeros((60, 60), dtype=np.uint8)
     parts[10:30, 10:30] = 0b10
     picture = contact_sheet("title", {"row": [Tile(grey, {}, parts, ("head", "tail"))]})[-60:, :60]
-    assert (picture[10, 10:30] == picture[10, 10]).all()
-    inside, outline = picture[20, 20].astype(int) - 128, picture[10, 20].astype(int) - 128
-    assert (np.sign(inside) == np.sign(outline)).all()  # towards the tail's colour
-    assert (abs(inside) > 0).all()
-    assert (abs(inside) < abs(outline)).all()
+    assert (picture[10, 10:30] == (240, 70, 255)).all()  # the tail's colour
+    assert (picture[12:28, 12:28] == 128).all()
     assert (picture[40:, 40:] == 128).all()
 
 
+def test_a_long_legend_takes_further_lines() -> None:
+    grey = np.full((60, 60, 3), 128, dtype=np.uint8)
+    names = [f"landmark number {number}" for number in range(20)]
+    short, long = (
+        contact_sheet("title", {"row": [Tile(grey, dict.fromkeys(some, (9.0, 9.0)))]}) for some in (names[:2], names)
+    )
+    assert long.shape[1] == short.shape[1]
+    assert len(long) > len(short)
+    edge = long[: len(long) - 60, -6:]
+    assert (edge == edge[0, 0]).all()  # no name is cut
+
+
 def test_masks_of_photographs_lie_on_their_crops(data_root: Path) -> None:
-    plain = photograph_sheet(["voc_part/cat"], DataRoot(data_root), per_category=1, size=60)[-60:, :60]
     halves = [("cat", {"head": (0, 0, 60, 60)}), ("cat", {"tail": (30, 60, 60, 120)})]
     (data_root / "voc_part" / MASKS).mkdir()
     write_part_masks(data_root / "voc_part" / MASKS / "2008_010000.mat", 60, 120, halves)
     masked = photograph_sheet(["voc_part/cat"], DataRoot(data_root), per_category=2, size=60)[-60:]
-    assert (masked[:, :60] != plain).any(axis=2).mean() > 0.95
+    assert (masked[0, :60] == (255, 40, 40)).all()  # the head is the whole crop
     tail = masked[:, 62:122].astype(int)
     outlined = (tail == (240, 70, 255)).all(axis=2)
     assert outlined[30, 1:20].all()  # further on lies the torso's dot

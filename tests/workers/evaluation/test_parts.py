@@ -15,9 +15,8 @@ from interp_model.network import Network
 from schemas.job import JobSpec
 from tests.support.toy import CPU, SIDE, toy_data, toy_network, toy_spec, toy_trainer
 from workers.data.dataset import JobData, Rows
-from workers.evaluation import parts
 from workers.evaluation.evaluate import evaluate
-from workers.evaluation.parts import Parts, maps_after_mask, measure_parts
+from workers.evaluation.parts import Parts, measure_parts
 from workers.evaluation.peaks import unit_to_pixel
 from workers.training import inputs
 from workers.training.inputs import Inputs
@@ -68,7 +67,7 @@ def measure(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> Parts:
         x_BFHW[:, 0], x_BFHW[:, 1], x_BFHW[:, 2] = red, green, red.roll(1, dims=2)
         return x_BFHW
 
-    monkeypatch.setattr(parts, "maps_after_mask", see)
+    monkeypatch.setattr(Network, "forward_measured", see)
     data = marked_data(spec, network)
     found = measure_parts(spec, network, data, Inputs(network, data.measured, data.mean_SS3, CPU), lambda _: None)
     assert found is not None
@@ -120,7 +119,7 @@ def test_maps_are_masked_where_the_layer_has_masks() -> None:
         features = Inputs(network, data.test, data.mean_SS3, CPU).as_they_are(np.arange(4))
         plain = network.forward_head(features).maps[network.top_layer]
         expected = apply_mask(plain, network.bank_PHW, peak_index(plain)) if is_masked else plain
-        assert torch.equal(maps_after_mask(network, features), expected)
+        assert torch.equal(network.forward_measured(features), expected)
         assert torch.equal(expected, plain) is not is_masked
 
 
