@@ -1,4 +1,4 @@
-"""What an MLflow model of a network consists of: an exported program, a loader of images, a signature and an example."""
+"""What a packed network consists of: an exported program, a loader of images, a signature and an example."""
 
 from __future__ import annotations
 

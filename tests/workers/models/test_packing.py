@@ -61,7 +61,11 @@ def probe(folder: Path, *images: bytes) -> Any:
     """Use a packed model in a process of its own, outside of the repository."""
     words = [base64.b64encode(image).decode() for image in images]
     done = subprocess.run(
-        [sys.executable, "-I", "-c", PROBE, str(folder), *words], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-c", PROBE, str(folder), *words],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
