@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orch.networks import TrainedNetwork, instability
+    from interp_model.trained import TrainedNetwork
+    from orch.networks import instability
     from orch.sweeps import Job, Sweep, plan, run, sweep
 
 __all__ = ["Job", "Sweep", "TrainedNetwork", "instability", "plan", "run", "sweep"]

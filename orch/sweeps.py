@@ -33,7 +33,7 @@ from schemas.sweep import SweepSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from orch.networks import TrainedNetwork
+    from interp_model.trained import TrainedNetwork
 
 What = str | Path | Mapping[str, Any]
 """A built-in grid's name, the path of a sweep file, or the fields of one."""
@@ -82,7 +82,7 @@ class Job:
             SpecError: the job has not succeeded.
             StoreError: its checkpoint is missing or damaged, or another version of orch planned the job.
         """
-        from orch.networks import TrainedNetwork
+        from interp_model.trained import TrainedNetwork
 
         found = figures.load_network(self.settings, self.record)
         return TrainedNetwork(found.network, found.mean_SS3, self.spec.output_labels, self.spec.loss)

@@ -14,6 +14,10 @@ from schemas.lifecycle import StopReason
 STOP_REQUESTED = frozenset({StopReason.INTERRUPTED, StopReason.CANCELLED_BY_USER, StopReason.SWEEP_CANCELLED})
 """Reasons for a stop that a user requested, which is not a failure."""
 
+MLFLOW_DECIMALS = 4
+"""Decimals of results that are logged as MLflow metrics, whose page shows every digit. `metrics.json` has all of them,
+and so has the result in the run's tags."""
+
 
 class CheckpointPointer(Stored):
     """Location and digest of a job's newest complete checkpoint."""

@@ -33,7 +33,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"settings", "wording", "import_path"}, {"yaml_text"},
     ],
     "workers": [
-        {"actor", "node_facts"}, {"job"}, {"outcome"}, {"figures", "weights"}, {"evaluation"}, {"tracking"},
+        {"actor", "node_facts"}, {"job"}, {"outcome"}, {"figures", "weights", "models"}, {"evaluation"}, {"tracking"},
         {"training"},
         {"data", "checkpoints"}, {"objects"},
         {"files", "file_locks", "loopback", "secret_files", "code_home", "node_folders"},

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from schemas.base import Frozen
 
 PACKAGES = ("schemas", "interp_model", "workers", "orchestrator")
+GIT_SECONDS = 5.0
+"""Longest time to wait for git."""
 
 
 class CodeHome(Frozen):
@@ -46,3 +50,23 @@ def difference(driver: CodeHome, worker: CodeHome) -> str:
         f"This worker on {socket.gethostname()} would run the code of orch in {', '.join(worker.folders)}, and its "
         f"driver runs that in {', '.join(driver.folders)}, whose files differ."
     )
+
+
+def version_of(library: str) -> str:
+    """Return the version of an installed library; empty if it is not installed."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return ""
+
+
+def git_commit() -> str:
+    """Return the commit that is checked out where the code of this process lies; empty for an installed copy."""
+    (folder, *others) = code_home().folders
+    if others or not (Path(folder) / ".git").exists():
+        return ""
+    command = ["git", "-C", folder, "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

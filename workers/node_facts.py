@@ -13,12 +13,11 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from schemas.base import Frozen
 from schemas.errors import DataError
-from workers.code_home import CodeHome, code_home
+from workers.code_home import CodeHome, code_home, version_of
 from workers.loopback import bypass_proxies_for_loopback
 from workers.node_folders import DATA_ROOT, HOME
 from workers.secret_files import read_secret_files
@@ -80,7 +79,7 @@ def node_facts(questions_json: str) -> str:
     facts = NodeFacts(
         host=socket.gethostname(),
         python=".".join(map(str, sys.version_info[:3])),
-        versions={name: _version(name) for name in LIBRARIES},
+        versions={name: version_of(name) for name in LIBRARIES},
         code=code_home(),
         time=time.time(),
         home=str(home),
@@ -105,13 +104,6 @@ def data_sets_of(root: Path) -> tuple[str, ...] | None:
         return tuple(DataRoot(root).datasets())
     except DataError:  # a damaged description, which `orch data list` names
         return ()
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return ""
 
 
 def _gpus() -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def figure(
     """
     numbers = service.FIGURES if which == ALL else (int(which),)
     how = service.DrawOptions(filters, images, stride, again)
-    with _progress() as report:
+    with progress() as report:
         drawn = service.draw_figures(Settings(), job, numbers, out, how, data_root=data_root, report=report)
     console.show(text.FiguresJson.of_drawn(drawn) if json else text.figures_text(drawn))
 
@@ -105,7 +105,7 @@ def explain(
     orch explain "voc-cat alexnet interpretable" cat.jpg --box 40,12,310,280
     """
     target = out if out is not None or json else Path(f"explain-{image.stem}.png")
-    with _progress() as report:
+    with progress() as report:
         found = service.explain(
             Settings(), job, image, target, box=box, category=category, data_root=data_root, report=report
         )
@@ -113,7 +113,7 @@ def explain(
 
 
 @contextmanager
-def _progress() -> Iterator[ReportPhase]:
+def progress() -> Iterator[ReportPhase]:
     """Show the current phase on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _: None

@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast
 import typer
 from typer.rich_utils import rich_format_error
 
-from orchestrator.cli import config, console, data, doctor, figures, recovery, streams, sweeps, tables, weights
+from orchestrator.cli import config, console, data, doctor, figures, models, recovery, streams, sweeps, tables, weights
 from orchestrator.cli.console import ErrorFacts, ErrorJson
 from orchestrator.settings import misspelt
 from schemas.errors import Interrupted, OrchError
@@ -44,6 +44,7 @@ app.add_typer(config.app, name="config", rich_help_panel=recovery.PANEL)
 app.add_typer(sweeps.grids_app, name="grid", rich_help_panel=GROUPS)
 app.add_typer(data.app, name="data", rich_help_panel=GROUPS)
 app.add_typer(weights.app, name="weights", rich_help_panel=GROUPS)
+app.add_typer(models.app, name="model", rich_help_panel=figures.PANEL)
 
 
 def _note_on_every_help(group: typer.Typer) -> None:

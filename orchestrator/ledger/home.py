@@ -32,7 +32,10 @@ HOME_FILE = "home.json"
 """File of ORCH_HOME that holds its id."""
 MARKER = ".orch-home"
 """File of the folders that `orch gc` cleans; it holds the id of the home that they belong to."""
-_URIS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+_URIS = (
+    ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
+    ("model_versions", "source"), ("model_versions", "storage_location"),
+)  # fmt: skip
 """Columns in which MLflow keeps URIs of artifacts."""
 
 

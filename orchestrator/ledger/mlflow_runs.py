@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from orchestrator.ledger.experiment import candidates_in
 from orchestrator.ledger.home import UNMOVED, Relocation
+from orchestrator.ledger.origin import origin_tags
 from orchestrator.ledger.store import experiment_of, reaching
 from orchestrator.ledger.tags import has_begun
 from schemas.errors import StoreError
@@ -106,7 +107,7 @@ class MlflowRuns:
         Returns:
             The run that counts: the new one, unless another process has created one in the meantime.
         """
-        call = {**tags, CALL_TAG: uuid4().hex}
+        call = {**origin_tags(), **tags, CALL_TAG: uuid4().hex}
         with self.reaching():
             created = self.client.create_run(self._experiment_id, tags=call, run_name=name)
             self.client.update_run(created.info.run_id, status=status)

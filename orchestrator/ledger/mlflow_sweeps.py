@@ -15,6 +15,7 @@ from orchestrator.ledger.notes import note_tags
 from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepProgress, SweepRecord, Waiting, newest_first
 from orchestrator.ledger.tags import PLAN_FILE, PROGRESS_TAG, ROOT_TAG, WAITING_TAG, plan_tags, read_plan, sweep_record
 from schemas.errors import StoreError
+from schemas.results import MLFLOW_DECIMALS
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -105,8 +106,9 @@ class MlflowSweeps:
             data = self.runs.client.get_run(record.run_id).data
             logged = data.metrics
             timestamp, step = int(record.started_at * 1000), int(metrics.get("jobs_done", 0))
+            rounded = {key: round(value, MLFLOW_DECIMALS) for key, value in metrics.items()}
             changed = [
-                Metric(key, value, timestamp, step) for key, value in metrics.items() if logged.get(key) != value
+                Metric(key, value, timestamp, step) for key, value in rounded.items() if logged.get(key) != value
             ]
             if changed:
                 self.runs.client.log_batch(record.run_id, metrics=changed)

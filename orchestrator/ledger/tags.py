@@ -182,6 +182,7 @@ def identity_tags(spec: JobSpec) -> dict[str, str]:
         "category": categories_label(spec.data.categories, spec.loss),
         "backbone": spec.model.backbone,
         "variant": spec.model.variant,
+        "role": "pre-training" if spec.is_pretraining else "job",
         "images": "generated animals" if spec.data.images == "generated" else "photographs",
     }
 

@@ -56,8 +56,8 @@ JOBS = View(
     columns=(
         "tags.`category`", "tags.`backbone`", "tags.`variant`",
         "metrics.`location_instability`", "metrics.`test_accuracy`", "metrics.`chance_accuracy`",
-        "tags.`images`", "tags.`orch.sweep`", "tags.`orch.state`", "tags.`orch.attempt`", "tags.`orch.failure`",
-        "attributes.`Duration`",
+        "tags.`role`", "tags.`images`", "tags.`orch.sweep`", "tags.`orch.state`", "tags.`orch.attempt`",
+        "tags.`orch.failure`", "attributes.`Duration`",
     ),
     order_by="tags.`category`",
     ascending=True,

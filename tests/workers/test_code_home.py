@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,26 @@ import pytest
 
 from schemas.order import Progress, WorkerFacts
 from workers.actor import JobWorker
-from workers.code_home import CodeHome, code_home, difference
+from workers.code_home import CodeHome, code_home, difference, git_commit
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_all_packages_of_this_process_are_in_one_folder() -> None:
     assert code_home().folders == (str(ROOT),)
+
+
+def test_the_commit_is_that_of_a_checkout_and_an_installed_copy_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
+        monkeypatch.setenv(name, "ada")
+    monkeypatch.setattr("workers.code_home.code_home", lambda: CodeHome(folders=(str(tmp_path),), sha256="0"))
+    assert git_commit() == ""
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    head = subprocess.run(["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert git_commit() == head.stdout.strip() != ""
 
 
 def test_the_same_files_in_another_folder_are_the_same_code() -> None:

@@ -115,7 +115,7 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     }  # fmt: skip
     steps = [point.step for point in client.get_metric_history(order.run_id, "validation/accuracy")]
     assert steps == [1, 2, 3, 4]
-    assert client.get_run(order.run_id).data.metrics["test_accuracy"] == result.metrics.test_accuracy
+    assert client.get_run(order.run_id).data.metrics["test_accuracy"] == round(result.metrics.test_accuracy, 4)
     assert result.checkpoint is not None
     assert "optimiser" not in load_checkpoint(result.checkpoint, spec.key)
     assert len(list(Path(result.checkpoint.path).parent.parent.rglob("*.pt"))) == 1

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
-from schemas.results import JobMetrics, JobResult
+from schemas.results import MLFLOW_DECIMALS, JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.access import check_login, denial, is_denied, without_password
 from workers.tracking.job_log import LOG_FOLDER
 from workers.tracking.outages import is_outage, store_errors
+from workers.tracking.run_facts import dataset_input, surroundings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,19 +109,22 @@ class RunLog:
         return run
 
     def log_spec(self, spec: JobSpec) -> None:
-        """Log every field of the spec as a parameter.
+        """Log every field of the spec as a parameter, the data set, and where this attempt computes.
 
         MLflow's parameters are immutable, so the path of a weights file that moved between attempts keeps its first
         value.
         """
-        from mlflow.entities import Param
+        from mlflow.entities import Param, RunTag
 
         params = flatten(spec.model_dump(mode="json"))
         fresh = [Param(name, value) for name, value in params.items() if name not in self._logged_params]
         with self._reaching_store():
-            self._check()
-            if fresh:
-                self._client.log_batch(self._run_id, params=fresh)
+            run = self._check()
+            tags = [RunTag(name, value) for name, value in surroundings().items() if run.data.tags.get(name) != value]
+            if fresh or tags:
+                self._client.log_batch(self._run_id, params=fresh, tags=tags)
+            if not run.inputs.dataset_inputs:
+                self._client.log_inputs(self._run_id, [dataset_input(spec)])
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Log the metrics of those epochs that the store does not have yet."""
@@ -141,7 +145,7 @@ class RunLog:
             self._last_epoch = some[-1].epoch
 
     def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
-        """Log the summary as metrics, and every file of a folder as an artifact under its relative path.
+        """Log the summary as rounded metrics, and every file of a folder as an artifact under its relative path.
 
         Metrics that the run has already are not logged again: an earlier attempt may have died after logging them.
         """
@@ -156,12 +160,13 @@ class RunLog:
             for end, value in zip(("low", "high"), interval, strict=True)
         }
         values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
+        rounded = {name: round(float(value), MLFLOW_DECIMALS) for name, value in values.items() if value is not None}
         with self._reaching_store():
             known = self._check().data.metrics
             points = [
-                Metric(name, float(value), now, self._last_epoch)
-                for name, value in values.items()
-                if value is not None and known.get(name) != float(value)
+                Metric(name, value, now, self._last_epoch)
+                for name, value in rounded.items()
+                if known.get(name) != value
             ]
             if points:
                 self._client.log_batch(self._run_id, metrics=points)

@@ -1,0 +1,235 @@
+"""Logs the networks of finished jobs as MLflow models, and registers the best of each category and backbone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from orchestrator.ledger import store
+from orchestrator.ledger.home import settle
+from orchestrator.ledger.records import JobRecord
+from orchestrator.services import figures, jobs
+from orchestrator.services.sweeps import sweep_status
+from orchestrator.settings import Settings
+from schemas.errors import SpecError
+from schemas.job import JobSpec, categories_label
+from schemas.lifecycle import JobState
+from schemas.order import ReportPhase
+from schemas.results import MLFLOW_DECIMALS
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
+
+ALIAS = "best"
+"""Alias of the registered version that counts: `models:/NAME@best`."""
+_JOB_TAG = "orch.job_key"
+CRITERIA: Mapping[str, Callable[[Iterable[tuple[float, str]]], tuple[float, str]]] = {
+    "test_accuracy": max, "tracking_share": max, "location_instability": min,
+}  # fmt: skip
+"""By which metric the best network is chosen, and whether high or low values are better."""
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A network as MLflow has it."""
+
+    key: str
+    """Key of the job."""
+    title: str
+    """Title of the job."""
+    model_id: str
+    uri: str
+    """What MLflow's commands take: `models:/m-...`, or `models:/NAME@best` of a registered one."""
+    store: str
+    """URI of the tracking store, without which MLflow's commands do not find the model."""
+    is_new: bool
+    """False if the model had been logged before."""
+    version: int | None = None
+    """Version in the registry; None if it is only logged."""
+
+
+def log_model(settings: Settings, wanted: str, report: ReportPhase) -> PackedModel:
+    """Log the network of a finished job as an MLflow model, unless its run has one.
+
+    Args:
+        settings: the store.
+        wanted: the job's key, the start of it, or its title.
+        report: called with the current phase.
+
+    Raises:
+        SpecError: the job is unknown, ambiguous or has not succeeded.
+        StoreError: its checkpoint is missing or damaged, or the store cannot be written.
+    """
+    record = figures.finished(jobs.find_job(settings, wanted), settings)
+    settle(settings)
+    return _logged(settings, record, report)
+
+
+def register_best(settings: Settings, sweep: str, by: str, report: ReportPhase) -> list[PackedModel]:
+    """Register the best network of each category and backbone of a sweep, as the version with the alias `best`.
+
+    Networks that are not logged yet are logged. A network that is registered already gets no second version.
+
+    Args:
+        settings: the store.
+        sweep: name of the sweep.
+        by: one of `CRITERIA`.
+        report: called with the current phase.
+
+    Raises:
+        SpecError: no job of the sweep has succeeded with that metric.
+        StoreError: the store has no such sweep, or cannot be written; or a checkpoint is missing or damaged.
+    """
+    best = best_of(_succeeded(settings, sweep), by)
+    if not best:
+        raise SpecError(f"No job of {sweep} has succeeded with a {by}. `orch status {sweep}` shows its jobs.")
+    settle(settings)
+    return [_registered(settings, name, record, by, report) for name, record in best.items()]
+
+
+def best_of(records: Iterable[JobRecord], by: str) -> dict[str, JobRecord]:
+    """Return the best job by the name of its registered model, such as `voc-cat-alexnet`.
+
+    Args:
+        records: finished jobs; those without the metric are left out.
+        by: one of `CRITERIA`. Of equal ones, the key decides.
+    """
+    groups: dict[str, dict[str, JobRecord]] = {}
+    for record in records:
+        groups.setdefault(registered_name(figures.spec_of(record)), {})[record.key] = record
+    best = {}
+    for name, group in groups.items():
+        values = [(value, key) for key, one in group.items() if (value := _metric(one, by)) is not None]
+        if values:
+            best[name] = group[CRITERIA[by](values)[1]]
+    return best
+
+
+def registered_name(spec: JobSpec) -> str:
+    """Return the name of the registered model that competes for a category and a backbone."""
+    return _slug(f"{categories_label(spec.data.categories, spec.loss)} {spec.model.backbone}")
+
+
+def serve_command(model: PackedModel, port: int = 5002) -> str:
+    """Return the command that answers requests with a model on this machine."""
+    return (
+        f"MLFLOW_TRACKING_URI={model.store} mlflow models serve --model-uri {model.uri} --env-manager local "
+        f"--port {port}"
+    )
+
+
+def _succeeded(settings: Settings, sweep: str) -> list[JobRecord]:
+    found = sweep_status(settings, sweep)
+    upstream = found.record.plan.upstream_keys if found.record.plan else frozenset()
+    records = [job.record for job in found.jobs if job.record is not None and job.spec.key not in upstream]
+    return [record for record in records if record.state is JobState.SUCCEEDED]
+
+
+def _metric(record: JobRecord, name: str) -> float | None:
+    metrics = record.result.metrics if record.result else None
+    value: float | None = getattr(metrics, name, None)
+    return value
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")
+
+
+def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> PackedModel:
+    client = store.open_client(settings)
+    with store.reaching(settings.store_uri):
+        experiment = client.get_run(record.run_id).info.experiment_id
+        known = _ready(client, experiment, record)
+    if known is not None:
+        return _answer(settings, record, known, is_new=False)
+    from interp_model.trained import TrainedNetwork
+    from workers.models.packing import pack
+
+    report(f"{record.title}: loading the network")
+    spec, found = figures.spec_of(record), figures.load_network(settings, record)
+    network = TrainedNetwork(found.network, found.mean_SS3, spec.output_labels, spec.loss)
+    with store.reaching(settings.store_uri):
+        model = client.create_logged_model(
+            experiment, name=_slug(record.title), source_run_id=record.run_id, tags=_tags(record, spec)
+        )
+        try:
+            with TemporaryDirectory(prefix="orch-") as scratch:
+                report(f"{record.title}: exporting the network")
+                folder = Path(scratch) / "model"
+                pack(network, folder, record.run_id, model.model_id)
+                report(f"{record.title}: storing the model")
+                client.log_model_artifacts(model.model_id, str(folder))
+        except BaseException:
+            client.finalize_logged_model(model.model_id, "FAILED")
+            raise
+        _link(client, record, client.finalize_logged_model(model.model_id, "READY"))
+    return _answer(settings, record, model, is_new=True)
+
+
+def _ready(client: MlflowClient, experiment: str, record: JobRecord) -> LoggedModel | None:
+    """Return the job's model that was logged completely; None if there is none."""
+    found = client.search_logged_models([experiment], filter_string=f"tags.`{_JOB_TAG}` = '{record.key}'")
+    return next((one for one in found if one.status == "READY" and one.source_run_id == record.run_id), None)
+
+
+def _tags(record: JobRecord, spec: JobSpec) -> dict[str, str]:
+    from orchestrator.ledger.tags import identity_tags
+
+    return {_JOB_TAG: record.key, "orch.sweep": record.sweep, **identity_tags(spec)}
+
+
+def _link(client: MlflowClient, record: JobRecord, model: LoggedModel) -> None:
+    """Show the model in the job's run, and the job's numbers with the model."""
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    epochs, seconds = record.result.epochs_done if record.result else 0, int(record.last_sign_at * 1000)
+    client.log_outputs(record.run_id, [LoggedModelOutput(model.model_id, step=epochs)])
+    points = [
+        Metric(name, round(value, MLFLOW_DECIMALS), seconds, epochs, model_id=model.model_id)
+        for name in CRITERIA
+        if (value := _metric(record, name)) is not None
+    ]
+    client.log_batch(record.run_id, metrics=points)
+
+
+def _registered(settings: Settings, name: str, record: JobRecord, by: str, report: ReportPhase) -> PackedModel:
+    from mlflow.exceptions import MlflowException
+
+    logged, client = _logged(settings, record, report), store.open_client(settings)
+    with store.reaching(settings.store_uri):
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        source = _source(settings, client, logged.model_id)
+        versions = client.search_model_versions(f"name = '{name}'")  # which have no `model_id` from a database
+        version = next((one for one in versions if one.source == source), None)
+        if version is None:
+            version = client.create_model_version(
+                name, source, record.run_id, model_id=logged.model_id,
+                description=f"{record.title}, of sweep {record.sweep}: {by} {_metric(record, by):.4g}",
+            )  # fmt: skip
+        client.set_registered_model_alias(name, ALIAS, str(version.version))
+    return PackedModel(
+        record.key, record.title, logged.model_id, f"models:/{name}@{ALIAS}", logged.store, logged.is_new,
+        int(version.version),
+    )  # fmt: skip
+
+
+def _source(settings: Settings, client: MlflowClient, model_id: str) -> str:
+    """Return where the registry finds the files: a server resolves the model itself, MLflow's code here would not."""
+    if settings.store_uri.startswith(("http://", "https://")):
+        return f"models:/{model_id}"
+    return str(client.get_logged_model(model_id).artifact_location)
+
+
+def _answer(settings: Settings, record: JobRecord, model: LoggedModel, *, is_new: bool) -> PackedModel:
+    return PackedModel(
+        record.key, record.title, model.model_id, f"models:/{model.model_id}", settings.store_uri, is_new
+    )

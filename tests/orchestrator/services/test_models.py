@@ -1,0 +1,108 @@
+"""Networks as MLflow models: which are the best, and what a store has after they were logged and registered."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.main import main
+from orchestrator.ledger import store
+from orchestrator.ledger.home import settle
+from orchestrator.ledger.job_moves import first_record
+from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.services import models
+from orchestrator.settings import Settings
+from schemas.job import JobSpec
+from schemas.lifecycle import JobState, StopReason
+from schemas.order import WorkOrder
+from schemas.sweep import Resources
+from tests.support.doubles import metrics, result_of
+from tests.support.toy import toy_spec
+
+
+def order_of(spec: JobSpec, settings: Settings, run_id: str = "r") -> WorkOrder:
+    return WorkOrder(
+        spec=spec, run_id=run_id, attempt=1, tracking_uri=settings.store_uri, cache_dir=str(settings.cache_dir),
+        checkpoint_dir=str(settings.checkpoint_dir),
+    )  # fmt: skip
+
+
+def record(spec: JobSpec, accuracy: float, instability: float | None) -> JobRecord:
+    result = result_of(order_of(spec, Settings())).model_copy(update={"metrics": metrics(accuracy, instability)})
+    return replace(first_record(spec, "s", 0.0, "run"), state=JobState.SUCCEEDED, result=result)
+
+
+def test_the_best_of_a_category_and_backbone_is_chosen_in_the_direction_of_its_metric() -> None:
+    dog = toy_spec("ordinary", data__categories=("voc_part/dog",))
+    cats = [record(toy_spec(seed=seed), 0.5 + seed / 10, instability=seed / 10) for seed in range(3)]
+    found = [*cats, record(dog, 0.1, instability=None)]
+    assert models.best_of(found, "test_accuracy") == {"voc-cat-alexnet": cats[2], "voc-dog-alexnet": found[3]}
+    assert models.best_of(found, "location_instability") == {"voc-cat-alexnet": cats[0]}
+
+
+def test_a_name_of_another_library_s_network_is_one_that_the_registry_takes() -> None:
+    spec = toy_spec(model={"backbone": "torchvision:resnet18@layer4", "variant": "interpretable", "input_size": 64})
+    assert models.registered_name(spec) == "voc-cat-torchvision-resnet18-layer4"
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(list(words))
+    return int(end.value.code or 0)
+
+
+@pytest.fixture
+def home(new_home: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A store with one trained network."""
+    from workers.job import run_job
+
+    settings, spec = new_home(), toy_spec(train__epochs=1)
+    ledger = MlflowLedger(store.open_client(settings), settings.store_uri)
+    ledger.begin_sweep(StoredPlan.of("pictured", "laptop", None, [spec], frozenset(), Resources()), 0.0)
+    run_id = ledger.add(spec, "pictured", 0.0).run_id
+    ledger.move(spec.key, JobState.RUNNING, 1.0)
+    result = run_job(order_of(spec, settings, run_id), lambda _: None, lambda: False)
+    ledger.move(spec.key, JobState.SUCCEEDED, 2.0, reason=StopReason.FINISHED, result=result)
+    monkeypatch.setenv("ORCH_HOME", str(settings.home))
+    return settings
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # MLflow and torch warn of their own deprecations while they save a model
+def test_a_network_is_logged_and_registered_once_and_found_after_a_move(
+    home: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import mlflow.pytorch
+    import torch
+
+    assert run("model", "log", "cat", "--json") == 0
+    logged = json.loads(capsys.readouterr().out)
+    assert (logged["is_new"], logged["uri"]) == (True, f"models:/{logged['model_id']}")
+    for _ in range(2):
+        assert run("model", "register", "pictured", "--json") == 0
+        (registered,) = json.loads(capsys.readouterr().out)
+        assert (registered["model_id"], registered["version"]) == (logged["model_id"], 1)
+        assert not registered["is_new"]
+    assert registered["uri"] == "models:/voc-cat-alexnet@best"
+
+    moved = Settings.model_validate({"home": tmp_path / "moved"})
+    shutil.move(home.home, moved.home)
+    settle(moved)
+    mlflow.set_tracking_uri(moved.store_uri)
+    try:
+        module = mlflow.pytorch.load_model(registered["uri"])
+    finally:
+        mlflow.set_tracking_uri("")
+    assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 1)
+    (found,) = store.open_client(moved).search_logged_models([_experiment(moved)])
+    assert {metric.key for metric in found.metrics} >= {"test_accuracy"}
+
+
+def _experiment(settings: Settings) -> str:
+    return store.experiment_of(store.open_client(settings), settings.store_uri).experiment_id

@@ -1,0 +1,1 @@
+"""Packs a trained network as an MLflow model, which runs without orch."""
