@@ -219,11 +219,13 @@ def draw_heat(studied: Studied) -> Figure | None:
     sigma = studied.network.receptive_field(studied.network.top_layer).stride / 2
 
     index_B = _evenly_spaced(len(data.measured), HEAT_IMAGES)
-    at_one_place = 1 / (2 * np.pi * sigma**2)  # the highest value of a Gaussian, that of all filters at one place
-    heat_BSS = peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma).numpy() / at_one_place
+    # The highest value of a Gaussian, that of all filters at one place.
+    at_one_place = 1 / (2 * np.pi * sigma**2)
+    heat_BSS = (peak_density(peaks.pixel_NF2[index_B], weight_NF[index_B], side, sigma) / at_one_place).numpy()
     shown = [montages.Heated(*pair) for pair in zip(data.measured.take(index_B), heat_BSS, strict=True)]
     # The peaks on all images are treated as those of one image with N * F filters.
-    heat_SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)[0].numpy() / at_one_place
+    density_1SS = peak_density(peaks.pixel_NF2.view(1, -1, 2), weight_NF.view(1, -1), side, sigma)
+    heat_SS = (density_1SS / at_one_place)[0].numpy()
     whole = montages.Heated(_mean_image(data), heat_SS)
     shares, what = _shares(studied.rows)
     title = studied.title(
