@@ -51,7 +51,7 @@ __all__ = [
     "categories_label",
 ]
 
-RECIPE_VERSION = 2
+RECIPE_VERSION = 3
 """Version of what a spec computes. Raise it when the code or a default changes the result of an unchanged spec, so that
 old results are not reused for new jobs."""
 

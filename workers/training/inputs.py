@@ -31,8 +31,10 @@ PICTURES_SHARE = 0.2
 EVALUATION_BATCH = 64
 """Images per batch where nothing is trained."""
 
+CPU_BATCH = 8
+"""Images that pass through the frozen layers of a CPU at once. Maps of more leave its caches; benchmarks/README.md."""
 
-_FEATURES_VERSION = 1
+_FEATURES_VERSION = 2
 """Version of what `features_name` names."""
 
 
@@ -222,7 +224,11 @@ class Inputs:
 
     @torch.no_grad()
     def _compute(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
-        return self._network.forward_trunk(self._images(index_B, flip_B))
+        images_B3SS = self._images(index_B, flip_B)
+        if self._network.first_trained_layer is None or self._device.type != "cpu":
+            return self._network.forward_trunk(images_B3SS)
+        parts = images_B3SS.contiguous(memory_format=torch.channels_last).split(CPU_BATCH)
+        return torch.cat([self._network.forward_trunk(part_b3SS) for part_b3SS in parts]).contiguous()
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         # Without waiting for what the device is doing; the array is copied before this returns.

@@ -159,4 +159,4 @@ def test_names_of_prepared_sets_stay_as_they_are(tmp_path: Path) -> None:
     """Prepared images are found by them."""
     write_pinned_root(tmp_path)
     root = DataRoot.open(tmp_path)
-    assert set_key(root, CAT, 48) == "voc_part-cat-48px-2553ffaca91fc881-r2"
+    assert set_key(root, CAT, 48) == "voc_part-cat-48px-2553ffaca91fc881-r3"
