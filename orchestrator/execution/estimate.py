@@ -149,7 +149,9 @@ def time_left(
     """
     if not waiting and not running:
         return Estimate(0.0, 0.0)
-    known = _known({job.kind for job in (*waiting, *running)}, running, finished, past or Finished())
+    known = _known(
+        {*(job.kind for job in waiting), *(job.kind for job in running)}, running, finished, past or Finished()
+    )
     rest = {job.key: _rest(job, known, now) for job in running}
     lengths = {job.key: known.get(job.kind) for job in waiting}
     unknown = sum(each is None for each in (*rest.values(), *lengths.values()))
