@@ -22,7 +22,6 @@ from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.services.mlflow_ui import free_port
 from orchestrator.settings import Settings
-from schemas.errors import StoreError
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
 from schemas.results import Failure
@@ -96,11 +95,12 @@ def served(new_home: Callable[[], Settings], tmp_path_factory: pytest.TempPathFa
     ) as ui:
         assert ui.stdout is not None
         try:
-            lines = iter(ui.stdout.readline, "}\n")
-            text = "".join(lines) + "}"
-            if not text.strip("}"):
-                raise StoreError("`orch ui` ended without an answer.")
-            yield Served(json.loads(text), runs, experiment)
+            text = ""
+            while not text.endswith("}\n") and (line := ui.stdout.readline()):
+                text += line
+            pages = json.loads(text)
+            assert "error" not in pages, pages
+            yield Served(pages, runs, experiment)
         finally:
             ui.send_signal(signal.SIGINT)
 
