@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.ledger import store
 from orchestrator.ledger.home import settle
 from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.tags import identity_tags
 from orchestrator.services import figures, jobs
 from orchestrator.services.sweeps import sweep_status
 from orchestrator.settings import Settings
@@ -147,28 +148,36 @@ def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> Packe
         known = _ready(client, experiment, record)
     if known is not None:
         return _answer(settings, record, known, is_new=False)
+    with store.reaching(settings.store_uri):
+        model = client.create_logged_model(
+            experiment, name=_slug(record.title), source_run_id=record.run_id, tags=_tags(record)
+        )
+    try:
+        _store_files(settings, client, record, model.model_id, report)
+    except BaseException:
+        with store.reaching(settings.store_uri):
+            client.finalize_logged_model(model.model_id, "FAILED")
+        raise
+    with store.reaching(settings.store_uri):
+        _link(client, record, client.finalize_logged_model(model.model_id, "READY"))
+    return _answer(settings, record, model, is_new=True)
+
+
+def _store_files(
+    settings: Settings, client: MlflowClient, record: JobRecord, model_id: str, report: ReportPhase
+) -> None:
     from interp_model.trained import TrainedNetwork
-    from workers.models.packing import pack
+    from workers.models import packing
 
     report(f"{record.title}: loading the network")
     spec, found = figures.spec_of(record), figures.load_network(settings, record)
     network = TrainedNetwork(found.network, found.mean_SS3, spec.output_labels, spec.loss)
-    with store.reaching(settings.store_uri):
-        model = client.create_logged_model(
-            experiment, name=_slug(record.title), source_run_id=record.run_id, tags=_tags(record, spec)
-        )
-        try:
-            with TemporaryDirectory(prefix="orch-") as scratch:
-                report(f"{record.title}: exporting the network")
-                folder = Path(scratch) / "model"
-                pack(network, folder, record.run_id, model.model_id)
-                report(f"{record.title}: storing the model")
-                client.log_model_artifacts(model.model_id, str(folder))
-        except BaseException:
-            client.finalize_logged_model(model.model_id, "FAILED")
-            raise
-        _link(client, record, client.finalize_logged_model(model.model_id, "READY"))
-    return _answer(settings, record, model, is_new=True)
+    with TemporaryDirectory(prefix="orch-") as scratch:
+        report(f"{record.title}: exporting the network")
+        packing.pack(network, Path(scratch) / "model", record.run_id, model_id)
+        report(f"{record.title}: storing the model")
+        with store.reaching(settings.store_uri):
+            client.log_model_artifacts(model_id, str(Path(scratch) / "model"))
 
 
 def _ready(client: MlflowClient, experiment: str, record: JobRecord) -> LoggedModel | None:
@@ -177,10 +186,8 @@ def _ready(client: MlflowClient, experiment: str, record: JobRecord) -> LoggedMo
     return next((one for one in found if one.status == "READY" and one.source_run_id == record.run_id), None)
 
 
-def _tags(record: JobRecord, spec: JobSpec) -> dict[str, str]:
-    from orchestrator.ledger.tags import identity_tags
-
-    return {_JOB_TAG: record.key, "orch.sweep": record.sweep, **identity_tags(spec)}
+def _tags(record: JobRecord) -> dict[str, str]:
+    return {_JOB_TAG: record.key, "orch.sweep": record.sweep, **identity_tags(figures.spec_of(record))}
 
 
 def _link(client: MlflowClient, record: JobRecord, model: LoggedModel) -> None:

@@ -59,10 +59,10 @@ def pack(network: TrainedNetwork, folder: Path, run_id: str, model_id: str) -> N
             ),
             input_example=pd.DataFrame({"image": [_mean_image(network)]}),
             pip_requirements=needs,
-        )  # type: ignore[no-untyped-call]
+        )
     place = model.flavors["python_function"]["data"]
-    model.add_flavor("pytorch", **(pytorch | {"model_data": place}))  # type: ignore[no-untyped-call]
-    model.save(str(folder / "MLmodel"))  # type: ignore[no-untyped-call]
+    model.add_flavor("pytorch", **(pytorch | {"model_data": place}))
+    model.save(str(folder / "MLmodel"))
 
 
 def _export(network: TrainedNetwork, folder: Path, needs: list[str]) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _export(network: TrainedNetwork, folder: Path, needs: list[str]) -> dict[str
         ),
         serialization_format="pt2",
         pip_requirements=needs,
-    )  # type: ignore[no-untyped-call]
+    )
     return dict(model.flavors["pytorch"])
 
 

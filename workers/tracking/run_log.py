@@ -123,7 +123,7 @@ class RunLog:
             tags = [RunTag(name, value) for name, value in surroundings().items() if run.data.tags.get(name) != value]
             if fresh or tags:
                 self._client.log_batch(self._run_id, params=fresh, tags=tags)
-            if not run.inputs.dataset_inputs:
+            if not (run.inputs and run.inputs.dataset_inputs):
                 self._client.log_inputs(self._run_id, [dataset_input(spec)])
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:

@@ -76,11 +76,18 @@ def home(new_home: Callable[[], Settings], monkeypatch: pytest.MonkeyPatch) -> S
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # MLflow and torch warn of their own deprecations while they save a model
 def test_a_network_is_logged_and_registered_once_and_found_after_a_move(
-    home: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    home: Settings, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.pytorch
     import torch
 
+    def fail(*arguments: object) -> None:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("workers.models.packing.pack", fail)
+        assert run("model", "log", "cat") == 70
+    capsys.readouterr()
     assert run("model", "log", "cat", "--json") == 0
     logged = json.loads(capsys.readouterr().out)
     assert (logged["is_new"], logged["uri"]) == (True, f"models:/{logged['model_id']}")
@@ -100,8 +107,9 @@ def test_a_network_is_logged_and_registered_once_and_found_after_a_move(
     finally:
         mlflow.set_tracking_uri("")
     assert module(torch.zeros(1, 3, 64, 64)).shape == (1, 1)
-    (found,) = store.open_client(moved).search_logged_models([_experiment(moved)])
-    assert {metric.key for metric in found.metrics} >= {"test_accuracy"}
+    found = {model.status: model for model in store.open_client(moved).search_logged_models([_experiment(moved)])}
+    assert found["FAILED"].model_id != found["READY"].model_id == logged["model_id"]
+    assert {metric.key for metric in found["READY"].metrics} >= {"test_accuracy"}
 
 
 def _experiment(settings: Settings) -> str:
