@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -112,11 +112,14 @@ def _grid_facts(grid: SweepSpec, profile: str) -> GridFacts:
     found = define(SweepRequest(SweepSpec(grid=grid.name), default_profile=profile))
     axes = {axis: found.axes[field_of(axis)] for axis in grid.axes}
     narrowed = {axis: values for axis, values in axes.items() if len(values) < len(grid.axes[axis])}
-    jobs = [
-        (prod(map(len, values)) if values else 0) + len(rows)
-        for values, rows in ((axes.values(), found.include), (grid.axes.values(), grid.include))
-    ]
-    return GridFacts(grid, found.profile.name, *jobs, narrowed=narrowed)
+    return GridFacts(
+        grid, found.profile.name, _job_count(axes, found.include), _job_count(grid.axes, grid.include), narrowed
+    )
+
+
+def _job_count(axes: Mapping[str, Sized], include: Sized) -> int:
+    """Jobs of the product of the axes, and of the rows."""
+    return (prod(map(len, axes.values())) if axes else 0) + len(include)
 
 
 def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:

@@ -227,7 +227,7 @@ class Inputs:
         images_B3SS = self._images(index_B, flip_B)
         if self._network.first_trained_layer is None or self._device.type != "cpu":
             return self._network.forward_trunk(images_B3SS)
-        parts = images_B3SS.contiguous(memory_format=torch.channels_last).split(CPU_BATCH)
+        parts = torch.split(images_B3SS.contiguous(memory_format=torch.channels_last), CPU_BATCH)
         return torch.cat([self._network.forward_trunk(part_b3SS) for part_b3SS in parts]).contiguous()
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
