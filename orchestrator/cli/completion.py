@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.ledger.sqlite_reader import open_sqlite_reader
@@ -10,6 +12,8 @@ from orchestrator.settings import Settings
 from schemas.errors import OrchError
 from schemas.sweep import AXIS_ALIASES
 
+UNREADABLE = (OrchError, sqlite3.Error)
+
 Offer = tuple[str, str]
 """A word, and what shells with room for it show beside it."""
 
@@ -17,14 +21,15 @@ Offer = tuple[str, str]
 def complete_sweep(incomplete: str) -> list[Offer]:
     """Sweeps of the store, newest first."""
     reader = _reader()
-    if reader is None:
+    try:
+        return [(sweep.name, "") for sweep in reader.sweeps() if sweep.name.startswith(incomplete)] if reader else []
+    except UNREADABLE:
         return []
-    return [(sweep.name, "") for sweep in reader.sweeps() if sweep.name.startswith(incomplete)]
 
 
 def complete_job(incomplete: str) -> list[Offer]:
-    """Keys of jobs whose key or title begins with the word; the title is shown beside them."""
-    return [(record.key, record.title) for record in _jobs() if _begins(record, incomplete)]
+    """Keys of jobs; the title is shown beside them."""
+    return [(record.key, record.title) for record in _jobs() if record.key.startswith(incomplete)]
 
 
 def complete_target(incomplete: str) -> list[Offer]:
@@ -43,15 +48,11 @@ def complete_assignment(incomplete: str) -> list[str]:
     return [f"{name}=" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
 
 
-def _begins(record: JobRecord, incomplete: str) -> bool:
-    return record.key.startswith(incomplete) or record.title.startswith(incomplete)
-
-
 def _jobs() -> list[JobRecord]:
     reader = _reader()
     try:
         return list(reader.jobs().values()) if reader else []
-    except OrchError:
+    except UNREADABLE:
         return []
 
 

@@ -24,5 +24,5 @@ def origin_tags() -> dict[str, str]:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
+    except (KeyError, OSError, ImportError):  # a container whose user has no name, or Windows
         return ""

@@ -1,4 +1,7 @@
-"""Decides which imported category a word of a sweep means: the one of that name, unless several data sets have it."""
+"""Decides which imported category a word of a sweep means: the one of that name, unless a published data set has it.
+
+A word such as `cat` keeps its meaning when a data set with cats of its own is imported.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 from orchestrator.planning.setting_layers import field_of
 from orchestrator.planning.typed import CATEGORIES_FIELD
-from schemas.categories import category_of, find_categories
+from schemas.categories import CATEGORIES, category_of
 from schemas.errors import SpecError
 from schemas.sweep import SweepSpec
 
@@ -20,7 +23,7 @@ def with_imported_ids(sweep: SweepSpec, imported: Collection[str]) -> SweepSpec:
         imported: Ids of the imported categories under the data root.
 
     Raises:
-        SpecError: A name that an imported category has is also that of another category.
+        SpecError: Several imported data sets have a category of a name.
     """
     if not imported:
         return sweep
@@ -44,14 +47,15 @@ def fields_with_ids(fields: Mapping[str, Any], imported: Collection[str], where:
 
 
 def id_of(word: str, imported: Collection[str], where: str) -> str:
-    """Return the id of the imported category that a word names; the word itself if it names none.
+    """Return the id of the imported category that a word names; the word itself if a published category has the name.
 
     Raises:
-        SpecError: Another category has the name too.
+        SpecError: Several imported data sets have the name.
     """
-    if word.strip().lower() not in {category_of(id_).key for id_ in imported}:
+    name = word.strip().lower()
+    found = [id_ for id_ in imported if category_of(id_).key == name]
+    if not found or any(name in (category.key, category.name) for category in CATEGORIES):
         return word
-    found = [category.id for category in find_categories(word, imported)]
     if len(found) > 1:
         raise SpecError(
             f"{where}: `{word}` is a category of several data sets: {', '.join(found)}. Write the id of the one that "

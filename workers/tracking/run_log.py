@@ -18,7 +18,7 @@ from schemas.results import MLFLOW_DECIMALS, JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.access import check_login, denial, is_denied, without_password
-from workers.tracking.job_log import LOG_FOLDER
+from workers.tracking.job_log import LOG_FOLDER, LOGGER
 from workers.tracking.outages import is_outage, store_errors
 from workers.tracking.run_facts import dataset_input, surroundings
 
@@ -124,7 +124,23 @@ class RunLog:
             if fresh or tags:
                 self._client.log_batch(self._run_id, params=fresh, tags=tags)
             if not (run.inputs and run.inputs.dataset_inputs):
+                self._log_data_set(spec)
+
+    def _log_data_set(self, spec: JobSpec) -> None:
+        """Log the data set as the run's input, unless the store refuses it: no job fails because a page lacks it.
+
+        MLflow looks for the data set and then adds it, so it refuses one of two jobs that add the same at once. The
+        second time it is there.
+        """
+        for is_last in (False, True):
+            try:
                 self._client.log_inputs(self._run_id, [dataset_input(spec)])
+                return
+            except store_errors() as error:
+                if is_denied(error) or is_outage(error):
+                    raise
+                if is_last:
+                    LOGGER.warning("the run does not show its data set: %s", error)
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Log the metrics of those epochs that the store does not have yet."""

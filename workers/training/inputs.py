@@ -125,7 +125,7 @@ class Inputs:
             report: called before each batch.
         """
         if self._network.first_trained_layer is None:
-            self._keep_pictures()
+            self._keep_pictures(report)
             return
         first = self._first()
         rows = len(self) * (1 + horizontal_flip)
@@ -157,13 +157,14 @@ class Inputs:
         self._kept = self._stored(first.dtype, (len(self), *first.shape[1:]), False, report)
         self._batches_only = True
 
-    def _keep_pictures(self) -> None:
+    def _keep_pictures(self, report: ReportPhase) -> None:
         side = self._network.input_size
         shape = (len(self), side, side, 3)
-        if not has_room(self._device, math.prod(shape)):
+        if self._memory_divisor > 1 or not has_room(self._device, math.prod(shape)):  # an attempt ran out of memory
             return
         kept = torch.empty(shape, dtype=torch.uint8, device=self._device)
         for index_B in self.batches():
+            report("preparing images")
             kept[int(index_B[0]) : int(index_B[-1]) + 1] = self._on_device(self._split.take(index_B))
         self._pictures_NSS3 = kept
 

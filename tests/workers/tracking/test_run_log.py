@@ -6,9 +6,12 @@ import json
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from schemas.errors import StoreError
 from schemas.job import FileWeights
@@ -90,6 +93,23 @@ def test_a_run_says_on_what_it_was_computed_and_from_which_data(
     assert (data.name, json.loads(data.profile)["test_per_category"]) == ("generated voc-cat", 6)
     (other,) = (one.dataset for one in store.client.get_run(other_id).inputs.dataset_inputs)
     assert other.digest != data.digest
+
+
+@pytest.mark.parametrize(("refusals", "shown"), [(1, 1), (2, 0)])
+def test_a_data_set_that_another_job_adds_at_the_same_time_fails_no_job(
+    store: Store, new_run: Callable[[], str], monkeypatch: pytest.MonkeyPatch, refusals: int, shown: int
+) -> None:
+    log_inputs, left = MlflowClient.log_inputs, [MlflowException("UNIQUE constraint failed", BAD_REQUEST)] * refusals
+
+    def refuse(client: MlflowClient, *arguments: Any) -> None:
+        if left:
+            raise left.pop()
+        log_inputs(client, *arguments)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", refuse)
+    run_id = new_run()
+    RunLog(store.uri, run_id).log_spec(toy_spec())
+    assert len(store.client.get_run(run_id).inputs.dataset_inputs) == shown
 
 
 def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
