@@ -120,8 +120,8 @@ def accuracy_text(found: Comparison) -> str:
     """Return the mean accuracies of a comparison in words; empty if they were not measured."""
     if not found.accuracy:
         return ""
-    chance = "" if found.chance is None else f", chance {found.chance:.2f}"
-    return f"mean accuracy {found.accuracy[0]:.2f} ordinary, {found.accuracy[1]:.2f} interpretable{chance}"
+    chance = "" if found.chance is None else f", chance {found.chance:.2f} %"
+    return f"mean accuracy {found.accuracy[0]:.2f} % ordinary, {found.accuracy[1]:.2f} % interpretable{chance}"
 
 
 def worth_text(found: Comparison) -> str:

@@ -59,8 +59,8 @@ def test_text_is_aligned(bird: Report) -> None:
         "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%      90.00      90.00  "
         " 50.00",
         "Ours are measured on held-out images, generated separately.",
-        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
-        "90.00 interpretable, chance 50.00); too few categories that differ for a test (fewer than 5). How much of it "
+        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 % ordinary, "
+        "90.00 % interpretable, chance 50.00 %); too few categories that differ for a test (fewer than 5). How much of it "
         "follows the part was not measured.",
         "Filters left out because they never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
         "(n): mean over n seeds.",
@@ -136,8 +136,8 @@ def test_several_tests_are_said_to_be_corrected_and_a_single_one_is_not() -> Non
         return [note for note in notes(table) if "Wilcoxon" in note]
 
     start = (
-        "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (mean accuracy 90.00 ordinary, "
-        "90.00 interpretable) (95 % interval -50.0% to -50.0%), "
+        "interpretable below ordinary in 6 of 6 categories, mean change -50.0% (mean accuracy 90.00 % ordinary, "
+        "90.00 % interpretable) (95 % interval -50.0% to -50.0%), "
     )
     end = "both for the starting weights that the categories share. How much of it follows the part was not measured."
     assert sentences("alexnet") == [f"alexnet: {start}one-sided Wilcoxon p = 0.016, {end}"]
