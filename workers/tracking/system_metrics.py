@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Protocol, cast
 
 from schemas.errors import Superseded
 from schemas.order import WorkOrder
 from workers.tracking.background import repeating
 from workers.tracking.run_log import RunLog
 
-if TYPE_CHECKING:
-    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
-
 PREFIX = "system/"
 """MLflow shows metrics with this prefix in the tab `System metrics`."""
+
+
+class Monitor(Protocol):
+    """What MLflow's monitors do."""
+
+    def collect_metrics(self) -> None: ...
+
+    def aggregate_metrics(self) -> dict[str, float]: ...
+
+    def clear_metrics(self) -> None: ...
 
 
 @dataclass
@@ -25,7 +32,7 @@ class SystemMetrics:
 
     open_run: Callable[[], RunLog]
     _run: RunLog | None = field(default=None, init=False)
-    _monitors: list[BaseMetricsMonitor] = field(default_factory=list, init=False)
+    _monitors: list[Monitor] = field(default_factory=list, init=False)
 
     def log(self) -> None:
         """Log the use of the CPU since the last call, and of memory and GPUs now; the first call only begins.
@@ -57,15 +64,19 @@ class SystemMetrics:
         return values
 
 
-def _monitors() -> list[BaseMetricsMonitor]:
+def _monitors() -> list[Monitor]:
     """Return MLflow's monitors of CPU and memory and, with NVIDIA's library `nvidia-ml-py`, of GPUs."""
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
     from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-    monitors: list[BaseMetricsMonitor] = [CPUMonitor()]
+    monitors = [_made(CPUMonitor)]
     with suppress(ImportError, RuntimeError):  # without the library, and without a GPU
-        monitors.append(GPUMonitor())
+        monitors.append(_made(GPUMonitor))
     return monitors
+
+
+def _made(kind: type) -> Monitor:
+    return cast("Monitor", kind())
 
 
 @contextmanager
