@@ -175,6 +175,12 @@ class Settings(BaseSettings):
         Field(description=f"a number of GiB from 0 to {_LONGEST}, such as 10"),
     ] = 10.0
     """Most GiB that features of frozen layers take on a machine; 0 keeps none."""
+    system_metrics_seconds: Annotated[
+        float,
+        BeforeValidator(_minutes),
+        Field(description=f"a number of seconds from 0 to {_LONGEST}, such as 10"),
+    ] = 0.0
+    """How often each job logs the use of CPU, memory and GPUs of its machine; 0 logs none."""
     store_patience_minutes: Annotated[
         float,
         BeforeValidator(_minutes),

@@ -44,6 +44,8 @@ class WorkOrder(Frozen):
     """Most GiB that pictures from the object store take on the worker's machine, those in use excepted."""
     features_gb: float = 10.0
     """Most GiB that features of frozen layers take on the worker's machine."""
+    system_metrics_seconds: float = 0.0
+    """Seconds between two measurements of the worker's machine that are logged to the run; 0 logs none."""
     upstream: CheckpointPointer | None = None
     """Final checkpoint of `spec.upstream`."""
     upstream_run_id: str = ""

@@ -44,6 +44,7 @@ from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
 from workers.tracking.live_log import live_log
 from workers.tracking.outages import briefly_patient, is_full_disk
 from workers.tracking.run_log import RunLog
+from workers.tracking.system_metrics import system_metrics
 from workers.training.determinism import choose_device, make_deterministic, seed_torch
 from workers.training.frozen_features import FeatureStore
 from workers.training.inputs import Inputs
@@ -102,7 +103,7 @@ def run_job(
     job = _Job(order, on_progress, should_stop)
     reason, failure, metrics = StopReason.FINISHED, None, None
     try:
-        with job_log(order), live_log(order):
+        with job_log(order), live_log(order), system_metrics(order):
             metrics = job.run()
     except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
         reason = stop_reason_of(error)

@@ -210,6 +210,7 @@ class SweepRun:
             is_clustered=self.settings.ray_address != "local",
             cache_gb=self.settings.cache_gb,
             features_gb=self.settings.features_gb,
+            system_metrics_seconds=self.settings.system_metrics_seconds,
             store_patience=self.settings.store_patience_minutes * 60,
         )
 

@@ -27,6 +27,8 @@ class WorkerPaths:
     """Most GiB that pictures from the object store take on a machine."""
     features_gb: float = 10.0
     """Most GiB that features of frozen layers take on a machine."""
+    system_metrics_seconds: float = 0.0
+    """Seconds between two measurements of a machine that its jobs log; 0 logs none."""
     store_patience: float = 600.0
     """Seconds for which a worker waits for a store that does not answer."""
 
@@ -64,6 +66,7 @@ def work_order(
         is_clustered=paths.is_clustered,
         cache_gb=paths.cache_gb,
         features_gb=paths.features_gb,
+        system_metrics_seconds=paths.system_metrics_seconds,
         upstream=upstream.result.checkpoint if upstream and upstream.result else None,
         upstream_run_id=upstream.run_id if upstream else "",
         threads=threads,

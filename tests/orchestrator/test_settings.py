@@ -33,6 +33,7 @@ def test_a_sweep_is_resumed_where_its_driver_runs(monkeypatch: pytest.MonkeyPatc
             "1e8")),
         *(("WORKER_START_SECONDS", text, "a number of seconds from 1 to 10000000, such as 120") for text in (
             "abc", "0", "-1", "5min", "nan")),
+        ("SYSTEM_METRICS_SECONDS", "often", "a number of seconds from 0 to 10000000, such as 10"),
         *(("PROFILE", text, "one of laptop, paper. Did you mean 'laptop'?") for text in ("laptp", "labtop")),
         ("PROFILE", "  ", "one of laptop, paper"),
         ("CODE_CHECK", "ignore", "`refuse` or `warn`"),

@@ -20,8 +20,8 @@ LOGGER = logging.getLogger("orch.job")
 LOGGER.setLevel(logging.INFO)
 LOG_FOLDER = "logs"
 """Artifact folder of the logs in a run."""
-UPLOADING_THREAD = "upload-log"
-"""Name of the thread that uploads the log. What libraries say in it is left out: it would make the log grow."""
+UPLOADING_THREAD = "upload"
+"""Name of the threads that log beside the job. What libraries say in them is left out: it would make the log grow."""
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 

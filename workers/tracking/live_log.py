@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +9,12 @@ from pathlib import Path
 
 from schemas.errors import Superseded
 from schemas.order import WorkOrder
-from workers.tracking.job_log import UPLOADING_THREAD, log_path
+from workers.tracking.background import repeating
+from workers.tracking.job_log import log_path
 from workers.tracking.run_log import RunLog
 
 FIRST_SECONDS, SECONDS = 2.0, 8.0
 """Pauses before the first upload and between two."""
-SHARE = 0.1
-"""Largest share of the time spent on uploads: a slow store gets longer pauses."""
-END_SECONDS = 5.0
-"""Longest time to wait for an upload that has begun when the job ends."""
 
 
 @dataclass
@@ -67,22 +62,5 @@ def live_log(order: WorkOrder) -> Iterator[None]:
         log_path(Path(order.log_dir), order.spec.key, order.attempt),
         lambda: RunLog(order.tracking_uri, order.run_id, order.attempt),
     )
-    has_ended = threading.Event()
-    thread = threading.Thread(target=_keep_uploading, args=(log, has_ended), name=UPLOADING_THREAD, daemon=True)
-    thread.start()
-    try:
+    with repeating(log.upload, first=FIRST_SECONDS, pause=SECONDS):
         yield
-    finally:
-        has_ended.set()
-        thread.join(END_SECONDS)  # so that no older upload arrives after the one that the job makes at its end
-
-
-def _keep_uploading(log: LiveLog, has_ended: threading.Event) -> None:
-    pause = FIRST_SECONDS
-    while not has_ended.wait(pause):
-        began = time.monotonic()
-        try:
-            log.upload()
-        except Superseded:  # the job itself finds out and ends
-            return
-        pause = max(SECONDS, (time.monotonic() - began) * (1 / SHARE - 1))

@@ -189,6 +189,15 @@ class RunLog:
         with self._reaching_store(files=True):
             self._client.log_artifacts(self._run_id, str(folder))
 
+    def log_system(self, values: Mapping[str, float]) -> None:
+        """Log how busy the machine is. The step is the number of seconds since the run was created."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        with self._reaching_store():
+            step = max(0, now - self._check().info.start_time) // 1000
+            self._client.log_batch(self._run_id, metrics=[Metric(name, it, now, step) for name, it in values.items()])
+
     def log_log(self, path: Path) -> None:
         """Log an attempt's log file as an artifact below `logs/`."""
         with self._reaching_store(files=True):
