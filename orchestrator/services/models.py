@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -112,8 +113,15 @@ def best_of(records: Iterable[JobRecord], by: str) -> dict[str, JobRecord]:
 
 
 def registered_name(spec: JobSpec) -> str:
-    """Return the name of the registered model that competes for a category and a backbone."""
-    return _slug(f"{categories_label(spec.data.categories, spec.loss)} {spec.model.backbone}")
+    """Return the name of the registered model for the categories and the backbone of a network.
+
+    It ends with a digest of the outputs if there are several: `6 voc categories` may be different ones.
+    """
+    name = _slug(f"{categories_label(spec.data.categories, spec.loss)} {spec.model.backbone}", kept=".")
+    if spec.data.is_single:
+        return name
+    outputs = "\n".join(sorted(spec.output_labels))
+    return f"{name}-{hashlib.sha256(outputs.encode()).hexdigest()[:8]}"
 
 
 def serve_command(model: PackedModel, port: int = 5002) -> str:
@@ -137,8 +145,9 @@ def _metric(record: JobRecord, name: str) -> float | None:
     return value
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")
+def _slug(text: str, kept: str = "") -> str:
+    """Replace what MLflow's names may not have by dashes; the name of a registered model may also have dots."""
+    return re.sub(rf"[^\w{kept}-]+", "-", text).strip("-")
 
 
 def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> PackedModel:

@@ -51,6 +51,32 @@ def test_a_name_of_another_library_s_network_is_one_that_the_registry_takes() ->
     assert models.registered_name(spec) == "voc-cat-torchvision-resnet18-layer4"
 
 
+VOC = ("voc_part/bird", "voc_part/cat", "voc_part/cow", "voc_part/dog")
+
+
+@pytest.mark.parametrize(
+    "selections",
+    [[("mittens/кошка",), ("mittens/собака",)], [("mittens/a.b",), ("mittens/a-b",)], [VOC[:3], VOC[1:]]],
+)
+def test_networks_of_different_categories_do_not_compete(selections: list[tuple[str, ...]]) -> None:
+    specs = [toy_spec(data__images="photographs", data__categories=one) for one in selections]
+    assert len({models.registered_name(spec) for spec in specs}) == len(specs)
+
+
+def test_networks_of_the_same_categories_compete_in_whatever_order_the_categories_are() -> None:
+    first, second = (toy_spec(data__categories=one) for one in (VOC, VOC[::-1]))
+    assert models.registered_name(first) == models.registered_name(second)
+
+
+def test_networks_that_tell_species_apart_do_not_compete_with_those_that_find_birds() -> None:
+    birds = toy_spec("ordinary", data__images="photographs", data__categories=("cub200/bird",))
+    species = toy_spec(
+        "ordinary", data__images="photographs", data__categories=("cub200/bird",), data__labels="species",
+        data__label_names=("001.Gull", "002.Wren"),
+    )  # fmt: skip
+    assert models.registered_name(birds) == "cub-bird-alexnet" != models.registered_name(species)
+
+
 def run(*words: str) -> int:
     with pytest.raises(SystemExit) as end:
         main(list(words))
