@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,8 +128,8 @@ def registered_name(spec: JobSpec) -> str:
 def serve_command(model: PackedModel, port: int = 5002) -> str:
     """Return the command that answers requests with a model on this machine."""
     return (
-        f"MLFLOW_TRACKING_URI={model.store} mlflow models serve --model-uri {model.uri} --env-manager local "
-        f"--port {port}"
+        f"MLFLOW_TRACKING_URI={shlex.quote(model.store)} mlflow models serve --model-uri {shlex.quote(model.uri)} "
+        f"--env-manager local --port {port}"
     )
 
 
