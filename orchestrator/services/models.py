@@ -6,6 +6,7 @@ import hashlib
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from orchestrator.ledger.tags import identity_tags
 from orchestrator.services import figures, jobs
 from orchestrator.services.sweeps import sweep_status
 from orchestrator.settings import Settings
-from schemas.errors import SpecError
+from schemas.errors import SpecError, StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.order import ReportPhase
@@ -164,12 +165,13 @@ def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> Packe
         )
     try:
         _store_files(settings, client, record, model.model_id, report)
-    except BaseException:
         with store.reaching(settings.store_uri):
+            _link(client, record, model)  # before the model is ready: a ready one is never linked again
+            client.finalize_logged_model(model.model_id, "READY")
+    except BaseException:
+        with suppress(StoreError), store.reaching(settings.store_uri):  # without the store, the model stays pending
             client.finalize_logged_model(model.model_id, "FAILED")
         raise
-    with store.reaching(settings.store_uri):
-        _link(client, record, client.finalize_logged_model(model.model_id, "READY"))
     return _answer(settings, record, model, is_new=True)
 
 
