@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +19,7 @@ from orchestrator.ledger.tags import identity_tags
 from orchestrator.services import figures, jobs
 from orchestrator.services.sweeps import sweep_status
 from orchestrator.settings import Settings
-from schemas.errors import SpecError
+from schemas.errors import SpecError, StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState
 from schemas.order import ReportPhase
@@ -112,15 +115,22 @@ def best_of(records: Iterable[JobRecord], by: str) -> dict[str, JobRecord]:
 
 
 def registered_name(spec: JobSpec) -> str:
-    """Return the name of the registered model that competes for a category and a backbone."""
-    return _slug(f"{categories_label(spec.data.categories, spec.loss)} {spec.model.backbone}")
+    """Return the name of the registered model for the categories and the backbone of a network.
+
+    It ends with a digest of the outputs if there are several: `6 voc categories` may be different ones.
+    """
+    name = _slug(f"{categories_label(spec.data.categories, spec.loss)} {spec.model.backbone}", kept=".")
+    if spec.data.is_single:
+        return name
+    outputs = "\n".join(sorted(spec.output_labels))
+    return f"{name}-{hashlib.sha256(outputs.encode()).hexdigest()[:8]}"
 
 
 def serve_command(model: PackedModel, port: int = 5002) -> str:
     """Return the command that answers requests with a model on this machine."""
     return (
-        f"MLFLOW_TRACKING_URI={model.store} mlflow models serve --model-uri {model.uri} --env-manager local "
-        f"--port {port}"
+        f"MLFLOW_TRACKING_URI={shlex.quote(model.store)} mlflow models serve --model-uri {shlex.quote(model.uri)} "
+        f"--env-manager local --port {port}"
     )
 
 
@@ -137,8 +147,9 @@ def _metric(record: JobRecord, name: str) -> float | None:
     return value
 
 
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]+", "-", text).strip("-")
+def _slug(text: str, kept: str = "") -> str:
+    """Replace what MLflow's names may not have by dashes; the name of a registered model may also have dots."""
+    return re.sub(rf"[^\w{kept}-]+", "-", text).strip("-")
 
 
 def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> PackedModel:
@@ -154,12 +165,13 @@ def _logged(settings: Settings, record: JobRecord, report: ReportPhase) -> Packe
         )
     try:
         _store_files(settings, client, record, model.model_id, report)
-    except BaseException:
         with store.reaching(settings.store_uri):
+            _link(client, record, model)  # before the model is ready: a ready one is never linked again
+            client.finalize_logged_model(model.model_id, "READY")
+    except BaseException:
+        with suppress(StoreError), store.reaching(settings.store_uri):  # without the store, the model stays pending
             client.finalize_logged_model(model.model_id, "FAILED")
         raise
-    with store.reaching(settings.store_uri):
-        _link(client, record, client.finalize_logged_model(model.model_id, "READY"))
     return _answer(settings, record, model, is_new=True)
 
 
