@@ -27,6 +27,7 @@ class ProgressNotice:
 
     sweep: str
     ledger: LedgerWriter
+    """One that does not retry calls, because the driver waits meanwhile."""
     _told: SweepProgress | None = None
 
     def set(self, running: Sequence[RunningJob], left: Estimate | None, now: float) -> None:
