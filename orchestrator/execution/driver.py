@@ -26,9 +26,10 @@ from orchestrator.execution.work_orders import WorkerPaths, work_order
 from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.locks import Locks
+from orchestrator.ledger.outages import impatient
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
-from schemas.errors import IllegalTransition, StoreError
+from schemas.errors import IllegalTransition, StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
 from schemas.sweep import Resources
 
@@ -89,7 +90,7 @@ class Driver:
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
         self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
-        self._progress = ProgressNotice(self.sweep, self.ledger)
+        self._progress = ProgressNotice(self.sweep, impatient(self.ledger))
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
         self._shutdown = Shutdown(
             self.sweep, self.stop, self.pool, self.display.say, self.resume or f"orch resume {self.sweep}"
@@ -125,7 +126,7 @@ class Driver:
         with ExitStack() as at_the_end:  # every step is taken, even if an earlier one raises
             steps = (
                 self._lease.try_renew, self.pool.close, self._lease.try_renew, self._abandon_running,
-                self._notice.withdraw, self._progress.withdraw,
+                self._withdraw_notices,
             )  # fmt: skip
             for step in reversed(steps):
                 at_the_end.callback(step)
@@ -181,6 +182,13 @@ class Driver:
 
     def _abandon_running(self) -> None:
         self._settlement.abandon_running(self._lease.check)
+
+    def _withdraw_notices(self) -> None:
+        """Withdraw what was told of the sweep, unless a driver that took it over has told something since."""
+        with suppress(StoreError, SweepBusy):
+            self._lease.check()
+            self._notice.withdraw()
+            self._progress.withdraw()
 
     def _settle_lost(self) -> None:
         """Settle what a dead driver left running before anything else, so that the store is right."""

@@ -94,18 +94,48 @@ class Running:
     pace: Pace
 
 
+Range = tuple[float, float]
+
+
 @dataclass
 class Finished:
     """Seconds of the jobs that ran from their start to their end, by kind."""
 
     seconds: dict[Kind, list[float]] = field(default_factory=lambda: defaultdict(list))
+    _alike: dict[Kind, list[Kind]] = field(default_factory=lambda: defaultdict(list))
+    """The kinds of `seconds` that differ only in their number of epochs, by one of them with 0 epochs."""
+    _whole: dict[Kind, Range | None] = field(default_factory=dict)
+    """What `whole_of` has returned since the last job was added."""
 
     def add(self, kind: Kind, seconds: float) -> None:
         """Add a job."""
+        if kind not in self.seconds:
+            self._alike[kind._replace(epochs=0)].append(kind)
         self.seconds[kind].append(seconds)
+        self._whole.clear()
 
+    def whole_of(self, kind: Kind) -> Range | None:
+        """Return the least and the most seconds that a job of another sweep takes.
 
-Range = tuple[float, float]
+        Args:
+            kind: Of the job.
+
+        Returns:
+            The range; None if no job of the kind has run, whatever its number of epochs.
+        """
+        if kind not in self._whole:
+            self._whole[kind] = self._compute_whole(kind)
+        return self._whole[kind]
+
+    def _compute_whole(self, kind: Kind) -> Range | None:
+        if kind in self.seconds:
+            return _spread(self.seconds[kind], PAST_SPREAD)
+        others = self._alike.get(kind._replace(epochs=0))
+        if not others:
+            return None
+        nearest = min(others, key=lambda other: abs(log(other.epochs / kind.epochs)))
+        mean, ratio = fmean(self.seconds[nearest]), kind.epochs / nearest.epochs
+        return mean * min(1.0, ratio), mean * max(1.0, ratio)  # more epochs take longer to train, not to measure
 
 
 def kind_of(spec: JobSpec, is_upstream: bool) -> Kind:
@@ -161,26 +191,6 @@ def time_left(
     return Estimate(low, high, unknown)
 
 
-def whole_of(kind: Kind, past: Finished) -> Range | None:
-    """Return the least and the most seconds that a job takes, as far as jobs of earlier sweeps tell.
-
-    Args:
-        kind: Of the job.
-        past: Durations of those jobs.
-
-    Returns:
-        The range; None if no job of the kind has run, whatever its number of epochs.
-    """
-    if kind in past.seconds:
-        return _spread(past.seconds[kind], PAST_SPREAD)
-    others = [other for other in past.seconds if other._replace(epochs=kind.epochs) == kind]
-    if not others:
-        return None
-    nearest = min(others, key=lambda other: abs(log(other.epochs / kind.epochs)))
-    mean, ratio = fmean(past.seconds[nearest]), kind.epochs / nearest.epochs
-    return mean * min(1.0, ratio), mean * max(1.0, ratio)  # training takes longer with more epochs, measuring does not
-
-
 def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished) -> dict[Kind, Range]:
     """Whole duration of each kind: from the sweep itself if it has finished one, then from earlier sweeps."""
     projected = {job.kind: whole for job in running if (whole := _projected(job)) is not None}
@@ -190,7 +200,7 @@ def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished
             found[kind] = _spread(finished.seconds[kind])
         elif kind in projected and kind not in past.seconds:
             found[kind] = projected[kind]
-        elif (whole := whole_of(kind, past)) is not None:
+        elif (whole := past.whole_of(kind)) is not None:
             found[kind] = whole
     return found
 

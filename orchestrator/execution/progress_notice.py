@@ -16,7 +16,9 @@ EVERY_SECONDS = 5.0
 AGAIN_SECONDS = 30.0
 """Time after which a note is repeated although no job has got further, because the time left changes."""
 MOST_JOBS = 40
-"""Running jobs that a note lists, so that it fits into a tag."""
+"""Running jobs that a note lists."""
+DECIMALS = 3
+"""Decimals of the seconds in a note."""
 
 
 @dataclass
@@ -25,6 +27,7 @@ class ProgressNotice:
 
     sweep: str
     ledger: LedgerWriter
+    """One that does not retry calls, because the driver waits meanwhile."""
     _told: SweepProgress | None = None
 
     def set(self, running: Sequence[RunningJob], left: Estimate | None, now: float) -> None:
@@ -35,14 +38,15 @@ class ProgressNotice:
             left: The time until all jobs are done; None while nothing is known.
             now: Unix seconds.
         """
-        listed, told = tuple(running[:MOST_JOBS]), self._told
+        listed, told = tuple(map(_in_brief, running[:MOST_JOBS])), self._told
         if told is not None:
             passed = now - told.at
             if passed < EVERY_SECONDS or (listed == told.running and passed < AGAIN_SECONDS):
                 return
-        self._told = SweepProgress(at=now, running=listed)
+        self._told = SweepProgress(at=round(now, DECIMALS), running=listed)
         if left is not None:
-            self._told = SweepProgress(at=now, running=listed, low=left.low, high=left.high, unknown=left.unknown)
+            low, high = round(left.low, DECIMALS), round(left.high, DECIMALS)
+            self._told = self._told.model_copy(update={"low": low, "high": high, "unknown": left.unknown})
         with suppress(StoreError):
             self.ledger.set_progress(self.sweep, self._told)
 
@@ -52,3 +56,9 @@ class ProgressNotice:
             self._told = None
             with suppress(StoreError):
                 self.ledger.set_progress(self.sweep, None)
+
+
+def _in_brief(job: RunningJob) -> RunningJob:
+    """Return the job without the counter that follows its phase, and with rounded seconds."""
+    seconds = None if job.epoch_seconds is None else round(job.epoch_seconds, DECIMALS)
+    return job.model_copy(update={"phase": job.phase.partition(":")[0], "epoch_seconds": seconds})

@@ -13,7 +13,16 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
 from orchestrator.ledger.notes import note_tags
 from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepProgress, SweepRecord, Waiting, newest_first
-from orchestrator.ledger.tags import PLAN_FILE, PROGRESS_TAG, ROOT_TAG, WAITING_TAG, plan_tags, read_plan, sweep_record
+from orchestrator.ledger.tags import (
+    PLAN_FILE,
+    PROGRESS_TAG,
+    ROOT_TAG,
+    WAITING_TAG,
+    plan_tags,
+    progress_tag,
+    read_plan,
+    sweep_record,
+)
 from schemas.errors import StoreError
 from schemas.results import MLFLOW_DECIMALS
 
@@ -95,7 +104,7 @@ class MlflowSweeps:
 
     def set_progress(self, name: str, progress: SweepProgress | None) -> None:
         """See `LedgerWriter.set_progress`."""
-        self.runs.set_tags(self.run_id(name), {PROGRESS_TAG: progress.model_dump_json() if progress else ""})
+        self.runs.set_tags(self.run_id(name), {PROGRESS_TAG: progress_tag(progress)})
 
     def conclude(self, name: str, note: str, metrics: Mapping[str, float], status: RunStatus) -> None:
         """See `LedgerWriter.conclude_sweep`."""

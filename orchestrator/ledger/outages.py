@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
-from orchestrator.ledger.base import Ledger
+from orchestrator.ledger.base import Ledger, LedgerWriter
 from orchestrator.wording import in_words
 from schemas.errors import StoreUnreachable
 
@@ -107,3 +107,8 @@ class _PatientLedger:
 def patient(ledger: Ledger, patience: Patience) -> Ledger:
     """Return a ledger whose calls are retried with `patience` while the store does not answer."""
     return cast(Ledger, _PatientLedger(ledger, patience))
+
+
+def impatient(ledger: LedgerWriter) -> LedgerWriter:
+    """Return the ledger itself of one that `patient` returned, for calls that nothing depends on; else `ledger`."""
+    return ledger._ledger if isinstance(ledger, _PatientLedger) else ledger

@@ -109,10 +109,27 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
             read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
             lease=Lease.model_validate_json(lease) if lease else None,
             waiting=Waiting.model_validate_json(waiting) if (waiting := tags.get(WAITING_TAG)) else None,
-            progress=SweepProgress.model_validate_json(progress) if (progress := tags.get(PROGRESS_TAG)) else None,
+            progress=_progress(tags.get(PROGRESS_TAG)),
         )
     except (KeyError, ValueError) as error:
         raise _unreadable(run_id, error) from error
+
+
+def _progress(text: str | None) -> SweepProgress | None:
+    """Return how far a sweep is; None if that cannot be read, because nothing depends on it."""
+    try:
+        return SweepProgress.model_validate_json(text) if text else None
+    except ValidationError:
+        return None
+
+
+def progress_tag(progress: SweepProgress | None) -> str:
+    """Return the tag that says how far a sweep is, with as many of its running jobs as fit."""
+    if progress is None:
+        return ""
+    while len(text := progress.model_dump_json()) > TAG_LIMIT and progress.running:
+        progress = progress.model_copy(update={"running": progress.running[:-1]})
+    return text
 
 
 def _unreadable(run_id: str, error: Exception) -> StoreError:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from orchestrator.execution.estimate import Estimate, Finished, Kind, Waiting, kind_of, time_left, whole_of
+from orchestrator.execution.estimate import Estimate, Finished, Kind, Waiting, kind_of, time_left
 from orchestrator.execution.past_jobs import kind_of_record, past_of
 from orchestrator.execution.resources import layout_for, local_machine
 from orchestrator.ledger.records import JobRecord
@@ -101,7 +101,7 @@ def _gpu_hours(
     for job in jobs:
         asked = resources.needs(job.model.backbone).gpus
         gpus = float(has_gpu) if asked is None else asked
-        whole = whole_of(kinds[job.key], past)
+        whole = past.whole_of(kinds[job.key])
         if whole is not None:
             low, high = low + gpus * whole[0] / 3600, high + gpus * whole[1] / 3600
     return (low, high) if high else None

@@ -19,10 +19,11 @@ from orchestrator.execution.retry_policy import RETRY
 from orchestrator.execution.stop_request import StopRequest
 from orchestrator.execution.unheard import FindEnd
 from orchestrator.execution.work_orders import WorkerPaths
+from orchestrator.ledger.base import known_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import JobRecord, StoredPlan, SweepProgress
 from orchestrator.planning.diff import compare
 from schemas.errors import AccessDenied, DiskFull, IllegalTransition, StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
@@ -307,6 +308,22 @@ def test_a_sweep_that_was_taken_over_while_its_workers_started_runs_nothing(benc
     sweep = bench.ledger.sweep("s")
     assert sweep is not None
     assert sweep.lease == other
+
+
+@pytest.mark.parametrize("is_taken_over", [False, True])
+def test_a_driver_withdraws_its_own_note_about_the_progress_and_no_other(bench: Bench, is_taken_over: bool) -> None:
+    pool, told = ScriptedPool(), SweepProgress(at=1000.0)
+    close = pool.close
+
+    def take_over() -> None:
+        if is_taken_over:
+            bench.ledger.set_lease("s", Lease(host="elsewhere", pid=2, since=500.0, sign_at=1000.0))
+            bench.ledger.set_progress("s", told)
+        close()
+
+    pool.close = take_over  # type: ignore[method-assign]
+    bench.driver(pool).run()
+    assert known_sweep(bench.ledger, "s").progress == (told if is_taken_over else None)
 
 
 def test_a_driver_that_breaks_off_puts_back_nothing_of_the_one_that_replaced_it(bench: Bench) -> None:

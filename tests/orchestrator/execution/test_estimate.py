@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
@@ -86,6 +88,22 @@ def test_jobs_of_earlier_sweeps_count_until_this_one_has_finished_some_of_the_ki
     assert time_left(waiting(1, ORDINARY, "up"), running, finished(), 1, 100.0, past) == Estimate(900 * 0.9 + 90, 1460)
     own = time_left(waiting(1, ORDINARY), [], finished(ordinary=[10] * 25), 1, now=100.0, past=past)
     assert own == Estimate(pytest.approx(9.9), pytest.approx(10.1))
+
+
+def test_what_earlier_sweeps_tell_is_worked_out_once_per_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [ORDINARY._replace(categories=number) for number in range(100)]
+    past = Finished()
+    for kind in kinds:
+        past.add(kind, 100.0)
+    longer = [kind._replace(epochs=30) for kind in kinds]
+    compared = Mock(side_effect=lambda kind, epochs: Kind(*kind[:4], epochs, *kind[5:]))
+    monkeypatch.setattr(Kind, "_replace", lambda kind, epochs: compared(kind, epochs))
+    jobs = [each for kind in longer for each in waiting(1, kind)]
+    found = [time_left(jobs, [], finished(), 1, now, past) for now in (0.0, 1.0)]
+    assert found == [Estimate(100 * 100.0, 100 * 300.0)] * 2
+    assert compared.call_count == len(kinds)
+    past.add(longer[0], 50.0)
+    assert past.whole_of(longer[0]) == (37.5, 62.5)
 
 
 def test_a_running_job_is_timed_by_the_epochs_of_this_attempt_only() -> None:

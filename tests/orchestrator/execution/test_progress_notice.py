@@ -11,7 +11,7 @@ from orchestrator.execution.progress_notice import MOST_JOBS, ProgressNotice
 from orchestrator.ledger.base import known_sweep
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import RunningJob, StoredPlan, SweepProgress
-from orchestrator.ledger.tags import TAG_LIMIT
+from orchestrator.ledger.tags import TAG_LIMIT, progress_tag
 from schemas.errors import StoreUnreachable
 from tests.support.reports import sweep_of
 
@@ -52,10 +52,12 @@ def test_a_store_that_cannot_be_written_ends_nothing() -> None:
 def test_a_note_about_very_many_workers_fits_into_a_tag() -> None:
     ledger = Mock()
     many = [
-        RunningJob(key=f"{n:012x}", phase="waiting for another job that prepares images " + "x" * 40, epoch=100)
+        RunningJob(key=f"{n:012x}", phase="waiting for another job: " + "x" * 999, epoch=100, epoch_seconds=100 / 3)
         for n in range(1000)
     ]
-    ProgressNotice("s", ledger).set(many, None, 0.0)
+    ProgressNotice("s", ledger).set(many, Estimate(1e5 / 3, 2e5 / 3), 1e9 + 1 / 3)
     told: SweepProgress = ledger.set_progress.call_args[0][1]
     assert len(told.running) == MOST_JOBS
-    assert len(told.model_dump_json()) < TAG_LIMIT
+    assert told.running[0].phase == "waiting for another job"
+    assert (told.at, told.low, told.high, told.running[0].epoch_seconds) == (1e9 + 0.333, 33333.333, 66666.667, 33.333)
+    assert len(progress_tag(told)) == len(told.model_dump_json()) < TAG_LIMIT

@@ -16,7 +16,7 @@ from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.mlflow_sweeps import TAGS_AT_ONCE
 from orchestrator.ledger.records import ControlRequest, RunningJob, StoredPlan, SweepProgress
-from orchestrator.ledger.tags import PLAN_FILE, PLAN_PART
+from orchestrator.ledger.tags import PLAN_FILE, PLAN_PART, PROGRESS_TAG
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -153,6 +153,26 @@ def test_the_progress_of_a_sweep_is_told_and_withdrawn(ledger: Ledger) -> None:
     for told in (SweepProgress(at=2.0, running=(job,), low=3.0, high=4.0, unknown=1), None):
         ledger.set_progress("s", told)
         assert known_sweep(ledger, "s").progress == told
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\x1b"])
+def test_a_long_note_about_the_progress_is_told_as_far_as_it_fits(store: Store, character: str) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    jobs = tuple(RunningJob(key=f"{n:012x}", phase=character * 300) for n in range(40))
+    ledger.set_progress("s", SweepProgress(at=2.0, running=jobs, low=3.0))
+    told = known_sweep(ledger, "s").progress
+    assert told is not None
+    assert told.low == 3.0
+    assert told.running == jobs[: len(told.running)] != ()
+
+
+def test_progress_that_cannot_be_read_stops_nobody(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    record = ledger.begin_sweep(PLAN, now=1.0)
+    store.client.set_tag(record.run_id, PROGRESS_TAG, '{"at": 2.0, "runn')
+    assert known_sweep(ledger, "s").progress is None
+    ledger.set_lease("s", Lease(host="h", pid=1, since=1.0, sign_at=1.0))
 
 
 def test_a_lease_is_stamped_renewed_and_lifted(ledger: Ledger) -> None:

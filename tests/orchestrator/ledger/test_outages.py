@@ -121,6 +121,19 @@ def test_an_outage_shorter_than_patience_delays_and_loses_nothing(tmp_path: Path
     assert said == ["The store is away. Running jobs continue; retrying for up to 10 min."]
 
 
+def test_a_note_about_the_progress_is_neither_retried_nor_the_end_of_patience(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, patience=600)
+
+    def refuse(*arguments: object) -> None:
+        raise StoreUnreachable("The store is away.")
+
+    bench.ledger.kept.set_progress = refuse  # type: ignore[method-assign]
+    bench.drive()
+    assert bench.states == [S.SUCCEEDED] * 3
+    assert bench.time.now < 60
+    assert not bench.patience.at_an_end
+
+
 @pytest.mark.parametrize("call", ["add", "move", "set_lease", "pending_requests", "get"])
 def test_what_arrived_without_an_answer_is_not_done_twice(tmp_path: Path, call: str) -> None:
     bench = Bench(tmp_path, patience=600)
