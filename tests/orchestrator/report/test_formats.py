@@ -59,9 +59,9 @@ def test_text_is_aligned(bird: Report) -> None:
         "alexnet  bird         0.200  0.150  +0.050  0.100 (2)  0.070  +0.030    -50%   -53%      90.00      90.00  "
         " 50.00",
         "Ours are measured on held-out images, generated separately.",
-        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 % ordinary, "
-        "90.00 % interpretable, chance 50.00 %); too few categories that differ for a test (fewer than 5). How much of it "
-        "follows the part was not measured.",
+        "alexnet: interpretable below ordinary in 1 of 1 categories, mean change -50.0% (mean accuracy 90.00 % "
+        "ordinary, 90.00 % interpretable, chance 50.00 %); too few categories that differ for a test (fewer than 5). "
+        "How much of it follows the part was not measured.",
         "Filters left out because they never fire or have too few images: 0 of 64 ordinary, 1 of 128 interpretable.",
         "(n): mean over n seeds.",
     ]
