@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -43,5 +44,5 @@ def register(
     orch model register all-categories-laptop
     """
     with progress() as report:
-        found = service.register_best(Settings(), sweep, by, report)
+        found = service.register_best(Settings(), sweep, by, report, partial(typer.echo, err=True))
     console.show([text.ModelJson.of_model(one) for one in found] if json else text.models_text(found))

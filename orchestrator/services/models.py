@@ -74,7 +74,9 @@ def log_model(settings: Settings, wanted: str, report: ReportPhase) -> PackedMod
     return _logged(settings, record, report)
 
 
-def register_best(settings: Settings, sweep: str, by: str, report: ReportPhase) -> list[PackedModel]:
+def register_best(
+    settings: Settings, sweep: str, by: str, report: ReportPhase, say: Callable[[str], None]
+) -> list[PackedModel]:
     """Register the best network of each category and backbone of a sweep, as the version with the alias `best`.
 
     Networks that are not logged yet are logged. A network that is registered already gets no second version.
@@ -84,34 +86,41 @@ def register_best(settings: Settings, sweep: str, by: str, report: ReportPhase) 
         sweep: name of the sweep.
         by: one of `CRITERIA`.
         report: called with the current phase.
+        say: called with a warning for each job that another version of orch planned; such jobs are left out.
 
     Raises:
-        SpecError: no job of the sweep has succeeded with that metric.
+        SpecError: no job of the sweep that can be rebuilt has that metric.
         StoreError: the store has no such sweep, or cannot be written; or a checkpoint is missing or damaged.
     """
-    best = best_of(_succeeded(settings, sweep), by)
+    best = best_of(_succeeded(settings, sweep), by, say)
     if not best:
-        raise SpecError(f"No job of {sweep} has succeeded with a {by}. `orch status {sweep}` shows its jobs.")
+        raise SpecError(
+            f"{sweep} has no network to register: no job that can be used has succeeded with a {by}. "
+            f"`orch status {sweep}` shows its jobs."
+        )
     settle(settings)
     return [_registered(settings, name, record, by, report) for name, record in best.items()]
 
 
-def best_of(records: Iterable[JobRecord], by: str) -> dict[str, JobRecord]:
+def best_of(records: Iterable[JobRecord], by: str, say: Callable[[str], None]) -> dict[str, JobRecord]:
     """Return the best job by the name of its registered model, such as `voc-cat-alexnet`.
 
     Args:
         records: finished jobs; those without the metric are left out.
         by: one of `CRITERIA`. Of equal ones, the key decides.
+        say: called with a warning for each job that another version of orch planned; such jobs are left out.
     """
-    groups: dict[str, dict[str, JobRecord]] = {}
+    groups: dict[str, dict[tuple[float, str], JobRecord]] = {}
     for record in records:
-        groups.setdefault(registered_name(figures.spec_of(record)), {})[record.key] = record
-    best = {}
-    for name, group in groups.items():
-        values = [(value, key) for key, one in group.items() if (value := _metric(one, by)) is not None]
-        if values:
-            best[name] = group[CRITERIA[by](values)[1]]
-    return best
+        if (value := _metric(record, by)) is None:
+            continue
+        try:
+            name = registered_name(figures.spec_of(record))
+        except StoreError as error:
+            say(f"warning: left out: {error}")
+        else:
+            groups.setdefault(name, {})[value, record.key] = record
+    return {name: group[CRITERIA[by](group)] for name, group in groups.items()}
 
 
 def registered_name(spec: JobSpec) -> str:

@@ -47,13 +47,21 @@ def test_the_best_of_a_category_and_backbone_is_chosen_in_the_direction_of_its_m
     dog = toy_spec("ordinary", data__categories=("voc_part/dog",))
     cats = [record(toy_spec(seed=seed), 0.5 + seed / 10, instability=seed / 10) for seed in range(3)]
     found = [*cats, record(dog, 0.1, instability=None)]
-    assert models.best_of(found, "test_accuracy") == {"voc-cat-alexnet": cats[2], "voc-dog-alexnet": found[3]}
-    assert models.best_of(found, "location_instability") == {"voc-cat-alexnet": cats[0]}
+    assert models.best_of(found, "test_accuracy", print) == {"voc-cat-alexnet": cats[2], "voc-dog-alexnet": found[3]}
+    assert models.best_of(found, "location_instability", print) == {"voc-cat-alexnet": cats[0]}
 
 
 def test_a_name_of_another_library_s_network_is_one_that_the_registry_takes() -> None:
     spec = toy_spec(model={"backbone": "torchvision:resnet18@layer4", "variant": "interpretable", "input_size": 64})
     assert models.registered_name(spec) == "voc-cat-torchvision-resnet18-layer4"
+
+
+def test_a_job_of_another_version_of_orch_is_left_out_with_a_warning() -> None:
+    job, foreign = record(toy_spec(), 0.5, None), record(toy_spec(seed=1), 0.9, None)
+    said: list[str] = []
+    unreadable = replace(foreign, spec_json=json.dumps({**foreign.fields, "renamed_since": 1}))
+    assert models.best_of([unreadable, job], "test_accuracy", said.append) == {"voc-cat-alexnet": job}
+    assert [foreign.key in line for line in said] == [True]
 
 
 VOC = ("voc_part/bird", "voc_part/cat", "voc_part/cow", "voc_part/dog")
