@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from orchestrator.planning.setting_layers import lookup
-from schemas.job import JobSpec
+from schemas.job import RECIPE_VERSION, JobSpec
 from schemas.order import Progress
 
 FINISHED_SPREAD = 0.25
@@ -37,6 +37,8 @@ class Kind(NamedTuple):
     epochs: int
     work: tuple[Any, ...] = ()
     """The values of `_WORK_FIELDS`."""
+    recipe: int = RECIPE_VERSION
+    """`RECIPE_VERSION` of the code that planned the job; other code takes another time."""
 
 
 class Estimate(NamedTuple):
@@ -157,6 +159,7 @@ def kind_in(fields: Mapping[str, Any], is_upstream: bool) -> Kind:
         len(lookup(fields, "data.categories")),
         lookup(fields, "train.epochs"),
         tuple(lookup(fields, name) for name in _WORK_FIELDS),
+        lookup(fields, "recipe"),
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 
@@ -20,6 +22,8 @@ from schemas.sweep import Resources
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Folder in which the driver of NVIDIA lists a machine's GPUs."""
+NO_GPU = ("", "-1", "NoDevFiles")
+"""Entries of CUDA_VISIBLE_DEVICES from which on no GPU is visible."""
 SAMPLED = 3
 """Past jobs of a kind whose files are measured."""
 GB = 1e9
@@ -90,7 +94,12 @@ def _workers(settings: Settings, jobs: Sequence[JobSpec], resources: Resources) 
 
 
 def _local_gpus() -> int:
-    return len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
+    """Number of GPUs that the workers of this machine will see, with CUDA_VISIBLE_DEVICES read as CUDA does."""
+    there = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return there
+    return min(there, len(list(takewhile(lambda name: name not in NO_GPU, map(str.strip, visible.split(","))))))
 
 
 def _gpu_hours(

@@ -77,10 +77,32 @@ def test_disk_and_gpu_hours_follow_from_files_and_the_workers_share(
     assert cost is not None
     assert cost.gigabytes == pytest.approx(0.002 * len(others))
     assert cost.gpu_hours == pytest.approx((len(others) * 0.375, len(others) * 0.625))
-    monkeypatch.setattr(costs, "GPUS", home / "artifacts")  # one entry: a machine with one GPU
+
+
+@pytest.mark.parametrize(
+    ("visible", "is_seen"), [(None, True), ("0", True), ("GPU-8a", True), ("", False), ("-1", False)]
+)
+def test_gpu_hours_count_the_gpus_that_workers_see(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, is_seen: bool
+) -> None:
+    (tmp_path / "0000:01:00.0").mkdir()
+    monkeypatch.setattr(costs, "GPUS", tmp_path)  # one entry: a machine with one GPU
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    first, *others = of("ordinary")
     cost = cost_of(Settings(), others, frozenset(), ONE_WORKER, [finished(first, 3600.0)])
     assert cost is not None
-    assert cost.gpu_hours == pytest.approx((len(others) * 0.75, len(others) * 1.25))
+    hours = pytest.approx((len(others) * 0.75, len(others) * 1.25))
+    assert cost.gpu_hours == (hours if is_seen else None)
+
+
+def test_jobs_of_an_older_recipe_tell_nothing_of_new_ones() -> None:
+    first, *others = of("ordinary")
+    older = first.model_copy(update={"recipe": first.recipe - 1})
+    cost = cost_of(Settings(), others, frozenset(), ONE_WORKER, [finished(older, 100.0)])
+    assert cost is not None
+    assert (cost.time, cost.past_jobs) == (None, 0)
 
 
 def test_without_jobs_to_run_there_is_no_cost() -> None:
