@@ -31,6 +31,7 @@ from orchestrator.services.reports import SweepTables, read_tables
 from orchestrator.settings import Settings
 from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
 from schemas.grids import GRIDS
+from schemas.job import RECIPE_VERSION
 from schemas.sweep import Resources, SweepSpec
 
 
@@ -218,6 +219,7 @@ def resume_sweep(
     record = known_sweep(ledger, name)
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
+    _refuse_other_recipe(record.plan)
     again = Which(failed=failed, cancelled_with_sweep=True)
     stored = _rooted(_with_workers(record.plan, workers), settings)
     return _run(settings, ledger, stored, display, open_pool, again)
@@ -229,6 +231,17 @@ def _refuse_outside(settings: Settings) -> None:
         raise SpecError(
             f"ORCH_RAY_ADDRESS is {settings.ray_address}, the dashboard of a cluster that this machine is not part of, "
             "so a driver cannot run here. Add `--detach` to the command: the cluster then drives the sweep."
+        )
+
+
+def _refuse_other_recipe(stored: StoredPlan) -> None:
+    """Refuse to go on with jobs that this version of orch would compute differently."""
+    others = sorted({spec.recipe for spec in stored.specs} - {RECIPE_VERSION})
+    if others:
+        raise SpecError(
+            f"Sweep {stored.name!r} was planned by a version of orch whose results differ (recipe {others[0]}, now "
+            f"{RECIPE_VERSION}). Repeat its `orch sweep` command with another `--name`, or go on with that version. "
+            "Its finished jobs can still be read."
         )
 
 

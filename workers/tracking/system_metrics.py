@@ -19,11 +19,17 @@ PREFIX = "system/"
 class Monitor(Protocol):
     """What MLflow's monitors do."""
 
-    def collect_metrics(self) -> None: ...
+    def collect_metrics(self) -> None:
+        """Take one sample."""
+        ...
 
-    def aggregate_metrics(self) -> dict[str, float]: ...
+    def aggregate_metrics(self) -> dict[str, float]:
+        """Return the means of the samples, by name."""
+        ...
 
-    def clear_metrics(self) -> None: ...
+    def clear_metrics(self) -> None:
+        """Forget the samples."""
+        ...
 
 
 @dataclass

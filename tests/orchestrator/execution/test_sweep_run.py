@@ -19,6 +19,7 @@ from orchestrator.planning.request import SweepRequest
 from orchestrator.services import jobs, sweeps
 from orchestrator.settings import Settings
 from schemas.errors import Interrupted, ResourceError, SpecError, SweepBusy, SweepIncomplete
+from schemas.job import RECIPE_VERSION
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
 from schemas.sweep import SweepSpec
@@ -128,6 +129,16 @@ def test_a_run_that_is_refused_puts_no_failed_job_back(bench: Bench) -> None:
     with pytest.raises(ResourceError, match="9999 workers"):
         sweeps.resume_sweep(bench.settings, "refused", bench.display, workers=9999, failed=True)
     assert sweeps.sweep_status(bench.settings, "refused").counts == {"done": 2, "failed": 1}
+
+
+def test_a_sweep_that_another_version_would_compute_differently_is_not_gone_on_with(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.sweep("before", seed=21)
+    monkeypatch.setattr(sweeps, "RECIPE_VERSION", RECIPE_VERSION + 1)
+    with pytest.raises(SpecError, match=f"recipe {RECIPE_VERSION}, now {RECIPE_VERSION + 1}.*--name"):
+        bench.resume("before")
+    assert sweeps.sweep_status(bench.settings, "before").counts == {"done": 3}
 
 
 def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:

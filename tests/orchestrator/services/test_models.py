@@ -91,7 +91,7 @@ def test_networks_that_tell_species_apart_do_not_compete_with_those_that_find_bi
 
 
 def test_the_command_that_serves_a_model_survives_a_shell_if_the_store_has_a_space_in_its_path() -> None:
-    uri, store_uri = "models:/mittens-кошка-alexnet@best", "sqlite:////home/Ann Smith/.orch/mlflow.db"
+    uri, store_uri = "models:/mittens-кошка-alexnet@best", "sqlite:////data/Ann Smith/.orch/mlflow.db"
     model = models.PackedModel("key", "title", "m-1", uri, store_uri, is_new=True)
     setting, *command = shlex.split(models.serve_command(model))
     assert setting == f"MLFLOW_TRACKING_URI={store_uri}"
