@@ -42,6 +42,5 @@ def test_the_notebook_runs_and_shows_what_is_stored(tmp_path: Path) -> None:
     assert kinds(tmp_path / NOTEBOOK) == kinds(EXAMPLES / NOTEBOOK)
     (frame,) = (cell for cell in cells(tmp_path / NOTEBOOK) if "to_frame()" in "".join(cell["source"]))
     shown = "".join(frame["outputs"][0]["data"]["text/plain"])
-    accuracy = [float(number) for number in re.findall(r"^(?:ordinary|interpretable) +(0\.\d+) ", shown, re.MULTILINE)]
-    assert len(accuracy) == 2
-    assert min(accuracy) > 0.65  # chance is 0.5
+    first = re.findall(r"^(?:ordinary|interpretable) +(0\.\d+) ", shown, re.MULTILINE)[:2]  # the table may go on below
+    assert min(float(accuracy) for accuracy in first) > 0.65  # chance is 0.5
