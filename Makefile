@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 
 .PHONY: setup sweep test quick format docs secrets lock
 
-sweep: setup  ## Train and measure 74 networks on generated animals: five to ten minutes on two cores.
+sweep: setup  ## Train and measure 74 networks on generated animals: four to eight minutes on two cores.
 	$(BIN)/orch sweep --grid all-categories --profile laptop
 
 test: setup  ## Style, types and every test: the command of CI.
