@@ -29,7 +29,7 @@ name: far
 base:
   weights: {source: random}
   data: {train_per_category: 8, test_per_category: 4}
-  train: {epochs: 150, batch_size: 8}
+  train: {epochs: 400, batch_size: 8}
   model: {input_size: 64, width: 0.05, fc_width: 16}
 axes:
   category: [voc_part/cat]
