@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,14 +30,21 @@ class CodeHome(Frozen):
 
 def code_home() -> CodeHome:
     """Return the code that this process imports."""
-    packages = [Path(spec.origin).parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+    packages = _packages()
     digest = hashlib.sha256()
     for package in packages:
         for file in sorted(path for path in package.rglob("*.py") if path.name[0] != "."):
             digest.update(f"{file.relative_to(package.parent)}\0".encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
-    folders = dict.fromkeys(str(package.resolve().parent) for package in packages)
-    return CodeHome(folders=tuple(folders), sha256=digest.hexdigest())
+    return CodeHome(folders=_folders(packages), sha256=digest.hexdigest())
+
+
+def _packages() -> list[Path]:
+    return [Path(spec.origin).parent for name in PACKAGES if (spec := find_spec(name)) and spec.origin]
+
+
+def _folders(packages: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(str(package.resolve().parent) for package in packages))
 
 
 def difference(driver: CodeHome, worker: CodeHome) -> str:
@@ -62,7 +70,7 @@ def version_of(library: str) -> str:
 
 def git_commit() -> str:
     """Return the commit that is checked out where the code of this process lies; empty for an installed copy."""
-    (folder, *others) = code_home().folders
+    (folder, *others) = _folders(_packages())
     if others or not (Path(folder) / ".git").exists():
         return ""
     command = ["git", "-C", folder, "rev-parse", "HEAD"]

@@ -9,11 +9,11 @@ from schemas.job import LossKind
 
 
 def accuracy(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> float:
-    """Return the classification accuracy over N images, from 0 to 1 (Table 7); the arguments are `share_right`'s."""
-    return share_right(logits_NO, label_N, loss).item()
+    """Return the classification accuracy over N images, from 0 to 1 (Table 7). Arguments: see `accuracy_on_device`."""
+    return accuracy_on_device(logits_NO, label_N, loss).item()
 
 
-def share_right(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> Tensor:
+def accuracy_on_device(logits_NO: Tensor, label_N: Tensor, loss: LossKind) -> Tensor:
     """Return `accuracy` as a float64 scalar on the device, without waiting for it.
 
     Args:
@@ -31,9 +31,9 @@ def chance_level(label_N: Tensor, n_outputs: int, loss: LossKind) -> float:
     """Return the accuracy of the best constant answer: the share of the most frequent label, from 0 to 1.
 
     Args:
-        label_N: as in `share_right`.
+        label_N: as in `accuracy_on_device`.
         n_outputs: number of outputs.
-        loss: as in `share_right`; for several logistic outputs the answer of each output is constant.
+        loss: as in `accuracy_on_device`; for several logistic outputs the answer of each output is constant.
     """
     if loss == "softmax":
         return (torch.bincount(label_N, minlength=n_outputs).max() / len(label_N)).item()
@@ -45,7 +45,7 @@ def binary_targets(label_N: Tensor, n_outputs: int) -> Tensor:
     """Return the binary target of each logistic output: (N, O), bool.
 
     Args:
-        label_N: as in `share_right`.
+        label_N: as in `accuracy_on_device`.
         n_outputs: number of outputs.
     """
     if n_outputs == 1:

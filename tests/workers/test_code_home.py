@@ -26,7 +26,7 @@ def test_the_commit_is_that_of_a_checkout_and_an_installed_copy_has_none(
 ) -> None:
     for name in ("GIT_AUTHOR_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_NAME", "GIT_COMMITTER_EMAIL"):
         monkeypatch.setenv(name, "ada")
-    monkeypatch.setattr("workers.code_home.code_home", lambda: CodeHome(folders=(str(tmp_path),), sha256="0"))
+    monkeypatch.setattr("workers.code_home._folders", lambda packages: (str(tmp_path),))
     assert git_commit() == ""
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)

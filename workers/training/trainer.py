@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interp_model.metrics.accuracy import accuracy, chance_level, share_right
+from interp_model.metrics.accuracy import accuracy, accuracy_on_device, chance_level
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
@@ -185,7 +185,7 @@ class Trainer:
             filter_loss=_sum((term.loss.detach() for term in terms.values()), like=task),
             lambda_=_sum((term.weight for term in terms.values()), like=task) / max(len(terms), 1),
             mean_peak=layer_peak(output.maps[self.network.top_layer]),
-            train_accuracy=share_right(output.logits.detach(), label_B, self.spec.loss),
+            train_accuracy=accuracy_on_device(output.logits.detach(), label_B, self.spec.loss),
         )
 
     @property
