@@ -21,9 +21,15 @@ from orchestrator.cli.options import (
     number,
     takes_sweep_options,
 )
+from orchestrator.cli.text import grids as grids_text
 from orchestrator.cli.text import jobs as job_text
+from orchestrator.cli.text import live as live_text
+from orchestrator.cli.text import mlflow_ui as ui_text
+from orchestrator.cli.text import outcome as outcome_text
+from orchestrator.cli.text import plan as plan_text
+from orchestrator.cli.text import report as report_text
+from orchestrator.cli.text import status as status_text
 from orchestrator.cli.text import submit as submit_text
-from orchestrator.cli.text import sweeps as text
 from orchestrator.execution.progress import Display, open_display
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.services import jobs, mlflow_ui
@@ -62,7 +68,7 @@ def plan(
 def _show_plan(options: SweepOptions, all_jobs: bool, json: bool) -> None:
     settings = Settings()
     found = service.plan_sweep(settings, options.request(settings))
-    console.show(text.PlanJson.of_plan(found) if json else text.plan_text(found, all_jobs))
+    console.show(plan_text.PlanJson.of_plan(found) if json else plan_text.plan_text(found, all_jobs))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -160,9 +166,9 @@ def _draw_status(sweep: str, once: bool) -> None:
             found = service.sweep_status(settings, sweep)
             if picture.is_drawn:
                 resume = settings.resume_command(sweep)
-                picture.draw(text.live_text(found, resume, picture.width, picture.height, time.time()))
+                picture.draw(live_text.live_text(found, resume, picture.width, picture.height, time.time()))
             else:
-                picture.log(text.change_text(found, time.time()))
+                picture.log(status_text.change_text(found, time.time()))
             if once:
                 return
             time.sleep(WATCH_SECONDS)
@@ -174,14 +180,14 @@ def _show_status(sweep: str | None, all_jobs: bool, json: bool, *, again: bool) 
         if sweep is None:
             found = service.list_sweeps(settings)
             answer: console.Answer = (
-                [text.SweepJson.of_sweep(one) for one in found] if json else text.sweeps_text(found)
+                [status_text.SweepJson.of_sweep(one) for one in found] if json else status_text.sweeps_text(found)
             )
         else:
             one = service.sweep_status(settings, sweep)
             answer = (
-                text.StatusJson.of_sweep(one)
+                status_text.StatusJson.of_sweep(one)
                 if json
-                else text.status_text(one, all_jobs, settings.resume_command(sweep))
+                else status_text.status_text(one, all_jobs, settings.resume_command(sweep))
             )
         console.show(answer, again=again)
         if not (again and console.is_read()):
@@ -232,7 +238,7 @@ def report(
     if out is not None:
         write(found.written(chosen), out)
         if json:
-            console.show(text.ReportFileJson(file=out))
+            console.show(report_text.ReportFileJson(file=out))
         else:
             console.show_plain(f"{out}\n")
     elif json or chosen is Format.JSON:
@@ -274,7 +280,7 @@ def ui(
     orch ui --port 5001
     """
     mlflow_ui.serve_ui(
-        Settings(), port, lambda pages: console.show(text.UiJson.of(pages) if json else text.ui_text(pages))
+        Settings(), port, lambda pages: console.show(ui_text.UiJson.of(pages) if json else ui_text.ui_text(pages))
     )
 
 
@@ -285,7 +291,7 @@ def grid_list(json: Json = False) -> None:
     orch grid list
     """
     grids = service.list_grids(Settings())
-    console.show([text.GridJson.of_grid(grid) for grid in grids] if json else text.grids_text(grids))
+    console.show([grids_text.GridJson.of_grid(grid) for grid in grids] if json else grids_text.grids_text(grids))
 
 
 def _display() -> Display:
@@ -302,5 +308,5 @@ def _show_submitted(submitted: submitting.Submitted, json: bool) -> None:
 
 def _end(outcome: SweepOutcome, json: bool) -> None:
     """Show the outcome of a sweep. If jobs are left, raise the error whose exit code says so."""
-    console.show(text.OutcomeJson.of_outcome(outcome) if json else text.outcome_text(outcome))
+    console.show(outcome_text.OutcomeJson.of_outcome(outcome) if json else outcome_text.outcome_text(outcome))
     service.raise_if_incomplete(outcome, Settings().resume_command(outcome.name))
