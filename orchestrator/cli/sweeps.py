@@ -21,15 +21,15 @@ from orchestrator.cli.options import (
     number,
     takes_sweep_options,
 )
-from orchestrator.cli.text import grids as grids_text
 from orchestrator.cli.text import jobs as job_text
-from orchestrator.cli.text import live as live_text
-from orchestrator.cli.text import mlflow_ui as ui_text
-from orchestrator.cli.text import outcome as outcome_text
-from orchestrator.cli.text import plan as plan_text
-from orchestrator.cli.text import report as report_text
-from orchestrator.cli.text import status as status_text
 from orchestrator.cli.text import submit as submit_text
+from orchestrator.cli.text.sweeps import grids as grids_text
+from orchestrator.cli.text.sweeps import live as live_text
+from orchestrator.cli.text.sweeps import outcome as outcome_text
+from orchestrator.cli.text.sweeps import plan as plan_text
+from orchestrator.cli.text.sweeps import report as report_text
+from orchestrator.cli.text.sweeps import status as status_text
+from orchestrator.cli.text.sweeps import ui as ui_text
 from orchestrator.execution.progress import Display, open_display
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.services import jobs, mlflow_ui

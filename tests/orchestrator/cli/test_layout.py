@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from orchestrator.cli.layout import PlainTable
-from orchestrator.cli.text.outcome import outcome_text
+from orchestrator.cli.text.sweeps.outcome import outcome_text
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.report.summary import ResultCell, ResultTable, Row
 

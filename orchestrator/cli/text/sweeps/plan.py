@@ -10,8 +10,8 @@ from rich.text import Text
 
 from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
-from orchestrator.cli.text.job_status import STYLES, counts_text
 from orchestrator.cli.text.jobs import JobId
+from orchestrator.cli.text.sweeps.job_status import STYLES, counts_text
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
 from orchestrator.services.costs import Cost
 from orchestrator.services.sweeps import Plan

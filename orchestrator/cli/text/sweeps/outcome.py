@@ -9,7 +9,7 @@ from rich.text import Text
 
 from orchestrator.cli.console import JsonModel
 from orchestrator.cli.layout import PlainTable
-from orchestrator.cli.text.job_status import counts_text
+from orchestrator.cli.text.sweeps.job_status import counts_text
 from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.wording import in_words

@@ -10,9 +10,9 @@ from rich.text import Text
 
 from orchestrator.cli.console import JsonModel
 from orchestrator.cli.layout import PlainTable
-from orchestrator.cli.text.job_status import STYLES, counts_text
 from orchestrator.cli.text.jobs import RecordJson, recorded
-from orchestrator.cli.text.plan import PlannedJobJson, planned_fields
+from orchestrator.cli.text.sweeps.job_status import STYLES, counts_text
+from orchestrator.cli.text.sweeps.plan import PlannedJobJson, planned_fields
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import RunningJob, Waiting
 from orchestrator.planning.diff import PlanStatus

@@ -8,8 +8,8 @@ from math import ceil
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchestrator.cli.text.job_status import counts_text
-from orchestrator.cli.text.status import advice_text
+from orchestrator.cli.text.sweeps.job_status import counts_text
+from orchestrator.cli.text.sweeps.status import advice_text
 from orchestrator.execution.estimate import Estimate
 from orchestrator.execution.job_matrix import STYLES as CELL_STYLES
 from orchestrator.execution.job_matrix import Cell, place_of
