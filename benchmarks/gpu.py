@@ -1,7 +1,7 @@
 """Everything that a GPU is asked once it is there: tests, throughput, the cost of the method, and exact resumption.
 
     python -m benchmarks.gpu --out DIR            # on a GPU: within eight minutes
-    python -m benchmarks.gpu --out DIR --small    # the same on a CPU in about two minutes, so that it does not rot
+    python -m benchmarks.gpu --out DIR --small    # the same on a CPU in about three minutes, so that it does not rot
 
 Needs Python, torch and the project's light dependencies: no Ray, no MLflow, no data. Writes `gpu.json` and `gpu.md`
 into DIR. A part that fails is reported with its error, and the others run.
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.metrics import data_of, noise, seconds_of
 from interp_model.network import build_network
@@ -59,7 +60,10 @@ GPU = Size(images=512, side=224, width=1.0, fc_width=4096, batch=64, epochs=3)
 SMALL = Size(images=12, side=96, width=0.125, fc_width=64, batch=6, epochs=2)
 
 
-def spec_of(backbone: BackboneName, variant: str, frozen: bool, size: Size) -> JobSpec:
+PRECISIONS = ("float32", "bfloat16")
+
+
+def spec_of(backbone: BackboneName, variant: str, frozen: bool, size: Size, precision: str = "float32") -> JobSpec:
     """A job of one category on generated noise; `variant` may also be `plain`: interpretable layers without the method.
 
     `plain` keeps the new convolution and drops masks and filter losses, so that the difference is the method's cost.
@@ -82,6 +86,7 @@ def spec_of(backbone: BackboneName, variant: str, frozen: bool, size: Size) -> J
                 "batch_size": size.batch,
                 "learning_rate": 1e-5,
                 "freeze_below": "top_conv" if frozen else None,
+                "precision": precision,
             },
         }
     )
@@ -105,26 +110,43 @@ def throughput(device: torch.device, size: Size, is_time_left: Callable[[], bool
     """Training throughput of every backbone, images/s: ordinary, plain and interpretable, whole and frozen."""
     for backbone in get_args(BackboneName):
         for frozen in (False, True):
-            for variant in ("ordinary", "plain", "interpretable"):
-                row: Row = {"backbone": backbone, "variant": variant, "trained": "top" if frozen else "all layers"}
-                if not is_time_left():
-                    yield row | {"images_per_s": None, "note": "no time left"}
-                    continue
-                trainer = trainer_of(spec_of(backbone, variant, frozen, size), size.images, device, keep=frozen)
-                _epoch(trainer)  # warms up: kernels are chosen, memory is reserved
-                seconds = [_epoch_seconds(trainer, device) for _ in range(size.epochs)]
-                yield row | {"images_per_s": size.images / median(seconds), "note": ""}
-                del trainer
-                _free(device)
+            for precision in PRECISIONS:
+                for variant in ("ordinary", "plain", "interpretable"):
+                    row: Row = {"backbone": backbone, "variant": variant, "precision": precision}
+                    row["trained"] = "top" if frozen else "all layers"
+                    if not is_time_left():
+                        yield row | {"images_per_s": None, "tflop_per_s": None, "note": "no time left"}
+                        continue
+                    spec = spec_of(backbone, variant, frozen, size, precision)
+                    trainer = trainer_of(spec, size.images, device, keep=frozen)
+                    _epoch(trainer)  # warms up: kernels are chosen, memory is reserved
+                    seconds = median([_epoch_seconds(trainer, device) for _ in range(size.epochs)])
+                    rates = {"images_per_s": size.images / seconds, "tflop_per_s": _epoch_tflop(trainer) / seconds}
+                    yield row | rates | {"note": ""}
+                    del trainer
+                    _free(device)
+
+
+def product_rates(device: torch.device, size: Size) -> Row:
+    """Rate of one large matrix product in TFLOP/s by precision: what the device gives at best."""
+    side = 8192 if device.type == "cuda" and size.width == 1 else 512
+
+    def rate(name: str) -> float:
+        square = torch.randn(side, side, device=device, dtype=getattr(torch, name))
+        seconds = min(seconds_of(lambda: torch.mm(square, square), device) for _ in range(4))
+        return 2 * side**3 / seconds / 1e12
+
+    return {name: rate(name) for name in PRECISIONS}
 
 
 def method_cost(rows: Sequence[Row]) -> list[Row]:
     """Time of an interpretable network's epoch over that of the same network without masks and filter losses."""
-    rate = {(r["backbone"], r["trained"], r["variant"]): r["images_per_s"] for r in rows if r["images_per_s"]}
+    kind = ("backbone", "trained", "precision")
+    rate = {(*(row[name] for name in kind), row["variant"]): row["images_per_s"] for row in rows if row["images_per_s"]}
     return [
-        {"backbone": backbone, "trained": trained, "ratio": rate[backbone, trained, "plain"] / value}
-        for (backbone, trained, variant), value in rate.items()
-        if variant == "interpretable" and (backbone, trained, "plain") in rate
+        {**dict(zip(kind, case, strict=True)), "ratio": rate[*case, "plain"] / value}
+        for (*case, variant), value in rate.items()
+        if variant == "interpretable" and (*case, "plain") in rate
     ]
 
 
@@ -212,6 +234,7 @@ def run(device: torch.device, size: Size) -> Row:
     found["tests"] = _attempt(run_tests)
     rows = _attempt(lambda: list(throughput(device, size, is_time_left)))
     found["throughput"] = rows
+    found["product_tflop_per_s"] = _attempt(lambda: product_rates(device, size))
     found["method_cost"] = _attempt(lambda: method_cost(rows))
     found["metrics"] = _attempt(lambda: metrics_cost(device, size)) if is_time_left() else "no time left"
     if device.type == "cuda":
@@ -226,16 +249,25 @@ def as_markdown(found: Row) -> str:
     lines += [f"* size: {found['size']}", f"* tests: {found['tests']}", f"* resume: {found['resume']}", ""]
     rows = found["throughput"]
     if isinstance(rows, list):
-        lines += ["| backbone | trained | variant | images/s |", "|---|---|---|---:|"]
+        best = found["product_tflop_per_s"]
+        lines += [
+            f"TFLOP/s of one large matrix product: {best}", "",
+            "| backbone | trained | variant | precision | images/s | TFLOP/s | of the product's rate |",
+            "|---|---|---|---|---:|---:|---:|",
+        ]  # fmt: skip
         for row in rows:
-            rate = f"{row['images_per_s']:.1f}" if row["images_per_s"] else row["note"]
-            lines.append(f"| {row['backbone']} | {row['trained']} | {row['variant']} | {rate} |")
+            words = f"| {row['backbone']} | {row['trained']} | {row['variant']} | {row['precision']} |"
+            if row["images_per_s"] is None:
+                lines.append(f"{words} {row['note']} | | |")
+                continue
+            share = f"{row['tflop_per_s'] / best[row['precision']]:.1%}" if isinstance(best, dict) else ""
+            lines.append(f"{words} {row['images_per_s']:.1f} | {row['tflop_per_s']:.3f} | {share} |")
     else:
         lines.append(f"Throughput: {rows}")
     cost = found["method_cost"]
     if isinstance(cost, list):
-        lines += ["", "| backbone | trained | interpretable over plain, time |", "|---|---|---:|"]
-        lines += [f"| {row['backbone']} | {row['trained']} | {row['ratio']:.3f} |" for row in cost]
+        lines += ["", "| backbone | trained | precision | interpretable over plain, time |", "|---|---|---|---:|"]
+        lines += [f"| {row['backbone']} | {row['trained']} | {row['precision']} | {row['ratio']:.3f} |" for row in cost]
     return "\n".join([*lines, "", f"Metrics of VGG-16: {found['metrics']}", f"Took {found['seconds']:.0f} s.", ""])
 
 
@@ -281,6 +313,13 @@ def _epoch(trainer: Trainer) -> None:
 
 def _epoch_seconds(trainer: Trainer, device: torch.device) -> float:
     return seconds_of(lambda: _epoch(trainer), device)
+
+
+def _epoch_tflop(trainer: Trainer) -> float:
+    """10^12 floating-point operations of an epoch, validation included: torch counts convolutions, matrix products."""
+    with FlopCounterMode(display=False) as counter:
+        _epoch(trainer)
+    return float(counter.get_total_flops()) / 1e12
 
 
 def _attempt(part: Callable[[], Any]) -> Any:

@@ -150,6 +150,9 @@ class TrainSpec(Frozen):
     """Learning-rate multiplier for the biases of the new layers (conv6, fc6 to fc8); 2 in the released code."""
     max_grad_norm: Positive | None = None
     """Gradient clipping norm over all parameters; None disables clipping."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What convolutions and fully-connected layers compute with in training. With bfloat16, weights, filter losses and
+    everything measured stay in float32. TF32 is off with both."""
     checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY
     """Number of epochs between checkpoints. It does not change the result and is not part of the job's key."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None

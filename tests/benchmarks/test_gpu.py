@@ -20,13 +20,14 @@ def test_the_small_run_measures_every_backbone_and_resumes_to_the_same_bits(
     monkeypatch.setattr(gpu, "run_tests", lambda: {"outcome": "not run"})
     gpu.main(["--out", str(tmp_path), "--small"])
     found = json.loads((tmp_path / "gpu.json").read_text())
-    rates = {(row["backbone"], row["variant"], row["trained"]): row["images_per_s"] for row in found["throughput"]}
-    assert {name for name, _, _ in rates} == set(get_args(BackboneName))
-    assert len(rates) == 6 * len(get_args(BackboneName))
-    assert all(rate > 0 for rate in rates.values())
+    kind = ("backbone", "variant", "trained", "precision")
+    rates = {tuple(row[name] for name in kind): row for row in found["throughput"]}
+    assert {name for name, *_ in rates} == set(get_args(BackboneName))
+    assert len(rates) == 12 * len(get_args(BackboneName))
+    assert all(row["images_per_s"] > 0 and row["tflop_per_s"] > 0 for row in rates.values())
     assert found["resume"]["is_bit_identical"] is True
     assert found["metrics"]["metrics_s"] > 0
-    assert len(found["method_cost"]) == 2 * len(get_args(BackboneName))
+    assert len(found["method_cost"]) == 4 * len(get_args(BackboneName))
     assert (tmp_path / "gpu.md").read_text() in capsys.readouterr().out
 
 

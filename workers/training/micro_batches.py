@@ -23,8 +23,8 @@ from torch.nn import functional
 
 from interp_model.network import Network, Output
 
-Take = Callable[[slice], Tensor]
-"""Returns the input of `forward_head` for some images of the batch."""
+Forward = Callable[[slice], Output]
+"""Returns the network's output for some images of the batch."""
 
 
 def parts_of(images: int, count: int) -> list[slice]:
@@ -37,18 +37,18 @@ def parts_of(images: int, count: int) -> list[slice]:
 class PartialBatch:
     """One batch of a network in training mode, cut into parts."""
 
-    def __init__(self, network: Network, images: int, count: int, take: Take) -> None:
+    def __init__(self, network: Network, images: int, count: int, forward: Forward) -> None:
         """Cut the batch, and draw the dropout masks of the whole batch.
 
         Args:
             network: the network, in training mode.
             images: number of images in the batch.
             count: number of parts.
-            take: returns the network's input for one part.
+            forward: returns the network's output for one part.
         """
         self._network = network
         self._parts = parts_of(images, count)
-        self._take = take
+        self._forward_part = forward
         self._masks = _dropout_masks(network, images)
 
     @torch.no_grad()
@@ -88,7 +88,7 @@ class PartialBatch:
 
     def _forward(self, part: slice) -> Output:
         with _fixed_dropout(self._masks, part):
-            return self._network.forward_head(self._take(part))
+            return self._forward_part(part)
 
 
 def _dropout_masks(network: Network, images: int) -> dict[nn.Dropout, Tensor]:

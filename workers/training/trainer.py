@@ -26,6 +26,7 @@ from workers.training.filter_information import assess
 from workers.training.inputs import Indices, Inputs
 from workers.training.losses import FilterTerm, build_filter_losses, filter_terms, layer_peak, task_loss
 from workers.training.micro_batches import PartialBatch
+from workers.training.precision import forward_head
 from workers.training.records import EpochRecord, EpochSums, StepRecord
 from workers.training.schedule import batches_of_epoch, flips_of_epoch, learning_rate_at
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
@@ -167,7 +168,7 @@ class Trainer:
     def _step(self, index_B: Indices, flip_B: NDArray[np.bool_], epoch: int, step: int) -> StepRecord:
         label_B = self._train.labels(index_B)
         parts = self._in_parts(index_B, flip_B) if self._micro_batches > 1 else None
-        output = parts.forward() if parts else self.network.forward_head(self._train.take(index_B, flip_B))
+        output = parts.forward() if parts else self._forward(index_B, flip_B)
         task = task_loss(output.logits, label_B, self.spec.loss)
         terms = filter_terms(self.filter_losses, output.maps, label_B, epoch)
         losses = {"task": task} | {f"{name} filter": term.loss for name, term in terms.items()}
@@ -193,10 +194,13 @@ class Trainer:
         return self.spec.filter_loss is not None and self.spec.filter_loss.gradient_scope == "layer"
 
     def _in_parts(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> PartialBatch:
-        def take(part: slice) -> Tensor:
-            return self._train.take(index_B[part], flip_B[part])
+        def forward(part: slice) -> Output:
+            return self._forward(index_B[part], flip_B[part])
 
-        return PartialBatch(self.network, len(index_B), self._micro_batches, take)
+        return PartialBatch(self.network, len(index_B), self._micro_batches, forward)
+
+    def _forward(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Output:
+        return forward_head(self.network, self._train.take(index_B, flip_B), self.spec.train.precision)
 
     def _backward_in_parts(
         self, parts: PartialBatch, output: Output, label_B: Tensor, terms: Mapping[str, FilterTerm]

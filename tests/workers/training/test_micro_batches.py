@@ -121,7 +121,7 @@ def test_dropout_is_drawn_as_for_the_whole_batch_and_differs_between_images() ->
     torch.manual_seed(3)
     network.forward_head(images)
     torch.manual_seed(3)
-    PartialBatch(network, 24, PARTS, lambda part: images[part]).forward()
+    PartialBatch(network, 24, PARTS, lambda part: network.forward_head(images[part])).forward()
     whole, parts = seen[0], torch.cat(seen[1:])
     torch.testing.assert_close(parts, whole)
     assert (whole == 0).any(dim=0).logical_and((whole != 0).any(dim=0)).any()
