@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from orchestrator.execution.machines import Machines, Watch
 from orchestrator.execution.placement import Asked, Idle, Node, Wish, decide, for_workers, has_place, why_waiting
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, answer_to, promptly
+from orchestrator.execution.usable_nodes import UsableNodes
 from orchestrator.wording import in_words
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
@@ -39,10 +39,6 @@ SILENT_SECONDS = 15.0
 """After so long without an answer a worker on a cluster loses its job to a machine that could take it."""
 MOST_UNHEARD = 2.0
 """Most seconds of silence counted per call of `progress`: a longer gap means that the driver itself stood still."""
-AVOID_SECONDS = 10.0
-"""How long a machine with such a worker is not used; it may answer again."""
-MOST_STRIKES = 3
-"""Number of workers that may fail to start on a node before it is not used any more."""
 
 
 @dataclass
@@ -79,13 +75,6 @@ class RayPool:
     """Losses, and since when they are held until Ray was seen to answer."""
     _watch: Watch | None = None
     _waiting: str = ""
-    _has_begun: bool = False
-    """Whether any worker has answered."""
-    _bad: dict[str, str] = field(default_factory=dict)
-    """Nodes that are not used any more, and why."""
-    _strikes: Counter[str] = field(default_factory=Counter)
-    _silent_until: dict[str, float] = field(default_factory=dict)
-    """Nodes with a worker that did not answer, and when they are used again."""
     _listened_at: float = 0.0
     """When `progress` was asked for last."""
     _kills: list[Background[None]] = field(default_factory=list)
@@ -94,6 +83,7 @@ class RayPool:
     def __post_init__(self) -> None:
         self._joining = Joining(self.machines, self.patience)
         self._fitting = Fitting(self.needs, self.is_private, self.default_gpus)
+        self._usable = UsableNodes(self.is_private)
         if self.is_joined:
             self._begin()
         else:
@@ -119,7 +109,7 @@ class RayPool:
 
     def nodes(self) -> dict[str, str]:
         """See `WorkerPool.nodes`."""
-        return {node.id: node.host for node in for_workers(self._nodes()) if node.id not in self._bad}
+        return self._usable.among(self._nodes())
 
     def waiting(self) -> str:
         """See `WorkerPool.waiting`."""
@@ -137,9 +127,9 @@ class RayPool:
         if not self._fitting.is_checked and not self.is_private and for_workers(self._nodes()):
             return  # what fits no machine is refused before anything is requested
         now = time.monotonic()
-        bad = frozenset(self._bad) - {""} | {node for node, until in self._silent_until.items() if now < until}
+        avoided = self._usable.avoided(now)
         stated = {self._fitting.resolved(wish.needs): wish.needs for wish in wishes}
-        wanted = [Wish(self._fitting.resolved(wish.needs), wish.avoid | bad) for wish in wishes]
+        wanted = [Wish(self._fitting.resolved(wish.needs), wish.avoid | avoided) for wish in wishes]
         idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.values() if one.is_idle]
         asked = [
             Asked(one.id, one.wish, one.has_place or self.is_private)
@@ -152,10 +142,10 @@ class RayPool:
         for wish in found.request:
             self._request(wish, stated[wish.needs])
         for worker in self._workers.values():
-            wish = Wish(worker.wish.needs, barred.get(worker.id, frozenset()) | bad | {worker.node})
+            wish = Wish(worker.wish.needs, barred.get(worker.id, frozenset()) | avoided | {worker.node})
             is_silent = worker.order is not None and worker.silent >= SILENT_SECONDS and not self.is_private
             if is_silent and has_place(wish, wanted, idle, asked, self._with_room(), left):
-                self._silent_until[worker.node] = now + AVOID_SECONDS
+                self._usable.note_silence(worker.node, now)
                 why = f"Its worker has not answered for {SILENT_SECONDS:g} s, and another machine can take the job"
                 self._lose(worker, StopReason.NODE_LOST, ResourceError(why))
                 break  # the place is taken now
@@ -239,7 +229,7 @@ class RayPool:
                 elif worker.call is not None and worker.call in done:
                     self._collect(worker)
         self._release_held()
-        self._check_usable()
+        self._usable.check(self._nodes(), self.size)
         return self._take_ended()
 
     def _take_ended(self) -> list[Ended]:
@@ -286,7 +276,7 @@ class RayPool:
                 starts = worker.has_place or self.is_private
                 if starts and now - worker.since >= self.start_seconds:
                     late = f"A worker did not answer within {in_words(self.start_seconds)} (ORCH_WORKER_START_SECONDS)"
-                    self._strike(worker, place or "", late, MOST_STRIKES if self._has_begun else 1)
+                    self._strike(worker, place or "", late)
             elif worker.node in draining and worker.order is None:
                 self._kill(worker)
             elif worker.node in draining and worker.kill_at is None:
@@ -301,11 +291,10 @@ class RayPool:
             return
         facts = WorkerFacts.model_validate_json(answer)
         if facts.problem:
-            self._bad[facts.node] = f"On {facts.host}: {facts.problem}"
+            self._usable.rule_out(facts.node, f"On {facts.host}: {facts.problem}")
             self._kill(worker)
             return
-        self._has_begun = True
-        self._strikes[facts.node] = 0
+        self._usable.note_start(facts.node)
         worker.facts = facts
 
     def _give_up(self, worker: RayWorker, error: RayError, place: str) -> None:
@@ -314,26 +303,12 @@ class RayPool:
         if node_is_gone and not self.is_private:
             self._kill(worker)
         else:
-            self._strike(worker, place, last_line(error), MOST_STRIKES if self._has_begun else 1)
+            self._strike(worker, place, last_line(error))
 
-    def _strike(self, worker: RayWorker, node: str, why: str, most: int) -> None:
+    def _strike(self, worker: RayWorker, node: str, why: str) -> None:
         """Give up a worker that did not start, and after some of them its node."""
         self._kill(worker)
-        self._strikes[node] += 1
-        if self._strikes[node] >= (most if self.is_private else MOST_STRIKES):
-            self._bad[node] = f"{why.rstrip('.')}. {self.machines.end_of_worker_log()}"
-
-    def _check_usable(self) -> None:
-        """
-        Raises:
-            ResourceError: Every machine has turned out not to be usable.
-        """
-        usable = self.nodes()
-        if self._bad and not usable and not self.size and (self._nodes() or self.is_private):
-            reasons = list(dict.fromkeys(self._bad.values()))
-            raise ResourceError(f"No worker can start: {' '.join(reasons)}")
-        if "" in self._bad and not self.size:  # whichever machines they were
-            raise ResourceError(f"No worker can start: {self._bad['']}")
+        self._usable.strike(node, why, self.machines.end_of_worker_log)
 
     def _collect(self, worker: RayWorker) -> None:
         """Note how an attempt ended."""
