@@ -30,6 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.metrics import data_of, noise, seconds_of
+from benchmarks.packs import Pack, measure
 from interp_model.network import build_network
 from schemas.job import BackboneName, JobSpec
 from workers.evaluation.evaluate import evaluate
@@ -60,6 +61,8 @@ GPU = Size(images=512, side=224, width=1.0, fc_width=4096, batch=64, epochs=3)
 SMALL = Size(images=12, side=96, width=0.125, fc_width=64, batch=6, epochs=2)
 
 
+PACKED = 8
+"""Networks that are trained as one."""
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -162,6 +165,19 @@ def metrics_cost(device: torch.device, size: Size) -> Row:
     return {"epoch_s": epoch, "metrics_s": measured, "epochs": measured / epoch}
 
 
+def packs_gain(device: torch.device, size: Size) -> list[Row]:
+    """Seconds of one step of several networks of one kind, trained from the top layer on: one by one, and as one."""
+    rows = []
+    for backbone in get_args(BackboneName):
+        model = spec_of(backbone, "interpretable", frozen=True, size=size).model
+        pack = Pack(model.model_copy(update={"dropout": 0.0}), PACKED, size.batch, device)
+        times = measure(pack, size.epochs, device)
+        rows.append({"backbone": backbone, "networks": PACKED, **times._asdict(), "ratio": times.packed / times.alone})
+        del pack
+        _free(device)
+    return rows
+
+
 def resume(device: torch.device) -> Row:
     """Whether training that was interrupted in an epoch and went on from its saved state ends with the same bits."""
     spec = spec_of("alexnet", "interpretable", frozen=False, size=SMALL)
@@ -236,6 +252,7 @@ def run(device: torch.device, size: Size) -> Row:
     found["throughput"] = rows
     found["product_tflop_per_s"] = _attempt(lambda: product_rates(device, size))
     found["method_cost"] = _attempt(lambda: method_cost(rows))
+    found["packs"] = _attempt(lambda: packs_gain(device, size)) if is_time_left() else "no time left"
     found["metrics"] = _attempt(lambda: metrics_cost(device, size)) if is_time_left() else "no time left"
     if device.type == "cuda":
         found["peak_memory_gib"] = torch.cuda.max_memory_allocated(device) / 2**30
@@ -268,6 +285,16 @@ def as_markdown(found: Row) -> str:
     if isinstance(cost, list):
         lines += ["", "| backbone | trained | precision | interpretable over plain, time |", "|---|---|---|---:|"]
         lines += [f"| {row['backbone']} | {row['trained']} | {row['precision']} | {row['ratio']:.3f} |" for row in cost]
+    packs = found["packs"]
+    if isinstance(packs, list):
+        lines += ["", "| backbone | networks | one by one | as one | ratio |", "|---|---:|---:|---:|---:|"]
+        lines += [
+            f"| {row['backbone']} | {row['networks']} | {row['alone']:.4f} s | {row['packed']:.4f} s "
+            f"| {row['ratio']:.2f} |"
+            for row in packs
+        ]
+    else:
+        lines += ["", f"Networks trained as one: {packs}"]
     return "\n".join([*lines, "", f"Metrics of VGG-16: {found['metrics']}", f"Took {found['seconds']:.0f} s.", ""])
 
 

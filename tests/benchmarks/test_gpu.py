@@ -27,6 +27,7 @@ def test_the_small_run_measures_every_backbone_and_resumes_to_the_same_bits(
     assert all(row["images_per_s"] > 0 and row["tflop_per_s"] > 0 for row in rates.values())
     assert found["resume"]["is_bit_identical"] is True
     assert found["metrics"]["metrics_s"] > 0
+    assert [row["backbone"] for row in found["packs"]] == list(get_args(BackboneName))
     assert len(found["method_cost"]) == 4 * len(get_args(BackboneName))
     assert (tmp_path / "gpu.md").read_text() in capsys.readouterr().out
 
@@ -35,7 +36,7 @@ def test_a_part_that_fails_is_reported_and_the_others_run(monkeypatch: pytest.Mo
     def broken(*_: object) -> None:
         raise RuntimeError("no kernel")
 
-    for part in ("resume", "throughput", "metrics_cost"):
+    for part in ("resume", "throughput", "packs_gain", "metrics_cost"):
         monkeypatch.setattr(gpu, part, broken)
     monkeypatch.setattr(gpu, "run_tests", lambda: {"outcome": "4 passed"})
     found = gpu.run(torch.device("cpu"), gpu.SMALL)
