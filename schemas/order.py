@@ -69,8 +69,6 @@ class Progress(Frozen):
     """Number of finished epochs."""
     epochs: int = 0
     """Total number of epochs."""
-    warning: str = ""
-    """Anything about the worker that its user should know; the driver shows it once."""
 
 
 class WorkerFacts(Frozen):
@@ -86,3 +84,5 @@ class WorkerFacts(Frozen):
     """Number of GPUs that the worker may use."""
     problem: str = ""
     """Why it cannot work there; empty if it can."""
+    warning: str = ""
+    """What people should know although it can work there; the driver shows it once."""

@@ -28,7 +28,6 @@ class JobWorker:
         Args:
             driver_code: the CodeHome of the driver as JSON; empty if there is no driver.
         """
-        self._warning = ""
         self._driver_code = driver_code
         self._stopping = threading.Event()
         self._preempted = threading.Event()
@@ -44,14 +43,14 @@ class JobWorker:
         Returns:
             WorkerFacts as JSON, which also say why no job can run here.
         """
+        problem = warning = ""
         try:
             if self._driver_code:
-                self._warning = check_code(CodeHome.model_validate_json(self._driver_code))
+                warning = check_code(CodeHome.model_validate_json(self._driver_code))
             prepare()
-            problem = ""
         except Exception as error:  # noqa: BLE001 - part of the answer, with the machine's name
             problem = str(error) if isinstance(error, OrchError) else f"{type(error).__name__}: {error}"
-        return own_facts(problem).model_dump_json()
+        return own_facts(problem, warning).model_dump_json()
 
     def run(self, order_json: str) -> str:
         """Run one job.
@@ -100,7 +99,7 @@ class JobWorker:
             os._exit(128 + number)
 
     def _note(self, progress: Progress) -> None:
-        self._progress = progress.model_copy(update={"warning": self._warning}) if self._warning else progress
+        self._progress = progress
 
 
 def prepare() -> None:
@@ -126,11 +125,12 @@ def prepare() -> None:
         die_with_parent()  # without its raylet, no process can receive a result
 
 
-def own_facts(problem: str = "") -> WorkerFacts:
+def own_facts(problem: str = "", warning: str = "") -> WorkerFacts:
     """Return where this process runs.
 
     Args:
         problem: why no job can run here; empty if jobs can.
+        warning: what people should know although jobs can.
     """
     import ray
 
@@ -141,6 +141,7 @@ def own_facts(problem: str = "") -> WorkerFacts:
         cores=os.cpu_count() or 1,
         gpus=len(ray.get_gpu_ids()) if has_ray else 0,
         problem=problem,
+        warning=warning,
     )
 
 

@@ -156,6 +156,9 @@ class Driver:
 
     def _wait_for_workers(self) -> None:
         ended = self.pool.wait(POLL_SECONDS)
+        for warning in sorted(self.pool.warnings() - self._warned):
+            self._warned.add(warning)
+            self.display.say(f"warning: {warning}")
         self._state.at_work -= {one.worker for one in ended}
         self._unsettled += ended
         for one in ended:
@@ -273,9 +276,6 @@ class Driver:
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
-        for warning in sorted({now.warning for now in progress.values() if now.warning} - self._warned):
-            self._warned.add(warning)
-            self.display.say(f"warning: {warning}")
         running = tuple((state.specs[key].title, progress.get(worker)) for worker, key in state.running.items())
         left = state.time_left(progress, self.pool.size, self.clock())
         paces = {state.specs[key].title: pace.epoch_seconds for key, pace in state.paces.items()}

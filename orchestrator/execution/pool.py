@@ -75,6 +75,9 @@ class WorkerPool(Protocol):
             The attempts that ended since the last call, those of dead workers included.
         """
 
+    def warnings(self) -> frozenset[str]:
+        """Return what people should know about the workers that have answered so far."""
+
     def progress(self) -> dict[int, Progress]:
         """Return the last known progress of each busy worker."""
 

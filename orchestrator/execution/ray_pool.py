@@ -75,6 +75,7 @@ class RayPool:
     """Losses, and since when they are held until Ray was seen to answer."""
     _watch: Watch | None = None
     _waiting: str = ""
+    _warnings: frozenset[str] = frozenset()
     _listened_at: float = 0.0
     """When `progress` was asked for last."""
     _kills: list[Background[None]] = field(default_factory=list)
@@ -294,6 +295,7 @@ class RayPool:
             self._usable.rule_out(facts.node, f"On {facts.host}: {facts.problem}")
             self._kill(worker)
             return
+        self._warnings |= {facts.warning} - {""}
         self._usable.note_start(facts.node)
         worker.facts = facts
 
@@ -367,6 +369,10 @@ class RayPool:
             self._begin()
         else:
             self._joining.begin()
+
+    def warnings(self) -> frozenset[str]:
+        """See `WorkerPool.warnings`."""
+        return self._warnings
 
     def progress(self) -> dict[int, Progress]:
         """See `WorkerPool.progress`. Never waits for a worker."""

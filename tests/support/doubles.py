@@ -142,6 +142,9 @@ class ScriptedPool:
     def _asked_to_end(self, order: WorkOrder) -> bool:
         return self.stopped or order.spec.title in self.interrupted
 
+    def warnings(self) -> frozenset[str]:
+        return frozenset()
+
     def progress(self) -> dict[int, Progress]:
         return {slot: Progress(job_key=order.spec.key, phase="training") for slot, order in self.busy.items()}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.order import Progress, WorkerFacts
+from schemas.order import WorkerFacts
 from workers.actor import JobWorker
 from workers.code_home import CodeHome, code_home, difference, git_commit
 
@@ -46,28 +46,25 @@ def _own_signals() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def facts(driver: CodeHome) -> tuple[JobWorker, WorkerFacts]:
-    worker = JobWorker(driver.model_dump_json())
-    return worker, WorkerFacts.model_validate_json(worker.hello())
+def facts(driver: CodeHome) -> WorkerFacts:
+    return WorkerFacts.model_validate_json(JobWorker(driver.model_dump_json()).hello())
 
 
 def test_a_worker_of_other_code_takes_no_job_and_names_both_folders() -> None:
-    _, found = facts(CodeHome(folders=("/elsewhere",), sha256="0"))
+    found = facts(CodeHome(folders=("/elsewhere",), sha256="0"))
     assert f"in {ROOT}, and its driver runs that in /elsewhere" in found.problem
 
 
 def test_a_driver_may_have_its_workers_warn_of_other_code_instead() -> None:
-    worker, found = facts(CodeHome(folders=("/elsewhere",), sha256="0", may_differ=True))
+    found = facts(CodeHome(folders=("/elsewhere",), sha256="0", may_differ=True))
     assert found.problem == ""
-    worker._note(Progress(job_key="k", phase="training"))
-    told = Progress.model_validate_json(worker.progress() or "")
-    assert "and its driver runs that in /elsewhere, whose files differ" in told.warning
-    assert socket.gethostname() in told.warning
+    assert "and its driver runs that in /elsewhere, whose files differ" in found.warning
+    assert socket.gethostname() in found.warning
 
 
 def test_a_worker_of_the_same_code_takes_jobs() -> None:
-    worker, found = facts(code_home())
-    assert (found.problem, worker.progress()) == ("", None)
+    found = facts(code_home())
+    assert (found.problem, found.warning) == ("", "")
 
 
 def test_lock_files_of_editors_are_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from orchestrator.planning.diff import compare
 from schemas.errors import AccessDenied, DiskFull, IllegalTransition, StoreError, StoreUnreachable, SweepBusy
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
-from schemas.order import Progress, WorkOrder
+from schemas.order import WorkOrder
 from schemas.results import JobResult
 from tests.support.doubles import Listener, ScriptedPool, plan_of, record_of, result_of
 
@@ -103,8 +103,8 @@ def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
 class OtherCode(ScriptedPool):
     """A pool whose workers all run on one machine, with other code than the driver."""
 
-    def progress(self) -> dict[int, Progress]:
-        return {slot: now.model_copy(update={"warning": "on h1"}) for slot, now in super().progress().items()}
+    def warnings(self) -> frozenset[str]:
+        return frozenset({"on h1"})
 
 
 def test_what_a_machine_warns_of_is_shown_once(bench: Bench) -> None:

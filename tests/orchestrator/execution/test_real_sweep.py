@@ -355,9 +355,7 @@ def test_backbones_that_need_workers_of_different_shapes_share_a_machine(tmp_pat
 @pytest.mark.parametrize(("check", "code"), [("warn", 0), ("refuse", 5)])
 def test_workers_of_other_code_are_warned_of_once_or_refused(tmp_path: Path, check: str, code: int) -> None:
     desk = Desk(tmp_path)
-    desk.file.write_text(
-        ONE_JOB.replace("epochs: 1", "epochs: 300").replace("[voc_part/cat]", "[voc_part/cat, cub200/bird]")
-    )
+    desk.file.write_text(ONE_JOB.replace("[voc_part/cat]", "[voc_part/cat, cub200/bird]"))
     driver = desk.start(
         "sweep", str(desk.file), "--name", "other", "--workers", "1", program=("-c", OTHER_CODE), ORCH_CODE_CHECK=check
     )
