@@ -14,7 +14,8 @@ def peak_index(x_NFHW: Tensor) -> Tensor:
     Returns:
         (N, F), int64.
     """
-    return x_NFHW.flatten(2).argmax(dim=2)
+    # On a CPU `max` takes half the time of `argmax`, and it too gives the first of equal values.
+    return x_NFHW.detach().flatten(2).max(dim=2).indices
 
 
 def apply_mask(x_NFHW: Tensor, bank_PHW: Tensor, peak_NF: Tensor) -> Tensor:
