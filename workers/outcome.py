@@ -21,6 +21,7 @@ from workers.tracking.run_log import (
     METRICS_FILE,
     SPEC_FILE,
 )
+from workers.training.filter_information import INFORMATION_IMAGES
 from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
 
@@ -51,7 +52,9 @@ def write_outcome(
     studied = compose.Studied(trainer.spec, trainer.network, data, measured, found.peaks, found.rows)
     drawn = {
         "figures/curves.png": plots.draw_curves(
-            trainer.records, studied.title("training, per epoch"), found.metrics.chance_accuracy
+            trainer.records,
+            studied.title(describe_epochs(trainer.network.top_layer, train=len(data.train), held_out=len(data.test))),
+            found.metrics.chance_accuracy,
         ),
         GALLERY_FILE: compose.draw_gallery(studied, compose.SHOWN_FILTERS, None, report),
         FIGURE_FILES[6]: compose.draw_heat(studied),
@@ -63,6 +66,20 @@ def write_outcome(
     target = folder / CHECKPOINT_FILE
     target.parent.mkdir(parents=True, exist_ok=True)
     target.symlink_to(checkpoint.path)  # MLflow follows the link
+
+
+def describe_epochs(layer: str, *, train: int, held_out: int) -> str:
+    """Return what the curves of training were measured on.
+
+    Args:
+        layer: name of the measured layer.
+        train: number of training images.
+        held_out: number of held-out images.
+    """
+    return (
+        f"per epoch: losses, accuracy and peaks of {layer} on {train} training images; accuracy on "
+        f"{held_out} held-out images, and information in the filters on {min(INFORMATION_IMAGES, held_out)} of them"
+    )
 
 
 def write_filters(path: Path, rows: Sequence[FilterRow]) -> None:

@@ -1,4 +1,4 @@
-"""Contributions of the filters of a layer to a logit, by integrated gradients (not in the paper).
+"""Contributions of the filters of a layer to a logit, by Captum's integrated gradients (not in the paper).
 
 Shape legend: F filters   H = W map side   O outputs   A steps of the path.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from captum.attr import IntegratedGradients
 from torch import Tensor
 
 STEPS = 256
@@ -54,16 +55,13 @@ def contributions(head: Head, x_FHW: Tensor, output: int, *, steps: int = STEPS)
         output: index of the logit.
         steps: number of steps of the path.
     """
-    weight_A = (torch.arange(steps, dtype=x_FHW.dtype, device=x_FHW.device) + 0.5) / steps
-    total_FHW = torch.zeros_like(x_FHW)
-    for start in range(0, steps, _CHUNK):
-        x_AFHW = (weight_A[start : start + _CHUNK, None, None, None] * x_FHW).requires_grad_()
-        logit = head(x_AFHW)[:, output].sum()
-        total_FHW += torch.autograd.grad(logit, x_AFHW)[0].sum(dim=0)
+    gradients_FHW = IntegratedGradients(head).attribute(
+        x_FHW[None], target=output, n_steps=steps, method="riemann_middle", internal_batch_size=_CHUNK
+    )[0]
     with torch.no_grad():
         base, logit_of_x = head(torch.stack([torch.zeros_like(x_FHW), x_FHW]))[:, output].tolist()
     alone_F = _alone(head, x_FHW, output, logit_of_x)
-    return Contributions((x_FHW * total_FHW / steps).sum(dim=(1, 2)), alone_F, base, logit_of_x)
+    return Contributions(gradients_FHW.sum(dim=(1, 2)), alone_F, base, logit_of_x)
 
 
 @torch.no_grad()

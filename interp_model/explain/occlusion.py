@@ -53,6 +53,8 @@ def occluder_for(image_side: int, *, stride_share: float = 9 / 224) -> Occluder:
     return Occluder(side, max(1, round(image_side * stride_share)), image_side * 30 / 224)
 
 
+# Captum's `Occlusion` averages the drops into one number per pixel and cuts the last patch off at the border. The
+# method needs the drop at each place of a whole patch, and here one pass measures all filters.
 @torch.no_grad()
 def occlusion_drop(maps: Maps, image_3SS: Tensor, occluder: Occluder, *, batch: int | None = None) -> Tensor:
     """Measure the drop of each filter's summed activation for every position of the occluder.

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Callable, Iterable, MutableMapping
 
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.ledger.sqlite_reader import open_sqlite_reader
-from orchestrator.planning.typed import SETTABLE
+from orchestrator.planning.request import BACKBONE_FIELD
+from orchestrator.planning.setting_layers import field_of
+from orchestrator.planning.typed import CATEGORIES_FIELD, SETTABLE, choices
 from orchestrator.settings import Settings
+from schemas.categories import CATEGORIES
 from schemas.errors import OrchError
+from schemas.model_spec import TABLE
 from schemas.sweep import AXIS_ALIASES
 
+CATEGORY_WORDS = tuple(dict.fromkeys(word for c in CATEGORIES for word in (c.name, c.label, c.id)))
+"""Words that name a category."""
+BASH_FIELD = "COMP_FIELD"
+"""Variable with the field whose value bash wants completed; see `join_assignments`."""
 UNREADABLE = (OrchError, sqlite3.Error)
 
 Offer = tuple[str, str]
@@ -44,8 +54,63 @@ def complete_field(incomplete: str) -> list[str]:
 
 
 def complete_assignment(incomplete: str) -> list[str]:
-    """Fields of a job with the `=` that a value follows."""
-    return [f"{name}=" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
+    """Fields of a job with the `=` that a value follows, and the values of a field that takes only some."""
+    field, equals, value = incomplete.partition("=")
+    if BASH_FIELD in os.environ:  # the word is only what follows the `=`
+        return [word for word in _values(os.environ[BASH_FIELD]) if word.startswith(incomplete)]
+    if equals:
+        return [f"{field}={word}" for word in _values(field) if word.startswith(value)]
+    fields = [name for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
+    # A shell ends a word that it offers alone with a space, so the values of a single field are offered at once.
+    values = _values(fields[0]) if len(fields) == 1 else ()
+    return [f"{fields[0]}={word}" for word in values] or [f"{name}=" for name in fields]
+
+
+def _values(name: str) -> tuple[str, ...]:
+    field = field_of(name)
+    named = {CATEGORIES_FIELD: CATEGORY_WORDS, BACKBONE_FIELD: TABLE}
+    return named.get(field) or choices(field)
+
+
+def join_assignments(environment: MutableMapping[str, str]) -> None:
+    """Undo bash's cuts at `=` in the words that it wants completed.
+
+    Bash makes `--set loss=soft` four words, and takes answers for the last one only. So the last word stays what it
+    is, and its field is kept under `BASH_FIELD`.
+
+    Args:
+        environment: that of the process; unchanged if bash asks for nothing, or there is no `=`.
+    """
+    words = environment.get("COMP_WORDS", "").split("\n")[: int(environment.get("COMP_CWORD", 0)) + 1]
+    joined: list[str] = []
+    for word in words:
+        goes_on = word == "=" or (joined and joined[-1].endswith("=") and not word.startswith("-"))
+        if joined and goes_on and not joined[-1].startswith("-"):
+            joined[-1] += word
+        else:
+            joined.append(word)
+    if len(joined) == len(words):
+        return
+    field, equals, value = joined[-1].partition("=")
+    if equals:
+        environment[BASH_FIELD] = field
+        joined[-1] = value
+    environment["COMP_WORDS"] = "\n".join(joined)
+    environment["COMP_CWORD"] = str(len(joined) - 1)
+
+
+def completer(names: Iterable[str]) -> Callable[[str], list[str]]:
+    """Shell completion of one name, or of the last of several that are separated by commas."""
+    known = tuple(names)
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
+
+    return complete
+
+
+complete_category = completer(CATEGORY_WORDS)
 
 
 def _jobs() -> list[JobRecord]:

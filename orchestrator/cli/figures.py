@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from orchestrator.cli import console
-from orchestrator.cli.options import Job, Json, choice, complete_category, number
+from orchestrator.cli.completion import complete_category
+from orchestrator.cli.options import Job, Json, choice, number
 from orchestrator.cli.text import figures as text
 from orchestrator.services import figures as service
 from orchestrator.settings import Settings

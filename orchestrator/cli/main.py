@@ -13,6 +13,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 from orchestrator.cli import config, console, data, doctor, figures, models, recovery, streams, sweeps, tables, weights
+from orchestrator.cli.completion import join_assignments
 from orchestrator.cli.console import ErrorFacts, ErrorJson
 from orchestrator.settings import misspelt
 from schemas.errors import Interrupted, OrchError
@@ -91,6 +92,7 @@ def main(arguments: list[str] | None = None) -> None:
     streams.endure()
     bypass_proxies_for_loopback()
     console.begin()
+    join_assignments(os.environ)
     code = _run([word for word in typed if word != "--debug"], debug, json="--json" in typed)
     if why := streams.loss("stdout"):
         typer.echo(f"warning: standard output is incomplete, because it cannot be written: {why}", err=True)

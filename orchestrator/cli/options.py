@@ -12,14 +12,21 @@ from typing import Annotated, Any, get_args, get_type_hints
 import typer
 
 from orchestrator import yaml_text
-from orchestrator.cli.completion import complete_assignment, complete_job, complete_sweep, complete_target
+from orchestrator.cli.completion import (
+    complete_assignment,
+    complete_category,
+    complete_job,
+    complete_sweep,
+    complete_target,
+    completer,
+)
 from orchestrator.execution.selection import REASONS
 from orchestrator.planning.request import SweepRequest, find_backbone
 from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
 from orchestrator.services.requests import make_request
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
-from schemas.categories import CATEGORIES, DATASETS
+from schemas.categories import DATASETS
 from schemas.errors import SpecError
 from schemas.grids import GRIDS
 from schemas.job import Variant
@@ -108,19 +115,6 @@ def number(
         show_default=show_default,
     )
 
-
-def completer(names: Iterable[str]) -> Callable[[str], list[str]]:
-    """Shell completion of one name, or of the last of several that are separated by commas."""
-    known = tuple(names)
-
-    def complete(incomplete: str) -> list[str]:
-        before, comma, last = incomplete.rpartition(",")
-        return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
-
-    return complete
-
-
-complete_category = completer(dict.fromkeys(word for c in CATEGORIES for word in (c.name, c.label, c.id)))
 
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 Category = Annotated[

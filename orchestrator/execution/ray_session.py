@@ -168,7 +168,12 @@ class RaySession:
         try:
             within(STOP_SECONDS, self.stop)  # before Ray's library ends this process, a minute after its head has gone
         except Hung as error:
-            raise RayAway(f"The Ray at {self.address} does not answer. Start its head again.") from error
+            whose = (
+                "The private Ray of this sweep does not answer, and cannot be replaced from within this process."
+                if self.is_private  # the command that helps is added where the sweep's name is known
+                else f"The Ray at {self.address} does not answer. Start its head again."
+            )
+            raise RayAway(whose) from error
         self.start()
 
     def look(self, workers: Sequence[str]) -> Look:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
@@ -31,6 +31,14 @@ FILLED_IN = frozenset(
 """Fields that planning fills in from files or from the code."""
 SETTABLE = tuple(path for path in FIELDS if path not in FILLED_IN)
 """Fields that people set."""
+
+
+def choices(field: str) -> tuple[str, ...]:
+    """Return the values that a field takes, as they are written in YAML; nothing if there is no list of them."""
+    kind = _TYPES.get(field)
+    if kind is bool:
+        return ("true", "false")
+    return tuple(map(str, get_args(kind))) if get_origin(kind) is Literal else ()
 
 
 def check_field(name: str, where: str) -> str:

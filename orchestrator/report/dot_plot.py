@@ -31,14 +31,14 @@ class Panel(NamedTuple):
     """One per category that has a value, in the order of the paper's tables."""
 
 
-def dot_plots(report: Report) -> list[tuple[str, str]]:
+def dot_plots(report: Report) -> list[tuple[MetricName, str]]:
     """Draw the plots of a report.
 
     Returns:
-        Title and inline SVG, one per measure that has a category with both variants.
+        Measure and inline SVG, one per measure that has a category with both variants.
     """
-    found = [(METRICS[name], panels(report, name)) for name in METRICS if METRICS[name].change_is_relative]
-    return [(metric.title.capitalize(), _svg(metric, drawn)) for metric, drawn in found if drawn]
+    found = [(name, panels(report, name)) for name in METRICS if METRICS[name].change_is_relative]
+    return [(name, _svg(METRICS[name], drawn)) for name, drawn in found if drawn]
 
 
 def panels(report: Report, metric: MetricName) -> list[Panel]:

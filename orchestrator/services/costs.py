@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from schemas.sweep import Resources
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 """Folder in which the driver of NVIDIA lists a machine's GPUs."""
+_HAS_CUDA = re.compile(r"^cuda\b[^=]*= *['\"]", re.MULTILINE)
+"""The line of PyTorch's file of versions if it was built for CUDA; otherwise its value is None."""
 NO_GPU = ("", "-1", "NoDevFiles")
 """Entries of CUDA_VISIBLE_DEVICES from which on no GPU is visible."""
 SAMPLED = 3
@@ -95,11 +99,19 @@ def _workers(settings: Settings, jobs: Sequence[JobSpec], resources: Resources) 
 
 def _local_gpus() -> int:
     """Number of GPUs that the workers of this machine will see, with CUDA_VISIBLE_DEVICES read as CUDA does."""
+    if not _HAS_CUDA.search(_torch_versions()):
+        return 0
     there = len(list(GPUS.iterdir())) if GPUS.is_dir() else 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return there
     return min(there, len(list(takewhile(lambda name: name not in NO_GPU, map(str.strip, visible.split(","))))))
+
+
+def _torch_versions() -> str:
+    """The installed PyTorch's file of versions, which says for what it was built: importing it takes seconds."""
+    spec = importlib.util.find_spec("torch")
+    return Path(spec.origin).with_name("version.py").read_text(encoding="utf-8") if spec and spec.origin else ""
 
 
 def _gpu_hours(

@@ -10,7 +10,7 @@ from schemas.job import PretrainSpec
 from tests.support.toy import toy_spec
 from workers.evaluation.evaluate import FilterRow
 from workers.figures.compose import steadiest_filters, subject
-from workers.outcome import write_filters
+from workers.outcome import describe_epochs, write_filters
 
 PHOTOGRAPHS = {"data__images": "photographs", "data__train_per_category": None, "data__test_per_category": None}
 PRETRAINED = PretrainSpec(data=toy_spec(data__categories=("voc_part/cat", "voc_part/dog"), loss="softmax").data)
@@ -38,6 +38,13 @@ def test_figures_say_what_is_generated_and_what_is_random() -> None:
     assert subject(toy_spec(weights=PRETRAINED)) == "voc-cat alexnet interpretable · generated animals"
     assert subject(toy_spec(weights=PRETRAINED, **PHOTOGRAPHS)) == (
         "voc-cat alexnet interpretable · photographs · pre-trained on generated animals"
+    )
+
+
+def test_the_curves_say_on_how_many_images_they_were_measured() -> None:
+    assert describe_epochs("conv6", train=300, held_out=400) == (
+        "per epoch: losses, accuracy and peaks of conv6 on 300 training images; accuracy on 400 held-out images, and "
+        "information in the filters on 256 of them"
     )
 
 

@@ -35,6 +35,8 @@ EDGE = 14
 """Margin, pixels."""
 BAR, BAR_WIDTH = 30, 150
 """Height of the band with the colour scales below a figure, and width of one scale, pixels."""
+CAPTION = 16
+"""Height of a line of the caption, pixels."""
 
 DIMMED = 0.36
 """Factor of an image's brightness outside a region."""
@@ -68,9 +70,17 @@ def blank(width: int, height: int, title: Title) -> Figure:
 
 def fit(text: Text, width: float) -> None:
     """Lower the font size of a text, if necessary, so that it is at most `width` pixels wide."""
-    wide = text.get_window_extent().width
-    if wide > width:
-        text.set_fontsize(float(text.get_fontsize()) * width / wide)
+    # Glyphs are as wide as whole pixels, so a text does not shrink in proportion to its font.
+    while (wide := text.get_window_extent().width) > width:
+        text.set_fontsize(float(text.get_fontsize()) * min(width / wide, 0.97))
+
+
+def caption(figure: Figure, lines: Sequence[str]) -> None:
+    """Write what was measured along the lower border of a figure, in a band of `CAPTION` pixels per line."""
+    width, height = figure.get_size_inches() * DPI
+    for number, line in enumerate(reversed(lines)):
+        bottom = (EDGE + number * CAPTION) / height
+        fit(figure.text(EDGE / width, bottom, line, va="bottom", fontsize=7.5, color=MUTED), width - 2 * EDGE)
 
 
 def name_row(axes: Axes, middle: float, label: str, width: float) -> None:

@@ -9,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from interp_model.explain.occlusion import REGION_THRESHOLD
+from interp_model.explain.occlusion import REGION_THRESHOLD, occluder_for
 from workers.figures.canvas import (
+    CAPTION,
     EDGE,
     FILTER_COLOURS,
     GAP,
@@ -23,6 +24,7 @@ from workers.figures.canvas import (
     Title,
     blank,
     box,
+    caption,
     enlarged,
     lit,
     outlined,
@@ -56,10 +58,11 @@ def draw_explanation(found: Explanation, picture: Image.Image, name: str) -> Fig
     body = max(height, 30 * (BARS + 2) + 46)
     total = EDGE + width + 2 * EDGE + CHART + EDGE
     regions = {says.filter: _region(says.field_SS, image) for says in found.filters if says.field_SS is not None}
+    measured = _measured(found)
     thumbs = [_thumb(image, regions[says.filter], colour, total) for says, colour in _coloured(found)]
     figure = blank(
         total,
-        TOP + body + BELOW + thumbs[0].shape[0] + EDGE,
+        TOP + body + BELOW + thumbs[0].shape[0] + EDGE + len(measured) * CAPTION + EDGE,
         Title(subject(found.spec, "trained on "), f"{name}: {found.decision}"),
     )
     for says, colour in reversed(_coloured(found)):
@@ -70,6 +73,7 @@ def draw_explanation(found: Explanation, picture: Image.Image, name: str) -> Fig
         axes = place(figure, thumb, EDGE + number * (thumb.shape[1] + 2 * GAP), TOP + body + BELOW)
         axes.text(0, -18, f"{number + 1}  filter {says.filter}", fontsize=8, color=INK, weight="bold", va="bottom")
         axes.text(0, -5, _below(says), fontsize=7, color=MUTED, va="bottom")
+    caption(figure, measured)
     return figure
 
 
@@ -153,6 +157,18 @@ def _write_values(axes: Axes, values: Sequence[float]) -> None:
 def _sum(found: Explanation) -> str:
     total = sum(says.contribution for says in found.filters)
     return f"{found.base:+.3f} without any filter {total:+.3f} from {len(found.filters)} filters = {found.logit:+.3f}"
+
+
+def _measured(found: Explanation) -> tuple[str, str]:
+    """Return the caption: what outlines, dots and bars are."""
+    side = found.spec.model.input_size
+    share = occluder_for(side).side / side
+    return (
+        f"Outlines: where a patch of {share:.0%} of the image's side lowers a filter's activation by at least half of "
+        "the largest drop.",
+        "Dots: receptive-field centres of the peaks. Bars: integrated gradients of the logit, from maps of zeros to "
+        f"those of {found.layer} on the photograph.",
+    )
 
 
 def _name(number: int, says: FilterSays) -> str:

@@ -123,7 +123,7 @@ def draw_curves(records: Sequence[EpochRecord], title: Title, chance: float | No
     if chance is not None:
         accuracy.axhline(chance, color=MUTED, linestyle=":", linewidth=1, label="held out, by chance")
         lowest = min(lowest, chance)
-    accuracy.set_ylim(lowest - 0.5 * (1.01 - lowest), 1.01)  # leaves space for the legend
+    accuracy.set_ylim(lowest - 0.65 * (1.01 - lowest), 1.01)  # leaves space for the legend
     accuracy.legend(frameon=False, fontsize=7, loc="lower right")
     peak = _panel(panels[2], "mean peak activation")
     _line(peak, epochs, [record.mean_peak for record in records], GREEN)
@@ -143,7 +143,7 @@ def _draw_information(information: Axes, entropies: Axes, records: Sequence[Epoc
     _line(panel, epochs, [record.mutual_information for record in records], BLUE)
     where = [record.spatial_entropy for record in records]
     category = [record.category_entropy for record in records]
-    _two(entropies, "entropy of place (left), of category (right)", epochs, where, category)
+    _two(entropies, "entropy of place (left), of category (right), nats", epochs, where, category)
 
 
 def _two(panel: Axes, title: str, epochs: Sequence[int], left: Sequence[float], right: Sequence[float]) -> Axes:

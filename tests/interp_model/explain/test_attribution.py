@@ -28,6 +28,14 @@ def test_filters_that_stand_in_for_each_other_share_what_neither_adds_alone() ->
     assert found.per_filter_F.tolist() == pytest.approx([0.5, 0.5], abs=0.01)
 
 
+def test_the_gradients_are_integrated_along_the_straight_path_from_zero() -> None:
+    """For (x_1 + x_2)^2 the gradient on the path is 2 a (x_1 + x_2). Its mean is half of that at the end."""
+    x_FHW = torch.tensor([[[1.0]], [[3.0]]])
+    found = contributions(lambda x: x.sum(dim=(1, 2, 3))[:, None].square(), x_FHW, 0)
+    assert found.per_filter_F.tolist() == pytest.approx([4, 12])
+    assert found.alone_F.tolist() == pytest.approx([16 - 9, 16 - 1])
+
+
 @pytest.mark.parametrize("backbone", ["alexnet", "vgg16"])
 @pytest.mark.parametrize("variant", ["ordinary", "interpretable"])
 def test_the_contributions_of_a_network_sum_to_its_logit(backbone: BackboneName, variant: str) -> None:

@@ -1,13 +1,19 @@
-"""What the shell offers for sweeps and jobs of the store."""
+"""What the shell offers for sweeps and jobs of the store, and for fields and their values."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
 
 import pytest
 
 from orchestrator.cli import completion
-from orchestrator.cli.completion import complete_job, complete_sweep, complete_target
+from orchestrator.cli.completion import complete_assignment, complete_job, complete_sweep, complete_target
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
+from orchestrator.planning.typed import SETTABLE, choices, typed_value
+from orchestrator.yaml_text import parse
 from schemas.errors import StoreError
 from tests.support.reports import sweep_of
 
@@ -45,3 +51,49 @@ def test_without_a_store_that_can_be_read_at_once_nothing_is_offered(
     monkeypatch.setattr(completion, "open_sqlite_reader", refuse)
     assert complete_target("") == []
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("incomplete", "offered"),
+    [
+        ("train.epo", ["train.epochs="]),
+        ("train.epochs=", []),
+        ("train.ba", ["train.batch_size="]),
+        ("los", ["loss=logistic", "loss=softmax"]),
+        ("loss=so", ["loss=softmax"]),
+        ("variant=", ["variant=ordinary", "variant=interpretable"]),
+        ("backbone=vgg1", ["backbone=vgg16"]),
+        ("train.horizontal_flip=", ["train.horizontal_flip=true", "train.horizontal_flip=false"]),
+        ("category=voc_part/c", ["category=voc_part/cat", "category=voc_part/cow"]),
+        ("data.categories=hippo", ["data.categories=hippopotamus"]),
+        ("no_such_field=", []),
+    ],
+)
+def test_values_of_a_field_that_takes_only_some_are_offered(incomplete: str, offered: list[str]) -> None:
+    assert complete_assignment(incomplete) == offered
+
+
+def test_every_value_that_is_offered_is_taken() -> None:
+    offered = [(field, word) for field in SETTABLE for word in choices(field)]
+    assert ("filter_loss.form", "exact") in offered
+    for field, word in offered:
+        typed_value(field, parse(word, field), "a test")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["--set", "loss", "="], ["logistic", "softmax"]),
+        (["--set", "loss", "=", "so"], ["softmax"]),
+        (["--set", "loss", "=", "softmax", "--set", "variant", "=", "ord"], ["ordinary"]),
+        (["--set", "loss", "=", "softmax", "--set", "model.inp"], ["model.input_size="]),
+    ],
+)
+def test_bash_which_cuts_words_at_equals_signs_gets_values_too(words: list[str], offered: list[str]) -> None:
+    line = ["orch", "sweep", *words]
+    asked = {"_ORCH_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(line), "COMP_CWORD": str(len(line) - 1)}
+    command = "import sys; from orchestrator.cli.main import main; sys.argv = ['orch']; main()"
+    found = subprocess.run(
+        [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert (found.stdout.splitlines(), found.stderr) == (offered, "")

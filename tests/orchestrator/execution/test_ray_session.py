@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,6 +120,22 @@ def test_a_plain_connection_error_of_rays_client_is_named_and_any_other_is_not()
         of_ray["connect"]()
     with pytest.raises(ConnectionError), ray_errors_named():
         raise ConnectionError("of somebody else")
+
+
+@pytest.mark.parametrize(
+    ("address", "advice"), [("local", "The private Ray of this sweep"), ("head:6379", "Start its head again")]
+)
+def test_a_ray_that_cannot_be_left_is_named_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch, address: str, advice: str
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(ray_session, "STOP_SECONDS", 0.0)
+    monkeypatch.setattr(ray_session, "_set_environment", lambda: None)
+    monkeypatch.setattr(RaySession, "stop", lambda session: is_over.wait(60))
+    with pytest.raises(RayAway, match=advice) as raised:
+        RaySession(address, cpus=1).join()
+    is_over.set()
+    assert ("head" in str(raised.value)) == (address != "local")
 
 
 class Away:

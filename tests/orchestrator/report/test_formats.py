@@ -24,7 +24,7 @@ from orchestrator.report.formats import (
     notes,
 )  # fmt: skip
 from orchestrator.report.gallery import MAX_NETWORKS, Gallery, Picture, Plate, Section, choose_jobs
-from orchestrator.report.html import as_html
+from orchestrator.report.html import MEASURED_AS, as_html
 from orchestrator.report.measures import WORTH
 from orchestrator.report.model import METRICS, Report
 from tests.support.doubles import metrics
@@ -214,6 +214,7 @@ def test_the_page_needs_nothing_beside_it(bird: Report) -> None:
     assert "&lt;ordinary&gt;" in page
     assert "3 more" in page
     assert "<svg" in page
+    assert page.index(MEASURED_AS["location_instability"][:40]) < page.index("<svg")
     assert "The animals are generated" in page
     assert "0.100 (2)" in page
 

@@ -80,11 +80,17 @@ def test_disk_and_gpu_hours_follow_from_files_and_the_workers_share(
 
 
 @pytest.mark.parametrize(
-    ("visible", "is_seen"), [(None, True), ("0", True), ("GPU-8a", True), ("", False), ("-1", False)]
-)
+    ("visible", "cuda", "is_seen"),
+    [
+        (None, "'13.0'", True), ("0", "'13.0'", True), ("GPU-8a", "'13.0'", True), ("", "'13.0'", False),
+        ("-1", "'13.0'", False), (None, "None", False),
+    ],
+)  # fmt: skip
 def test_gpu_hours_count_the_gpus_that_workers_see(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, is_seen: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str | None, cuda: str, is_seen: bool
 ) -> None:
+    versions = f"from typing import Optional\n__version__ = '2.14.1'\ncuda: Optional[str] = {cuda}\nhip = None\n"
+    monkeypatch.setattr(costs, "_torch_versions", lambda: versions)
     (tmp_path / "0000:01:00.0").mkdir()
     monkeypatch.setattr(costs, "GPUS", tmp_path)  # one entry: a machine with one GPU
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -95,6 +101,12 @@ def test_gpu_hours_count_the_gpus_that_workers_see(
     assert cost is not None
     hours = pytest.approx((len(others) * 0.75, len(others) * 1.25))
     assert cost.gpu_hours == (hours if is_seen else None)
+
+
+def test_the_installed_pytorch_says_for_what_it_was_built() -> None:
+    import torch
+
+    assert bool(costs._HAS_CUDA.search(costs._torch_versions())) == (torch.version.cuda is not None)
 
 
 def test_jobs_of_an_older_recipe_tell_nothing_of_new_ones() -> None:

@@ -89,6 +89,9 @@ def test_the_picture_names_every_share(tmp_path: Path, box: Box) -> None:
     assert f"{found.base:+.3f}" in texts
     assert "without any filter" in texts
     assert any("(on head 81%)" in text for text in texts) == (1 in [says.filter for says in found.filters[:8]])
+    caption = [text.get_text() for text in figure.texts][-2:]
+    assert any("patch of 14% of the image's side" in line for line in caption)
+    assert any("from maps of zeros to those of conv6" in line for line in caption)
     canvas.save(figure, tmp_path / "explained.png")
     image = np.asarray(Image.open(tmp_path / "explained.png").convert("RGB"))
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])

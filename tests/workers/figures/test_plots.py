@@ -80,8 +80,17 @@ def test_the_chance_level_is_a_line_among_the_accuracies(tmp_path: Path) -> None
     (accuracy,) = (axes for axes in figure.axes if axes.get_title("left") == "accuracy")
     (line,) = (line for line in accuracy.lines if line.get_label() == "held out, by chance")
     assert list(line.get_ydata()) == [0.25, 0.25]
-    assert accuracy.get_ylim()[0] < 0.25
     assert_nothing_clipped(pixels(figure, tmp_path))
+    legend = accuracy.get_legend()
+    assert legend is not None
+    assert legend.get_window_extent().y1 < accuracy.transData.transform((1, 0.25))[1]
+
+
+@pytest.mark.parametrize("width", [300, 150, 77])
+def test_a_text_is_made_to_fit_though_glyphs_do_not_shrink_evenly(width: int) -> None:
+    text = canvas.blank(900, 100, TITLE).text(0, 0, "where a patch lowers a filter's activation by half", fontsize=7.5)
+    canvas.fit(text, width)
+    assert 0.7 * width < text.get_window_extent().width <= width
 
 
 def test_the_gallery_masks_what_lies_far_from_the_peak(tmp_path: Path) -> None:
