@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import TYPE_CHECKING
 
-from orchestrator.ledger.base import LedgerReader
-from orchestrator.ledger.records import JobRecord
-from orchestrator.ledger.sqlite_reader import open_sqlite_reader
-from orchestrator.planning.typed import SETTABLE
+from orchestrator.ledger import sqlite_reader
+from orchestrator.planning import typed
 from orchestrator.settings import Settings
 from schemas.errors import OrchError
 from schemas.sweep import AXIS_ALIASES
+
+if TYPE_CHECKING:
+    from orchestrator.ledger.base import LedgerReader
+    from orchestrator.ledger.records import JobRecord
 
 UNREADABLE = (OrchError, sqlite3.Error)
 
@@ -40,12 +43,12 @@ def complete_target(incomplete: str) -> list[Offer]:
 def complete_field(incomplete: str) -> list[str]:
     """Fields of a job, the last of several that are separated by commas."""
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *typed.SETTABLE) if name.startswith(last)]
 
 
 def complete_assignment(incomplete: str) -> list[str]:
     """Fields of a job with the `=` that a value follows."""
-    return [f"{name}=" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
+    return [f"{name}=" for name in (*AXIS_ALIASES, *typed.SETTABLE) if name.startswith(incomplete)]
 
 
 def _jobs() -> list[JobRecord]:
@@ -59,6 +62,6 @@ def _jobs() -> list[JobRecord]:
 def _reader() -> LedgerReader | None:
     """The embedded store; None if there is none, or only MLflow can read it, which would take seconds."""
     try:
-        return open_sqlite_reader(Settings())
+        return sqlite_reader.open_sqlite_reader(Settings())
     except OrchError:
         return None

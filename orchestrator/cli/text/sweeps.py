@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -22,21 +22,22 @@ from rich.text import Text
 from orchestrator.cli.console import LISTED, JsonModel
 from orchestrator.cli.layout import PlainTable
 from orchestrator.cli.text.jobs import JobId, RecordJson, recorded
+from orchestrator.execution import job_matrix, progress
 from orchestrator.execution.estimate import Estimate
-from orchestrator.execution.job_matrix import STYLES as CELL_STYLES
-from orchestrator.execution.job_matrix import Cell, place_of
-from orchestrator.execution.progress import Now, picture
-from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import JobOutline, RunningJob, Waiting
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
-from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
-from orchestrator.services.costs import Cost
-from orchestrator.services.mlflow_ui import UiPages
-from orchestrator.services.sweeps import GridFacts, Plan, SweepStatus
+from orchestrator.report import summary
 from orchestrator.wording import in_words, range_text, to_the_minute, when
 from schemas.order import Progress
 from schemas.sweep import SweepSpec
+
+if TYPE_CHECKING:
+    from orchestrator.execution.sweep_outcome import SweepOutcome
+    from orchestrator.report.summary import ResultTable
+    from orchestrator.services.costs import Cost
+    from orchestrator.services.mlflow_ui import UiPages
+    from orchestrator.services.sweeps import GridFacts, Plan, SweepStatus
 
 MANY = 400
 """Jobs up to which `orch status SWEEP` lists all of them without `--all`."""
@@ -348,14 +349,14 @@ def live_text(sweep: SweepStatus, resume: str, width: int, height: int, now: flo
     head.truncate(width, overflow="ellipsis")
     advice = list(_abandoned(sweep, resume))  # not cut, because it ends with the command to type
     lines = 1 + sum(ceil(len(line) / width) for line in advice)
-    return Group(head, picture(_progress_of(sweep, now), width, height - lines), *advice)
+    return Group(head, progress.picture(_progress_of(sweep, now), width, height - lines), *advice)
 
 
-def _progress_of(sweep: SweepStatus, now: float) -> Now:
+def _progress_of(sweep: SweepStatus, now: float) -> progress.Now:
     """What the store knows of the progress of a sweep that another process drives."""
     known = sweep.running
     running = [job for job in sweep.jobs if job.status is PlanStatus.RUNNING]
-    return Now(
+    return progress.Now(
         done=sum(job.status in (PlanStatus.DONE, PlanStatus.FAILED) for job in sweep.jobs),
         total=len(sweep.jobs),
         running=tuple((job.spec.title, _seen(job, known.get(job.spec.key), sweep.record.name)) for job in running),
@@ -393,16 +394,16 @@ def _time_left(sweep: SweepStatus, now: float) -> Estimate | None:
     return Estimate(max(0.0, told.low - passed), max(0.0, told.high - passed), told.unknown)
 
 
-def _cells(sweep: SweepStatus) -> list[Cell]:
+def _cells(sweep: SweepStatus) -> list[job_matrix.Cell]:
     cells = []
     for job in sweep.jobs:
-        place = place_of(job.spec.title, job.spec.model_dump(mode="json"))
+        place = job_matrix.place_of(job.spec.title, job.spec.model_dump(mode="json"))
         metrics = job.record.result.metrics if job.record and job.record.result else None
-        status = job.status.value if job.status.value in CELL_STYLES else "waiting"
+        status = job.status.value if job.status.value in job_matrix.STYLES else "waiting"
         known = sweep.running.get(job.spec.key)
         share = known.epoch / known.epochs if known and known.epochs else None
         if place is not None:
-            cells.append(Cell(place, status, share, metrics.test_accuracy if metrics else None))
+            cells.append(job_matrix.Cell(place, status, share, metrics.test_accuracy if metrics else None))
     return cells
 
 
@@ -465,14 +466,16 @@ def outcome_text(outcome: SweepOutcome) -> RenderableType:
 
 
 def _result_table(results: ResultTable) -> PlainTable:
-    columns = used_columns(results)
-    headings = [HEADINGS[i] for i in columns]
-    table = PlainTable(*headings, title=results.caption, numbers=HEADINGS[TEXT_COLUMNS:], optional=OPTIONAL)
+    columns = summary.used_columns(results)
+    headings = [summary.HEADINGS[i] for i in columns]
+    table = PlainTable(
+        *headings, title=results.caption, numbers=summary.HEADINGS[summary.TEXT_COLUMNS :], optional=summary.OPTIONAL
+    )
     for row in results.rows:
-        cells = cells_of(row)
+        cells = summary.cells_of(row)
         table.add_row(*(cells[i] for i in columns))
     for row in results.averages:
-        cells = cells_of(row)
+        cells = summary.cells_of(row)
         table.add_row(*(cells[i] for i in columns), style="bold")
     return table
 
@@ -507,7 +510,7 @@ class OutcomeJson(JsonModel):
             ran=outcome.ran,
             seconds=round(outcome.seconds, 1),
             warnings=outcome.warnings,
-            table=as_json(outcome.table),
+            table=summary.as_json(outcome.table),
         )
 
 
