@@ -20,6 +20,7 @@ from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.request import SweepRequest
 from orchestrator.planning.sweep_file import read_sweep_file
 from orchestrator.services import figures, sweeps, tables
+from orchestrator.services.choices import FIGURES
 from orchestrator.services.requests import make_request
 from orchestrator.services.sweeps import Plan
 from orchestrator.settings import Settings
@@ -144,8 +145,8 @@ class Job:
             StoreError: the checkpoint is missing or damaged.
             DataError: the job's images are missing or have changed.
         """
-        if number not in figures.FIGURES:
-            raise SpecError(f"Figure {number} cannot be drawn. Valid: {', '.join(map(str, figures.FIGURES))}.")
+        if number not in FIGURES:
+            raise SpecError(f"Figure {number} cannot be drawn. Valid: {', '.join(map(str, FIGURES))}.")
         root = Path(data_root) if data_root is not None else None
         (drawn,) = figures.draw_figures(
             self.settings, self.key, [number], Path(out), figures.DrawOptions(), data_root=root,

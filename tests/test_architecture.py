@@ -30,7 +30,7 @@ FORBIDDEN_LIBRARIES = {
 ROOMS: dict[str, list[set[str]]] = {
     "orchestrator": [
         {"cli"}, {"services"}, {"checkup"}, {"recovery"}, {"execution"}, {"report"}, {"planning"}, {"ledger"},
-        {"settings", "wording", "import_path"}, {"yaml_text"},
+        {"settings", "wording", "import_path", "late_modules"}, {"yaml_text"},
     ],
     "workers": [
         {"actor", "node_facts"}, {"job"}, {"outcome"}, {"figures", "weights", "models"}, {"evaluation"}, {"tracking"},
@@ -187,6 +187,22 @@ def test_starting_the_command_line_loads_nothing_heavy() -> None:
     code = f"import sys, orchestrator.cli.main; print(*(m for m in {HEAVY} if m in sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == ""
+
+
+def test_help_runs_no_module_that_only_other_commands_need() -> None:
+    """The modules of `late_modules.LATE` are known by then, but not executed."""
+    code = (
+        "import sys, types, orchestrator.cli.main as cli\n"
+        "from orchestrator.late_modules import LATE\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit as end: assert not end.code\n"
+        "late = [name for name in sys.modules if name.startswith(LATE)]\n"
+        "assert 'orchestrator.services.sweeps' in late\n"
+        "print(*(name for name in late if type(sys.modules[name]) is types.ModuleType), file=sys.stderr)\n"
+        f"print(*(m for m in {('filelock', 'psutil', 'numpy')} if m in sys.modules), file=sys.stderr)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stderr.split() == ["orchestrator.services.choices"]
 
 
 def test_planning_without_a_store_loads_nothing_heavy(tmp_path: Path) -> None:

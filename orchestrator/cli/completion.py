@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING
 
-from orchestrator.ledger.base import LedgerReader
-from orchestrator.ledger.records import JobRecord
-from orchestrator.ledger.sqlite_reader import open_sqlite_reader
-from orchestrator.planning.request import BACKBONE_FIELD
-from orchestrator.planning.setting_layers import field_of
-from orchestrator.planning.typed import CATEGORIES_FIELD, SETTABLE, choices
+from orchestrator.ledger import sqlite_reader
+from orchestrator.planning import request, setting_layers, typed
 from orchestrator.settings import Settings
 from schemas.categories import CATEGORIES
 from schemas.errors import OrchError
 from schemas.model_spec import TABLE
 from schemas.sweep import AXIS_ALIASES
+
+if TYPE_CHECKING:
+    from orchestrator.ledger.base import LedgerReader
+    from orchestrator.ledger.records import JobRecord
 
 CATEGORY_WORDS = tuple(dict.fromkeys(word for c in CATEGORIES for word in (c.name, c.label, c.id)))
 """Words that name a category."""
@@ -50,7 +51,7 @@ def complete_target(incomplete: str) -> list[Offer]:
 def complete_field(incomplete: str) -> list[str]:
     """Fields of a job, the last of several that are separated by commas."""
     before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(last)]
+    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *typed.SETTABLE) if name.startswith(last)]
 
 
 def complete_assignment(incomplete: str) -> list[str]:
@@ -60,16 +61,16 @@ def complete_assignment(incomplete: str) -> list[str]:
         return [word for word in _values(os.environ[BASH_FIELD]) if word.startswith(incomplete)]
     if equals:
         return [f"{field}={word}" for word in _values(field) if word.startswith(value)]
-    fields = [name for name in (*AXIS_ALIASES, *SETTABLE) if name.startswith(incomplete)]
+    fields = [name for name in (*AXIS_ALIASES, *typed.SETTABLE) if name.startswith(incomplete)]
     # A shell ends a word that it offers alone with a space, so the values of a single field are offered at once.
     values = _values(fields[0]) if len(fields) == 1 else ()
     return [f"{fields[0]}={word}" for word in values] or [f"{name}=" for name in fields]
 
 
 def _values(name: str) -> tuple[str, ...]:
-    field = field_of(name)
-    named = {CATEGORIES_FIELD: CATEGORY_WORDS, BACKBONE_FIELD: TABLE}
-    return named.get(field) or choices(field)
+    field = setting_layers.field_of(name)
+    named = {typed.CATEGORIES_FIELD: CATEGORY_WORDS, request.BACKBONE_FIELD: TABLE}
+    return named.get(field) or typed.choices(field)
 
 
 def join_assignments(environment: MutableMapping[str, str]) -> None:
@@ -124,6 +125,6 @@ def _jobs() -> list[JobRecord]:
 def _reader() -> LedgerReader | None:
     """The embedded store; None if there is none, or only MLflow can read it, which would take seconds."""
     try:
-        return open_sqlite_reader(Settings())
+        return sqlite_reader.open_sqlite_reader(Settings())
     except OrchError:
         return None

@@ -12,10 +12,9 @@ from orchestrator.cli.data_progress import progress
 from orchestrator.cli.options import Category, DataRoot, Json, Profile, number, words
 from orchestrator.cli.text import data as text
 from orchestrator.cli.text import imports as imports_text
-from orchestrator.planning.request import find_dataset
+from orchestrator.planning import request
 from orchestrator.services import data as service
-from orchestrator.services import imports
-from orchestrator.services.requests import folder, imported_under
+from orchestrator.services import imports, requests
 from orchestrator.settings import Settings
 from schemas.categories import category_of
 
@@ -81,8 +80,11 @@ def import_(
     from workers.data.importing.storing import Sources
 
     settings = Settings()
-    given = {option: folder(path, f"--{option}") for option, path in (("csv", csv), ("coco", coco), ("masks", masks))}
-    sources = Sources(folder(folder_, "FOLDER") or folder_, **given, category=category or "")
+    given = {
+        option: requests.folder(path, f"--{option}")
+        for option, path in (("csv", csv), ("coco", coco), ("masks", masks))
+    }
+    sources = Sources(requests.folder(folder_, "FOLDER") or folder_, **given, category=category or "")
     with progress() as advance:
         done = imports.import_data(sources, name, _root(data_root, settings), replace=replace, advance=advance)
     console.show(imports_text.ImportedJson.of_imported(done) if json else imports_text.import_text(done))
@@ -140,8 +142,8 @@ def push(
     """
     settings = Settings()
     root = _root(data_root, settings)
-    own = [category_of(name).dataset for name in imported_under(root)]
-    names = [find_dataset(word, own) for word in dataset or ()]
+    own = [category_of(name).dataset for name in requests.imported_under(root)]
+    names = [request.find_dataset(word, own) for word in dataset or ()]
     sizes = size or service.sizes_of(profile or settings.profile)
     with progress() as advance:
         done = service.push_data(settings, root, names, sizes, advance)
@@ -180,4 +182,4 @@ def show(
 
 def _root(data_root: Path | None, settings: Settings) -> Path | None:
     root = data_root or settings.data_root
-    return folder(root)
+    return requests.folder(root)

@@ -15,6 +15,7 @@ from orchestrator.cli.completion import complete_category
 from orchestrator.cli.options import Job, Json, choice, number
 from orchestrator.cli.text import figures as text
 from orchestrator.services import figures as service
+from orchestrator.services.choices import FIGURES
 from orchestrator.settings import Settings
 from schemas.order import ReportPhase
 
@@ -34,7 +35,7 @@ def figure(
     job: Job,
     which: Annotated[
         str,
-        choice("figure", [*map(str, service.FIGURES), ALL], "--figure", help="Number of a figure of the paper."),
+        choice("figure", [*map(str, FIGURES), ALL], "--figure", help="Number of a figure of the paper."),
     ] = ALL,
     out: Annotated[
         Path | None,
@@ -69,7 +70,7 @@ def figure(
 
     orch figure "voc-cat alexnet interpretable" --figure 5 --out cat.png
     """
-    numbers = service.FIGURES if which == ALL else (int(which),)
+    numbers = FIGURES if which == ALL else (int(which),)
     how = service.DrawOptions(filters, images, stride, again)
     with progress() as report:
         drawn = service.draw_figures(Settings(), job, numbers, out, how, data_root=data_root, report=report)

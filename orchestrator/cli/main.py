@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
@@ -88,7 +87,6 @@ def main(arguments: list[str] | None = None) -> None:
     """
     typed = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in typed
-    gc.set_threshold(100_000)  # a store of 10,000 jobs makes a million objects, and none of them is garbage
     streams.endure()
     bypass_proxies_for_loopback()
     console.begin()

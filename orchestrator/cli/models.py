@@ -12,6 +12,7 @@ from orchestrator.cli.figures import progress
 from orchestrator.cli.options import Job, Json, Sweep, choice
 from orchestrator.cli.text import models as text
 from orchestrator.services import models as service
+from orchestrator.services.choices import CRITERIA
 from orchestrator.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Trained networks as MLflow models.")
@@ -35,7 +36,7 @@ def register(
     sweep: Sweep,
     by: Annotated[
         str,
-        choice("metric", service.CRITERIA, "--by", help="What makes a network the best one. Default: test_accuracy."),
+        choice("metric", CRITERIA, "--by", help="What makes a network the best one. Default: test_accuracy."),
     ] = "test_accuracy",
     json: Json = False,
 ) -> None:

@@ -20,10 +20,10 @@ from orchestrator.cli.completion import (
     complete_target,
     completer,
 )
-from orchestrator.execution.selection import REASONS
-from orchestrator.planning.request import SweepRequest, find_backbone
-from orchestrator.planning.sweep_file import parse_sets, read_sweep_file
-from orchestrator.services.requests import make_request
+from orchestrator.execution.retry_policy import REASONS
+from orchestrator.planning import request as requesting
+from orchestrator.planning import sweep_file
+from orchestrator.services import requests
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
 from schemas.categories import DATASETS
@@ -73,7 +73,7 @@ def backbones(*, help: str) -> Any:
     """Declare an option that takes names of backbones, separated by commas: of the table, or `SOURCE:NAME@LAYER`."""
 
     def parse(text: str) -> str:
-        return ",".join(find_backbone(word) for word in text.split(",") if word.strip())
+        return ",".join(requesting.find_backbone(word) for word in text.split(",") if word.strip())
 
     return typer.Option(
         help=f"{help} Any of: {', '.join(TABLE)}, and networks of other libraries such as torchvision:resnet18@layer4.",
@@ -212,7 +212,7 @@ class SweepOptions:
         ),
     ] = None
 
-    def request(self, settings: Settings) -> SweepRequest:
+    def request(self, settings: Settings) -> requesting.SweepRequest:
         """Read the sweep file and the values of `--set`, and find the weights.
 
         Raises:
@@ -223,9 +223,9 @@ class SweepOptions:
             raise SpecError(
                 "Name either a grid, such as `--grid smoke` (`orch grid list` shows all), or a sweep file, not both."
             )
-        return make_request(
+        return requests.make_request(
             settings,
-            read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
+            sweep_file.read_sweep_file(self.file) if self.file else SweepSpec(grid=self.grid),
             self.file,
             name=self.name,
             profile=self.profile,
@@ -233,7 +233,7 @@ class SweepOptions:
             backbones=words(self.backbone),
             variants=words(self.variant),
             datasets=words(self.dataset),
-            sets=parse_sets(self.sets or ()),
+            sets=sweep_file.parse_sets(self.sets or ()),
             weights=self.weights,
             data_root=self.data_root,
         )

@@ -10,7 +10,7 @@ import typer
 from orchestrator.cli import console
 from orchestrator.cli.options import Backbone, Category, Job, Json, Reason, Sweep, Target, number, words
 from orchestrator.cli.text import recovery as text
-from orchestrator.execution.selection import parse_which
+from orchestrator.execution import selection
 from orchestrator.services import recovery as service
 from orchestrator.settings import Settings
 from schemas.errors import SpecError
@@ -87,8 +87,9 @@ def requeue(
 
     orch requeue voc-part-laptop --failed --reason out_of_memory --backbone vgg16
     """
-    which = parse_which(failed=failed, cancelled=cancelled, reasons=words(reason), categories=words(category),
-                        backbones=words(backbone))  # fmt: skip
+    which = selection.parse_which(
+        failed=failed, cancelled=cancelled, reasons=words(reason), categories=words(category), backbones=words(backbone)
+    )
     settings = Settings()
     done = service.requeue(settings, sweep, which, from_scratch=from_scratch)
     console.show(text.RequeuedJson.of(done) if json else text.requeue_text(done, settings.resume_command(sweep)))

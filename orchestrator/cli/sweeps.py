@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,13 +30,15 @@ from orchestrator.cli.text.sweeps import plan as plan_text
 from orchestrator.cli.text.sweeps import report as report_text
 from orchestrator.cli.text.sweeps import status as status_text
 from orchestrator.cli.text.sweeps import ui as ui_text
-from orchestrator.execution.progress import Display, open_display
-from orchestrator.execution.sweep_outcome import SweepOutcome
-from orchestrator.services import jobs, mlflow_ui
+from orchestrator.execution import progress
+from orchestrator.services import jobs, mlflow_ui, reports
 from orchestrator.services import submit as submitting
 from orchestrator.services import sweeps as service
-from orchestrator.services.reports import Format, format_for, write
+from orchestrator.services.choices import Format
 from orchestrator.settings import Settings
+
+if TYPE_CHECKING:
+    from orchestrator.execution.sweep_outcome import SweepOutcome
 
 WATCH_SECONDS = 2.0
 PANEL = "Sweeps"
@@ -234,9 +236,9 @@ def report(
     orch report all-categories-laptop --out report.html
     """
     found = service.sweep_tables(Settings(), sweep, tuple(table or ()), strict=strict)
-    chosen = form or format_for(out)
+    chosen = form or reports.format_for(out)
     if out is not None:
-        write(found.written(chosen), out)
+        reports.write(found.written(chosen), out)
         if json:
             console.show(report_text.ReportFileJson(file=out))
         else:
@@ -294,8 +296,8 @@ def grid_list(json: Json = False) -> None:
     console.show([grids_text.GridJson.of_grid(grid) for grid in grids] if json else grids_text.grids_text(grids))
 
 
-def _display() -> Display:
-    return open_display(time.monotonic)
+def _display() -> progress.Display:
+    return progress.open_display(time.monotonic)
 
 
 def _submit(settings: Settings, options: SweepOptions, workers: int | None, json: bool) -> None:

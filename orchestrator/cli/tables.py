@@ -12,7 +12,7 @@ from orchestrator.cli.completion import complete_assignment, complete_field
 from orchestrator.cli.options import Json, Sweep, choice, words
 from orchestrator.cli.text import tables as text
 from orchestrator.services import tables as service
-from orchestrator.services.tables import FrameFormat
+from orchestrator.services.choices import FrameFormat
 from orchestrator.settings import Settings
 from schemas.errors import SpecError
 

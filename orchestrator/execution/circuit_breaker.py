@@ -34,6 +34,11 @@ class Stop:
     failure: str = ""
     """The failure in one line."""
 
+    @property
+    def is_telling(self) -> bool:
+        """Whether the job caused it, so that it predicts something about the next job."""
+        return self.reason not in SAYS_NOTHING
+
 
 def common_cause(stops: Sequence[Stop]) -> Stop | None:
     """Return the first of the failures that are enough alike to pause the sweep, or None.
@@ -41,7 +46,7 @@ def common_cause(stops: Sequence[Stop]) -> Stop | None:
     Args:
         stops: Every attempt that has ended, oldest first.
     """
-    telling = [stop for stop in stops if stop.reason not in SAYS_NOTHING][:FIRST_ATTEMPTS]
+    telling = [stop for stop in stops if stop.is_telling][:FIRST_ATTEMPTS]
     if any(stop.reason is _R.FINISHED for stop in telling):
         return None
     for first in telling:

@@ -58,7 +58,8 @@ class RequestHandler:
 
     def _cancel(self, keys: list[str], reason: StopReason, now: float) -> None:
         state = self.state
-        slots = {key: slot for slot, key in state.running.items() if key in keys}
+        wanted = set(keys)
+        slots = {key: slot for slot, key in state.running.items() if key in wanted}
         for key, slot in slots.items():
             state.cancelling[key] = reason
             self.pool.interrupt(slot)

@@ -35,6 +35,10 @@ from schemas.sweep import Resources
 
 POLL_SECONDS = 1.0
 """Longest time of one wait for jobs that end."""
+MOST_WISHES = 2000
+"""Jobs that are told to the pool at a time, besides those for its idle workers, where all jobs want equal workers."""
+SHOW_SECONDS_A_JOB = 1e-4
+"""Time between two pictures of the sweep, per job: drawing one takes a few microseconds per job."""
 DRAIN_SECONDS = 180.0
 """How long running jobs may take to save a checkpoint when the store is lost."""
 
@@ -83,12 +87,14 @@ class Driver:
         self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
+        self._next_show = 0.0
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
         for job in self.planned:
             self._leftovers.note(job.record.result if job.record else None)
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
+        self._wishes = {backbone: Wish(needs) for backbone, needs in self._needs.items()}
         self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
         self._progress = ProgressNotice(self.sweep, impatient(self.ledger))
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
@@ -149,10 +155,10 @@ class Driver:
             self._fill_workers(now)
         self._wait_for_workers()
         self._settle_ended()
-        self._show()
+        self._show_if_due(now)
 
     def _is_over(self) -> bool:
-        return not self._state.running if self._shutdown.is_stopping else scheduler.is_over(self._state.board)
+        return not self._state.running if self._shutdown.is_stopping else self._state.board.is_over
 
     def _wait_for_workers(self) -> None:
         ended = self.pool.wait(POLL_SECONDS)
@@ -206,8 +212,11 @@ class Driver:
 
     def _fill_workers(self, now: float) -> None:
         """Start the jobs for which there is an idle worker, and ask for workers for the others."""
-        nodes = self.pool.nodes()
-        wishes = {key: self._wish(key, nodes, now) for key in scheduler.ready(self._state.board, now)}
+        nodes, run_anywhere = self.pool.nodes(), not self._absence.is_known and not self._leftovers.is_known
+        are_equal = run_anywhere and len(set(self._wishes.values())) == 1
+        most = len(self.pool.idle()) + MOST_WISHES if are_equal else None  # further equal wishes change nothing now
+        ready = self._state.board.ready(now, most)
+        wishes = {key: self._plain_wish(key) if run_anywhere else self._wish(key, nodes, now) for key in ready}
         while pairs := assign(wishes, self.pool.idle()):
             for key, idle in pairs:
                 self._start(key, idle.worker, now)
@@ -225,6 +234,9 @@ class Driver:
         spec = self._state.specs[key]
         avoid = self._absence.avoided(spec, now) | self._leftovers.others(key, nodes, now)
         return Wish(self._needs[spec.model.backbone], avoid)
+
+    def _plain_wish(self, key: str) -> Wish:
+        return self._wishes[self._state.specs[key].model.backbone]
 
     def _start(self, key: str, worker: int, now: float) -> None:
         """Start an attempt on an idle worker, unless another driver runs the job or has just ended it."""
@@ -273,6 +285,11 @@ class Driver:
             self._state.check_later(key, now)
             return False
         return True
+
+    def _show_if_due(self, now: float) -> None:
+        if now >= self._next_show or self._is_over():
+            self._show()
+            self._next_show = now + SHOW_SECONDS_A_JOB * len(self._state.board)
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()

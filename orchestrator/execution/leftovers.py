@@ -33,6 +33,11 @@ class Leftovers:
             elif result.stop_reason not in _UPLOADED_NOTHING:
                 self._hosts.pop(result.job_key, None)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether any job has its newest checkpoint on one machine alone."""
+        return bool(self._hosts)
+
     def others(self, key: str, nodes: Mapping[str, str], now: float) -> frozenset[str]:
         """Return the nodes on which a job is not to go on yet; none if its machine is away or has kept it waiting.
 

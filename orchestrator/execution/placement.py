@@ -86,6 +86,8 @@ def assign(wishes: Mapping[str, Wish], idle: Iterable[Idle]) -> list[tuple[str, 
     """Return which job goes to which idle worker: in the order of the jobs, each to the first worker that serves it."""
     left, found = list(idle), []
     for key, wish in wishes.items():
+        if not left:
+            break
         worker = next((one for one in left if serves(one, wish)), None)
         if worker is not None:
             left.remove(worker)

@@ -44,6 +44,10 @@ RETRY: Mapping[StopReason, RetryRule] = MappingProxyType(
 """The retry rule for each reason. Reasons that are not in the table are not retried."""
 
 
+REASONS = [*(reason.value for reason in RETRY), _R.CANCELLED_BY_USER.value, _R.SWEEP_CANCELLED.value]
+"""Stop reasons of failed and cancelled jobs, the values of `--reason`."""
+
+
 MAX_BACKOFF_SECONDS = 60.0
 """Longest wait before a retry, without jitter."""
 

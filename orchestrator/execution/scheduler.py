@@ -41,7 +41,7 @@ def ready(board: Board, now: float) -> list[str]:
     found = [
         entry
         for entry in board.values()
-        if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.not_before <= now and _upstream_done(board, entry)
+        if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.not_before <= now and upstream_done(board, entry)
     ]
     there = {entry.features for entry in board.values() if entry.state is _S.SUCCEEDED}
     begun = {entry.features for entry in board.values() if entry.state is _S.RUNNING}
@@ -54,7 +54,8 @@ def ready(board: Board, now: float) -> list[str]:
     return sorted((entry.key for entry in found), key=waiting.__contains__)
 
 
-def _upstream_done(board: Board, entry: QueueEntry) -> bool:
+def upstream_done(board: Board, entry: QueueEntry) -> bool:
+    """Return whether a job starts from no other job, or that job has succeeded."""
     return entry.upstream is None or board[entry.upstream].state is _S.SUCCEEDED
 
 

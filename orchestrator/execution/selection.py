@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from orchestrator.execution.retry_policy import RETRY
+from orchestrator.execution.retry_policy import REASONS
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.request import find_backbone
 from schemas.base import did_you_mean
@@ -19,8 +19,6 @@ _PUNCTUATION = str.maketrans("(),", "   ")
 _HELD = (JobState.QUEUED, JobState.RUNNING)
 LISTED, LISTED_JOBS = 4, 12
 """Most titles that a summary lists, and most jobs that an error lists."""
-REASONS = [*(reason.value for reason in RETRY), StopReason.CANCELLED_BY_USER.value, StopReason.SWEEP_CANCELLED.value]
-"""Stop reasons of failed and cancelled jobs, the values of `--reason`."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from orchestrator.execution import retry_policy, scheduler
+from orchestrator.execution import retry_policy
 from orchestrator.execution.circuit_breaker import Stop
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.shutdown import Shutdown
@@ -73,7 +73,7 @@ class Settlement:
         self._say_end(record, result)
         fingerprint = result.failure.fingerprint if result.failure else ""
         stop = Stop(key, result.stop_reason, fingerprint, record.failure)
-        self.shutdown.check_failures(stop, scheduler.is_over(state.board))
+        self.shutdown.check_failures(stop, state.board.is_over)
         if result.stop_reason is StopReason.DISK_FULL:
             self.shutdown.disk_is_full(result.failure)
         if result.stop_reason is StopReason.ACCESS_DENIED:

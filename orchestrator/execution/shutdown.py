@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.execution import circuit_breaker
-from orchestrator.execution.circuit_breaker import Stop
+from orchestrator.execution.circuit_breaker import FIRST_ATTEMPTS, Stop
 from orchestrator.execution.pool import WorkerPool
 from orchestrator.execution.stop_request import StopRequest
 from schemas.errors import AccessDenied, DiskFull, StoreError
@@ -47,7 +47,8 @@ class Shutdown:
             stop: The attempt that has just ended.
             is_over: Whether the sweep has nothing left to run.
         """
-        self._stops.append(stop)
+        if stop.is_telling and len(self._stops) < FIRST_ATTEMPTS:  # later ones change nothing
+            self._stops.append(stop)
         cause = circuit_breaker.common_cause(self._stops)
         if cause is None or is_over or self.is_stopping:
             return

@@ -9,7 +9,8 @@ from functools import cached_property
 
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
 from orchestrator.execution.job_matrix import Cell, Place, place_of
-from orchestrator.execution.scheduler import QueueEntry, blocked
+from orchestrator.execution.job_queue import JobQueue
+from orchestrator.execution.scheduler import QueueEntry
 from orchestrator.ledger.records import JobRecord, RunningJob
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from orchestrator.planning.frozen import features_key
@@ -29,7 +30,7 @@ class SweepState:
     """The driver's working memory. It dies with the driver; what must outlast it is in the ledger."""
 
     specs: dict[str, JobSpec]
-    board: dict[str, QueueEntry]
+    board: JobQueue
     """The queue, in the order in which jobs should run."""
     running: dict[int, str] = field(default_factory=dict)
     """Key of the job on each busy worker, until its attempt is settled."""
@@ -54,13 +55,15 @@ class SweepState:
     def kinds(self) -> dict[str, Kind]:
         """The kind of each job, for estimates of the time left."""
         upstream = {entry.upstream for entry in self.board.values()}
-        return {key: kind_of(spec, key in upstream) for key, spec in self.specs.items()}
+        known: dict[Kind, Kind] = {}  # equal kinds are one object, because a sweep has many jobs and few kinds
+        found = ((key, kind_of(spec, key in upstream)) for key, spec in self.specs.items())
+        return {key: known.setdefault(kind, kind) for key, kind in found}
 
     @classmethod
     def of(cls, planned: Iterable[PlannedJob]) -> SweepState:
         """Return the state before the first attempt."""
         jobs = list(planned)
-        state = cls({job.spec.key: job.spec for job in jobs}, {job.spec.key: _queue_entry(job) for job in jobs})
+        state = cls({job.spec.key: job.spec for job in jobs}, JobQueue(map(_queue_entry, jobs)))
         for job in jobs:
             if job.record is not None:
                 state.note_end(job.record)
@@ -87,7 +90,7 @@ class SweepState:
             progress: Newest progress of each busy worker.
         """
         running = {key: progress.get(worker) for worker, key in self.running.items()}
-        stuck = set(blocked(self.board))
+        stuck = set(self.board.blocked())
         return tuple(self._cell(key, place, key in stuck, running) for key, place in self.places.items())
 
     def _cell(self, key: str, place: Place, is_stuck: bool, running: Mapping[str, Progress | None]) -> Cell:
@@ -117,7 +120,7 @@ class SweepState:
     @property
     def ended(self) -> int:
         """Number of jobs that succeeded or failed."""
-        return sum(entry.state in (_S.SUCCEEDED, _S.FAILED) for entry in self.board.values())
+        return self.board.ended
 
     def time_left(self, progress: Mapping[int, Progress | None], slots: int, now: float) -> Estimate | None:
         """Estimate the time until the sweep is over; None while nothing is known.
@@ -131,7 +134,7 @@ class SweepState:
             latest = progress.get(worker)
             own = latest if latest and latest.job_key == key else None
             self.paces[key] = self.paces.get(key, Pace(now)).after(own, now)
-        stuck = set(blocked(self.board))
+        stuck = set(self.board.blocked())
         waiting = [
             Waiting(entry.key, self.kinds[entry.key], entry.upstream)
             for entry in self.board.values()

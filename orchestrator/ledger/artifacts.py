@@ -7,10 +7,25 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger import store
+from orchestrator.ledger.base import LedgerReader
+from orchestrator.ledger.sqlite_reader import SqliteReader, folder_of
 from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+
+def local_artifact(ledger: LedgerReader, run_id: str, name: str) -> Path | None:
+    """Return an artifact file of the embedded store; None if only MLflow can tell where it is, or that there is none.
+
+    Args:
+        ledger: The store.
+        run_id: The run.
+        name: Path of the file among the run's artifacts.
+    """
+    found = ledger.artifact_uri(run_id) if isinstance(ledger, SqliteReader) else None
+    file = folder_of(found) / name if found else None
+    return file if file is not None and file.is_file() else None
 
 
 def read_artifact(settings: Settings, client: MlflowClient, run_id: str, name: str) -> bytes | None:

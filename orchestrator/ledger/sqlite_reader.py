@@ -93,6 +93,12 @@ class SqliteReader:
         rows = self._read("sweep", SWEEP_TAGS)
         return newest_first(sweep_record(row.run_id, row.tags, partial(self._read_plan, row)) for row in rows)
 
+    def artifact_uri(self, run_id: str) -> str | None:
+        """Return where the artifacts of a run are now, as `HomeClient.artifact_uri`; None without such a run."""
+        with reading(self.database) as connection:
+            row = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+        return self.here.uri(row[0]) if row else None
+
     def _read(self, kind: str, names: Collection[str]) -> list[_Row]:
         with reading(self.database) as connection:
             experiment = choose(candidates_of(connection), sqlite_uri(self.database))
@@ -136,10 +142,15 @@ def _job_run(row: _Row, here: Relocation) -> JobRun:
     return JobRun(row.run_id, row.tags.get("orch.job_key", ""), row.name, row.status, record, problem)
 
 
+def folder_of(artifacts: str) -> Path:
+    """Return the folder that the URI of artifacts in the embedded store names."""
+    parts = urlsplit(artifacts)
+    return Path(unquote(parts.path) if parts.scheme == "file" else artifacts)
+
+
 def _plan_file(artifacts: str) -> bytes | None:
     """Read the file in which an earlier version of orch kept the plan."""
-    parts = urlsplit(artifacts)
     try:
-        return (Path(unquote(parts.path) if parts.scheme == "file" else artifacts) / PLAN_FILE).read_bytes()
+        return (folder_of(artifacts) / PLAN_FILE).read_bytes()
     except OSError:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.artifacts import fetch_artifact, read_artifact
+from orchestrator.ledger.artifacts import fetch_artifact, local_artifact, read_artifact
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.resolver import check_all_data
@@ -27,13 +27,11 @@ from schemas.order import ReportPhase
 from schemas.results import CheckpointPointer
 
 if TYPE_CHECKING:
+    from orchestrator.ledger.home_client import HomeClient
     from workers.data.pushed.pulling import SharedData
     from workers.figures.compose import Studied
     from workers.figures.explain import Explanation
     from workers.figures.restore import Restored
-
-FIGURES = (4, 5, 6)
-"""Numbers of the figures of the paper that can be drawn."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def draw_figures(
 
     Args:
         wanted: the job's key, the start of it, or its title.
-        figures: numbers of the figures, out of `FIGURES`.
+        figures: numbers of the figures, out of `choices.FIGURES`.
         out: the file; None names it after the job. Several figures get their numbers appended.
         how: how to draw.
         data_root: folder of the photographs; None takes that of the job's sweep.
@@ -246,7 +244,11 @@ class _JobFigures:
     ) -> None:
         self._settings, self._ledger, self._record = settings, ledger, record
         self._how, self._data_root, self._report = how, data_root, report
-        self._client = store.open_client(settings)
+
+    @cached_property
+    def _client(self) -> HomeClient:
+        """Opened at its first use: an explanation with local files needs no MLflow, whose import takes seconds."""
+        return store.open_client(self._settings)
 
     def figure(self, number: int) -> tuple[bytes, bool]:
         """The figure as PNG, and whether it was copied from the run."""
@@ -319,7 +321,10 @@ class _JobFigures:
             raise StoreError(
                 f"{self._record.title} ({self._record.key}) has no checkpoint. Run `orch fsck` to find out why."
             )
-        fetch = partial(fetch_artifact, self._settings, self._client, self._record.run_id, CHECKPOINT_FILE)
+
+        def fetch(folder: Path) -> Path | None:
+            return fetch_artifact(self._settings, self._client, self._record.run_id, CHECKPOINT_FILE, folder)
+
         self._settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, fetch)
 
@@ -341,7 +346,12 @@ class _JobFigures:
         from workers.outcome import read_places
         from workers.tracking.run_log import FILTERS_FILE
 
-        table = read_artifact(self._settings, self._client, self._record.run_id, FILTERS_FILE)
+        file = local_artifact(self._ledger, self._record.run_id, FILTERS_FILE)
+        table = (
+            file.read_bytes()
+            if file is not None
+            else read_artifact(self._settings, self._client, self._record.run_id, FILTERS_FILE)
+        )
         return read_places(table.decode()) if table else {}
 
 

@@ -9,6 +9,7 @@ from orchestrator.ledger import opening, store
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.sqlite_reader import SqliteReader
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, StoreError
 from schemas.lifecycle import JobState
@@ -53,6 +54,9 @@ def artifact_uri(settings: Settings, record: JobRecord) -> str:
     Raises:
         StoreError: the store cannot be read.
     """
+    reader = opening.open_reader(settings)
+    if isinstance(reader, SqliteReader) and (found := reader.artifact_uri(record.run_id)):
+        return found  # without importing MLflow, which takes seconds
     client = store.open_client(settings)
     with store.reaching(settings.store_uri):
         return client.artifact_uri(record.run_id)

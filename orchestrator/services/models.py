@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from orchestrator.ledger.home import settle
 from orchestrator.ledger.records import JobRecord
 from orchestrator.ledger.tags import identity_tags
 from orchestrator.services import figures, jobs
+from orchestrator.services.choices import CRITERIA
 from orchestrator.services.sweeps import sweep_status
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, StoreError
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 ALIAS = "best"
 """Alias of the registered version that counts: `models:/NAME@best`."""
 _JOB_TAG = "orch.job_key"
-CRITERIA: Mapping[str, Callable[[Iterable[tuple[float, str]]], tuple[float, str]]] = {
-    "test_accuracy": max, "tracking_share": max, "location_instability": min,
-}  # fmt: skip
-"""By which metric the best network is chosen, and whether high or low values are better."""
 
 
 @dataclass(frozen=True)

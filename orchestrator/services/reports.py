@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,9 @@ from orchestrator.report.gallery import read_gallery
 from orchestrator.report.html import as_html
 from orchestrator.report.model import Report
 from orchestrator.report.suggestions import incomplete_error
+from orchestrator.services.choices import Format
 from orchestrator.settings import Settings
 from schemas.errors import SpecError, StoreError
-
-
-class Format(StrEnum):
-    """File format of a report."""
-
-    TEXT = "text"
-    MARKDOWN = "markdown"
-    CSV = "csv"
-    LATEX = "latex"
-    HTML = "html"
-    JSON = "json"
-
 
 _SUFFIXES: Mapping[str, Format] = {
     ".md": Format.MARKDOWN, ".csv": Format.CSV, ".tex": Format.LATEX, ".html": Format.HTML, ".json": Format.JSON,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orchestrator.execution.control import WALL, Clock, put_back
-from orchestrator.execution.open_pool import OpenPool, open_ray_pool
+from orchestrator.execution.open_pool import OpenPool
 from orchestrator.execution.progress import Display
 from orchestrator.execution.ray_jobs import RayJobs, Submission
 from orchestrator.execution.selection import Which
@@ -171,7 +171,7 @@ def supervise(say: Callable[[str], None]) -> int:
     return Supervisor(command, environment, parcel.sweep, say).run()
 
 
-def drive(settings: Settings, display: Display, *, open_pool: OpenPool = open_ray_pool) -> SweepOutcome:
+def drive(settings: Settings, display: Display, *, open_pool: OpenPool | None = None) -> SweepOutcome:
     """Drive the sweep in this job's parcel, once: plan it first if only the cluster could. Runs in the cluster.
 
     Raises:

@@ -8,31 +8,39 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from orchestrator.execution.control import WALL, put_back
-from orchestrator.execution.open_pool import OpenPool, open_ray_pool
-from orchestrator.execution.progress import Display
-from orchestrator.execution.selection import Which
-from orchestrator.execution.sweep_outcome import SweepOutcome
-from orchestrator.execution.sweep_run import SweepRun
+# What only some of the commands need is imported as modules, which the command line loads at their first use.
+from orchestrator.execution import control, selection, sweep_run
+from orchestrator.execution import open_pool as pools
 from orchestrator.ledger import opening
 from orchestrator.ledger.base import LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, StoredPlan, SweepRecord
+from orchestrator.planning import planner
+from orchestrator.planning import request as requesting
+from orchestrator.planning import resolver as resolving
 from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
 from orchestrator.planning.frozen import SharedFeatures, shared_features
-from orchestrator.planning.planner import NullResolver, PlannedSweep, plan
-from orchestrator.planning.request import SweepRequest, define, find_grid
-from orchestrator.planning.resolver import check_all_weights, resolver_for
 from orchestrator.planning.setting_layers import field_of
-from orchestrator.report.coverage import TableCoverage, table_coverage
-from orchestrator.services.costs import Cost, cost_of
-from orchestrator.services.reports import SweepTables, read_tables
+from orchestrator.report import coverage
+from orchestrator.services import costs, reports
 from orchestrator.settings import Settings
 from schemas.errors import DataAbsent, Interrupted, SpecError, StoreError, SweepIncomplete
 from schemas.grids import GRIDS
 from schemas.job import RECIPE_VERSION
 from schemas.sweep import Resources, SweepSpec
+
+if TYPE_CHECKING:
+    from orchestrator.execution.open_pool import OpenPool
+    from orchestrator.execution.progress import Display
+    from orchestrator.execution.selection import Which
+    from orchestrator.execution.sweep_outcome import SweepOutcome
+    from orchestrator.planning.planner import PlannedSweep
+    from orchestrator.planning.request import SweepRequest
+    from orchestrator.report.coverage import TableCoverage
+    from orchestrator.services.costs import Cost
+    from orchestrator.services.reports import SweepTables
 
 
 @dataclass(frozen=True)
@@ -54,7 +62,7 @@ class Plan:
     def filled(self) -> tuple[TableCoverage, ...]:
         """How many values of the paper's tables the jobs give, by table."""
         measured = [job.spec for job in self.jobs if job.spec.key not in self.sweep.upstream_keys]
-        return table_coverage(measured, self.unmeasurable)
+        return coverage.table_coverage(measured, self.unmeasurable)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -106,11 +114,11 @@ class GridFacts:
 
 def list_grids(settings: Settings) -> list[GridFacts]:
     """The built-in grids with the profile of the settings."""
-    return [_grid_facts(find_grid(name), settings.profile) for name in GRIDS]
+    return [_grid_facts(requesting.find_grid(name), settings.profile) for name in GRIDS]
 
 
 def _grid_facts(grid: SweepSpec, profile: str) -> GridFacts:
-    found = define(SweepRequest(SweepSpec(grid=grid.name), default_profile=profile))
+    found = requesting.define(requesting.SweepRequest(SweepSpec(grid=grid.name), default_profile=profile))
     axes = {axis: found.axes[field_of(axis)] for axis in grid.axes}
     narrowed = {axis: values for axis, values in axes.items() if len(values) < len(grid.axes[axis])}
     return GridFacts(
@@ -131,15 +139,15 @@ def plan_sweep(settings: Settings, request: SweepRequest) -> Plan:
         DataError: images are missing, broken or too few.
         WeightsError: a weights file does not fit its network.
     """
-    resolver = resolver_for(settings, request.data_root)
+    resolver = resolving.resolver_for(settings, request.data_root)
     try:
-        planned = plan(define(request), resolver)
-        check_all_weights(planned.jobs)
+        planned = planner.plan(requesting.define(request), resolver)
+        resolving.check_all_weights(planned.jobs)
         resolver.check_data(planned.jobs)
     except DataAbsent:
         if request.data_root is not None:
             raise
-        planned = plan(define(request), NullResolver())
+        planned = planner.plan(requesting.define(request), planner.NullResolver())
         ledger = opening.open_reader(settings)
         jobs = compare(planned.jobs, {}, Liveness(ledger))
         return Plan(planned, None, jobs, data_seen=False, cost=_cost(settings, planned, jobs, ledger.jobs()))
@@ -158,19 +166,19 @@ def _cost(
     settings: Settings, planned: PlannedSweep, jobs: Sequence[PlannedJob], records: Mapping[str, JobRecord]
 ) -> Cost | None:
     left = [job.spec for job in jobs if job.will_run]
-    return cost_of(settings, left, planned.upstream_keys, planned.resources, records.values())
+    return costs.cost_of(settings, left, planned.upstream_keys, planned.resources, records.values())
 
 
 def run_sweep(
     settings: Settings, request: SweepRequest, display: Display, *, workers: int | None = None,
-    open_pool: OpenPool = open_ray_pool,
+    open_pool: OpenPool | None = None,
 ) -> SweepOutcome:  # fmt: skip
     """Run the unfinished jobs of a sweep, including those that were cancelled with it.
 
     Args:
         display: where progress is shown.
         workers: jobs to run at a time; None takes the number of the profile, the grid or the sweep file.
-        open_pool: opens the workers.
+        open_pool: opens the workers; None opens those of Ray.
 
     Returns:
         The outcome of all jobs of the sweep, including those that were finished before.
@@ -179,7 +187,7 @@ def run_sweep(
         OrchError: the sweep cannot run; its subclasses say why.
     """
     _refuse_outside(settings)
-    planned = plan(define(request), resolver_for(settings, request.data_root))
+    planned = planner.plan(requesting.define(request), resolving.resolver_for(settings, request.data_root))
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
     )
@@ -189,14 +197,14 @@ def run_sweep(
         check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
     for warning in planned.warnings:
         display.say(f"warning: {warning}")
-    which = Which(cancelled_with_sweep=True)
+    which = selection.Which(cancelled_with_sweep=True)
     outcome = _run(settings, ledger, _with_workers(stored, workers), display, open_pool, which)
     return replace(outcome, warnings=planned.warnings)
 
 
 def resume_sweep(
     settings: Settings, name: str, display: Display, *, workers: int | None = None, failed: bool = False,
-    open_pool: OpenPool = open_ray_pool,
+    open_pool: OpenPool | None = None,
 ) -> SweepOutcome:  # fmt: skip
     """Run the unfinished jobs of a stored sweep as it was planned, including those that were cancelled with it.
 
@@ -205,7 +213,7 @@ def resume_sweep(
         display: where progress is shown.
         workers: jobs to run at a time; None takes the number of the stored plan.
         failed: run failed jobs again.
-        open_pool: opens the workers.
+        open_pool: opens the workers; None opens those of Ray.
 
     Returns:
         The outcome of all jobs of the sweep.
@@ -220,7 +228,7 @@ def resume_sweep(
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
     _refuse_other_recipe(record.plan)
-    again = Which(failed=failed, cancelled_with_sweep=True)
+    again = selection.Which(failed=failed, cancelled_with_sweep=True)
     stored = _rooted(_with_workers(record.plan, workers), settings)
     return _run(settings, ledger, stored, display, open_pool, again)
 
@@ -253,15 +261,20 @@ def _rooted(stored: StoredPlan, settings: Settings) -> StoredPlan:
 
 
 def _run(
-    settings: Settings, ledger: LedgerWriter, stored: StoredPlan, display: Display, open_pool: OpenPool, again: Which
+    settings: Settings,
+    ledger: LedgerWriter,
+    stored: StoredPlan,
+    display: Display,
+    open_pool: OpenPool | None,
+    again: Which,
 ) -> SweepOutcome:
     """Requeue the ended jobs that `again` selects, and run the sweep. If the sweep is refused, no job is requeued."""
 
     def prepare() -> None:
         if ledger.sweep(stored.name) is not None:
-            put_back(settings, ledger, stored.name, again, WALL)
+            control.put_back(settings, ledger, stored.name, again, control.WALL)
 
-    return SweepRun(settings, stored, display, open_pool).execute(prepare)
+    return sweep_run.SweepRun(settings, stored, display, open_pool or pools.open_ray_pool).execute(prepare)
 
 
 def list_sweeps(settings: Settings) -> list[SweepStatus]:
@@ -296,7 +309,7 @@ def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *
             missing.
         StoreError: the store has no such sweep.
     """
-    return read_tables(settings, opening.open_reader(settings), name, numbers, strict=strict)
+    return reports.read_tables(settings, opening.open_reader(settings), name, numbers, strict=strict)
 
 
 def raise_if_incomplete(report: SweepOutcome, resume: str = "") -> None:

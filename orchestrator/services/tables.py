@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.planning.setting_layers import field_of
 from orchestrator.report.frames import METRICS, USUAL_METRICS, column, frame_of, grouped, matching
 from orchestrator.report.paired import PairedComparison, compare_paired
+from orchestrator.services.choices import FrameFormat
 from orchestrator.services.sweeps import sweep_status
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
@@ -18,15 +18,6 @@ from schemas.errors import SpecError, StoreError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-class FrameFormat(StrEnum):
-    """How a table of jobs is written."""
-
-    TABLE = "table"
-    CSV = "csv"
-    PARQUET = "parquet"
-    JSON = "json"
 
 
 def sweep_frame(settings: Settings, sweep: str) -> pd.DataFrame:

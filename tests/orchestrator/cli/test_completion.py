@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from orchestrator.cli import completion
 from orchestrator.cli.completion import complete_assignment, complete_job, complete_sweep, complete_target
+from orchestrator.ledger import sqlite_reader
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.typed import SETTABLE, choices, typed_value
@@ -28,7 +28,7 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> InMemoryLedger:
         ledger.begin_sweep(plan.model_copy(update={"name": name}), 0.0)
     for spec in JOBS:
         ledger.add(spec, "first-look", 0.0)
-    monkeypatch.setattr(completion, "open_sqlite_reader", lambda settings: ledger)
+    monkeypatch.setattr(sqlite_reader, "open_sqlite_reader", lambda settings: ledger)
     return ledger
 
 
@@ -48,7 +48,7 @@ def test_without_a_store_that_can_be_read_at_once_nothing_is_offered(
     def refuse(settings: object) -> None:
         raise StoreError("of another version")
 
-    monkeypatch.setattr(completion, "open_sqlite_reader", refuse)
+    monkeypatch.setattr(sqlite_reader, "open_sqlite_reader", refuse)
     assert complete_target("") == []
     assert capsys.readouterr() == ("", "")
 

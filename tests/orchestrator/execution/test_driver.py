@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.execution import driver
 from orchestrator.execution.absence import AGAIN_SECONDS, ReadPushed
 from orchestrator.execution.driver import Driver
 from orchestrator.execution.held_lease import SIGN_SECONDS
@@ -98,6 +99,36 @@ def test_every_job_runs_once_after_the_one_it_starts_from(bench: Bench) -> None:
     assert pool.started == [UP, ORDINARY, INTERPRETABLE]
     assert pool.most_busy == 2
     assert bench.states == [S.SUCCEEDED] * 3
+
+
+MANY = plan_of(
+    {
+        "name": "many",
+        "base": {"backbone": "alexnet", "variant": "ordinary", "weights": {"source": "random"}},
+        "axes": {"category": ("voc_part/cat",), "seed": tuple(range(6))},
+    }
+).jobs
+
+
+def test_a_pool_is_told_of_a_part_of_many_equal_jobs_and_all_of_them_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "MOST_WISHES", 1)
+    bench = Bench(tmp_path, MANY)
+    pool = ScriptedPool(slots=2)
+    told: list[int] = []
+    pool.on_wait = lambda: told.append(len(pool.wishes))
+    bench.driver(pool).run()
+    assert max(told) == 1
+    assert pool.started == [job.title for job in MANY]
+    assert pool.most_busy == 2
+
+
+def test_a_large_sweep_is_shown_now_and_then_and_at_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "SHOW_SECONDS_A_JOB", 1000.0)
+    bench = Bench(tmp_path, MANY)
+    bench.drive()
+    assert [now.done for now in bench.display.shown] == [1, len(MANY)]
 
 
 class OtherCode(ScriptedPool):

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.ledger import store
+from orchestrator.ledger.artifacts import local_artifact
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan
-from orchestrator.ledger.sqlite_reader import open_sqlite_reader
+from orchestrator.ledger.sqlite_reader import SqliteReader, open_sqlite_reader
 from orchestrator.ledger.tags import PLAN_PART, PLAN_TAG
+from orchestrator.services.jobs import artifact_uri, find_job
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState, StopReason
@@ -63,6 +65,29 @@ def test_it_sees_what_mlflow_shows(settings: Settings) -> None:
     assert [(o.key, o.title, o.upstream and o.upstream.key) for o in plan.outlines] == [
         (job.key, job.title, job.upstream and job.upstream.key) for job in PLANNED.jobs
     ]
+
+
+def test_it_finds_artifacts_where_mlflow_finds_them(settings: Settings) -> None:
+    shown = store.open_client(settings)
+    reader = SqliteReader(settings.database or Path(), shown.here)
+    run_id = _ledger(settings).get(DONE.key).run_id
+    shown.log_text(run_id, "filter,place\n", "filters.csv")
+    assert reader.artifact_uri(run_id) == shown.artifact_uri(run_id)
+    assert reader.artifact_uri("no-such-run") is None
+    file = local_artifact(reader, run_id, "filters.csv")
+    assert file is not None
+    assert file.read_text() == "filter,place\n"
+    assert local_artifact(reader, run_id, "other.csv") is None
+    assert local_artifact(_ledger(settings), run_id, "filters.csv") is None
+
+
+def test_a_job_of_the_embedded_store_is_shown_without_mlflow(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = store.open_client(settings).artifact_uri(_ledger(settings).get(DONE.key).run_id)
+    monkeypatch.setattr(store, "open_client", lambda settings: pytest.fail("MLflow was opened"))
+    record = find_job(settings, DONE.key)
+    assert artifact_uri(settings, record) == expected
 
 
 def test_runs_that_were_deleted_in_the_ui_are_gone(settings: Settings) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from orchestrator.cli.layout import PlainTable
-from orchestrator.services.sweeps import GridFacts
 from schemas.sweep import SweepSpec
+
+if TYPE_CHECKING:
+    from orchestrator.services.sweeps import GridFacts
 
 
 def grids_text(grids: Sequence[GridFacts]) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import ceil
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,9 +17,11 @@ from orchestrator.execution.job_matrix import Cell, place_of
 from orchestrator.execution.progress import Now, picture
 from orchestrator.ledger.records import JobOutline, RunningJob
 from orchestrator.planning.diff import PlannedJob, PlanStatus
-from orchestrator.services.sweeps import SweepStatus
 from orchestrator.wording import to_the_minute
 from schemas.order import Progress
+
+if TYPE_CHECKING:
+    from orchestrator.services.sweeps import SweepStatus
 
 
 def live_text(sweep: SweepStatus, resume: str, width: int, height: int, now: float) -> RenderableType:

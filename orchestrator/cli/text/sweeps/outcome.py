@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,9 +10,11 @@ from rich.text import Text
 from orchestrator.cli.console import JsonModel
 from orchestrator.cli.layout import PlainTable
 from orchestrator.cli.text.sweeps.job_status import counts_text
-from orchestrator.execution.sweep_outcome import SweepOutcome
 from orchestrator.report.summary import HEADINGS, OPTIONAL, TEXT_COLUMNS, ResultTable, as_json, cells_of, used_columns
 from orchestrator.wording import in_words
+
+if TYPE_CHECKING:
+    from orchestrator.execution.sweep_outcome import SweepOutcome
 
 
 def outcome_text(outcome: SweepOutcome) -> RenderableType:

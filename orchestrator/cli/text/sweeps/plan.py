@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -13,9 +13,11 @@ from orchestrator.cli.layout import PlainTable
 from orchestrator.cli.text.jobs import JobId
 from orchestrator.cli.text.sweeps.job_status import STYLES, counts_text
 from orchestrator.planning.diff import Named, PlannedJob, PlanStatus
-from orchestrator.services.costs import Cost
-from orchestrator.services.sweeps import Plan
 from orchestrator.wording import range_text
+
+if TYPE_CHECKING:
+    from orchestrator.services.costs import Cost
+    from orchestrator.services.sweeps import Plan
 
 _NEEDED = {"part_interpretability": "part masks of all objects", "location_instability": "landmarks"}
 """Metric -> what it needs of photographs."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -16,8 +16,10 @@ from orchestrator.cli.text.sweeps.plan import PlannedJobJson, planned_fields
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.records import RunningJob, Waiting
 from orchestrator.planning.diff import PlanStatus
-from orchestrator.services.sweeps import SweepStatus
 from orchestrator.wording import to_the_minute, when
+
+if TYPE_CHECKING:
+    from orchestrator.services.sweeps import SweepStatus
 
 MANY = 400
 """Jobs up to which `orch status SWEEP` lists all of them without `--all`."""

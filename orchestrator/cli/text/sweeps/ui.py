@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rich.console import RenderableType
 from rich.text import Text
 
 from orchestrator.cli.console import JsonModel
-from orchestrator.services.mlflow_ui import UiPages
+
+if TYPE_CHECKING:
+    from orchestrator.services.mlflow_ui import UiPages
 
 
 def ui_text(pages: UiPages) -> RenderableType:

@@ -1,0 +1,78 @@
+"""The queue of a large sweep: what the driver asks of it at every end of a job is kept, and not searched for."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from orchestrator.execution import scheduler
+from orchestrator.execution.scheduler import QueueEntry
+from schemas.lifecycle import JobState
+
+_S = JobState
+_WAITING = frozenset({_S.QUEUED, _S.REQUEUED})
+_ENDED = frozenset({_S.SUCCEEDED, _S.FAILED})
+
+
+class JobQueue(dict[str, QueueEntry]):
+    """Every job of a sweep by key, in the order in which they should run. Entries are replaced, never added.
+
+    Its answers are those of the functions in `scheduler` for the same entries.
+    """
+
+    def __init__(self, entries: Iterable[QueueEntry]) -> None:
+        """
+        Args:
+            entries: One for each job, upstream jobs first.
+        """
+        super().__init__({entry.key: entry for entry in entries})
+        self._keys = list(self)
+        self._places = {key: place for place, key in enumerate(self._keys)}
+        self._counts = Counter(entry.state for entry in self.values())
+        self._waiting = [place for place, entry in enumerate(self.values()) if entry.state in _WAITING]
+        self._shares_features = any(entry.features is not None for entry in self.values())
+        self._has_upstream = any(entry.upstream is not None for entry in self.values())
+
+    def __setitem__(self, key: str, entry: QueueEntry) -> None:
+        before, place = self[key], self._places[key]
+        super().__setitem__(key, entry)
+        self._counts[before.state] -= 1
+        self._counts[entry.state] += 1
+        if before.state in _WAITING and entry.state not in _WAITING:
+            del self._waiting[bisect_left(self._waiting, place)]
+        elif before.state not in _WAITING and entry.state in _WAITING:
+            insort(self._waiting, place)
+
+    @property
+    def ended(self) -> int:
+        """Number of jobs that succeeded or failed."""
+        return sum(self._counts[state] for state in _ENDED)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no job is running and none is left that can run."""
+        return not self._counts[_S.RUNNING] and len(self._waiting) == len(self.blocked())
+
+    def blocked(self) -> list[str]:
+        """See `scheduler.blocked`."""
+        has_failed = self._counts[_S.FAILED] or self._counts[_S.CANCELLED]
+        return scheduler.blocked(self) if has_failed and self._has_upstream else []
+
+    def ready(self, now: float, most: int | None = None) -> list[str]:
+        """See `scheduler.ready`.
+
+        Args:
+            now: Unix seconds.
+            most: How many of the jobs are wanted; None means all.
+        """
+        if self._shares_features:
+            return scheduler.ready(self, now)[:most]
+        return list(islice(self._ready(now), most))
+
+    def _ready(self, now: float) -> Iterator[str]:
+        for place in self._waiting:
+            entry = self[self._keys[place]]
+            if entry.not_before <= now and scheduler.upstream_done(self, entry):
+                yield entry.key

@@ -1,0 +1,65 @@
+"""The queue answers as the scheduler's functions do, whatever has happened to its jobs."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from orchestrator.execution import scheduler
+from orchestrator.execution.job_queue import JobQueue
+from orchestrator.execution.scheduler import QueueEntry
+from schemas.lifecycle import JobState
+
+S = JobState
+
+
+def entries(chance: random.Random, share_features: bool) -> list[QueueEntry]:
+    """Return jobs of any state, of which some start from an earlier one."""
+    keys = [f"job-{number}" for number in range(30)]
+    return [
+        QueueEntry(
+            key,
+            chance.choice(list(S)),
+            upstream=chance.choice(keys[:place]) if place and chance.random() < 0.4 else None,
+            features=chance.choice((None, "a", "b")) if share_features else None,
+        )
+        for place, key in enumerate(keys)
+    ]
+
+
+def ended(board: scheduler.Board) -> int:
+    return sum(entry.state in (S.SUCCEEDED, S.FAILED) for entry in board.values())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_any_changes_it_answers_as_a_search_of_all_jobs(seed: int) -> None:
+    chance = random.Random(seed)
+    queue = JobQueue(entries(chance, share_features=seed % 2 == 0))
+    for now in range(100):
+        key = chance.choice(list(queue))
+        queue[key] = replace(queue[key], state=chance.choice(list(S)), not_before=float(chance.choice((0, now + 5))))
+        board = dict(queue)
+        assert queue.ready(now) == scheduler.ready(board, now)
+        assert queue.ready(now, 3) == scheduler.ready(board, now)[:3]
+        assert queue.blocked() == scheduler.blocked(board)
+        assert queue.is_over == scheduler.is_over(board)
+        assert queue.ended == ended(board)
+
+
+def test_a_sweep_whose_last_jobs_cannot_start_is_over() -> None:
+    queue = JobQueue([QueueEntry("up", S.RUNNING), QueueEntry("down", S.QUEUED, upstream="up")])
+    assert not queue.is_over
+    queue["up"] = replace(queue["up"], state=S.FAILED)
+    assert queue.is_over
+    queue["up"] = replace(queue["up"], state=S.SUCCEEDED)
+    assert not queue.is_over
+
+
+def test_a_job_that_is_put_back_keeps_its_place() -> None:
+    queue = JobQueue(QueueEntry(key, S.QUEUED) for key in "abc")
+    queue["a"] = replace(queue["a"], state=S.RUNNING)
+    assert queue.ready(0.0) == ["b", "c"]
+    queue["a"] = replace(queue["a"], state=S.REQUEUED)
+    assert queue.ready(0.0) == ["a", "b", "c"]
