@@ -35,6 +35,8 @@ from schemas.sweep import Resources
 
 POLL_SECONDS = 1.0
 """Longest time of one wait for jobs that end."""
+SHOW_SECONDS = 0.25
+"""Least time between two displays of progress, for which the driver looks at every job of the sweep."""
 DRAIN_SECONDS = 180.0
 """How long running jobs may take to save a checkpoint when the store is lost."""
 
@@ -83,12 +85,14 @@ class Driver:
         self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
+        self._shown_at, self._is_shown = 0.0, True
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
         for job in self.planned:
             self._leftovers.note(job.record.result if job.record else None)
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
+        self._wishes = {key: Wish(self._needs[spec.model.backbone]) for key, spec in self._state.specs.items()}
         self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
         self._progress = ProgressNotice(self.sweep, impatient(self.ledger))
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
@@ -135,6 +139,8 @@ class Driver:
                 self._settle_lost()
                 while not self._is_over():
                     self._turn()
+                if not self._is_shown:
+                    self._show()
             except StoreError:
                 self._drain()
                 raise
@@ -149,7 +155,10 @@ class Driver:
             self._fill_workers(now)
         self._wait_for_workers()
         self._settle_ended()
-        self._show()
+        self._is_shown = not 0.0 <= now - self._shown_at < SHOW_SECONDS  # the clock may be set back
+        if self._is_shown:
+            self._shown_at = now
+            self._show()
 
     def _is_over(self) -> bool:
         return not self._state.running if self._shutdown.is_stopping else scheduler.is_over(self._state.board)
@@ -219,9 +228,8 @@ class Driver:
             self._absence.forget(self._pushes.news(names, now))
 
     def _wish(self, key: str, nodes: Mapping[str, str], now: float) -> Wish:
-        spec = self._state.specs[key]
-        avoid = self._absence.avoided(spec, now) | self._leftovers.others(key, nodes, now)
-        return Wish(self._needs[spec.model.backbone], avoid)
+        avoid = self._absence.avoided(self._state.specs[key], now) | self._leftovers.others(key, nodes, now)
+        return self._wishes[key]._replace(avoid=avoid) if avoid else self._wishes[key]
 
     def _start(self, key: str, worker: int, now: float) -> None:
         """Start an attempt on an idle worker, unless another driver runs the job or has just ended it."""
