@@ -10,6 +10,7 @@ workers, which counts on a machine that also does other work. Every measurement 
   that already holds so many finished jobs.
 * orch, one process: what the ledger and the worker of orch do for such a job, one after the other and without Ray.
 * orch, untracked: the same driver and Ray pool, with a ledger in memory and a worker that answers at once.
+* orch, untracked, without Ray: the driver alone; its workers are objects whose jobs end at once.
 * MLflow: the content of such a job's run in the fewest calls, in one process: a run with its tags, its parameters and
   metrics in one batch, its files in one, its end.
 * a Ray task: an empty remote function, two at a time.
@@ -25,177 +26,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
-
-from benchmarks.no_op import NoOpWorker, UntrackedWorker, measured, note, notes, open_pool, patiently, write_outcome
-from benchmarks.restart import BASE, Silent, multiply
-from schemas.job import JobSpec
+from benchmarks.metering import Cost, Meter, cost_of, used_cpu
+from benchmarks.no_op import NoOpWorker, UntrackedWorker, measured, note, open_pool, patiently, write_outcome
+from benchmarks.one_process import NAME, preload, sweep_of, time_driver, time_one_process, untracked_driver
+from benchmarks.restart import Silent
 
 SLOTS = 2
-NAME = "measured"
-
-
-class Cost(NamedTuple):
-    """Milliseconds per job."""
-
-    wall: float
-    driver: float
-    """CPU time of the process that hands out the jobs."""
-    workers: float
-    """CPU time of the processes that run them."""
-
-    @property
-    def cpu(self) -> float:
-        """CPU time of both."""
-        return self.driver + self.workers
-
-
-@dataclass
-class Meter:
-    """Measures from the first noted begin to the last one, of `jobs`."""
-
-    folder: Path
-    jobs: int
-    _used: list[dict[int, float]] = field(default_factory=list)
-    """CPU seconds by process, first at the first begin and then at the last."""
-
-    def __enter__(self) -> Meter:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        for wanted in (1, self.jobs):
-            while len(self._begins()) < wanted and not self._over.wait(0.02):
-                pass
-            self._used.append(used_cpu())
-
-    def _begins(self) -> list[float]:
-        return sorted(line["at"] for line in notes(self.folder) if line["what"] == "begins")
-
-    def cost(self) -> Cost:
-        """Return what one job took, after the context has ended."""
-        begins = self._begins()
-        return cost_of(begins[-1] - begins[0], *self._used, self.jobs - 1)
-
-
-def used_cpu() -> dict[int, float]:
-    """Return the CPU seconds so far of this process and of Ray's workers below it."""
-    found = {}
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        with suppress(psutil.Error):
-            if process.pid == os.getpid() or process.cmdline()[0].startswith("ray::"):
-                times = process.cpu_times()
-                found[process.pid] = times.user + times.system
-    return found
-
-
-def cost_of(wall: float, before: Mapping[int, float], after: Mapping[int, float], jobs: int) -> Cost:
-    """Return the cost of one of `jobs` jobs, from what all of them took, in seconds."""
-    used = {pid: seconds - before.get(pid, 0.0) for pid, seconds in after.items()}
-    driver = used.pop(os.getpid())
-    return Cost(*(1000 * seconds / jobs for seconds in (wall, driver, sum(used.values()))))
 
 
 # -- orch ---------------------------------------------------------------------------------------------------------
-
-
-def sweep_of(name: str, category: str, jobs: int) -> Any:
-    """Return the definition of a sweep of so many jobs that differ in their seed."""
-    from schemas.sweep import SweepSpec
-
-    return SweepSpec(name=name, base=BASE, axes={"category": (category,), "seed": tuple(range(jobs))})
-
-
-@dataclass
-class OneProcess:
-    """A store, and jobs that are run in this process: what the driver and its worker do, without Ray."""
-
-    folder: Path
-    cpu_of_ledger: float = 0.0
-    """Seconds."""
-    cpu_of_worker: float = 0.0
-
-    def __post_init__(self) -> None:
-        from benchmarks.no_op import compute_nothing
-        from orchestrator.ledger import store
-        from orchestrator.ledger.mlflow_ledger import MlflowLedger
-        from orchestrator.settings import Settings
-
-        self.settings = Settings(home=self.folder / "orch")
-        store.prepare_home(self.settings)
-        self.ledger = MlflowLedger(store.make_client(self.settings), self.settings.store_uri)
-        compute_nothing()
-
-    def begin(self, name: str, category: str, jobs: int) -> tuple[JobSpec, ...]:
-        """Begin a sweep and return its jobs."""
-        from orchestrator.ledger.records import StoredPlan
-        from orchestrator.planning.request import SweepRequest
-        from orchestrator.services import sweeps
-
-        request = SweepRequest(sweep=sweep_of(name, category, jobs))
-        planned = sweeps.plan_sweep(self.settings, request).sweep
-        plan = StoredPlan.of(name, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
-        self.ledger.begin_sweep(plan, time.time())
-        return planned.jobs
-
-    def run(self, spec: JobSpec, sweep: str) -> None:
-        """Run a job as a driver and its worker do, and add up their CPU time."""
-        from orchestrator.execution.work_orders import WorkerPaths, work_order
-        from schemas.lifecycle import JobState
-        from workers.job import run_job
-
-        settings, began = self.settings, time.process_time()
-        folders = (str(settings.cache_dir), str(settings.checkpoint_dir), str(settings.log_dir))
-        self.ledger.add(spec, sweep, time.time())
-        facts = {"host": "here", "threads": "1", "sweep": sweep, "micro_batches": "1"}
-        record = self.ledger.move(spec.key, JobState.RUNNING, time.time(), facts=facts)
-        order = work_order(spec, record, None, WorkerPaths(settings.store_uri, *folders, None), 1, 1)
-        ordered = time.process_time()
-        result = run_job(order, lambda progress: None, lambda: False)
-        ended = time.process_time()
-        assert result.metrics is not None, result
-        self.ledger.get(spec.key)
-        self.ledger.move(spec.key, JobState.SUCCEEDED, time.time(), reason=result.stop_reason, result=result)
-        self.cpu_of_ledger += time.process_time() - ended + ordered - began
-        self.cpu_of_worker += ended - ordered
-
-
-def preload(folder: Path, jobs: int) -> OneProcess:
-    """Return a store with one finished sweep: its first job is run, the rows of its run are multiplied."""
-    store = OneProcess(folder)
-    if jobs:
-        first, *others = store.begin("earlier", "voc_part/cat", jobs)
-        store.run(first, "earlier")
-        assert store.settings.database is not None
-        multiply(store.settings.database, first, others)
-    return store
-
-
-def time_one_process(folder: Path, jobs: int, preloaded: int) -> Cost:
-    """Return the milliseconds per job of orch without Ray, in a store with `preloaded` finished jobs."""
-    store = preload(folder, preloaded)
-    first, *others = store.begin(NAME, "voc_part/dog", jobs + 1)
-    store.run(first, NAME)  # caches are filled
-    store.cpu_of_ledger = store.cpu_of_worker = 0.0
-    began = time.perf_counter()
-    for spec in others:
-        store.run(spec, NAME)
-    found = (time.perf_counter() - began, store.cpu_of_ledger, store.cpu_of_worker)
-    return Cost(*(1000 * seconds / jobs for seconds in found))
 
 
 def time_orch(folder: Path, jobs: int, preloaded: int) -> Cost:
@@ -215,36 +59,7 @@ def time_orch(folder: Path, jobs: int, preloaded: int) -> Cost:
 
 def time_untracked(folder: Path, jobs: int, preloaded: int) -> Cost:
     """Return the milliseconds per job of orch's driver with a ledger in memory and workers that answer at once."""
-    from orchestrator.execution.driver import Driver
-    from orchestrator.execution.work_orders import WorkerPaths
-    from orchestrator.ledger.lease import Lease
-    from orchestrator.ledger.locks import Locks
-    from orchestrator.ledger.memory import InMemoryLedger
-    from orchestrator.ledger.records import StoredPlan
-    from orchestrator.planning.diff import compare
-    from orchestrator.planning.request import SweepRequest
-    from orchestrator.services import sweeps
-    from orchestrator.settings import Settings
-
-    settings, now = Settings(home=folder / "orch"), time.time()
-    planned = sweeps.plan_sweep(settings, SweepRequest(sweep=sweep_of(NAME, "voc_part/dog", jobs))).sweep
-    stored = StoredPlan.of(NAME, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
-    ledger = InMemoryLedger()
-    ledger.begin_sweep(stored, now)
-    lease = Lease(host="here", pid=os.getpid(), since=now, sign_at=now)
-    ledger.set_lease(NAME, lease)
-    driver = Driver(
-        sweep=NAME,
-        planned=compare(stored.specs, {}, lambda name: False),
-        ledger=ledger,
-        pool=open_pool(folder, UntrackedWorker, SLOTS)(settings, stored, jobs),
-        locks=Locks(settings.lock_dir),
-        worker_paths=WorkerPaths("none", "none", "none", "none", None),
-        lease=lease,
-        display=Silent(),
-        clock=time.time,
-        driver_is_alive=lambda name: False,
-    )
+    driver = untracked_driver(folder, jobs, open_pool(folder, UntrackedWorker, SLOTS))
     with Meter(folder, jobs) as meter:
         driver.run()
     assert driver.begun == jobs
@@ -365,6 +180,7 @@ SYSTEMS: dict[str, Callable[[Path, int, int], Cost]] = {
     "orch": time_orch,
     "one-process": time_one_process,
     "untracked": time_untracked,
+    "driver": time_driver,
     "mlflow": time_mlflow,
     "ray": time_ray,
     "tune": time_tune,
@@ -373,6 +189,7 @@ TITLES = {
     "orch": "orch, {} finished jobs in the store",
     "one-process": "orch, one process, {} finished jobs",
     "untracked": "orch, untracked",
+    "driver": "orch, untracked, without Ray",
     "mlflow": "MLflow alone, one process",
     "ray": "a Ray task",
     "tune": "Ray Tune + MLflow callback",
