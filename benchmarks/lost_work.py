@@ -4,8 +4,9 @@ A grid of N no-op trials runs two at a time. The driver is killed with SIGKILL w
 all its child processes stop. Then the sweep is continued as documented (`Tuner.restore`, `orch resume`) until all
 trials have ended.
 
-A trial is the same in both systems: it appends its start and its end to a file, and logs one number to MLflow. orch
-runs with its real planner, driver, ledger and Ray pool; only the worker's training is replaced.
+A trial appends its start and its end to a file. One of Tune logs one number to MLflow. One of orch is a real job, from
+its order to its durable end, that computes nothing (see `benchmarks.no_op`); planner, driver, ledger and Ray pool are
+the real ones too. A trial has ended after its last step: in Tune its report, in orch that its run has its end.
 
     pip install -c constraints.txt -e ".[bench]"
     python -m benchmarks.lost_work [--trials 296]
@@ -14,7 +15,6 @@ runs with its real planner, driver, ledger and Ray pool; only the worker's train
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
+
+from benchmarks.no_op import NoOpWorker, note, notes, open_pool, patiently
 
 MARK = "LOST_WORK_FOLDER"
 RAY_PREFIX = "lost-"
@@ -52,22 +54,6 @@ class Row(NamedTuple):
     """Seconds from the command that continues the sweep to the start of the first new trial."""
 
 
-# -- trials ------------------------------------------------------------------------------------------------------
-
-
-def note(folder: Path, trial: str, what: str) -> None:
-    """Append an event of a trial to the file of events."""
-    line = json.dumps({"trial": trial, "what": what, "at": time.time()}) + "\n"
-    with open(folder / "trials.jsonl", "ab", buffering=0) as file:
-        file.write(line.encode())
-
-
-def notes(folder: Path) -> list[dict[str, Any]]:
-    """Return all events."""
-    path = folder / "trials.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
 # -- Ray Tune -----------------------------------------------------------------------------------------------------
 
 
@@ -79,7 +65,8 @@ def drive_tune(folder: Path, trials: int, again: bool) -> None:
 
     from orchestrator.settings import sqlite_uri
 
-    ray.init(address="local", num_cpus=SLOTS, include_dashboard=False, _temp_dir=os.environ["RAY_FOLDER"])
+    own = {"address": "local", "include_dashboard": False, "_temp_dir": os.environ["RAY_FOLDER"]}
+    patiently(lambda: ray.init(num_cpus=SLOTS, **own))
 
     def trial(config: dict[str, Any]) -> None:
         note(folder, str(config["trial"]), "begins")
@@ -117,72 +104,20 @@ def runs_of_tune(folder: Path) -> list[tuple[str, str]]:
 
 def drive_orch(folder: Path, trials: int, again: bool) -> None:
     """Run the grid with orch, or resume it."""
-    from orchestrator.execution.pool import WorkerPool
     from orchestrator.execution.progress import open_display
-    from orchestrator.execution.ray_pool import RayPool
-    from orchestrator.execution.ray_session import RaySession
-    from orchestrator.ledger.records import StoredPlan
     from orchestrator.planning.request import SweepRequest
     from orchestrator.services import sweeps
     from orchestrator.settings import Settings
-    from schemas.sweep import Needs, SweepSpec
+    from schemas.sweep import SweepSpec
 
-    class Slots(RayPool):
-        def close(self) -> None:
-            super().close()
-            session.stop()
-
-    settings = Settings(home=folder / "orch")
-    session = RaySession("local", cpus=SLOTS, memory_gb=float(SLOTS))
-
-    def open_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPool:
-        session.start()
-        worker = no_op_worker(folder)
-        return Slots(lambda: worker, session, SLOTS, (Needs(1, 0.0, 0.1),), cores=SLOTS, at_once=SLOTS)
-
+    settings, opened = Settings(home=folder / "orch"), open_pool(folder, NoOpWorker, SLOTS)
     display = open_display(time.monotonic)
     if again:
-        sweeps.resume_sweep(settings, NAME, display, open_pool=open_pool)
+        sweeps.resume_sweep(settings, NAME, display, open_pool=opened)
         return
     base = {"backbone": "alexnet", "variant": "ordinary", "weights": {"source": "random"}}
     sweep = SweepSpec(name=NAME, base=base, axes={"category": ("voc_part/cat",), "seed": tuple(range(trials))})
-    sweeps.run_sweep(settings, SweepRequest(sweep=sweep), display, open_pool=open_pool)
-
-
-def no_op_worker(folder: Path) -> Any:
-    """Return a Ray actor with the interface of `workers.actor`, whose jobs do nothing."""
-    import ray
-
-    class NoOp:
-        def hello(self) -> str:
-            from workers.actor import own_facts
-
-            return own_facts().model_dump_json()
-
-        def run(self, order_json: str) -> str:
-            from mlflow import MlflowClient
-
-            from schemas.lifecycle import StopReason
-            from schemas.order import WorkOrder
-            from schemas.results import CheckpointPointer, JobMetrics, JobResult
-
-            order = WorkOrder.model_validate_json(order_json)
-            note(folder, order.spec.key, "begins")
-            MlflowClient(order.tracking_uri).log_metric(order.run_id, "score", float(order.spec.seed))
-            note(folder, order.spec.key, "ended")
-            return JobResult(
-                job_key=order.spec.key,
-                attempt=order.attempt,
-                stop_reason=StopReason.FINISHED,
-                metrics=JobMetrics(test_accuracy=1.0, train_accuracy=1.0),
-                checkpoint=CheckpointPointer(path="none", epoch=1, sha256="0" * 64),
-            ).model_dump_json()
-
-        def progress(self) -> None: ...
-
-        def stop(self) -> None: ...
-
-    return ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=3)(NoOp)
+    sweeps.run_sweep(settings, SweepRequest(sweep=sweep), display, open_pool=opened)
 
 
 def runs_of_orch(folder: Path) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Setti
     for state, specs in ((JobState.SUCCEEDED, done), (JobState.RUNNING, lost)):
         if specs:
             _begin(ledger, specs[0], state)
-            _multiply(settings.database, specs[0], specs[1:])
+            multiply(settings.database, specs[0], specs[1:])
     return settings
 
 
@@ -93,7 +93,7 @@ def _begin(ledger: MlflowLedger, spec: JobSpec, state: JobState) -> None:
         )
 
 
-def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> None:
+def multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> None:
     """Insert the rows of further jobs as copies of the template's, with their own keys and titles."""
     with closing(sqlite3.connect(database)) as connection, connection:
         (old,) = connection.execute(
@@ -119,6 +119,11 @@ def _multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> No
                 "INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?)",
                 [(name, value, new) for name, value in {**tags, **own}.items()],
             )
+            for logged in ("params", "metrics", "latest_metrics"):
+                names = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({logged})"))
+                copied = names.replace("run_uuid", f"'{new}'")
+                query = f"INSERT INTO {logged} ({names}) SELECT {copied} FROM {logged} WHERE run_uuid = ?"
+                connection.execute(query, (old,))
 
 
 def time_status(home: Path, *words: str) -> tuple[float, float]:

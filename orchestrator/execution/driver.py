@@ -37,8 +37,8 @@ POLL_SECONDS = 1.0
 """Longest time of one wait for jobs that end."""
 MOST_WISHES = 2000
 """Jobs that are told to the pool at a time, besides those for its idle workers, where all jobs want equal workers."""
-SHOW_SECONDS_A_JOB = 1e-4
-"""Time between two pictures of the sweep, per job: drawing one takes a few microseconds per job."""
+SHOW_SECONDS, SHOW_SECONDS_A_JOB = 0.25, 1e-4
+"""Least time between two pictures of the sweep, and per job: drawing one takes a few microseconds per job."""
 DRAIN_SECONDS = 180.0
 """How long running jobs may take to save a checkpoint when the store is lost."""
 
@@ -87,7 +87,7 @@ class Driver:
         self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
-        self._next_show = 0.0
+        self._shown_at = 0.0
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
         for job in self.planned:
@@ -231,9 +231,8 @@ class Driver:
             self._absence.forget(self._pushes.news(names, now))
 
     def _wish(self, key: str, nodes: Mapping[str, str], now: float) -> Wish:
-        spec = self._state.specs[key]
-        avoid = self._absence.avoided(spec, now) | self._leftovers.others(key, nodes, now)
-        return Wish(self._needs[spec.model.backbone], avoid)
+        avoid = self._absence.avoided(self._state.specs[key], now) | self._leftovers.others(key, nodes, now)
+        return self._plain_wish(key)._replace(avoid=avoid)
 
     def _plain_wish(self, key: str) -> Wish:
         return self._wishes[self._state.specs[key].model.backbone]
@@ -287,9 +286,10 @@ class Driver:
         return True
 
     def _show_if_due(self, now: float) -> None:
-        if now >= self._next_show or self._is_over():
+        pause = max(SHOW_SECONDS, SHOW_SECONDS_A_JOB * len(self._state.board))
+        if self._is_over() or not 0.0 <= now - self._shown_at < pause:  # the clock may be set back
             self._show()
-            self._next_show = now + SHOW_SECONDS_A_JOB * len(self._state.board)
+            self._shown_at = now
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()

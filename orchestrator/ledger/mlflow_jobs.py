@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from orchestrator.ledger.base import RUN_STATUS, unknown_job
 from orchestrator.ledger.job_moves import first_record, is_repeated, moved
 from orchestrator.ledger.mlflow_runs import JOBS, MlflowRuns, is_job
-from orchestrator.ledger.records import JobRecord, JobRun, SweepRecord, records_of
-from orchestrator.ledger.tags import fitting, identity_tags, job_run, record_of_run, state_tags
+from orchestrator.ledger.records import JobRecord, JobRun, records_of
+from orchestrator.ledger.tags import KEY_TAG, fitting, identity_tags, job_run, record_of_run, state_tags
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
@@ -34,8 +34,7 @@ class MlflowJobs:
     def get(self, key: str) -> JobRecord:
         """See `LedgerWriter.get`."""
         if key in self._run_ids:
-            with self.runs.reaching():
-                return record_of_run(self.runs.client.get_run(self._run_ids[key]), self.runs.here)
+            return record_of_run(self.runs.get(self._run_ids[key]), self.runs.here)
         for run in self.runs.find(is_job(key)):
             self._run_ids[key] = run.info.run_id
             return record_of_run(run, self.runs.here)
@@ -45,22 +44,28 @@ class MlflowJobs:
         """Return the job's record and delete duplicates of its run; None if the job has no run."""
         return self._remember(key, self.runs.only(is_job(key)))
 
-    def create(self, spec: JobSpec, sweep: SweepRecord, now: float) -> JobRecord:
-        """Create the job's run below the run of its sweep. Arguments as in `LedgerWriter.add`.
+    def create(self, spec: JobSpec, sweep: str, parent: str, now: float) -> JobRecord:
+        """Create the job's run below the run of its sweep.
 
         A run that was deleted in MLflow's UI has left files that bear its attempts' numbers, so the new one continues
         the count.
+
+        Args:
+            spec: As in `LedgerWriter.add`.
+            sweep: Likewise.
+            parent: The id of the sweep's run.
+            now: Unix seconds.
         """
         deleted = self.runs.deleted(is_job(spec.key))
         before = max((int(run.data.tags.get("orch.attempt", 0)) for run in deleted), default=0)
-        record = first_record(spec, sweep.name, now, run_id="", attempt=before)
+        record = first_record(spec, sweep, now, run_id="", attempt=before)
         tags = {
             "orch.kind": "job",
-            "orch.job_key": record.key,
+            KEY_TAG: record.key,
             "orch.title": record.title,
-            "orch.sweep": sweep.name,
+            "orch.sweep": sweep,
             "orch.spec": fitting(record.spec_json, f"The spec of {record.title}"),
-            "mlflow.parentRunId": sweep.run_id,
+            "mlflow.parentRunId": parent,
             **identity_tags(spec),
             **state_tags(record),
         }
@@ -97,7 +102,7 @@ class MlflowJobs:
 
     def deleted_keys(self) -> frozenset[str]:
         """See `LedgerRepairer.deleted_jobs`."""
-        return frozenset(run.data.tags.get("orch.job_key", "") for run in self.runs.deleted(JOBS, everywhere=True))
+        return frozenset(run.data.tags.get(KEY_TAG, "") for run in self.runs.deleted(JOBS, everywhere=True))
 
     def delete_duplicates(self, key: str) -> bool:
         """See `LedgerRepairer.delete_duplicate_runs`."""

@@ -69,7 +69,7 @@ class MlflowLedger:
 
     def add(self, spec: JobSpec, sweep: str, now: float) -> JobRecord:
         """See `LedgerWriter.add`."""
-        return self._jobs.find(spec.key) or self._jobs.create(spec, self._sweeps.known(sweep), now)
+        return self._jobs.find(spec.key) or self._jobs.create(spec, sweep, self._sweeps.run_id(sweep), now)
 
     def move(
         self,

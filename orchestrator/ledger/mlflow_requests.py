@@ -24,8 +24,7 @@ class MlflowRequests:
 
     def pending(self, run_id: str) -> list[ControlRequest]:
         """See `LedgerWriter.pending_requests`."""
-        with self.runs.reaching():
-            tags = self.runs.client.get_run(run_id).data.tags
+        tags = self.runs.get(run_id).data.tags
         texts = (value for name, value in tags.items() if name.startswith(REQUEST_TAG))
         return sorted(map(ControlRequest.model_validate_json, texts), key=lambda request: request.at)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 from orchestrator.ledger.experiment import candidates_in
 from orchestrator.ledger.home import UNMOVED, Relocation
 from orchestrator.ledger.origin import origin_tags
 from orchestrator.ledger.store import experiment_of, reaching
-from orchestrator.ledger.tags import has_begun
+from orchestrator.ledger.tags import KEY_TAG, has_begun
 from schemas.errors import StoreError
 from workers.tracking.access import without_password
+from workers.tracking.embedded import EmbeddedRuns
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -24,18 +26,31 @@ PAGE = 1000
 """Runs per search request."""
 CALL_TAG = "orch.call"
 """Identifies the call that created a run."""
-JOBS, SWEEPS = "tags.`orch.kind` = 'job'", "tags.`orch.kind` = 'sweep'"
-"""Conditions, in MLflow's search syntax, that the runs of all jobs and of all sweeps meet."""
+DELETED = "deleted"
+"""MLflow's lifecycle stage of a run that was deleted in its UI."""
 
 
-def is_job(key: str) -> str:
+class Condition(NamedTuple):
+    """What runs must meet."""
+
+    text: str
+    """The condition in MLflow's search syntax."""
+    tag: tuple[str, str] | None = None
+    """The same as the name and value of one tag, which the embedded store has an index for; None if it is another."""
+
+
+JOBS, SWEEPS = Condition("tags.`orch.kind` = 'job'"), Condition("tags.`orch.kind` = 'sweep'")
+"""What the runs of all jobs and of all sweeps meet."""
+
+
+def is_job(key: str) -> Condition:
     """Return the condition that a job's run meets."""
-    return f"tags.`orch.job_key` = '{key}'"
+    return Condition(f"tags.`{KEY_TAG}` = '{key}'", (KEY_TAG, key))
 
 
-def is_sweep(name: str) -> str:
+def is_sweep(name: str) -> Condition:
     """Return the condition that a sweep's run meets."""
-    return f"{SWEEPS} AND tags.`orch.sweep` = '{name}'"
+    return Condition(f"{SWEEPS.text} AND tags.`orch.sweep` = '{name}'")
 
 
 @dataclass(frozen=True)
@@ -59,11 +74,18 @@ class MlflowRuns:
         """Return the context in which every call of `client` belongs; see `store.reaching`."""
         return reaching(self.uri)
 
-    def find(self, condition: str) -> list[Run]:
+    def get(self, run_id: str) -> Run:
+        """Return a run, of which only the tags are certain to be read."""
+        if (run := self._embedded.run(run_id)) is not None:
+            return run
+        with self.reaching():
+            return self.client.get_run(run_id)
+
+    def find(self, condition: Condition) -> list[Run]:
         """Return runs that meet a condition. Of several for one job or sweep, the one that counts comes first."""
         return sorted(self._search(condition, self._experiment_id), key=lambda run: not has_begun(run.data.tags))
 
-    def deleted(self, condition: str, *, everywhere: bool = False) -> list[Run]:
+    def deleted(self, condition: Condition, *, everywhere: bool = False) -> list[Run]:
         """Return runs that meet a condition and were deleted in MLflow's UI.
 
         Args:
@@ -74,7 +96,7 @@ class MlflowRuns:
         others = self._deleted_experiments() if everywhere else []
         return found + [run for other in others for run in self._search(condition, other, deleted=True)]
 
-    def only(self, condition: str, call: str = "") -> Run | None:
+    def only(self, condition: Condition, call: str = "") -> Run | None:
         """Return the run that counts and delete its duplicates.
 
         Args:
@@ -95,7 +117,7 @@ class MlflowRuns:
                     self.client.delete_run(run.info.run_id)
         return counting
 
-    def create(self, condition: str, tags: Mapping[str, str], name: str, status: str) -> Run:
+    def create(self, condition: Condition, tags: Mapping[str, str], name: str, status: str) -> Run:
         """Create a run.
 
         Args:
@@ -134,15 +156,18 @@ class MlflowRuns:
             else:
                 self.client.set_terminated(run_id, status, int(ended_at * 1000))
 
-    def _search(self, condition: str, experiment_id: str, *, deleted: bool = False) -> Iterator[Run]:
+    def _search(self, condition: Condition, experiment_id: str, *, deleted: bool = False) -> Iterator[Run]:
         """Yield runs that meet a condition, oldest first, page by page."""
         from mlflow.entities import ViewType
 
+        if condition.tag is not None and (runs := self._embedded.having(*condition.tag, experiment_id)) is not None:
+            yield from (run for run in runs if (run.info.lifecycle_stage == DELETED) is deleted)
+            return
         view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
         while True:
             with self.reaching():
                 page = self.client.search_runs(
-                    [experiment_id], condition, view, PAGE, order_by=["start_time ASC"], page_token=token
+                    [experiment_id], condition.text, view, PAGE, order_by=["start_time ASC"], page_token=token
                 )
             yield from page
             token = page.token
@@ -153,8 +178,13 @@ class MlflowRuns:
         with self.reaching():
             return [one.experiment_id for one in candidates_in(self.client) if one.is_deleted]
 
-    @property
+    @cached_property
+    def _embedded(self) -> EmbeddedRuns:
+        return EmbeddedRuns(self.uri)
+
+    @cached_property
     def _experiment_id(self) -> str:
+        """The experiment, which is found once: later its id is as good, whatever it is called."""
         with self.reaching():
             if self.experiment is None:
                 return experiment_of(self.client, self.uri).experiment_id

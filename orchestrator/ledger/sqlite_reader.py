@@ -22,6 +22,7 @@ from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepReco
 from orchestrator.ledger.store_version import check_database
 from orchestrator.ledger.tags import (
     JOB_TAGS,
+    KEY_TAG,
     PLAN_FILE,
     PLAN_PART,
     SWEEP_TAGS,
@@ -139,7 +140,7 @@ def _job_run(row: _Row, here: Relocation) -> JobRun:
         record, problem = job_record(row.run_id, row.tags, here), ""
     except StoreError as error:
         record, problem = None, str(error)
-    return JobRun(row.run_id, row.tags.get("orch.job_key", ""), row.name, row.status, record, problem)
+    return JobRun(row.run_id, row.tags.get(KEY_TAG, ""), row.name, row.status, record, problem)
 
 
 def folder_of(artifacts: str) -> Path:

@@ -22,8 +22,10 @@ from schemas.results import JobResult
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+KEY_TAG = "orch.job_key"
+"""By which the run of a job is found."""
 JOB_TAGS = (
-    "orch.job_key", "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
+    KEY_TAG, "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
     "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
 )  # fmt: skip
 SWEEP_TAGS = (
@@ -72,7 +74,7 @@ def job_record(run_id: str, tags: Mapping[str, str], here: Relocation) -> JobRec
     result = tags.get("orch.result")
     try:
         return JobRecord(
-            key=tags["orch.job_key"],
+            key=tags[KEY_TAG],
             title=tags["orch.title"],
             spec_json=here.json(tags["orch.spec"]),
             sweep=tags["orch.sweep"],
@@ -268,9 +270,7 @@ def job_run(run: Run, here: Relocation) -> JobRun:
     except StoreError as error:
         record, problem = None, str(error)
     never_began = not has_begun(tags)
-    return JobRun(
-        info.run_id, tags.get("orch.job_key", ""), info.run_name or "", info.status, record, problem, never_began
-    )
+    return JobRun(info.run_id, tags.get(KEY_TAG, ""), info.run_name or "", info.status, record, problem, never_began)
 
 
 def record_of_run(run: Run, here: Relocation) -> JobRecord:

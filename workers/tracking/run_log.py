@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from schemas.results import MLFLOW_DECIMALS, JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.access import check_login, denial, is_denied, without_password
+from workers.tracking.embedded import EmbeddedRuns
 from workers.tracking.job_log import LOG_FOLDER, LOGGER
 from workers.tracking.outages import is_outage, store_errors
 from workers.tracking.run_facts import dataset_input, surroundings
@@ -95,18 +96,30 @@ class RunLog:
         self._uri = tracking_uri
         self._run_id = run_id
         self._attempt = attempt
+        self._embedded = EmbeddedRuns(tracking_uri)
         with self._reaching_store():
             check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
-            self._logged_params = set(self._check().data.params)
-            history = self._client.get_metric_history(run_id, LAST_CURVE)
+            self._seen: Run = self._client.get_run(run_id)
+            self._check_tags(self._seen.data.tags)
+            has_curve = LAST_CURVE in self._seen.data.metrics
+            history = self._client.get_metric_history(run_id, LAST_CURVE) if has_curve else []
         self._last_epoch = max((point.step for point in history), default=0)
+        self._metrics = dict(self._seen.data.metrics)
+        """Last values of the metrics; only this attempt changes them."""
 
-    def _check(self) -> Run:
-        run = self._client.get_run(self._run_id)
+    def _check(self) -> None:
+        """Check that the run still belongs to this attempt, by the newest tags; the embedded store gives them at once.
+
+        Raises:
+            Superseded: another attempt has the job.
+        """
+        tags = self._embedded.tags(self._run_id)
+        self._check_tags(self._client.get_run(self._run_id).data.tags if tags is None else tags)
+
+    def _check_tags(self, tags: dict[str, str]) -> None:
         if self._attempt is not None:
-            check_tags(run.data.tags, self._attempt, self._run_id)
-        return run
+            check_tags(tags, self._attempt, self._run_id)
 
     def log_spec(self, spec: JobSpec) -> None:
         """Log every field of the spec as a parameter, the data set, and where this attempt computes.
@@ -117,9 +130,10 @@ class RunLog:
         from mlflow.entities import Param, RunTag
 
         params = flatten(spec.model_dump(mode="json"))
-        fresh = [Param(name, value) for name, value in params.items() if name not in self._logged_params]
+        run = self._seen
         with self._reaching_store():
-            run = self._check()
+            self._check()
+            fresh = [Param(name, value) for name, value in params.items() if name not in run.data.params]
             tags = [RunTag(name, value) for name, value in surroundings().items() if run.data.tags.get(name) != value]
             if fresh or tags:
                 self._client.log_batch(self._run_id, params=fresh, tags=tags)
@@ -178,14 +192,15 @@ class RunLog:
         values |= {f"part_association.{name}": value for name, value in metrics.part_association.items()}
         rounded = {name: round(float(value), MLFLOW_DECIMALS) for name, value in values.items() if value is not None}
         with self._reaching_store():
-            known = self._check().data.metrics
+            self._check()
             points = [
                 Metric(name, value, now, self._last_epoch)
                 for name, value in rounded.items()
-                if known.get(name) != value
+                if self._metrics.get(name) != value
             ]
             if points:
                 self._client.log_batch(self._run_id, metrics=points)
+                self._metrics |= rounded
         with self._reaching_store(files=True):
             self._client.log_artifacts(self._run_id, str(folder))
 
@@ -195,7 +210,8 @@ class RunLog:
 
         now = int(time.time() * 1000)
         with self._reaching_store():
-            step = max(0, now - self._check().info.start_time) // 1000
+            self._check()
+            step = max(0, now - self._seen.info.start_time) // 1000
             self._client.log_batch(self._run_id, metrics=[Metric(name, it, now, step) for name, it in values.items()])
 
     def log_log(self, path: Path) -> None:
@@ -256,9 +272,9 @@ def flatten(fields: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten nested fields to dotted names: `{"train": {"epochs": 5}}` becomes `{"train.epochs": "5"}`."""
     flat: dict[str, str] = {}
     for name, value in fields.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{name}.")
-        elif isinstance(value, Sequence) and not isinstance(value, str):
+        elif isinstance(value, (list, tuple)):
             flat[f"{prefix}{name}"] = ", ".join(str(item) for item in value)
         else:
             flat[f"{prefix}{name}"] = str(value)

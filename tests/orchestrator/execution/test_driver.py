@@ -710,3 +710,9 @@ def test_a_machine_alone_without_data_fails_its_job_after_the_budget(bench: Benc
     pool = bench.drive({UP: [R.DATA_ABSENT] * (budget + 1)})
     assert pool.started == [UP] * (budget + 1)
     assert bench.states == [S.FAILED, None, None]
+
+
+def test_progress_is_displayed_from_time_to_time_and_at_the_end(bench: Bench) -> None:
+    bench.clock = lambda: 5.0  # type: ignore[method-assign]
+    bench.drive()
+    assert [now.done for now in bench.display.shown] == [1, 3]

@@ -141,3 +141,15 @@ def test_the_log_of_a_database_that_was_moved_away_is_not_replayed_into_a_new_on
     with pytest.raises(StoreError, match=r"mlflow\.db-wal belongs to a database that was moved away without it"):
         store.make_client(settings(tmp_path))
     assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_jobs_are_found_by_an_index(tmp_path: Path) -> None:
+    own = settings(tmp_path / "home")
+    store.prepare_home(own)
+    store.make_client(own)
+    assert own.database is not None
+    with closing(sqlite3.connect(own.database)) as connection:
+        plan = connection.execute(
+            "EXPLAIN QUERY PLAN SELECT run_uuid FROM tags WHERE key = ? AND value = ?", ("orch.job_key", "a")
+        ).fetchall()
+    assert "orch_job_key" in plan[0][-1]
