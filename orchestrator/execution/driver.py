@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -87,7 +88,7 @@ class Driver:
         self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
-        self._shown_at = 0.0
+        self._shown_at = -math.inf
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
         for job in self.planned:
