@@ -102,9 +102,9 @@ def open_pool(folder: Path, kind: type[NoOpWorker], slots: int) -> Any:
     from orchestrator.execution.pool import WorkerPool
     from orchestrator.execution.ray_pool import RayPool
     from orchestrator.execution.ray_session import RaySession
+    from orchestrator.execution.resources import needs_of
     from orchestrator.ledger.records import StoredPlan
     from orchestrator.settings import Settings
-    from schemas.sweep import Needs
     from workers.actor import RAY_OPTIONS
 
     session = RaySession("local", cpus=slots, memory_gb=float(slots))
@@ -118,10 +118,10 @@ def open_pool(folder: Path, kind: type[NoOpWorker], slots: int) -> Any:
         import ray
 
         patiently(session.start)
-        worker, needs = ray.remote(**RAY_OPTIONS)(kind), (Needs(1, 0.0, 0.1),)
+        worker = ray.remote(**RAY_OPTIONS)(kind)
         return Slots(
-            lambda: worker, session, slots, needs, cores=slots, at_once=slots, arguments=(str(folder),),
-            start_seconds=600.0,
+            lambda: worker, session, slots, needs_of(stored), cores=slots, at_once=slots, arguments=(str(folder),),
+            start_seconds=600.0, default_gpus=0.0,
         )  # fmt: skip
 
     return opened
@@ -131,7 +131,7 @@ def compute_nothing() -> None:
     """Replace the computing part of jobs in this process."""
     import workers.job
 
-    workers.job._Job.run = _run  # type: ignore[method-assign]
+    workers.job._Job.run = _run  # type: ignore[assignment,method-assign]
 
 
 def measured() -> JobMetrics:

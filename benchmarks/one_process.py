@@ -146,6 +146,10 @@ class InstantPool:
         self._busy.clear()
         return ended
 
+    def warnings(self) -> frozenset[str]:
+        """See `WorkerPool.warnings`."""
+        return frozenset()
+
     def progress(self) -> dict[int, Progress]:
         """See `WorkerPool.progress`."""
         return {}

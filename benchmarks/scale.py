@@ -126,6 +126,9 @@ class SimulatedPool:
         self.busy_seconds += len(self._busy) * (now - self._changed)
         self._changed = now
 
+    def warnings(self) -> frozenset[str]:
+        return frozenset()
+
     def progress(self) -> dict[int, Progress]:
         return {
             worker: Progress(job_key=order.spec.key, phase="training", epoch=1, epochs=3)
