@@ -72,16 +72,21 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
 _WITHOUT_A_STORE = (StopReason.SUPERSEDED, StopReason.STORE_UNREACHABLE, StopReason.ACCESS_DENIED)
 """Reasons after which an attempt does not try to write to its run."""
 
-CPU_OUT_OF_MEMORY = ("can't allocate memory", "could not create a primitive", "could not create a memory")
-"""Messages of plain RuntimeErrors that mean out of memory: the first is from torch's CPU allocator, the others are from
-oneDNN, which runs the CPU's convolutions."""
+CPU_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "could not create a primitive",
+    "could not create a memory",
+    "failed to map segment",
+)
+"""Messages of plain errors that mean out of memory: of torch's CPU allocator; of oneDNN, which runs the CPU's
+convolutions; and of the loader of libraries."""
 
 
 def stop_reason_of(error: Exception) -> StopReason:
     """Return the stop reason of a job that raised `error`."""
     if is_full_disk(error) and not isinstance(error, (Interrupted, Superseded)):
         return StopReason.DISK_FULL
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in CPU_OUT_OF_MEMORY):
+    if isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in CPU_OUT_OF_MEMORY):
         return StopReason.OUT_OF_MEMORY
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
 

@@ -297,6 +297,8 @@ def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPa
         (torch.OutOfMemoryError("CUDA out of memory"), StopReason.OUT_OF_MEMORY),
         (ResourceError("x"), StopReason.CODE_RAISED),
         (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # a message of oneDNN
+        (ImportError("a.so: failed to map segment from shared object"), StopReason.OUT_OF_MEMORY),
+        (ImportError("No module named a"), StopReason.CODE_RAISED),
         (RuntimeError("shapes differ"), StopReason.CODE_RAISED),
         (ZeroDivisionError(), StopReason.CODE_RAISED),
     ],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tests.conftest import Store
 
 ONE_BATCH = {"train__batch_size": 24, "train__epochs": 1, "model__dropout": 0.5}
-ROOM = 220
+ROOM = 180
 """Megabytes that the process may add once it trains: less than a batch needs, more than a part needs."""
 PARTS = 5
 """Parts of 24 images: four of five images and one of four."""
