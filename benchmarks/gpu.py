@@ -33,6 +33,7 @@ from benchmarks.metrics import data_of, noise, seconds_of
 from benchmarks.packs import Pack, measure
 from interp_model.network import build_network
 from schemas.job import BackboneName, JobSpec
+from schemas.training_spec import Precision
 from workers.evaluation.evaluate import evaluate
 from workers.training.determinism import choose_device, make_deterministic, seed_torch
 from workers.training.inputs import Inputs
@@ -63,7 +64,7 @@ SMALL = Size(images=12, side=96, width=0.125, fc_width=64, batch=6, epochs=2)
 
 PACKED = 8
 """Networks that are trained as one."""
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = get_args(Precision)
 
 
 def spec_of(backbone: BackboneName, variant: str, frozen: bool, size: Size, precision: str = "float32") -> JobSpec:

@@ -16,7 +16,6 @@ import argparse
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple, Self
@@ -26,6 +25,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from benchmarks.metrics import seconds_of
 from interp_model.loss.mutual_information import mutual_information
 from interp_model.mask import apply_mask, peak_index
 from interp_model.templates import make_templates, mask_bank, template_prior
@@ -103,21 +103,9 @@ def measure(kind: str, size: Size, repeats: int, device: torch.device) -> Measur
     x_NFHW = maps(size, device)
     step(kind, maps(size._replace(filters=2), device))
     before = used_bytes(device)
-    seconds = []
     with HighestUse(device) as use:
-        for _ in range(repeats):
-            started = clock(device)
-            step(kind, x_NFHW)
-            seconds.append(clock(device) - started)
+        seconds = [seconds_of(lambda: step(kind, x_NFHW), device) for _ in range(repeats)]
     return Measured(seconds=median(seconds), megabytes=(use.highest - before) / 1e6)
-
-
-def clock(device: torch.device) -> float:
-    """Return seconds of this process's CPU, or on a GPU of time, once it has done all its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-    return time.process_time()
 
 
 def used_bytes(device: torch.device) -> int:

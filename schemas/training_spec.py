@@ -13,6 +13,9 @@ from schemas.data_spec import DataSpec
 LossKind = Literal["logistic", "softmax"]
 """Task loss (Sec. 5.1): one logistic log loss per output, or a softmax log loss over all outputs."""
 
+Precision = Literal["float32", "bfloat16"]
+"""Numbers that training computes with."""
+
 CHECKPOINT_EVERY = 1
 """Default number of epochs between checkpoints."""
 
@@ -150,7 +153,7 @@ class TrainSpec(Frozen):
     """Learning-rate multiplier for the biases of the new layers (conv6, fc6 to fc8); 2 in the released code."""
     max_grad_norm: Positive | None = None
     """Gradient clipping norm over all parameters; None disables clipping."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """What convolutions and fully-connected layers compute with in training. With bfloat16, weights, filter losses and
     everything measured stay in float32. TF32 is off with both."""
     checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY

@@ -50,8 +50,7 @@ def complete_target(incomplete: str) -> list[Offer]:
 
 def complete_field(incomplete: str) -> list[str]:
     """Fields of a job, the last of several that are separated by commas."""
-    before, comma, last = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*AXIS_ALIASES, *typed.SETTABLE) if name.startswith(last)]
+    return completer((*AXIS_ALIASES, *typed.SETTABLE))(incomplete)
 
 
 def complete_assignment(incomplete: str) -> list[str]:

@@ -74,5 +74,5 @@ class JobQueue(dict[str, QueueEntry]):
     def _ready(self, now: float) -> Iterator[str]:
         for place in self._waiting:
             entry = self[self._keys[place]]
-            if entry.not_before <= now and scheduler.upstream_done(self, entry):
+            if scheduler.can_start(self, entry, now):
                 yield entry.key

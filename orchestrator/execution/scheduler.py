@@ -39,9 +39,7 @@ def ready(board: Board, now: float) -> list[str]:
     until it has ended.
     """
     found = [
-        entry
-        for entry in board.values()
-        if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.not_before <= now and upstream_done(board, entry)
+        entry for entry in board.values() if entry.state in (_S.QUEUED, _S.REQUEUED) and can_start(board, entry, now)
     ]
     there = {entry.features for entry in board.values() if entry.state is _S.SUCCEEDED}
     begun = {entry.features for entry in board.values() if entry.state is _S.RUNNING}
@@ -54,9 +52,10 @@ def ready(board: Board, now: float) -> list[str]:
     return sorted((entry.key for entry in found), key=waiting.__contains__)
 
 
-def upstream_done(board: Board, entry: QueueEntry) -> bool:
-    """Return whether a job starts from no other job, or that job has succeeded."""
-    return entry.upstream is None or board[entry.upstream].state is _S.SUCCEEDED
+def can_start(board: Board, entry: QueueEntry, now: float) -> bool:
+    """Return whether a waiting job need not wait any longer: for its next attempt, or for its upstream job."""
+    upstream_done = entry.upstream is None or board[entry.upstream].state is _S.SUCCEEDED
+    return entry.not_before <= now and upstream_done
 
 
 def blocked(board: Board) -> list[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from orchestrator.ledger import store
 from orchestrator.ledger.home import settle
 from orchestrator.ledger.records import JobRecord
-from orchestrator.ledger.tags import identity_tags
+from orchestrator.ledger.tags import KEY_TAG, identity_tags
 from orchestrator.services import figures, jobs
 from orchestrator.services.choices import CRITERIA
 from orchestrator.services.sweeps import sweep_status
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 ALIAS = "best"
 """Alias of the registered version that counts: `models:/NAME@best`."""
-_JOB_TAG = "orch.job_key"
 
 
 @dataclass(frozen=True)
@@ -200,12 +199,12 @@ def _store_files(
 
 def _ready(client: MlflowClient, experiment: str, record: JobRecord) -> LoggedModel | None:
     """Return the job's model that was logged completely; None if there is none."""
-    found = client.search_logged_models([experiment], filter_string=f"tags.`{_JOB_TAG}` = '{record.key}'")
+    found = client.search_logged_models([experiment], filter_string=f"tags.`{KEY_TAG}` = '{record.key}'")
     return next((one for one in found if one.status == "READY" and one.source_run_id == record.run_id), None)
 
 
 def _tags(record: JobRecord) -> dict[str, str]:
-    return {_JOB_TAG: record.key, "orch.sweep": record.sweep, **identity_tags(figures.spec_of(record))}
+    return {KEY_TAG: record.key, "orch.sweep": record.sweep, **identity_tags(figures.spec_of(record))}
 
 
 def _link(client: MlflowClient, record: JobRecord, model: LoggedModel) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from interp_model.network import Network, Output
+from schemas.training_spec import Precision
 
 
-def forward_head(network: Network, x: Tensor, precision: Literal["float32", "bfloat16"]) -> Output:
+def forward_head(network: Network, x: Tensor, precision: Precision) -> Output:
     """Run the trained layers of a network on inputs of `Network.forward_head`.
 
     Args:
