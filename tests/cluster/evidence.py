@@ -62,7 +62,8 @@ def final_weights(client: Any, bucket: str, uri: str) -> str:
         bucket: of the artifacts.
         uri: of the artifacts of the job's run, `mlflow-artifacts:/1/...`.
     """
-    key = f"artifacts{urlsplit(uri).path}/checkpoint/final.pt"
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"artifacts{urlsplit(uri).path}/checkpoint/")["Contents"]
+    (key,) = (one["Key"] for one in found)
     return digest_of(io.BytesIO(client.get_object(Bucket=bucket, Key=key)["Body"].read()))
 
 

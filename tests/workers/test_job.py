@@ -107,7 +107,6 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     saved = Path(client.download_artifacts(order.run_id, "spec.json", str(tmp_path))).read_text()
     assert JobSpec.model_validate_json(saved) == spec
     assert [item.path for item in client.list_artifacts(order.run_id, "tables")] == ["tables/filters.csv"]
-    assert [item.path for item in client.list_artifacts(order.run_id, "checkpoint")] == ["checkpoint/final.pt"]
     figures = {item.path for item in client.list_artifacts(order.run_id, "figures")}
     assert result.metrics.location_instability is not None
     assert figures == {
@@ -118,7 +117,9 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     assert client.get_run(order.run_id).data.metrics["test_accuracy"] == round(result.metrics.test_accuracy, 4)
     assert result.checkpoint is not None
     assert "optimiser" not in load_checkpoint(result.checkpoint, spec.key)
-    assert len(list(Path(result.checkpoint.path).parent.parent.rglob("*.pt"))) == 1
+    (kept,) = client.list_artifacts(order.run_id, "checkpoint")
+    assert Path(result.checkpoint.path).name == Path(kept.path).name
+    assert list(Path(order.checkpoint_dir).rglob("*.pt")) == []
     assert {progress.phase for progress in desk.seen} >= {
         "preparing images",
         "training",

@@ -16,12 +16,13 @@ from schemas.results import CheckpointPointer
 from workers.checkpoints.layout import path_below
 from workers.checkpoints.published import is_whole
 
-Fetch = Callable[[Path], Path | None]
-"""Downloads a copy of a checkpoint into a folder; returns None if no copy exists."""
+Fetch = Callable[[CheckpointPointer, Path], Path | None]
+"""Returns the file of a final checkpoint that its run has: in place, or downloaded into a folder; None if it has none.
+"""
 
 
 def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch: Fetch) -> CheckpointPointer:
-    """Find another job's checkpoint: at its recorded path, below `root` if it has moved, or else fetched to there.
+    """Find another job's checkpoint: at its recorded path, below `root`, in its run, or else fetched from there.
 
     Args:
         pointer: the checkpoint as the other job recorded it.
@@ -38,9 +39,11 @@ def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch:
             return place
     Path(here.path).parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix=".fetched-") as scratch:
-        fetched = fetch(Path(scratch))
+        fetched = fetch(pointer, Path(scratch))
         if fetched is None:
             return pointer
+        if not fetched.is_relative_to(scratch):
+            return pointer.model_copy(update={"path": str(fetched)})
         os.replace(fetched, here.path)
     return here
 
