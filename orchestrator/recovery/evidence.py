@@ -136,7 +136,7 @@ def _partial_files(settings: Settings) -> Iterator[Leftover]:
     for root, pattern in (
         (settings.checkpoint_dir, ".fetched-*"),
         (settings.root, "mlflow.partial*"),
-        (settings.root, f"artifacts/*/{FOLDER}/.*.partial"),
+        (settings.root, f"artifacts/*/artifacts/{FOLDER}/.*.partial"),
     ):
         yield from (Leftover(path) for path in sorted(root.glob(pattern)))
 

@@ -233,10 +233,11 @@ def test_half_written_files_go_and_sets_of_images_in_the_making_stay(bench: Benc
     record = bench.finish()
     torn = bench.settings.checkpoint_dir / record.key / "attempt-1/.epoch-0003.pt.17.partial"
     torn.write_bytes(b"x")
+    bench.artifact(record, FORMER).with_name(".final-1.pt.17.partial").write_bytes(b"x")
     (bench.settings.checkpoint_dir / ".fetched-1").mkdir()
     going_on = bench.settings.cache_dir / "image-sets" / ".cat-r5.partial"
     going_on.mkdir(parents=True)
-    assert bench.repaired() == ["deleted", "deleted"]
+    assert bench.repaired() == ["deleted"] * 3
     assert (torn.exists(), going_on.exists(), bench.found()) == (False, True, [])
 
 
