@@ -57,8 +57,8 @@ def load_checkpoint(pointer: CheckpointPointer, job_key: str) -> dict[str, Any]:
     if not is_whole(pointer):
         raise CheckpointError(
             f"The checkpoint {pointer.path} of job {job_key} is missing, or its content is not what was written "
-            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or delete the job's run in `orch ui`, "
-            "so that the next sweep runs it again."
+            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or run `orch fsck --repair`, or delete "
+            "the job's run in `orch ui`: the next sweep then runs it again."
         )
     try:
         state: dict[str, Any] = torch.load(pointer.path, map_location="cpu", weights_only=True)
