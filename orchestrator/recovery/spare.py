@@ -41,7 +41,7 @@ def spare_checkpoints(settings: Settings, client: HomeClient, runs: Iterable[Job
         final = record.result.checkpoint if record is not None and record.result is not None else None
         if record is None or record.state is not JobState.SUCCEEDED or final is None:
             continue
-        found = sorted((settings.checkpoint_dir / run.key).glob("attempt-*/*.pt"))
+        found = sorted((settings.checkpoint_dir / run.key).glob("*/*.pt"))
         if found and _run_has(settings, client, run.run_id, final):
             yield from (Waste("checkpoint that its run has too", path, path.stat().st_size) for path in found)
 

@@ -79,7 +79,7 @@ class BufferedLog:
             wait: called every second of a wait; may raise to end it.
 
         Returns:
-            The final checkpoint where the run keeps it, if this machine can open it there.
+            The final checkpoint where the run keeps it.
 
         Raises:
             StoreUnreachable: the outage has lasted longer than `patience`.

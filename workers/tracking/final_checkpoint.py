@@ -86,12 +86,12 @@ def keep(client: MlflowClient, run_id: str, artifact_uri: str, checkpoint: Check
         checkpoint: a file that is never changed in place.
 
     Returns:
-        Where the run's file is, if this machine can open it; else `checkpoint`.
+        Where the run's file is: its path, or its URI behind a server.
     """
     folder = folder_of(artifact_uri)
     if folder is None:
         _upload(client, run_id, checkpoint)
-        return checkpoint
+        return checkpoint.model_copy(update={"path": f"{artifact_uri}/{FOLDER}/{name_of(checkpoint)}"})
     target = (folder / FOLDER / name_of(checkpoint)).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     link_or_copy(Path(checkpoint.path), target)

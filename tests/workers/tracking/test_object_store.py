@@ -81,7 +81,8 @@ def test_a_job_trains_to_its_end_without_the_object_store_and_leaves_everything_
     final, checkpoints = result.checkpoint, tmp_path / "checkpoints"
     assert final is not None
     assert list(checkpoints.rglob("*.pt")) == []  # stored once: the worker has compared the object and deleted its own
-    assert len(store.client.list_artifacts(run_id, "checkpoint")) == 1
+    (kept,) = store.client.list_artifacts(run_id, "checkpoint")
+    assert final.path == f"{store.client.get_run(run_id).info.artifact_uri}/{kept.path}"
     found = find_checkpoint(final, checkpoints, order.spec.key, RunLog(store.uri, run_id).fetch_checkpoint)
     assert "network" in load_checkpoint(found, order.spec.key)
     assert list(checkpoints.rglob("*.pt")) == [Path(found.path)]
