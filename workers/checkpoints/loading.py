@@ -37,13 +37,14 @@ def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch:
     for place in (pointer, here):
         if is_whole(place):
             return place
-    Path(here.path).parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix=".fetched-") as scratch:
         fetched = fetch(pointer, Path(scratch))
         if fetched is None:
             return pointer
         if not fetched.is_relative_to(scratch):
             return pointer.model_copy(update={"path": str(fetched)})
+        Path(here.path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(fetched, here.path)
     return here
 
