@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     console.begin()
     answer_in_lines(os.environ)
     join_assignments(os.environ)
-    use_own_scripts()
+    use_own_scripts(typed)
     code = _run([word for word in typed if word != "--debug"], debug, json="--json" in typed)
     if why := streams.loss("stdout"):
         typer.echo(f"warning: standard output is incomplete, because it cannot be written: {why}", err=True)

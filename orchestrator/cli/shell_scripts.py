@@ -7,6 +7,8 @@ line, which need not be evaluated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 BASH = r"""
 %(complete_func)s() {
     local IFS=$'\n'
@@ -56,8 +58,13 @@ fi
 """
 
 
-def use_own_scripts() -> None:
-    """Have `--install-completion` and `--show-completion` give these scripts instead of typer's."""
-    from typer import _completion_shared
+def use_own_scripts(typed: Sequence[str]) -> None:
+    """Have `--install-completion` and `--show-completion` give these scripts instead of typer's.
 
-    _completion_shared._completion_scripts |= {"bash": BASH, "zsh": ZSH}
+    Args:
+        typed: the words of the command line. Other commands do without this: the table is typer's own affair.
+    """
+    if "--install-completion" in typed or "--show-completion" in typed:
+        from typer import _completion_shared
+
+        _completion_shared._completion_scripts |= {"bash": BASH, "zsh": ZSH}
