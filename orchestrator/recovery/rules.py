@@ -198,7 +198,7 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
         return
     state = evidence.checkpoints.get(run.run_id, CheckpointStatus.MISSING)
     if state is not CheckpointStatus.INTACT:
-        yield Finding(rule, f"the final checkpoint is {state}: it must run again", where, Repair.REQUEUE, run=run)
+        yield Finding(rule, f"the final checkpoint is {state}: the job must run again", where, Repair.REQUEUE, run=run)
 
 
 def _orphans(evidence: Evidence) -> Iterator[Finding]:

@@ -139,7 +139,7 @@ def test_a_final_checkpoint_behind_a_server_is_not_fetched_to_check_it(
     monkeypatch.setattr(final_checkpoint, "folder_of", lambda uri: None)
     assert bench.found() == []
     bench.artifact(record, FORMER).unlink()
-    assert bench.found() == ["a succeeded job has its results: the final checkpoint is missing: it must run again"]
+    assert bench.found() == ["a succeeded job has its results: the final checkpoint is missing: the job must run again"]
 
 
 def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> Non
     record = bench.finish()
     bench.checkpoint().write_bytes(b"torn")
     bench.artifact(record, FORMER).write_bytes(b"torn too")
-    what = "the final checkpoint is damaged: it must run again"
+    what = "the final checkpoint is damaged: the job must run again"
     assert bench.found() == [f"a succeeded job has its results: {what}"]
     assert bench.repaired() == ["requeued"]
     after = bench.ledger.get(record.key)
