@@ -143,11 +143,11 @@ def measured() -> JobMetrics:
     )  # fmt: skip
 
 
-def write_outcome(folder: Path, spec_json: str, checkpoint: str) -> None:
-    """Write the files of a finished job, figures excepted: spec, metrics, a table of 16 filters, the checkpoint."""
+def write_outcome(folder: Path, spec_json: str) -> None:
+    """Write the files of a finished job, figures excepted: spec, metrics, a table of 16 filters."""
     from workers.evaluation.evaluate import FilterRow
     from workers.outcome import write_filters
-    from workers.tracking.run_log import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+    from workers.tracking.run_log import FILTERS_FILE, METRICS_FILE, SPEC_FILE
 
     (folder / SPEC_FILE).write_text(spec_json)
     (folder / METRICS_FILE).write_text(measured().model_dump_json(indent=2))
@@ -157,9 +157,6 @@ def write_outcome(folder: Path, spec_json: str, checkpoint: str) -> None:
         for number in range(16)
     ]  # fmt: skip
     write_filters(folder / FILTERS_FILE, rows)
-    target = folder / CHECKPOINT_FILE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(checkpoint)
 
 
 def _run(job: Any) -> JobMetrics:
@@ -177,6 +174,8 @@ def _run(job: Any) -> JobMetrics:
     job._report("logging")
     job._store.keep_newest_only()
     with tempfile.TemporaryDirectory(prefix="orch-") as folder:
-        write_outcome(Path(folder), job._spec.model_dump_json(indent=2), job.checkpoint.path)
-        job._log.finish(records, measured(), Path(folder), wait=lambda: job._report("logging"))
+        write_outcome(Path(folder), job._spec.model_dump_json(indent=2))
+        job.checkpoint = job._log.finish(
+            records, measured(), Path(folder), job.checkpoint, lambda: job._report("logging")
+        )
     return measured()

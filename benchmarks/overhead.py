@@ -106,8 +106,9 @@ def time_mlflow(folder: Path, jobs: int, preloaded: int) -> Cost:
                 tags=[RunTag("orch.result", measured().model_dump_json())],
             )
             with tempfile.TemporaryDirectory(prefix="orch-") as files:
-                write_outcome(Path(files), record.spec_json, str(checkpoint))
+                write_outcome(Path(files), record.spec_json)
                 client.log_artifacts(run_id, files)
+            client.log_artifact(run_id, str(checkpoint), "checkpoint")
             client.set_terminated(run_id)
     return meter.cost()
 

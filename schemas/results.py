@@ -23,7 +23,7 @@ class CheckpointPointer(Stored):
     """Location and digest of a job's newest complete checkpoint."""
 
     path: str
-    """Path of the checkpoint file."""
+    """Path of the checkpoint file; that of a final one is a URI if its run is behind a server."""
     epoch: int
     """Number of finished epochs."""
     step: int = 0

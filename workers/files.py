@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,32 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """
     with open_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name (a hard link), or copy it where that cannot be done. The target is whole or absent.
+
+    A file that has that name already is replaced and not written to, as other names of it may be in use.
+
+    Raises:
+        FileNotFoundError: the source does not exist.
+        OSError: the folder of the target cannot be written.
+    """
+    link = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(source, link)
+    except FileNotFoundError:
+        raise
+    except (OSError, AttributeError):  # another volume, or a system without hard links
+        with open(source, "rb") as original, open_atomically(target) as copy:
+            shutil.copyfileobj(original, copy)
+        return
+    try:
+        os.replace(link, target)  # does nothing if both are names of one file already
+    finally:
+        link.unlink(missing_ok=True)
+    flush_folder(target.parent)
 
 
 def flush_folder(folder: Path) -> None:

@@ -30,6 +30,7 @@ from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkOrder
 from schemas.results import CheckpointPointer, Failure, JobMetrics, JobResult
 from workers.checkpoints.ending import write_end
+from workers.checkpoints.leaving import leave_to_run
 from workers.checkpoints.loading import find_checkpoint, load_checkpoint
 from workers.checkpoints.sharing import Sharing
 from workers.checkpoints.store import CheckpointStore
@@ -206,7 +207,7 @@ class _Job:
         if self._order.object_store is not None:
             self._sharing = Sharing(self._order.object_store, self._store, self._order.store_patience, self._pause)
             self._sharing.delete_unused()
-        taken = self._store.take_over()
+        taken = self._store.take_over(self._fetch_final)
         self.checkpoint = taken.checkpoint
         if self._sharing is not None:
             taken = self._sharing.take_over(taken, self._fetch_final)
@@ -214,8 +215,9 @@ class _Job:
         for problem in taken.problems:
             LOGGER.warning("%s", problem)
 
-    def _fetch_final(self, folder: Path) -> Path | None:
-        return RunLog(self._order.tracking_uri, self._order.run_id).fetch_checkpoint(folder)
+    def _fetch_final(self, final: CheckpointPointer, folder: Path) -> Path | None:
+        run = self._log.run or RunLog(self._order.tracking_uri, self._order.run_id)
+        return run.fetch_checkpoint(final, folder)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -234,8 +236,13 @@ class _Job:
             The end, with this machine's name if the newest checkpoint is only here.
         """
         if self._sharing is not None:
-            return self._sharing.conclude(result, self._upload_end)
-        self._upload_end(result)
+            result = self._sharing.conclude(result, self._upload_end)
+        else:
+            self._upload_end(result)
+        try:
+            leave_to_run(self._store, result, self._fetch_final)
+        except Exception as error:  # noqa: BLE001 - no error may change how the attempt ended
+            LOGGER.warning("the final checkpoint stays in %s too: %s", self._store.folder, error)
         return result
 
     def _upload_end(self, result: JobResult) -> bool:
@@ -282,9 +289,9 @@ class _Job:
         if upstream is None or order.upstream is None:
             return None
 
-        def fetch(folder: Path) -> Path | None:
+        def fetch(final: CheckpointPointer, folder: Path) -> Path | None:
             return patiently(
-                lambda: RunLog(order.tracking_uri, order.upstream_run_id).fetch_checkpoint(folder),
+                lambda: RunLog(order.tracking_uri, order.upstream_run_id).fetch_checkpoint(final, folder),
                 order.store_patience, self._report, "the checkpoint of the pre-training",
             )  # fmt: skip
 
@@ -335,8 +342,10 @@ class _Job:
         assert self.checkpoint is not None
         try:
             with tempfile.TemporaryDirectory(prefix="orch-") as folder:
-                write_outcome(Path(folder), trainer, data, measured, found, self.checkpoint, self._report)
-                self._log.finish(trainer.records, found.metrics, Path(folder), wait=lambda: self._report("logging"))
+                write_outcome(Path(folder), trainer, data, measured, found, self._report)
+                self.checkpoint = self._log.finish(
+                    trainer.records, found.metrics, Path(folder), self.checkpoint, lambda: self._report("logging")
+                )
         except OSError as error:
             if not is_full_disk(error):
                 raise

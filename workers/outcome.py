@@ -1,4 +1,4 @@
-"""The files that a finished job logs, under fixed names: tables, figures and the final checkpoint."""
+"""The tables and figures that a finished job logs, under fixed names."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from schemas.order import ReportPhase
-from schemas.results import CheckpointPointer
 from workers.data.dataset import JobData
 from workers.evaluation.evaluate import Evaluation, FilterRow
 from workers.figures import canvas, compose, plots
-from workers.tracking.run_log import (
-    CHECKPOINT_FILE,
-    FIGURE_FILES,
-    FILTERS_FILE,
-    GALLERY_FILE,
-    METRICS_FILE,
-    SPEC_FILE,
-)
+from workers.tracking.run_log import FIGURE_FILES, FILTERS_FILE, GALLERY_FILE, METRICS_FILE, SPEC_FILE
 from workers.training.filter_information import INFORMATION_IMAGES
 from workers.training.inputs import Inputs
 from workers.training.trainer import Trainer
@@ -32,10 +24,9 @@ def write_outcome(
     data: JobData,
     measured: Inputs,
     found: Evaluation,
-    checkpoint: CheckpointPointer,
     report: ReportPhase,
 ) -> None:
-    """Write all files of a finished job to a folder that is then logged as a whole.
+    """Write the tables and figures of a finished job to a folder that is then logged as a whole.
 
     Args:
         folder: where to write.
@@ -43,7 +34,6 @@ def write_outcome(
         data: the job's images.
         measured: inputs of the measured images.
         found: the evaluation.
-        checkpoint: the final checkpoint; linked, not copied.
         report: called with the phase.
     """
     (folder / SPEC_FILE).write_text(trainer.spec.model_dump_json(indent=2))
@@ -63,9 +53,6 @@ def write_outcome(
     for name, figure in drawn.items():
         if figure is not None:
             canvas.save(figure, folder / name)
-    target = folder / CHECKPOINT_FILE
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.symlink_to(checkpoint.path)  # MLflow follows the link
 
 
 def describe_epochs(layer: str, *, train: int, held_out: int) -> str:

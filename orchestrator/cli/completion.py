@@ -23,6 +23,8 @@ CATEGORY_WORDS = tuple(dict.fromkeys(word for c in CATEGORIES for word in (c.nam
 """Words that name a category."""
 BASH_FIELD = "COMP_FIELD"
 """Variable with the field whose value bash wants completed; see `join_assignments`."""
+COMPLETE = "_ORCH_COMPLETE"
+"""Variable that is set if a shell asks for completions."""
 UNREADABLE = (OrchError, sqlite3.Error)
 
 Offer = tuple[str, str]
@@ -70,6 +72,16 @@ def _values(name: str) -> tuple[str, ...]:
     field = setting_layers.field_of(name)
     named = {typed.CATEGORIES_FIELD: CATEGORY_WORDS, request.BACKBONE_FIELD: TABLE}
     return named.get(field) or typed.choices(field)
+
+
+def answer_in_lines(environment: MutableMapping[str, str]) -> None:
+    """Have typer write what it shows beside a word on one line: it wraps it to the width of the terminal otherwise.
+
+    Args:
+        environment: that of the process; unchanged if no shell asks for anything.
+    """
+    if COMPLETE in environment:
+        environment["COLUMNS"] = "10000"
 
 
 def join_assignments(environment: MutableMapping[str, str]) -> None:

@@ -12,8 +12,9 @@ import typer
 from typer.rich_utils import rich_format_error
 
 from orchestrator.cli import config, console, data, doctor, figures, models, recovery, streams, sweeps, tables, weights
-from orchestrator.cli.completion import join_assignments
+from orchestrator.cli.completion import answer_in_lines, join_assignments
 from orchestrator.cli.console import ErrorFacts, ErrorJson
+from orchestrator.cli.shell_scripts import use_own_scripts
 from orchestrator.settings import misspelt
 from schemas.errors import Interrupted, OrchError
 from workers.loopback import bypass_proxies_for_loopback
@@ -90,7 +91,9 @@ def main(arguments: list[str] | None = None) -> None:
     streams.endure()
     bypass_proxies_for_loopback()
     console.begin()
+    answer_in_lines(os.environ)
     join_assignments(os.environ)
+    use_own_scripts(typed)
     code = _run([word for word in typed if word != "--debug"], debug, json="--json" in typed)
     if why := streams.loss("stdout"):
         typer.echo(f"warning: standard output is incomplete, because it cannot be written: {why}", err=True)

@@ -138,7 +138,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files without deleting them.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete unused files: checkpoints and logs of unknown jobs, outdated prepared images, remains of dead Rays.
+    """Delete unused files: of unknown jobs, second copies of final checkpoints, outdated images, dead Rays.
 
     orch gc --dry-run
     """

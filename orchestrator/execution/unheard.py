@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,9 +13,8 @@ from schemas.lifecycle import StopReason
 from schemas.results import JobResult
 from workers.checkpoints.ending import read_end
 from workers.checkpoints.layout import path_below
-from workers.checkpoints.published import MISSING, damage
+from workers.checkpoints.published import MISSING, damage, is_whole
 from workers.checkpoints.shared import read_shared_end
-from workers.files import sha256_of
 from workers.objects.base import open_objects
 
 FindEnd = Callable[[JobRecord], JobResult | None]
@@ -27,7 +25,7 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
     """Return how the last attempt of a job ended; None if it did not end, or left no trace of it.
 
     An end counts as none, so that the job runs again from its last whole checkpoint, if the store cannot give it now,
-    or if the final checkpoint was damaged since and the job's run has no whole copy; a whole copy replaces it.
+    or if the final checkpoint is whole neither here nor in the job's run.
 
     Args:
         settings: Names the store and the folders.
@@ -38,13 +36,13 @@ def find_end(settings: Settings, record: JobRecord) -> JobResult | None:
     """
     here = read_end(settings.checkpoint_dir, record.key, record.attempt)
     end = here or _end_in_run(settings, record) or _end_in_objects(settings, record)
-    # The final checkpoint of another machine's worker is missing here; its copy is in the run.
+    # The final checkpoint of another machine's worker is missing here, and not fetched from its run to check it.
     unharmed = ("",) if here is not None else ("", MISSING)
-    return end if end is not None and (_damage(settings, end) in unharmed or _restore(settings, record, end)) else None
+    return end if end is not None and (_damage(settings, end) in unharmed or _run_has(settings, record, end)) else None
 
 
 def _damage(settings: Settings, end: JobResult) -> str:
-    """Return what is wrong with the checkpoint that an attempt ended with; empty if nothing is, or there is none.
+    """Return what is wrong with the checkpoint that an attempt left here; empty if nothing is, or there is none.
 
     Raises:
         StoreError: it cannot be read now, for a reason that can be repaired.
@@ -55,31 +53,40 @@ def _damage(settings: Settings, end: JobResult) -> str:
     try:
         return damage(end.checkpoint.model_copy(update={"path": str(path)}))
     except OSError as error:
-        raise StoreError(
-            f"The final checkpoint {path} cannot be read ({error.strerror or error}). "
-            "Repair its permissions or its disk, then run `orch resume`."
-        ) from error
+        raise _unreadable(path, error) from error
 
 
-def _restore(settings: Settings, record: JobRecord, end: JobResult) -> bool:
-    """Replace the final checkpoint by the copy in the job's run. Returns whether the copy is as it was written."""
+def _run_has(settings: Settings, record: JobRecord, end: JobResult) -> bool:
+    """Return whether the job's run has the final checkpoint as it was written.
+
+    Raises:
+        StoreError: it cannot be read now, for a reason that can be repaired.
+    """
     from workers.tracking.outages import briefly_patient
     from workers.tracking.run_log import RunLog
 
     final = end.checkpoint
     if end.stop_reason is not StopReason.FINISHED or final is None:
         return False
-    target = path_below(settings.checkpoint_dir, end.job_key, final)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
         try:
-            copy = briefly_patient(lambda: RunLog(settings.store_uri, record.run_id).fetch_checkpoint(Path(folder)))
+            kept = briefly_patient(
+                lambda: RunLog(settings.store_uri, record.run_id).fetch_checkpoint(final, Path(folder))
+            )
         except StoreError:
             return False
-        if copy is None or sha256_of(copy) != final.sha256:
-            return False
-        os.replace(copy, target)
-        return True
+        try:
+            return kept is not None and is_whole(final.model_copy(update={"path": str(kept)}))
+        except OSError as error:
+            raise _unreadable(kept, error) from error
+
+
+def _unreadable(path: Path | None, error: OSError) -> StoreError:
+    return StoreError(
+        f"The final checkpoint {path} cannot be read ({error.strerror or error}). "
+        "Repair its permissions or its disk, then run `orch resume`."
+    )
 
 
 def _end_in_run(settings: Settings, record: JobRecord) -> JobResult | None:

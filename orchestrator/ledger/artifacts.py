@@ -10,9 +10,12 @@ from orchestrator.ledger import store
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.sqlite_reader import SqliteReader, folder_of
 from orchestrator.settings import Settings
+from schemas.results import CheckpointPointer
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+
+    from orchestrator.ledger.home_client import HomeClient
 
 
 def local_artifact(ledger: LedgerReader, run_id: str, name: str) -> Path | None:
@@ -43,23 +46,25 @@ def read_artifact(settings: Settings, client: MlflowClient, run_id: str, name: s
     return read_artifacts(settings, client, run_id, str(Path(name).parent), [name]).get(name)
 
 
-def fetch_artifact(settings: Settings, client: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
-    """Download an artifact file into a folder; return its path, or None if the run does not have it.
+def fetch_checkpoint(
+    settings: Settings, client: HomeClient, run_id: str, checkpoint: CheckpointPointer, folder: Path
+) -> Path | None:
+    """Return the final checkpoint of a run, whole or not; None if the run does not have it.
 
     Args:
         settings: Names the store.
         client: A client of that store.
         run_id: The run.
-        name: Path of the file among the run's artifacts.
-        folder: Where to put it.
+        checkpoint: The checkpoint as the job recorded it.
+        folder: Where to download it to, if it is not on this machine.
 
     Raises:
         StoreError: The store cannot be read.
     """
+    from workers.tracking import final_checkpoint
+
     with store.reaching(settings.store_uri):
-        if name not in [file.path for file in client.list_artifacts(run_id, str(Path(name).parent))]:
-            return None
-        return Path(client.download_artifacts(run_id, name, str(folder)))
+        return final_checkpoint.fetch(client, run_id, client.artifact_uri(run_id), checkpoint, folder)
 
 
 def read_artifacts(

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from orchestrator.ledger import store
@@ -26,6 +24,8 @@ from workers.objects.base import open_objects
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from orchestrator.ledger.home_client import HomeClient
+
 
 def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
     """Collect the runs of the store, and the state of the files that belong to them."""
@@ -33,10 +33,9 @@ def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
     succeeded = [run for run in primary_runs(runs) if run.record and run.record.state is JobState.SUCCEEDED]
     client = store.open_client(settings) if succeeded else None
     kept = {run.run_id: _kept_files(client, settings, run.run_id) for run in succeeded} if client else {}
-    checkpoints = {run.run_id: checkpoint_status(settings, run) for run in succeeded}
-    is_shared = settings.database is None
-    # With a shared store, the original may be on the machine that ran the job: its copy is not fetched to check it.
-    unchecked = {CheckpointStatus.INTACT, CheckpointStatus.MISSING} if is_shared else {CheckpointStatus.INTACT}
+    checkpoints = (
+        {run.run_id: checkpoint_status(settings, client, run, kept[run.run_id]) for run in succeeded} if client else {}
+    )
     return Evidence(
         runs=runs,
         sweeps=tuple(ledger.sweep_runs()),
@@ -45,15 +44,8 @@ def collect_evidence(settings: Settings, ledger: LedgerRepairer) -> Evidence:
         },
         bare=frozenset(run_id for run_id, files in kept.items() if not files),
         checkpoints=checkpoints,
-        has_copy=frozenset(
-            run.run_id
-            for run in succeeded
-            if checkpoint_artifact() in kept[run.run_id]
-            and (checkpoints[run.run_id] in unchecked or _has_intact_copy(settings, run))
-        ),
         folders={path.name: path for path in _folders(settings.checkpoint_dir)},
         partial=tuple(_partial_files(settings)),
-        is_shared=is_shared,
         deleted=ledger.deleted_jobs(),
         missing_objects=_missing_objects(settings, runs),
     )
@@ -80,37 +72,11 @@ def _missing_objects(settings: Settings, runs: Iterable[JobRun]) -> dict[str, tu
     return {key: paths for key, paths in missing.items() if paths}
 
 
-def _has_intact_copy(settings: Settings, run: JobRun) -> bool:
-    pointer = run.record.result.checkpoint if run.record and run.record.result else None
-    if pointer is None:
-        return False
-    with intact_copy(settings, run, pointer) as copy:
-        return copy is not None
-
-
-@contextmanager
-def intact_copy(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> Iterator[Path | None]:
-    """Download a run's copy of its final checkpoint to a temporary file below the checkpoint folder.
-
-    Args:
-        settings: where the store is.
-        run: the run of the job.
-        pointer: epoch and SHA-256 of the checkpoint.
-
-    Returns:
-        A context manager that gives the file, or None if the copy is damaged; the file is deleted at its end.
-    """
-    settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=settings.checkpoint_dir, prefix=".fetched-") as folder:
-        with store.reaching(settings.store_uri):
-            client = store.open_client(settings)
-            copy = Path(client.download_artifacts(run.run_id, checkpoint_artifact(), folder))
-        yield copy if sha256_of(copy) == pointer.sha256 else None
-
-
 def _kept_files(client: MlflowClient, settings: Settings, run_id: str) -> set[str]:
     """Paths of a run's non-empty artifacts, including those in the folders of the results."""
-    folders = ["", *{str(Path(name).parent) for name in (*_result_files(), checkpoint_artifact()) if "/" in name}]
+    from workers.tracking.final_checkpoint import FOLDER
+
+    folders = ["", FOLDER, *{str(Path(name).parent) for name in _result_files() if "/" in name}]
     with store.reaching(settings.store_uri):
         files = [file for folder in folders for file in client.list_artifacts(run_id, folder or None)]
     return {file.path for file in files if file.file_size}
@@ -122,26 +88,31 @@ def _result_files() -> tuple[str, ...]:
     return SPEC_FILE, METRICS_FILE, FILTERS_FILE
 
 
-def checkpoint_artifact() -> str:
-    """Return the artifact path of a run's copy of its final checkpoint."""
-    from workers.tracking.run_log import CHECKPOINT_FILE
+def checkpoint_status(settings: Settings, client: HomeClient, run: JobRun, kept: Collection[str]) -> CheckpointStatus:
+    """Check the final checkpoint of a run against its SHA-256.
 
-    return CHECKPOINT_FILE
+    It may be among the files of the run, and, in stores of earlier versions, at its recorded path or below the current
+    checkpoint folder. Files behind a server are not fetched to check them: it is enough that the run lists one.
 
-
-def checkpoint_status(settings: Settings, run: JobRun) -> CheckpointStatus:
-    """Check the final checkpoint of a run on this machine's disk against its SHA-256.
-
-    It is looked for at its recorded path, and below the current checkpoint folder.
+    Args:
+        settings: where the store and the files are.
+        client: a client of the store.
+        run: the run of the job.
+        kept: paths of the run's files.
     """
+    from workers.tracking.final_checkpoint import find_local, find_name, folder_of
+
     pointer = run.record.result.checkpoint if run.record and run.record.result else None
     if pointer is None:
         return CheckpointStatus.MISSING
-    moved = path_below(settings.checkpoint_dir, run.key, pointer)
-    here = [path for path in (Path(pointer.path), moved) if os.path.isfile(path)]
-    if not here:
-        return CheckpointStatus.MISSING
-    return CheckpointStatus.INTACT if any(_has_digest(path, pointer) for path in here) else CheckpointStatus.DAMAGED
+    with store.reaching(settings.store_uri):
+        uri = client.artifact_uri(run.run_id)
+    places = [Path(pointer.path), path_below(settings.checkpoint_dir, run.key, pointer), find_local(uri, pointer)]
+    here = [path for path in dict.fromkeys(places) if path is not None and os.path.isfile(path)]
+    is_far = folder_of(uri) is None and find_name(pointer, kept) is not None
+    if is_far or any(_has_digest(path, pointer) for path in here):
+        return CheckpointStatus.INTACT
+    return CheckpointStatus.DAMAGED if here else CheckpointStatus.MISSING
 
 
 def _has_digest(path: Path, pointer: CheckpointPointer) -> bool:
@@ -157,9 +128,16 @@ def _folders(root: Path) -> list[Path]:
 
 def _partial_files(settings: Settings) -> Iterator[Leftover]:
     """Partial files of checkpoints, copies and the store. Partial image sets are not: the next job continues them."""
-    for path in sorted(settings.checkpoint_dir.glob("*/attempt-*/*.partial")):
-        yield Leftover(path, path.parent.parent.name)
-    for root, pattern in ((settings.checkpoint_dir, ".fetched-*"), (settings.root, "mlflow.partial*")):
+    from workers.tracking.final_checkpoint import FOLDER
+
+    for pattern in ("*/attempt-*/*.partial", "*/attempt-*/.fetched-*"):
+        for path in sorted(settings.checkpoint_dir.glob(pattern)):
+            yield Leftover(path, path.parent.parent.name)
+    for root, pattern in (
+        (settings.checkpoint_dir, ".fetched-*"),
+        (settings.root, "mlflow.partial*"),
+        (settings.root, f"artifacts/*/artifacts/{FOLDER}/.*.partial"),
+    ):
         yield from (Leftover(path) for path in sorted(root.glob(pattern)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,13 +14,10 @@ from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.records import JobRecord, JobRun
 from orchestrator.ledger.undriven import undriven
-from orchestrator.recovery.evidence import intact_copy
 from orchestrator.recovery.rules import Finding, Repair
 from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
-from schemas.results import CheckpointPointer
-from workers.checkpoints.layout import path_below
 
 REQUEUED = "requeued"
 
@@ -130,9 +126,6 @@ def _repair_state(context: _Context, how: Repair, run: JobRun, record: JobRecord
     if how is Repair.STATUS:
         ledger.repair_status(run)
         return "MLflow status set"
-    pointer = record.result.checkpoint if record.result else None
-    if how is Repair.FETCH and pointer is not None and _fetch(settings, run, pointer):
-        return "restored from its run"
     end = find_end(settings, record) if record.state is JobState.RUNNING else None
     if end is not None and end.stop_reason is StopReason.FINISHED:
         ledger.move(run.key, JobState.SUCCEEDED, context.clock.now(), reason=end.stop_reason, result=end)
@@ -140,13 +133,3 @@ def _repair_state(context: _Context, how: Repair, run: JobRun, record: JobRecord
     reason = StopReason.WORKER_LOST if record.state is JobState.RUNNING else StopReason.RESULTS_LOST
     ledger.move(run.key, JobState.REQUEUED, context.clock.now(), reason=reason)
     return REQUEUED
-
-
-def _fetch(settings: Settings, run: JobRun, pointer: CheckpointPointer) -> bool:
-    """Replace the final checkpoint by the run's copy. Returns whether the copy is intact."""
-    target = path_below(settings.checkpoint_dir, run.key, pointer)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with intact_copy(settings, run, pointer) as copy:
-        if copy is not None:
-            os.replace(copy, target)
-        return copy is not None

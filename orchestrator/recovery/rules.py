@@ -26,8 +26,6 @@ class Repair(StrEnum):
     """Remove the lease of a dead driver."""
     REQUEUE = "requeue"
     """Requeue the job, so that it runs again."""
-    FETCH = "fetch"
-    """Restore the final checkpoint from the run's copy."""
     DELETE = "delete"
     """Delete a partial file."""
     DROP = "drop"
@@ -80,15 +78,11 @@ class Evidence:
     missing: Mapping[str, tuple[str, ...]]
     """Missing result files by run id, for succeeded jobs."""
     checkpoints: Mapping[str, CheckpointStatus]
-    """Status of the final checkpoint on this machine's disk by run id, for succeeded jobs."""
-    has_copy: frozenset[str]
-    """Ids of runs that have a copy of their final checkpoint, checked to be intact if the file on disk is not."""
+    """Status of the final checkpoint by run id, for succeeded jobs; behind a server, one that exists is intact."""
     folders: Mapping[str, Path]
     """Checkpoint folders by job key."""
     partial: tuple[Leftover, ...]
     """Partial files."""
-    is_shared: bool
-    """Whether jobs may run on other machines, so that a checkpoint may be only in its run."""
     bare: frozenset[str] = frozenset()
     """Ids of the runs of succeeded jobs that have no file at all."""
     deleted: frozenset[str] = frozenset()
@@ -203,12 +197,8 @@ def _results(evidence: Evidence, run: JobRun, record: JobRecord, where: str) -> 
         yield Finding(rule, f"missing: {', '.join(missing)}", where, Repair.REQUEUE, run=run)
         return
     state = evidence.checkpoints.get(run.run_id, CheckpointStatus.MISSING)
-    has_copy = run.run_id in evidence.has_copy
-    if state is CheckpointStatus.INTACT or (state is CheckpointStatus.MISSING and has_copy and evidence.is_shared):
-        return
-    tail = ", but its run has an intact copy" if has_copy else ", and its run has no intact copy: it must run again"
-    what = f"the final checkpoint is {state}{tail}"
-    yield Finding(rule, what, where, Repair.FETCH if has_copy else Repair.REQUEUE, run=run)
+    if state is not CheckpointStatus.INTACT:
+        yield Finding(rule, f"the final checkpoint is {state}: the job must run again", where, Repair.REQUEUE, run=run)
 
 
 def _orphans(evidence: Evidence) -> Iterator[Finding]:

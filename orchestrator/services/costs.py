@@ -42,7 +42,7 @@ class Cost:
     time: Estimate | None
     """Seconds from start to end; None if no job of these kinds has run."""
     gigabytes: float | None
-    """Disk for checkpoints and results; None if the store keeps them elsewhere, or no job of these kinds has run."""
+    """Disk for results and final checkpoints; None if the store keeps them elsewhere, or no such job has run."""
     gpu_hours: tuple[float, float] | None
     """Least and most; None without a GPU, or if nothing is known of the time."""
     past_jobs: int
@@ -143,5 +143,5 @@ def _gigabytes(settings: Settings, kinds: Iterable[Kind], known: Sequence[tuple[
 
 
 def _size(settings: Settings, record: JobRecord) -> int:
-    """Bytes of a job's files in this home."""
-    return size_of(settings.root / "artifacts" / record.run_id) + size_of(settings.checkpoint_dir / record.key)
+    """Bytes of a finished job's files, of which its run has all."""
+    return size_of(settings.root / "artifacts" / record.run_id)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from orchestrator.ledger import opening, store
-from orchestrator.ledger.artifacts import fetch_artifact, local_artifact, read_artifact
+from orchestrator.ledger.artifacts import fetch_checkpoint, local_artifact, read_artifact
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.resolver import check_all_data
@@ -314,7 +314,6 @@ class _JobFigures:
             StoreError: the job has no checkpoint, or the checkpoint is missing or damaged.
         """
         from workers.checkpoints.loading import find_checkpoint
-        from workers.tracking.run_log import CHECKPOINT_FILE
 
         pointer = self._record.result.checkpoint if self._record.result else None
         if pointer is None:
@@ -322,8 +321,8 @@ class _JobFigures:
                 f"{self._record.title} ({self._record.key}) has no checkpoint. Run `orch fsck` to find out why."
             )
 
-        def fetch(folder: Path) -> Path | None:
-            return fetch_artifact(self._settings, self._client, self._record.run_id, CHECKPOINT_FILE, folder)
+        def fetch(final: CheckpointPointer, folder: Path) -> Path | None:
+            return fetch_checkpoint(self._settings, self._client, self._record.run_id, final, folder)
 
         self._settings.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         return find_checkpoint(pointer, self._settings.checkpoint_dir, self._record.key, fetch)

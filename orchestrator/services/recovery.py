@@ -32,6 +32,7 @@ from orchestrator.recovery.logs import (
 )
 from orchestrator.recovery.repairs import Repaired
 from orchestrator.recovery.rules import Repair, known_keys
+from orchestrator.recovery.spare import spare_checkpoints
 from orchestrator.services.jobs import find_job
 from orchestrator.services.sweeps import status_of
 from orchestrator.settings import DATABASE, Settings
@@ -309,8 +310,10 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     ledger = opening.open_existing(settings)
     _check_only_store(settings)
     check_folders(settings) if dry_run else settle(settings)
-    objects = claim_prefix(settings, open_client(settings)) if settings.object_store else None
+    client = open_client(settings)
+    objects = claim_prefix(settings, client) if settings.object_store else None
     waste = find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists, objects=objects)
+    waste += spare_checkpoints(settings, client, ledger.job_runs())
     if not dry_run:
         waste = delete(waste, Locks(settings.lock_dir), lambda: _known_jobs(ledger))
     return tuple(waste)

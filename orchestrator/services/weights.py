@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.ledger import store
-from orchestrator.ledger.artifacts import fetch_artifact
+from orchestrator.ledger.artifacts import fetch_checkpoint
 from orchestrator.services.jobs import find_job
 from orchestrator.settings import Settings
 from schemas.base import did_you_mean
 from schemas.errors import SpecError, WeightsError
 from schemas.job import BackboneName, JobSpec
 from schemas.lifecycle import JobState
+from schemas.results import CheckpointPointer
 from schemas.weights import ChannelOrder, InputScale, Provenance
 
 if TYPE_CHECKING:
@@ -112,7 +113,6 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
         SpecError: the job is unknown or has not succeeded; the name is invalid, or other weights have it.
     """
     from workers.checkpoints.loading import find_checkpoint
-    from workers.tracking.run_log import CHECKPOINT_FILE
     from workers.weights.importing import import_job as read
 
     record = find_job(settings, wanted)
@@ -121,8 +121,8 @@ def import_job(settings: Settings, wanted: str, *, name: str | None) -> WeightsF
             f"Job {record.title} ({record.key}) is {record.state}. Import the weights of a job that has succeeded."
         )
 
-    def fetch(folder: Path) -> Path | None:
-        return fetch_artifact(settings, store.open_client(settings), record.run_id, CHECKPOINT_FILE, folder)
+    def fetch(final: CheckpointPointer, folder: Path) -> Path | None:
+        return fetch_checkpoint(settings, store.open_client(settings), record.run_id, final, folder)
 
     chosen = _checked_name(name or f"job-{record.key}")
     found = find_checkpoint(record.result.checkpoint, settings.checkpoint_dir, record.key, fetch)

@@ -149,22 +149,16 @@ class Adversary:
         return "" if _wake(worker) else "the worker had ended with its Ray"
 
     def _spoil_checkpoint(self, blow: Blow) -> str:
-        """Damage the newest checkpoint of an unfinished job; if there is none, that of the pre-training."""
+        """Damage the newest checkpoint of an unfinished job."""
         self.stage.kill_driver()
         wait_for(lambda: not processes_of(self.stage.home), 60.0, "the Ray of a killed driver to end")
         finished = self.stage.store.finished()
         newest = [path for folder in sorted(self.stage.home.glob("checkpoints/*/")) if (path := _newest(folder))]
-        open_ones = [path for path in newest if _job_of(path) not in finished]
-        lending = [path for path in newest if (run := finished.get(_job_of(path))) and _lends(run)]
-        victims = open_ones or lending
+        victims = [path for path in newest if _job_of(path) not in finished]
         if victims:
             _spoil(victims[int(blow.pick * len(victims))], blow)
         self._type_again()
-        return (
-            f"{blow.spoiling}, {'of an unfinished job' if open_ones else 'of the pre-training'}"
-            if victims
-            else "none yet"
-        )
+        return blow.spoiling if victims else "none yet"
 
     def _cut_store(self, blow: Blow) -> str:
         server = self.stage.server
@@ -216,11 +210,6 @@ class Adversary:
         until = time.monotonic() + seconds
         while time.monotonic() < until and self._goes_on():
             time.sleep(POLL_SECONDS)
-
-
-def _lends(run: Run) -> bool:
-    """Whether other jobs start from its weights."""
-    return run.title.startswith("pre-training")
 
 
 def _wake(process: psutil.Process) -> bool:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
 
 import psutil
 import torch
+from mlflow.artifacts import download_artifacts
 
 LAST_CURVE = "train/task_loss"
 CURVES_OF_CLOCKS = frozenset({"train/seconds"})
@@ -20,6 +21,7 @@ NUMBERS_OF_CLOCKS = frozenset({"seconds"})
 class Run(NamedTuple):
     """A job's MLflow run."""
 
+    id: str
     key: str
     title: str
     status: str
@@ -56,6 +58,7 @@ class Store:
             rows.setdefault(str(run), {"name": name, "status": status, "ended": ended})[str(tag)] = value
         return [
             Run(
+                id=run,
                 key=str(row["orch.job_key"]),
                 title=str(row["name"]),
                 status=str(row["status"]),
@@ -64,7 +67,7 @@ class Store:
                 ended=row["ended"],  # type: ignore[arg-type]
                 result=str(row.get("orch.result", "")),
             )
-            for row in rows.values()
+            for run, row in rows.items()
             if "orch.job_key" in row
         ]
 
@@ -100,10 +103,12 @@ class Store:
         return found
 
 
-def weights_digest(checkpoints: Path, run: Run) -> str:
+def weights_digest(tracking_uri: str, run: Run) -> str:
     """Return the SHA-256 of a job's final weights and filter statistics, without the durations in the file."""
-    path = Path(json.loads(run.result)["checkpoint"]["path"])
-    return digest_of(checkpoints / run.key / path.parent.name / path.name)
+    with TemporaryDirectory() as folder:
+        kept = download_artifacts(run_id=run.id, artifact_path="checkpoint", tracking_uri=tracking_uri, dst_path=folder)
+        (file,) = Path(kept).iterdir()
+        return digest_of(file)
 
 
 def digest_of(checkpoint: Path | BinaryIO) -> str:

@@ -153,6 +153,11 @@ class Stage:
         self.store = Store(self.server.database)
         self.environment["ORCH_TRACKING_URI"] = self.server.uri
 
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking URI of the store."""
+        return self.server.uri if self.server is not None else sqlite_uri(self.store.database)
+
     def type(self, *words: str) -> subprocess.Popen[bytes]:
         """Start an `orch` command."""
         with open(self.log, "ab") as log:

@@ -30,10 +30,8 @@ def read_reference(stage: Stage, jobs: int, seconds: float) -> Reference:
     """Read the results of the undisturbed sweep, which took `seconds`."""
     runs = stage.store.runs()
     assert len(runs) == jobs + 1, stage.log.read_text()
-    checkpoints = stage.home / "checkpoints"
-    return Reference(
-        stage.folder, {run.key: weights_digest(checkpoints, run) for run in runs}, stage.store.points(), seconds
-    )
+    weights = {run.key: weights_digest(stage.tracking_uri, run) for run in runs}
+    return Reference(stage.folder, weights, stage.store.points(), seconds)
 
 
 def check(stage: Stage, adversary: Adversary, reference: Reference) -> list[str]:
@@ -43,7 +41,7 @@ def check(stage: Stage, adversary: Adversary, reference: Reference) -> list[str]
         *check_runs(runs, stage.store.sweep_statuses(), reference),
         *_check_nothing_ran_again(runs, adversary.seen, stage.home / "logs"),
         *check_numbers(stage.store.points(), reference),
-        *check_weights(runs, lambda run: weights_digest(stage.home / "checkpoints", run), reference),
+        *check_weights(runs, lambda run: weights_digest(stage.tracking_uri, run), reference),
         *_check_fsck(stage),
         *_check_processes(stage),
         *_check_talk(stage),

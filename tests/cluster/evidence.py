@@ -62,8 +62,10 @@ def final_weights(client: Any, bucket: str, uri: str) -> str:
         bucket: of the artifacts.
         uri: of the artifacts of the job's run, `mlflow-artifacts:/1/...`.
     """
-    key = f"artifacts{urlsplit(uri).path}/checkpoint/final.pt"
-    return digest_of(io.BytesIO(client.get_object(Bucket=bucket, Key=key)["Body"].read()))
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"artifacts{urlsplit(uri).path}/checkpoint/")["Contents"]
+    bodies = (client.get_object(Bucket=bucket, Key=one["Key"])["Body"].read() for one in found)
+    (digest,) = {digest_of(io.BytesIO(body)) for body in bodies}  # a worker that slept may have left a second file
+    return digest
 
 
 def epochs_trained(logs: Iterable[Path]) -> int:

@@ -141,7 +141,9 @@ def _before(where: str, strike: _Strike) -> None:
     import mlflow
     import torch
 
+    import workers.job
     from workers.checkpoints.store import CheckpointStore
+    from workers.tracking import final_checkpoint
     from workers.tracking.run_log import RunLog
 
     client = mlflow.MlflowClient
@@ -152,6 +154,10 @@ def _before(where: str, strike: _Strike) -> None:
         "writing points": (client, "log_batch"),
         "writing files": (client, "log_artifacts"),
         "uploading the log": (client, "log_artifact"),
+        "keeping the final checkpoint": (final_checkpoint, "keep"),
+        "writing the end": (workers.job, "write_end"),
+        "leaving the checkpoint to the run": (workers.job, "leave_to_run"),
+        "deleting the attempt's own": (CheckpointStore, "delete_final"),
     }
     owner, name = places[where]
     real = getattr(owner, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workers import files
-from workers.files import open_atomically, sha256_of, write_atomically
+from workers.files import link_or_copy, open_atomically, sha256_of, write_atomically
 
 
 def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
@@ -62,3 +62,30 @@ def test_a_file_is_written_where_folders_cannot_be_flushed(tmp_path: Path, monke
     monkeypatch.delattr(os, "O_DIRECTORY")
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a folder was opened"))
     files.flush_folder(tmp_path)
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_gets_a_second_name_and_what_had_it_keeps_its_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+    if not has_links:
+        monkeypatch.setattr(files.os, "link", refused)
+    new, target, other = (tmp_path / name for name in ("new", "target", "other"))
+    new.write_text("new")
+    target.write_text("old")
+    other.hardlink_to(target) if has_links else other.write_text("old")
+    for _ in range(2):  # the second time, both are one file already
+        link_or_copy(new, target)
+        assert (target.read_text(), other.read_text(), new.read_text()) == ("new", "old", "new")
+        assert target.samefile(new) == has_links
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "other", "target"]
+
+
+def test_a_file_that_is_gone_leaves_the_one_that_has_its_second_name(tmp_path: Path) -> None:
+    (tmp_path / "target").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        link_or_copy(tmp_path / "gone", tmp_path / "target")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

@@ -37,6 +37,7 @@ from workers.checkpoints.ending import read_end
 from workers.checkpoints.loading import load_checkpoint
 from workers.job import run_job, stop_reason_of
 from workers.objects import waiting
+from workers.tracking import final_checkpoint
 from workers.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
@@ -83,6 +84,12 @@ def desk(store: Store, new_run: Callable[[], str], cache_dir: Path, tmp_path: Pa
     return Desk(store, new_run, cache_dir, tmp_path)
 
 
+def elsewhere(pointer: CheckpointPointer | None) -> CheckpointPointer:
+    """Return a checkpoint as a worker of another machine recorded it."""
+    assert pointer is not None
+    return pointer.model_copy(update={"path": "/other/attempt-1/epoch-0002-step-0000-0a1b2c3d.pt"})
+
+
 def weights(pointer: CheckpointPointer | None, spec: JobSpec) -> dict[str, torch.Tensor]:
     assert pointer is not None
     state: dict[str, torch.Tensor] = load_checkpoint(pointer, spec.key)["network"]
@@ -107,7 +114,6 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     saved = Path(client.download_artifacts(order.run_id, "spec.json", str(tmp_path))).read_text()
     assert JobSpec.model_validate_json(saved) == spec
     assert [item.path for item in client.list_artifacts(order.run_id, "tables")] == ["tables/filters.csv"]
-    assert [item.path for item in client.list_artifacts(order.run_id, "checkpoint")] == ["checkpoint/final.pt"]
     figures = {item.path for item in client.list_artifacts(order.run_id, "figures")}
     assert result.metrics.location_instability is not None
     assert figures == {
@@ -118,7 +124,9 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     assert client.get_run(order.run_id).data.metrics["test_accuracy"] == round(result.metrics.test_accuracy, 4)
     assert result.checkpoint is not None
     assert "optimiser" not in load_checkpoint(result.checkpoint, spec.key)
-    assert len(list(Path(result.checkpoint.path).parent.parent.rglob("*.pt"))) == 1
+    (kept,) = client.list_artifacts(order.run_id, "checkpoint")
+    assert Path(result.checkpoint.path).name == Path(kept.path).name
+    assert list(Path(order.checkpoint_dir).rglob("*.pt")) == []
     assert {progress.phase for progress in desk.seen} >= {
         "preparing images",
         "training",
@@ -201,19 +209,24 @@ def test_a_category_job_starts_from_the_pretraining_job(desk: Desk) -> None:
     assert not torch.equal(before["blocks.conv5.conv.weight"], after["blocks.conv5.conv.weight"])
 
 
-def test_a_deleted_pretraining_checkpoint_comes_back_from_its_run(desk: Desk) -> None:
+@pytest.mark.parametrize("is_served", [False, True], ids=["embedded", "served"])
+def test_the_pretraining_checkpoint_of_another_machine_is_read_from_its_run(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, is_served: bool
+) -> None:
+    if is_served:
+        monkeypatch.setattr(final_checkpoint, "folder_of", lambda uri: None)
     spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
     assert spec.upstream is not None
     order = desk.order(spec.upstream)
-    pointer = desk.run(order).checkpoint
-    assert pointer is not None
-    Path(pointer.path).unlink()
+    pointer = elsewhere(desk.run(order).checkpoint)
+    assert list(desk.checkpoint_dir.rglob("*.pt")) == []
     lost = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=desk.new_run()))
     assert lost.failure is not None
     assert lost.failure.kind == "CheckpointError"
     found = desk.run(desk.order(spec, upstream=pointer, upstream_run_id=order.run_id))
     assert (found.stop_reason, found.failure) == (StopReason.FINISHED, None)
-    assert Path(pointer.path).exists()
+    fetched = [path.parent.name for path in desk.checkpoint_dir.rglob("*.pt")]
+    assert fetched == (["attempt-1"] if is_served else [])  # in place where the store is on this machine
     assert not list(desk.checkpoint_dir.glob(".fetched-*"))
 
 
@@ -223,15 +236,13 @@ def test_a_pretraining_checkpoint_whose_store_is_away_is_waited_for_as_long_as_t
     spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
     assert spec.upstream is not None
     order = desk.order(spec.upstream)
-    pointer = desk.run(order).checkpoint
-    assert pointer is not None
-    Path(pointer.path).unlink()
+    pointer = elsewhere(desk.run(order).checkpoint)
     fetch, tries = RunLog.fetch_checkpoint, iter(range(99))
 
-    def away_twice(self: RunLog, folder: Path) -> Path | None:
+    def away_twice(self: RunLog, final: CheckpointPointer, folder: Path) -> Path | None:
         if next(tries) < 2:
             raise StoreUnreachable("The files of the run cannot be used.")
-        return fetch(self, folder)
+        return fetch(self, final, folder)
 
     monkeypatch.setattr(RunLog, "fetch_checkpoint", away_twice)
     monkeypatch.setattr(waiting, "WAIT_SECONDS", 0.0)
@@ -243,12 +254,15 @@ def test_a_pretraining_checkpoint_whose_store_is_away_is_waited_for_as_long_as_t
     assert "waiting for the checkpoint of the pre-training" in {progress.phase for progress in desk.seen}
 
 
-def test_checkpoints_may_move_with_their_home(desk: Desk, tmp_path: Path) -> None:
+def test_checkpoints_of_earlier_versions_may_move_with_their_home(desk: Desk, tmp_path: Path) -> None:
     spec = toy_spec("ordinary", weights=RECIPE, train__epochs=1)
     assert spec.upstream is not None
-    pointer = desk.run(desk.order(spec.upstream)).checkpoint
-    (tmp_path / "moved").mkdir()
-    (desk.checkpoint_dir / spec.upstream.key).rename(tmp_path / "moved" / spec.upstream.key)
+    kept = desk.run(desk.order(spec.upstream)).checkpoint
+    pointer = elsewhere(kept)
+    moved = tmp_path / "moved" / spec.upstream.key / "attempt-1" / Path(pointer.path).name
+    moved.parent.mkdir(parents=True)
+    assert kept is not None
+    Path(kept.path).rename(moved)
     result = desk.run(desk.order(spec, upstream=pointer, checkpoint_dir=str(tmp_path / "moved")))
     assert (result.stop_reason, result.failure) == (StopReason.FINISHED, None)
 

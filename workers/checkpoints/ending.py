@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from schemas.results import JobResult
-from workers.checkpoints.layout import RESULT, attempt_folder
+from schemas.lifecycle import StopReason
+from schemas.results import CheckpointPointer, JobResult
+from workers.checkpoints.layout import RESULT, attempt_folder, attempt_folders
 from workers.files import write_atomically
 
 
@@ -36,6 +37,15 @@ def read_end(root: Path, job_key: str, attempt: int) -> JobResult | None:
     except OSError:
         return None
     return parse_end(content, job_key, attempt)
+
+
+def final_of(root: Path, job_key: str, last: int) -> CheckpointPointer | None:
+    """Return the final checkpoint of the latest attempt up to `last` that finished; None if none is known here."""
+    for attempt in reversed(attempt_folders(root / job_key, last)):
+        end = read_end(root, job_key, attempt)
+        if end is not None and end.stop_reason is StopReason.FINISHED and end.checkpoint is not None:
+            return end.checkpoint
+    return None
 
 
 def parse_end(content: bytes, job_key: str, attempt: int) -> JobResult | None:

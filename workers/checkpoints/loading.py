@@ -16,12 +16,13 @@ from schemas.results import CheckpointPointer
 from workers.checkpoints.layout import path_below
 from workers.checkpoints.published import is_whole
 
-Fetch = Callable[[Path], Path | None]
-"""Downloads a copy of a checkpoint into a folder; returns None if no copy exists."""
+Fetch = Callable[[CheckpointPointer, Path], Path | None]
+"""Returns the file of a final checkpoint that its run has: in place, or downloaded into a folder; None if it has none.
+"""
 
 
 def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch: Fetch) -> CheckpointPointer:
-    """Find another job's checkpoint: at its recorded path, below `root` if it has moved, or else fetched to there.
+    """Find another job's checkpoint: at its recorded path, below `root`, in its run, or else fetched from there.
 
     Args:
         pointer: the checkpoint as the other job recorded it.
@@ -36,11 +37,14 @@ def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch:
     for place in (pointer, here):
         if is_whole(place):
             return place
-    Path(here.path).parent.mkdir(parents=True, exist_ok=True)
+    root.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=root, prefix=".fetched-") as scratch:
-        fetched = fetch(Path(scratch))
+        fetched = fetch(pointer, Path(scratch))
         if fetched is None:
             return pointer
+        if not fetched.is_relative_to(scratch):
+            return pointer.model_copy(update={"path": str(fetched)})
+        Path(here.path).parent.mkdir(parents=True, exist_ok=True)
         os.replace(fetched, here.path)
     return here
 
@@ -54,8 +58,8 @@ def load_checkpoint(pointer: CheckpointPointer, job_key: str) -> dict[str, Any]:
     if not is_whole(pointer):
         raise CheckpointError(
             f"The checkpoint {pointer.path} of job {job_key} is missing, or its content is not what was written "
-            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or delete the job's run in `orch ui`, "
-            "so that the next sweep runs it again."
+            f"(SHA-256 {pointer.sha256[:12]}... expected). Put the file back, or run `orch fsck --repair`, or delete "
+            "the job's run in `orch ui`: the next sweep then runs it again."
         )
     try:
         state: dict[str, Any] = torch.load(pointer.path, map_location="cpu", weights_only=True)

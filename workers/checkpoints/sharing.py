@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from schemas.errors import StoreError, StoreUnreachable
 from schemas.lifecycle import StopReason
 from schemas.results import CheckpointPointer, JobResult
-from workers.checkpoints.layout import attempt_folders, file_name
+from workers.checkpoints.layout import attempt_folders
 from workers.checkpoints.loading import Fetch
 from workers.checkpoints.publisher import LOGGER, Publisher
 from workers.checkpoints.shared import SharedCheckpoints, write_shared_end
 from workers.checkpoints.store import CheckpointStore, Taken
-from workers.files import sha256_of
 from workers.objects.base import open_objects
 
 Answer = TypeVar("Answer")
@@ -63,7 +59,7 @@ class Sharing:
 
         Args:
             local: what this machine has.
-            fetch_final: downloads the final checkpoint from the job's run.
+            fetch_final: fetches the final checkpoint from the job's run.
 
         Raises:
             Superseded: a later attempt has the job.
@@ -154,15 +150,10 @@ class Sharing:
             final = end.checkpoint
             if end.stop_reason is not StopReason.FINISHED or final is None or not _is_newer(final, taken.checkpoint):
                 continue
-            with TemporaryDirectory(dir=self._store.folder, prefix=".fetched-") as scratch:
-                fetched = fetch_final(Path(scratch))
-                if fetched is None or sha256_of(fetched) != final.sha256:
-                    continue
-                target = (self._store.folder / file_name(final.epoch, final.step, final.sha256)).absolute()
-                os.replace(fetched, target)
-            found = final.model_copy(update={"path": str(target)})
-            self._store.receive(found)
-            return Taken(found, taken.problems)
+            found = self._store.restore(final, fetch_final)
+            if found is not None:
+                self._store.receive(found)
+                return Taken(found, taken.problems)
         return taken
 
     def _patiently(self, call: Callable[[], Answer]) -> Answer:

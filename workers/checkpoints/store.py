@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import torch
@@ -15,9 +16,11 @@ import torch
 from schemas.errors import StoreError
 from schemas.results import CheckpointPointer
 from workers.checkpoints import fencing
+from workers.checkpoints.ending import final_of
 from workers.checkpoints.layout import HOLDER, POINTER, attempt_folder, attempt_folders, file_name, latest_pointer
+from workers.checkpoints.loading import Fetch
 from workers.checkpoints.published import KEPT, ROWS, Published, read_published
-from workers.files import flush_folder, open_atomically, sha256_of, write_atomically
+from workers.files import flush_folder, link_or_copy, open_atomically, sha256_of, write_atomically
 
 TAKE_OVER_TRIES = 5
 
@@ -66,10 +69,14 @@ class CheckpointStore:
         """File that names the process working on this attempt."""
         return self.folder / HOLDER
 
-    def take_over(self) -> Taken:
+    def take_over(self, fetch_final: Fetch | None = None) -> Taken:
         """Make this the attempt whose checkpoints count, starting with those that earlier attempts published.
 
         Processes of earlier attempts are killed if they still run on this machine.
+
+        Args:
+            fetch_final: fetches the final checkpoint from the job's run. Called if an earlier attempt finished, so that
+                only the run still has it.
 
         Raises:
             Superseded: a later attempt has the job.
@@ -82,6 +89,10 @@ class CheckpointStore:
             write_atomically(self.holder, fencing.Holder.of_this_process().model_dump_json())
             found, taken = self._copy_published()
             problems += found
+            if not taken and fetch_final is not None:
+                final = final_of(self.root, self.job_key, self.attempt)
+                restored = self.restore(final, fetch_final) if final is not None else None
+                taken = [restored] if restored is not None else []
             self._publish(taken)
         except OSError as error:
             self.check()  # a successor may have deleted the files meanwhile
@@ -134,6 +145,39 @@ class CheckpointStore:
             self.check()  # a successor may have deleted the files meanwhile
             raise self._unwritable(error) from error
 
+    def restore(self, final: CheckpointPointer, fetch: Fetch) -> CheckpointPointer | None:
+        """Put the final checkpoint of an earlier attempt, fetched from the job's run, into this attempt's folder.
+
+        Returns:
+            Where it is now; None if the run does not have it whole.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        target = self.path_of(final)
+        with TemporaryDirectory(dir=self.folder, prefix=".fetched-") as scratch:
+            fetched = fetch(final, Path(scratch))
+            if fetched is None or sha256_of(fetched) != final.sha256:
+                return None
+            link_or_copy(fetched, target)
+        return final.model_copy(update={"path": str(target)})
+
+    def path_of(self, checkpoint: CheckpointPointer) -> Path:
+        """Return where this attempt keeps a checkpoint."""
+        return (self.folder / file_name(checkpoint.epoch, checkpoint.step, checkpoint.sha256)).absolute()
+
+    def delete_final(self) -> None:
+        """Delete the final checkpoint, which the job's run has. How the attempt ended is kept.
+
+        Raises:
+            Superseded: a later attempt has taken over.
+            OSError: the folder cannot be written.
+        """
+        self.check()
+        write_atomically(self.pointer, ROWS.dump_json([]))
+        for path in self.folder.glob("*.pt"):
+            path.unlink(missing_ok=True)
+
     def keep_newest_only(self) -> None:
         """Delete the checkpoint before the newest: a finished job does not need it.
 
@@ -176,14 +220,7 @@ class CheckpointStore:
         source = Path(checkpoint.path)
         target = (self.folder / source.name).absolute()
         if target != source:
-            target.unlink(missing_ok=True)
-            try:
-                os.link(source, target)
-            except FileNotFoundError:
-                raise
-            except (OSError, AttributeError):  # another volume, or a system without hard links
-                with open(source, "rb") as original, open_atomically(target) as copy:
-                    shutil.copyfileobj(original, copy)
+            link_or_copy(source, target)
         return checkpoint.model_copy(update={"path": str(target)})
 
     def _write(self, state: dict[str, Any], epoch: int, step: int) -> CheckpointPointer:
@@ -218,7 +255,11 @@ def _delete_files(folder: Path, keep: set[str]) -> None:
     """
     with suppress(FileNotFoundError):
         for path in folder.iterdir():
-            if path.name not in keep:
+            if path.name in keep:
+                continue
+            if path.is_dir():  # left by a process that was killed while it fetched a file
+                shutil.rmtree(path, ignore_errors=True)
+            else:
                 path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
-from schemas.results import JobMetrics
+from schemas.results import CheckpointPointer, JobMetrics
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
@@ -66,15 +66,20 @@ class BufferedLog:
             self._postpone(error, began)
 
     def finish(
-        self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path, wait: Callable[[], None]
-    ) -> None:
+        self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path, checkpoint: CheckpointPointer,
+        wait: Callable[[], None],
+    ) -> CheckpointPointer:  # fmt: skip
         """Log everything, and wait for the store if it is unreachable.
 
         Args:
             records: all epochs.
             metrics: the job's metrics.
             folder: files to log as artifacts.
+            checkpoint: the final checkpoint, which the run keeps.
             wait: called every second of a wait; may raise to end it.
+
+        Returns:
+            The final checkpoint where the run keeps it.
 
         Raises:
             StoreUnreachable: the outage has lasted longer than `patience`.
@@ -82,9 +87,11 @@ class BufferedLog:
         while True:
             began = self.clock()
             try:
-                self._send(records).log_outcome(metrics, folder)
+                run = self._send(records)
+                run.log_outcome(metrics, folder)
+                kept = run.log_checkpoint(checkpoint)
                 self._outage_since = None
-                return
+                return kept
             except StoreUnreachable as error:
                 self._postpone(error, began)
                 self._retry_at = min(self._retry_at, self.clock() + FINISH_SECONDS)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
-from schemas.results import MLFLOW_DECIMALS, JobMetrics, JobResult
+from schemas.results import MLFLOW_DECIMALS, CheckpointPointer, JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
+from workers.tracking import final_checkpoint
 from workers.tracking.access import check_login, denial, is_denied, without_password
 from workers.tracking.embedded import EmbeddedRuns
 from workers.tracking.job_log import LOG_FOLDER, LOGGER
@@ -61,7 +62,6 @@ SUMMARY = (
 END_FOLDER = "results"
 """Artifact folder with one file per attempt that says how the attempt ended."""
 SPEC_FILE, METRICS_FILE, FILTERS_FILE = "spec.json", "metrics.json", "tables/filters.csv"
-CHECKPOINT_FILE = "checkpoint/final.pt"
 GALLERY_FILE = "figures/filters.png"
 """The filters of a job as it draws them itself: Fig. 4 of the paper without receptive fields."""
 FIGURE_FILES: Mapping[int, str] = {
@@ -204,6 +204,16 @@ class RunLog:
         with self._reaching_store(files=True):
             self._client.log_artifacts(self._run_id, str(folder))
 
+    def log_checkpoint(self, checkpoint: CheckpointPointer) -> CheckpointPointer:
+        """Keep the final checkpoint among the files of the run, and return where it is; see `final_checkpoint.keep`."""
+        with self._reaching_store(files=True):
+            self._check()
+            uri = self._seen.info.artifact_uri
+            kept = final_checkpoint.keep(self._client, self._run_id, uri, checkpoint)
+            self._check()  # an attempt that was replaced while it uploaded deletes nothing of its successor
+            final_checkpoint.delete_others(uri, checkpoint)
+            return kept
+
     def log_system(self, values: Mapping[str, float]) -> None:
         """Log how busy the machine is. The step is the number of seconds since the run was created."""
         from mlflow.entities import Metric
@@ -235,13 +245,10 @@ class RunLog:
             path = self._client.download_artifacts(self._run_id, _end_file(attempt), folder)
             return parse_end(Path(path).read_bytes(), job_key, attempt)
 
-    def fetch_checkpoint(self, folder: Path) -> Path | None:
-        """Download the run's final checkpoint into a folder; return its path, or None if the run has none."""
+    def fetch_checkpoint(self, checkpoint: CheckpointPointer, folder: Path) -> Path | None:
+        """Return the run's final checkpoint, whole or not; None if it has none. See `final_checkpoint.fetch`."""
         with self._reaching_store(files=True):
-            kept = self._client.list_artifacts(self._run_id, Path(CHECKPOINT_FILE).parent.name)
-            if CHECKPOINT_FILE not in [file.path for file in kept]:
-                return None
-            return Path(self._client.download_artifacts(self._run_id, CHECKPOINT_FILE, str(folder)))
+            return final_checkpoint.fetch(self._client, self._run_id, self._seen.info.artifact_uri, checkpoint, folder)
 
     @contextmanager
     def _reaching_store(self, *, files: bool = False) -> Iterator[None]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.completion import complete_assignment, complete_job, complete_sweep, complete_target
+from orchestrator.cli.completion import (
+    answer_in_lines,
+    complete_assignment,
+    complete_job,
+    complete_sweep,
+    complete_target,
+)
+from orchestrator.cli.shell_scripts import BASH
 from orchestrator.ledger import sqlite_reader
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import StoredPlan
@@ -97,3 +106,35 @@ def test_bash_which_cuts_words_at_equals_signs_gets_values_too(words: list[str],
         [sys.executable, "-c", command], env=os.environ | asked, capture_output=True, text=True, check=False
     )
     assert (found.stdout.splitlines(), found.stderr) == (offered, "")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+@pytest.mark.parametrize(
+    ("typed", "told"), [("train.epo", ["compopt -o nospace", "train.epochs="]), ("loss=so", ["loss=softmax"])]
+)
+def test_bash_sets_no_space_between_a_field_and_its_value(typed: str, told: list[str], tmp_path: Path) -> None:
+    program = tmp_path / "orch"
+    program.write_text(f"#!{sys.executable}\nfrom orchestrator.cli.main import main\nmain()\n")
+    program.chmod(0o755)
+    names = {"complete_func": "_orch_completion", "autocomplete_var": "_ORCH_COMPLETE", "prog_name": "orch"}
+    script = f"""
+        compopt() {{ echo "compopt $@"; }}
+        {BASH % names}
+        COMP_WORDS=(orch sweep --set {typed}); COMP_CWORD=3
+        _orch_completion {program}
+        echo "${{COMPREPLY[0]}}"
+    """
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines(), done.stderr) == (told, "")
+
+
+def test_what_is_shown_beside_a_word_stays_on_its_line() -> None:
+    title = "voc-cat lite:efficientnet_lite0@_blocks.15 interpretable (weight 0.01, schedule constant, new layer he)"
+    narrow = {"_ORCH_COMPLETE": "complete_fish", "COLUMNS": "40"}
+    answer_in_lines(narrow)
+    code = f"from typer._completion_classes import _sanitize_help_text as it; print(it({title!r}), end='')"
+    assert subprocess.check_output([sys.executable, "-c", code], env=os.environ | narrow, text=True) == title
+    unasked = {"COLUMNS": "40"}
+    answer_in_lines(unasked)
+    assert unasked == {"COLUMNS": "40"}

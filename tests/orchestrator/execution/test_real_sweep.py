@@ -116,7 +116,7 @@ class Desk:
 
     def weights(self) -> dict[str, Any]:
         """Return the final weights of the only job."""
-        (file,) = self.home.glob("checkpoints/*/attempt-*/*.pt")
+        (file,) = self.home.glob("artifacts/*/artifacts/checkpoint/*.pt")
         state: dict[str, Any] = torch.load(file, weights_only=True)["network"]
         return state
 

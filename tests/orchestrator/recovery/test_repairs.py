@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable
 from pathlib import Path
-from shutil import rmtree
 from typing import TYPE_CHECKING
 
 import pytest
 
 from orchestrator.execution.control import WALL
-from orchestrator.ledger import store
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
-from orchestrator.recovery import evidence, repairs
+from orchestrator.recovery import evidence
 from orchestrator.recovery.evidence import inspect
 from orchestrator.recovery.repairs import repair
 from orchestrator.settings import Settings
@@ -26,7 +23,8 @@ from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import CheckpointPointer, JobResult
 from tests.support.doubles import metrics, plan_of
-from workers.tracking.run_log import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+from workers.tracking import final_checkpoint
+from workers.tracking.run_log import FILTERS_FILE, METRICS_FILE, SPEC_FILE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,6 +34,7 @@ if TYPE_CHECKING:
 S = JobState
 NAMES = itertools.count(1)
 WEIGHTS = b"final weights"
+FORMER = f"{final_checkpoint.FOLDER}/{final_checkpoint.FORMER_NAME}"
 
 
 class Bench:
@@ -58,7 +57,7 @@ class Bench:
         return self.ledger.move(self.jobs[number].key, S.RUNNING, 2.0)
 
     def finish(self, number: int = 0) -> JobRecord:
-        """A job as a worker leaves it: results and checkpoint in its run, checkpoint on the disk."""
+        """A job as earlier versions left it: results and checkpoint in its run, checkpoint on the disk too."""
         record = self.run(number)
         folder = self.settings.checkpoint_dir / record.key / "attempt-1"
         folder.mkdir(parents=True)
@@ -67,7 +66,7 @@ class Bench:
         self.client.log_text(record.run_id, "{}", SPEC_FILE)
         self.client.log_text(record.run_id, "{}", METRICS_FILE)
         self.client.log_text(record.run_id, "filter\n", FILTERS_FILE)
-        self.client.log_text(record.run_id, WEIGHTS.decode(), CHECKPOINT_FILE)
+        self.client.log_text(record.run_id, WEIGHTS.decode(), FORMER)
         pointer = CheckpointPointer(path=str(path), epoch=2, sha256=hashlib.sha256(WEIGHTS).hexdigest())
         result = JobResult(
             job_key=record.key, attempt=1, stop_reason=StopReason.FINISHED, metrics=metrics(), checkpoint=pointer
@@ -117,28 +116,30 @@ def test_a_store_in_order_is_left_as_it_is(bench: Bench) -> None:
     assert bench.repaired() == []
 
 
-def test_a_damaged_checkpoint_comes_back_from_its_run(bench: Bench) -> None:
-    bench.finish()
+def test_a_final_checkpoint_needs_one_whole_file_in_its_run_or_on_the_disk(bench: Bench) -> None:
+    record = bench.finish()
     bench.checkpoint().write_bytes(WEIGHTS[:-1] + b"!")
-    assert bench.found() == [
-        "a succeeded job has its results: the final checkpoint is damaged, but its run has an intact copy"
-    ]
-    assert bench.repaired() == ["restored from its run"]
-    assert bench.checkpoint().read_bytes() == WEIGHTS
     assert bench.found() == []
-    assert not list(bench.settings.checkpoint_dir.glob(".fetched-*"))
+    bench.checkpoint().unlink()
+    assert bench.found() == []
+    kept = bench.artifact(record, FORMER)
+    kept.rename(kept.with_name(f"final-{hashlib.sha256(WEIGHTS).hexdigest()[:8]}.pt"))  # as it is called now
+    assert bench.found() == []
+    bench.checkpoint().write_bytes(WEIGHTS)
+    next(kept.parent.glob("final-*")).write_bytes(b"torn")
+    assert bench.found() == []
 
 
-def test_checkpoints_whose_whole_folder_is_gone_come_back_from_their_runs(new_home: Callable[[], Settings]) -> None:
-    settings = new_home()
-    bench = Bench(settings, store.open_client(settings), store.EXPERIMENT)
-    bench.finish()
-    rmtree(bench.settings.checkpoint_dir)
-    what = "the final checkpoint is missing, but its run has an intact copy"
-    assert bench.found() == [f"a succeeded job has its results: {what}"]
-    assert bench.repaired() == ["restored from its run"]
-    assert bench.checkpoint().read_bytes() == WEIGHTS
+def test_a_final_checkpoint_behind_a_server_is_not_fetched_to_check_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = bench.finish()
+    bench.checkpoint().unlink()
+    bench.artifact(record, FORMER).write_bytes(b"not looked at")
+    monkeypatch.setattr(final_checkpoint, "folder_of", lambda uri: None)
     assert bench.found() == []
+    bench.artifact(record, FORMER).unlink()
+    assert bench.found() == ["a succeeded job has its results: the final checkpoint is missing: the job must run again"]
 
 
 def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,8 +155,8 @@ def test_a_home_that_cannot_be_looked_at_is_no_defect(bench: Bench, monkeypatch:
 def test_a_job_whose_checkpoint_is_nowhere_whole_runs_again(bench: Bench) -> None:
     record = bench.finish()
     bench.checkpoint().write_bytes(b"torn")
-    bench.artifact(record, CHECKPOINT_FILE).write_bytes(b"torn too")
-    what = "the final checkpoint is damaged, and its run has no intact copy: it must run again"
+    bench.artifact(record, FORMER).write_bytes(b"torn too")
+    what = "the final checkpoint is damaged: the job must run again"
     assert bench.found() == [f"a succeeded job has its results: {what}"]
     assert bench.repaired() == ["requeued"]
     after = bench.ledger.get(record.key)
@@ -232,10 +233,11 @@ def test_half_written_files_go_and_sets_of_images_in_the_making_stay(bench: Benc
     record = bench.finish()
     torn = bench.settings.checkpoint_dir / record.key / "attempt-1/.epoch-0003.pt.17.partial"
     torn.write_bytes(b"x")
+    bench.artifact(record, FORMER).with_name(".final-1.pt.17.partial").write_bytes(b"x")
     (bench.settings.checkpoint_dir / ".fetched-1").mkdir()
     going_on = bench.settings.cache_dir / "image-sets" / ".cat-r5.partial"
     going_on.mkdir(parents=True)
-    assert bench.repaired() == ["deleted", "deleted"]
+    assert bench.repaired() == ["deleted"] * 3
     assert (torn.exists(), going_on.exists(), bench.found()) == (False, True, [])
 
 
@@ -248,13 +250,12 @@ def test_a_second_run_of_a_job_is_reported(bench: Bench) -> None:
 
 
 def test_a_disk_that_cannot_be_written_is_said(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
 
-    bench.finish()
-    bench.checkpoint().write_bytes(b"torn")
+    record = bench.finish()
+    (bench.settings.checkpoint_dir / record.key / "attempt-1/.epoch-0003.pt.17.partial").write_bytes(b"x")
     findings = inspect(bench.settings, bench.ledger)
-    monkeypatch.setattr(repairs.os, "replace", full)
-    with pytest.raises(StoreError, match=r"No space left on device.*Free disk space"):
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(StoreError, match=r"Read-only file system.*Free disk space"):
         repair(bench.settings, bench.ledger, findings, WALL)
-    assert bench.ledger.get(bench.jobs[0].key).state is S.SUCCEEDED

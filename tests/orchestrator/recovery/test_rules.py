@@ -47,10 +47,8 @@ def evidence(*runs: JobRun, **more: Any) -> Evidence:
         "sweeps": (sweep(),),
         "missing": dict.fromkeys(succeeded, ()),
         "checkpoints": dict.fromkeys(succeeded, CheckpointStatus.INTACT),
-        "has_copy": frozenset(succeeded),
         "folders": {run.key: Path("/checkpoints") / run.key for run in runs},
         "partial": (),
-        "is_shared": False,
     }
     return Evidence(**(fields | more))
 
@@ -65,23 +63,16 @@ def test_a_store_in_order_has_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("checkpoint", "has_copy", "is_shared", "repair"),
+    ("checkpoint", "repair"),
     [
-        (CheckpointStatus.DAMAGED, True, False, Repair.FETCH),
-        (CheckpointStatus.DAMAGED, True, True, Repair.FETCH),
-        (CheckpointStatus.DAMAGED, False, False, Repair.REQUEUE),
-        (CheckpointStatus.MISSING, True, False, Repair.FETCH),
-        (CheckpointStatus.MISSING, False, True, Repair.REQUEUE),
-        (CheckpointStatus.MISSING, True, True, None),  # on the machine that ran it, and in the run
-        (CheckpointStatus.INTACT, False, False, None),
+        (CheckpointStatus.DAMAGED, Repair.REQUEUE),
+        (CheckpointStatus.MISSING, Repair.REQUEUE),
+        (CheckpointStatus.INTACT, None),
     ],
 )
-def test_a_final_checkpoint_is_fetched_where_the_run_has_it_and_else_the_job_runs_again(
-    checkpoint: CheckpointStatus, has_copy: bool, is_shared: bool, repair: Repair | None
-) -> None:
+def test_a_job_without_its_final_checkpoint_runs_again(checkpoint: CheckpointStatus, repair: Repair | None) -> None:
     run = run_of(done())
-    copies = frozenset({run.run_id} if has_copy else ())
-    seen = evidence(run, checkpoints={run.run_id: checkpoint}, has_copy=copies, is_shared=is_shared)
+    seen = evidence(run, checkpoints={run.run_id: checkpoint})
     assert found(seen) == ([("a succeeded job has its results", repair)] if repair else [])
 
 

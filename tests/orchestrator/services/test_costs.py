@@ -75,7 +75,7 @@ def test_disk_and_gpu_hours_follow_from_files_and_the_workers_share(
     half_a_gpu = Resources(workers=2, gpus_per_worker=0.5)
     cost = cost_of(Settings(), others, frozenset(), half_a_gpu, [finished(first, 3600.0)])
     assert cost is not None
-    assert cost.gigabytes == pytest.approx(0.002 * len(others))
+    assert cost.gigabytes == pytest.approx(0.001 * len(others))
     assert cost.gpu_hours == pytest.approx((len(others) * 0.375, len(others) * 0.625))
 
 

@@ -21,7 +21,7 @@ from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.services import figures
 from orchestrator.settings import Settings
-from schemas.errors import DataError, SpecError
+from schemas.errors import DataError, SpecError, StoreError
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
@@ -214,6 +214,26 @@ def test_a_photograph_is_explained(at_home: Path, capsys: pytest.CaptureFixture[
     assert run(*asked, "--category", "dog") == 2
     assert "voc_part/cat" in capsys.readouterr().err
     assert run("explain", "voc-cat alexnet interpretable", "dog.jpg") == 3
+
+
+def test_a_network_is_read_where_its_run_has_it_and_is_not_copied(home: Settings) -> None:
+    record = opening.open_ledger(home).get(tiny("ordinary").key)
+    result = record.result
+    assert result is not None
+    assert result.checkpoint is not None
+    moved = result.checkpoint.model_copy(update={"path": "/elsewhere/attempt-1/epoch-0001-step-0000-0a1b2c3d.pt"})
+    for final in (result.checkpoint, moved):  # as recorded, and as a worker of an earlier version elsewhere did
+        network = figures.load_network(home, replace(record, result=result.model_copy(update={"checkpoint": final})))
+        assert network.mean_SS3.shape == (64, 64, 3)
+        assert list(home.checkpoint_dir.rglob("*.pt")) == []
+    kept = Path(result.checkpoint.path)
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-1])
+    try:
+        with pytest.raises(StoreError, match=r"final-\w{8}\.pt .* is missing, or its content .*`orch fsck --repair`"):
+            figures.load_network(home, record)
+    finally:
+        kept.write_bytes(whole)
 
 
 @pytest.mark.slow

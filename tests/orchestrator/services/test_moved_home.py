@@ -35,8 +35,9 @@ from schemas.sweep import SweepSpec
 from tests.support.doubles import Listener, ScriptedPool, metrics
 from workers.checkpoints.layout import attempt_folder
 from workers.files import sha256_of
+from workers.tracking.final_checkpoint import FOLDER
 from workers.tracking.job_log import log_path
-from workers.tracking.run_log import CHECKPOINT_FILE, FILTERS_FILE, METRICS_FILE, SPEC_FILE
+from workers.tracking.run_log import FILTERS_FILE, METRICS_FILE, SPEC_FILE
 
 REQUEST = SweepRequest(
     sweep=SweepSpec(grid="smoke"), name="base", categories=("cat",), backbones=("alexnet",),
@@ -85,6 +86,11 @@ class Home(NamedTuple):
         runs = self.client.search_runs([self.experiment_id])
         return " ".join([experiment.artifact_location, *(run.info.artifact_uri for run in runs)])
 
+    @property
+    def kept(self) -> Path:
+        """Folder of the job's run that holds the final checkpoint."""
+        return self.root / "artifacts" / find_job(self.settings, self.key).run_id / "artifacts" / FOLDER
+
     def files(self) -> dict[str, bytes]:
         """Every path of the home with its content, but not what SQLite keeps while this process has it open."""
         paths = (path for path in self.root.rglob("*") if not path.name.startswith("mlflow.db-"))
@@ -110,8 +116,7 @@ def home(new_home: Callable[[], Settings]) -> Home:
     client = store.open_client(settings)
     for name in (SPEC_FILE, METRICS_FILE, FILTERS_FILE):
         client.log_text(record.run_id, "{}", name)
-    (folder / Path(CHECKPOINT_FILE).name).write_bytes(b"weights")
-    client.log_artifact(record.run_id, str(folder / Path(CHECKPOINT_FILE).name), str(Path(CHECKPOINT_FILE).parent))
+    client.log_artifact(record.run_id, str(file), FOLDER)
     pointer = CheckpointPointer(path=str(file), epoch=1, sha256=sha256_of(file))
     result = JobResult(
         job_key=record.key,
@@ -139,7 +144,7 @@ def typed(home: Home, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 
 def deleted(home: Home) -> list[Path]:
     """What `orch gc` deletes in this home."""
-    return [one.path for one in recovery.gc(home.settings) if one.path.is_relative_to(home.root)]
+    return [path for one in recovery.gc(home.settings) if (path := Path(one.path)).is_relative_to(home.root)]
 
 
 def checkpoint_of(home: Home) -> str:
@@ -182,7 +187,8 @@ def test_a_moved_home_is_in_order_and_nothing_finished_runs_again(home: Home) ->
     assert artifact_uri(moved.settings, find_job(moved.settings, moved.key)).startswith(moved.root.as_uri())
     assert str(home.root) in moved.recorded  # as reading writes nothing
     assert moved.resume().orders == []
-    assert deleted(moved) == []
+    spare = attempt_folder(moved.settings.checkpoint_dir, moved.key, 1) / "final.pt"
+    assert deleted(moved) == [spare]  # the second copy of an earlier version
     assert f"{home.root}/" not in moved.recorded  # so that MLflow's own UI finds the files
     assert recovery.fsck(moved.settings, repair=True).found == ()
     assert (moved.root / "checkpoints" / moved.key).is_dir()
@@ -201,6 +207,24 @@ def test_a_home_that_moves_again_and_back_is_found_each_time(home: Home) -> None
     assert recovery.fsck(back.settings).found == ()
     assert str(back.root) in back.recorded
     assert "-first" not in back.recorded
+
+
+def test_a_final_checkpoint_that_only_its_run_has_moves_with_its_home(home: Home) -> None:
+    ledger, record = opening.open_ledger(home.settings), find_job(home.settings, home.key)
+    assert record.result is not None
+    assert record.result.checkpoint is not None
+    (kept,) = home.kept.iterdir()
+    pointer = record.result.checkpoint.model_copy(update={"path": str(kept)})
+    for now, state in enumerate((JobState.REQUEUED, JobState.QUEUED, JobState.RUNNING), start=30):
+        ledger.move(home.key, state, float(now))
+    result = record.result.model_copy(update={"checkpoint": pointer})
+    ledger.move(home.key, JobState.SUCCEEDED, 40.0, reason=StopReason.FINISHED, result=result)
+    shutil.rmtree(home.settings.checkpoint_dir / home.key)
+    moved = home.moved()
+    for _ in range(2):
+        assert Path(checkpoint_of(moved)).read_bytes() == b"weights"
+        assert recovery.fsck(moved.settings).found == ()
+        settle(moved.settings)
 
 
 def test_the_jobs_of_a_moved_home_log_where_it_is_now(home: Home) -> None:
@@ -224,6 +248,8 @@ def test_a_copy_gets_an_id_of_its_own_and_never_touches_the_original(home: Home)
     assert (copy.root / HOME_FILE).read_text() != (home.root / HOME_FILE).read_text()
     assert f"{home.root}/" not in copy.recorded
     shutil.rmtree(copy.root / "checkpoints" / copy.key)
+    assert recovery.fsck(copy.settings).found == ()
+    shutil.rmtree(copy.kept)
     (found,) = recovery.fsck(copy.settings).found
     assert "is missing" in found.finding.what  # the original's checkpoint is not taken for the copy's
     settle(home.settings)

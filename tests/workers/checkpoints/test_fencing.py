@@ -67,6 +67,7 @@ MOMENTS = [
     ("writing points", 3),
     ("logging", 1),
     ("writing files", 1),
+    ("keeping the final checkpoint", 1),
 ]
 """Where an attempt is stopped: within an epoch, around a checkpoint, between checking its run and writing to it."""
 
@@ -81,8 +82,8 @@ def everything(desk: Desk, result: JobResult) -> dict[str, object]:
         "curves": {curve: client.get_metric_history(desk.run_id, curve) for curve in CURVES.values()},
         "artifacts": names,
         "metrics": desk.file("metrics.json"),
-        "final": desk.file("checkpoint/final.pt"),
-        "files": sorted(str(path) for path in Path(result.checkpoint.path).parent.parent.rglob("*")),
+        "final": Path(result.checkpoint.path).read_bytes(),
+        "files": sorted(str(path) for path in (desk.folder / "checkpoints" / result.job_key).rglob("*")),
         "tags": client.get_run(desk.run_id).data.tags,
     }
 
@@ -180,7 +181,8 @@ def test_an_attempt_that_ended_in_order_holds_nothing(desk: Desk) -> None:
     spec = toy_spec("ordinary", train__epochs=1)
     result = run_job(desk.order(spec, 1), lambda _: None, lambda: False)
     assert isinstance(result.checkpoint, CheckpointPointer)
-    assert not list(Path(result.checkpoint.path).parent.glob("holder*"))
+    assert not list((desk.folder / "checkpoints").rglob("holder*"))
+    assert list((desk.folder / "checkpoints").rglob("result.json"))
 
 
 @pytest.mark.parametrize(
@@ -212,11 +214,13 @@ def test_every_way_to_write_into_a_run_looks_first(desk: Desk, tmp_path: Path) -
     record = _record()
     result = run_job(desk.order(spec, 3), lambda _: None, lambda: False)
     assert result.metrics is not None
+    assert result.checkpoint is not None
     numbers = result.metrics
     for write in (
         lambda: run.log_spec(spec),
         lambda: run.log_epochs([record]),
         lambda: run.log_outcome(numbers, tmp_path),
+        lambda: run.log_checkpoint(result.checkpoint),
         lambda: run.log_log(tmp_path / "file"),
         lambda: run.log_end(result),
         lambda: RunLog(order.tracking_uri, order.run_id, 1),

@@ -18,7 +18,7 @@ from schemas.lifecycle import StopReason
 from schemas.results import CheckpointPointer, JobResult
 from tests.support.object_store import BUCKET, ObjectStore
 from workers.checkpoints import publisher
-from workers.checkpoints.loading import load_checkpoint
+from workers.checkpoints.loading import Fetch, load_checkpoint
 from workers.checkpoints.publisher import Publisher
 from workers.checkpoints.shared import (
     SharedCheckpoints,
@@ -75,7 +75,7 @@ class Node:
         return SharedCheckpoints(open_objects(self.uri), KEY, attempt)
 
     def begin(
-        self, attempt: int, fetch: Callable[[Path], Path | None] = lambda folder: None, patience: float = PATIENCE
+        self, attempt: int, fetch: Fetch = lambda final, folder: None, patience: float = PATIENCE
     ) -> tuple[CheckpointPointer | None, tuple[str, ...], Sharing]:
         store = self.store(attempt)
         sharing = Sharing(self.uri, store, patience, self.paused.append)
@@ -239,7 +239,7 @@ def test_a_finished_job_leaves_how_it_ended_and_no_checkpoint(one: Node, two: No
     assert [found.name for found in shared_objects(objects)] == ["result.json"]
     assert read_shared_end(objects, KEY, 1) == end
 
-    def fetch(folder: Path) -> Path:
+    def fetch(_: CheckpointPointer, folder: Path) -> Path:
         copy = folder / "final.pt"
         copy.write_bytes(Path(final.path).read_bytes())
         return copy
@@ -254,7 +254,7 @@ def test_a_finished_job_leaves_how_it_ended_and_no_checkpoint(one: Node, two: No
 def test_a_finished_job_whose_results_are_gone_runs_again(one: Node, two: Node, content: bytes | None) -> None:
     write_shared_end(open_objects(one.uri), ended(1, StopReason.FINISHED, one.save(1, 4)))
 
-    def fetch(folder: Path) -> Path | None:
+    def fetch(_: CheckpointPointer, folder: Path) -> Path | None:
         if content is not None:
             (folder / "final.pt").write_bytes(content)
         return folder / "final.pt" if content is not None else None

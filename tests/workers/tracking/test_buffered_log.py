@@ -11,11 +11,13 @@ import pytest
 
 from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
-from schemas.results import JobMetrics
+from schemas.results import CheckpointPointer, JobMetrics
 from tests.support.toy import toy_spec
 from workers.tracking.buffered_log import FINISH_SECONDS, RETRY_SECONDS, BufferedLog
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
+
+FINAL = CheckpointPointer(path="/c.pt", epoch=1, sha256="0" * 64)
 
 
 class Away:
@@ -128,11 +130,15 @@ def test_a_job_that_has_nothing_else_to_do_tries_again_every_few_seconds(tmp_pat
                 now[0] += 5.0
                 raise StoreUnreachable("away")
 
+        def log_checkpoint(self, checkpoint: CheckpointPointer) -> CheckpointPointer:
+            return checkpoint.model_copy(update={"path": "in the run"})
+
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
     book = BufferedLog(lambda: cast(RunLog, Slow()), toy_spec(), 600.0, lambda: now[0], sleep)
-    book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, lambda: None)
+    kept = book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, FINAL, lambda: None)
+    assert kept.path == "in the run"
     pauses = [later - earlier - 5.0 for earlier, later in itertools.pairwise(tries)]
     assert pauses == [FINISH_SECONDS] * 8
 
@@ -151,6 +157,6 @@ def test_files_that_cannot_be_left_are_waited_for_only_so_long(tmp_path: Path) -
         lambda: cast(RunLog, _Outcomes(Away())), toy_spec(), patience=60.0, clock=lambda: now[0], sleep=sleep
     )
     with pytest.raises(StoreUnreachable, match="no such bucket"):
-        book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, wait)
+        book.finish(records(1), JobMetrics(test_accuracy=1.0, train_accuracy=1.0), tmp_path, FINAL, wait)
     assert 60.0 <= now[0] <= 60.0 + RETRY_SECONDS
     assert waited[0] == now[0]

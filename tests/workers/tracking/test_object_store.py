@@ -15,6 +15,7 @@ from schemas.order import Progress, WorkOrder
 from schemas.results import JobMetrics
 from tests.support.object_store import BUCKET, ObjectStore
 from tests.support.toy import toy_spec
+from workers.checkpoints.loading import find_checkpoint, load_checkpoint
 from workers.job import run_job
 from workers.tracking.run_log import RunLog
 
@@ -77,3 +78,11 @@ def test_a_job_trains_to_its_end_without_the_object_store_and_leaves_everything_
     assert {file.path for file in store.client.list_artifacts(run_id)} == {
         "spec.json", "metrics.json", "tables", "figures", "checkpoint", "results",
     }  # fmt: skip
+    final, checkpoints = result.checkpoint, tmp_path / "checkpoints"
+    assert final is not None
+    assert list(checkpoints.rglob("*.pt")) == []  # stored once: the worker has compared the object and deleted its own
+    (kept,) = store.client.list_artifacts(run_id, "checkpoint")
+    assert final.path == f"{store.client.get_run(run_id).info.artifact_uri}/{kept.path}"
+    found = find_checkpoint(final, checkpoints, order.spec.key, RunLog(store.uri, run_id).fetch_checkpoint)
+    assert "network" in load_checkpoint(found, order.spec.key)
+    assert list(checkpoints.rglob("*.pt")) == [Path(found.path)]

@@ -186,9 +186,9 @@ def spoil(path: Path, damage: str) -> None:
 
 
 def test_a_checkpoint_of_another_job_is_refused_by_name(new_desk: Callable[[str], Desk]) -> None:
-    spec, other = toy_spec("ordinary", train__epochs=1), toy_spec("ordinary", train__epochs=1, seed=7)
-    desk = new_desk("desk")
-    run_job(desk.order(other, 1), lambda _: None, lambda: False)
+    spec, other = toy_spec("ordinary", train__epochs=2), toy_spec("ordinary", train__epochs=2, seed=7)
+    desk, epochs = new_desk("desk"), [0]
+    run_job(desk.order(other, 1), lambda progress: epochs.append(progress.epoch), lambda: max(epochs) == 1)
     root = desk.folder / "checkpoints"
     (root / other.key).rename(root / spec.key)
     result = run_job(desk.order(spec, 1), lambda _: None, lambda: False)
