@@ -140,6 +140,7 @@ def _before(where: str, strike: _Strike) -> None:
     """Send the signal before a function runs, or halfway through it."""
     import mlflow
     import torch
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     from workers.checkpoints.store import CheckpointStore
     from workers.tracking.run_log import RunLog
@@ -150,8 +151,8 @@ def _before(where: str, strike: _Strike) -> None:
         "publishing a checkpoint": (CheckpointStore, "_publish"),
         "checking whose run it is": (RunLog, "_check"),
         "writing points": (client, "log_batch"),
-        "writing files": (client, "log_artifacts"),
-        "uploading the log": (client, "log_artifact"),
+        "writing files": (LocalArtifactRepository, "log_artifacts"),
+        "uploading the log": (LocalArtifactRepository, "log_artifact"),
     }
     owner, name = places[where]
     real = getattr(owner, name)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,12 @@ from workers.checkpoints.fencing import check_tags
 from workers.tracking.access import check_login, denial, is_denied, without_password
 from workers.tracking.embedded import EmbeddedRuns
 from workers.tracking.job_log import LOG_FOLDER, LOGGER
+from workers.tracking.logged import read_logged
 from workers.tracking.outages import is_outage, store_errors
 from workers.tracking.run_facts import dataset_input, surroundings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
     from workers.training.records import EpochRecord
 
@@ -100,12 +101,10 @@ class RunLog:
         with self._reaching_store():
             check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
-            self._seen: Run = self._client.get_run(run_id)
-            self._check_tags(self._seen.data.tags)
-            has_curve = LAST_CURVE in self._seen.data.metrics
-            history = self._client.get_metric_history(run_id, LAST_CURVE) if has_curve else []
-        self._last_epoch = max((point.step for point in history), default=0)
-        self._metrics = dict(self._seen.data.metrics)
+            self._seen = read_logged(self._client, self._embedded, run_id, LAST_CURVE)
+            self._check_tags(self._seen.tags)
+        self._last_epoch = self._seen.last_step
+        self._metrics = dict(self._seen.metrics)
         """Last values of the metrics; only this attempt changes them."""
 
     def _check(self) -> None:
@@ -117,7 +116,7 @@ class RunLog:
         tags = self._embedded.tags(self._run_id)
         self._check_tags(self._client.get_run(self._run_id).data.tags if tags is None else tags)
 
-    def _check_tags(self, tags: dict[str, str]) -> None:
+    def _check_tags(self, tags: Mapping[str, str]) -> None:
         if self._attempt is not None:
             check_tags(tags, self._attempt, self._run_id)
 
@@ -129,15 +128,14 @@ class RunLog:
         """
         from mlflow.entities import Param, RunTag
 
-        params = flatten(spec.model_dump(mode="json"))
-        run = self._seen
+        params, seen = flatten(spec.model_dump(mode="json")), self._seen
         with self._reaching_store():
             self._check()
-            fresh = [Param(name, value) for name, value in params.items() if name not in run.data.params]
-            tags = [RunTag(name, value) for name, value in surroundings().items() if run.data.tags.get(name) != value]
+            fresh = [Param(name, value) for name, value in params.items() if name not in seen.params]
+            tags = [RunTag(name, value) for name, value in surroundings().items() if seen.tags.get(name) != value]
             if fresh or tags:
                 self._client.log_batch(self._run_id, params=fresh, tags=tags)
-            if not (run.inputs and run.inputs.dataset_inputs):
+            if not seen.has_data_set:
                 self._log_data_set(spec)
 
     def _log_data_set(self, spec: JobSpec) -> None:
@@ -202,7 +200,7 @@ class RunLog:
                 self._client.log_batch(self._run_id, metrics=points)
                 self._metrics |= rounded
         with self._reaching_store(files=True):
-            self._client.log_artifacts(self._run_id, str(folder))
+            self._files.log_artifacts(str(folder))
 
     def log_system(self, values: Mapping[str, float]) -> None:
         """Log how busy the machine is. The step is the number of seconds since the run was created."""
@@ -211,20 +209,23 @@ class RunLog:
         now = int(time.time() * 1000)
         with self._reaching_store():
             self._check()
-            step = max(0, now - self._seen.info.start_time) // 1000
+            step = max(0, now - self._seen.start_time) // 1000
             self._client.log_batch(self._run_id, metrics=[Metric(name, it, now, step) for name, it in values.items()])
 
     def log_log(self, path: Path) -> None:
         """Log an attempt's log file as an artifact below `logs/`."""
         with self._reaching_store(files=True):
             self._check()
-            self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
+            self._files.log_artifact(str(path), LOG_FOLDER)
 
     def log_end(self, result: JobResult) -> None:
         """Log how this attempt ended, for a driver that does not hear of it."""
-        with self._reaching_store(files=True):
+        with self._reaching_store(files=True), tempfile.TemporaryDirectory(prefix="orch-") as folder:
             self._check()
-            self._client.log_text(self._run_id, result.model_dump_json(), _end_file(result.attempt))
+            path = Path(folder, _end_file(result.attempt))
+            path.parent.mkdir()
+            path.write_text(result.model_dump_json())
+            self._files.log_artifact(str(path), END_FOLDER)
 
     def fetch_end(self, job_key: str, attempt: int) -> JobResult | None:
         """Return how an attempt ended; None if the run does not say."""
@@ -242,6 +243,13 @@ class RunLog:
             if CHECKPOINT_FILE not in [file.path for file in kept]:
                 return None
             return Path(self._client.download_artifacts(self._run_id, CHECKPOINT_FILE, str(folder)))
+
+    @cached_property
+    def _files(self) -> Any:
+        """MLflow's repository of the run's artifacts; MLflow's client would read the run once more to find them."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._seen.artifact_uri, tracking_uri=self._uri)
 
     @contextmanager
     def _reaching_store(self, *, files: bool = False) -> Iterator[None]:
