@@ -24,6 +24,7 @@ from workers.tracking.job_log import LOG_FOLDER, LOGGER
 from workers.tracking.logged import read_logged
 from workers.tracking.outages import is_outage, store_errors
 from workers.tracking.run_facts import dataset_input, surroundings
+from workers.tracking.sessions import set_options_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -101,6 +102,7 @@ class RunLog:
         with self._reaching_store():
             check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
+            set_options_once(self._client)
             self._seen = read_logged(self._client, self._embedded, run_id, LAST_CURVE)
             self._check_tags(self._seen.tags)
         self._last_epoch = self._seen.last_step
