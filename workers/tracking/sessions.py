@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 OPTIONS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")
 """The options that MLflow sets, in its words."""
+SET = "orch.options"
+"""Marks a connection that has them."""
 
 
 def set_options_once(client: MlflowClient) -> None:
@@ -36,14 +38,17 @@ def _set_options_once(store: Any) -> None:
 
     if not isinstance(store, SqlAlchemyStore) or store.db_type != "sqlite" or store.read_engine is not None:
         return
-    if event.contains(store.engine, "connect", _set_options):
+    if event.contains(store.engine, "checkout", _set_options):
         return
     sessions = _get_managed_session_maker(sessionmaker(bind=store.engine), "")  # not said to be SQLite's
-    event.listen(store.engine, "connect", _set_options)
-    store.engine.dispose()  # closes the idle connections, which lack the options
+    event.listen(store.engine, "checkout", _set_options)
     store.ManagedSessionMaker = sessions
 
 
-def _set_options(connection: Any, record: object) -> None:
+def _set_options(connection: Any, record: Any, proxy: object) -> None:
+    """Set the options of a connection that is used for the first time; the pool may have opened it long before."""
+    if record.info.get(SET):
+        return
     for option in OPTIONS:
         connection.execute(f"PRAGMA {option}")
+    record.info[SET] = True

@@ -56,13 +56,14 @@ def test_no_session_sets_an_option_again(client: MlflowClient) -> None:
 
 
 def test_every_connection_has_the_options(client: MlflowClient) -> None:
-    set_options_once(client)
+    with store_of(client).engine.connect():  # one that the pool keeps from before
+        set_options_once(client)
     with store_of(client).engine.connect() as one, store_of(client).engine.connect() as other:
         for connection in (one, other):
             assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
             assert connection.execute(text("PRAGMA busy_timeout")).scalar() == 20000
             assert connection.execute(text("SELECT 'a' LIKE 'A'")).scalar() == 0
-    with pytest.raises(IntegrityError), store_of(client).engine.begin() as connection:
+    with store_of(client).engine.connect() as connection, pytest.raises(IntegrityError):
         connection.execute(text("INSERT INTO tags (key, value, run_uuid) VALUES ('a', 'b', 'no run')"))
 
 
