@@ -81,8 +81,9 @@ def time_mlflow(folder: Path, jobs: int, preloaded: int) -> Cost:
     from orchestrator.planning.request import SweepRequest
     from orchestrator.services import sweeps
     from orchestrator.settings import Settings
+    from workers.tracking.curves import CURVES
     from workers.tracking.run_facts import surroundings
-    from workers.tracking.run_log import CURVES, SUMMARY, flatten
+    from workers.tracking.run_log import SUMMARY, flatten
 
     settings = Settings(home=folder / "orch")
     store.prepare_home(settings)

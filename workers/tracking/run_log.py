@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from schemas.results import MLFLOW_DECIMALS, JobMetrics, JobResult
 from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking.access import check_login, denial, is_denied, without_password
+from workers.tracking.curves import EPOCHS_AT_ONCE, LAST_CURVE, points_of
 from workers.tracking.embedded import EmbeddedRuns
 from workers.tracking.job_log import LOG_FOLDER, LOGGER
 from workers.tracking.logged import read_logged
@@ -30,27 +31,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from workers.training.records import EpochRecord
-
-CURVES: Mapping[str, str] = {
-    "task_loss": "train/task_loss",
-    "filter_loss": "train/filter_loss",
-    "lambda_": "train/lambda",
-    "mean_peak": "train/mean_peak",
-    "train_accuracy": "train/accuracy",
-    "validation_accuracy": "validation/accuracy",
-    "mutual_information": "filters/mutual_information",
-    "category_entropy": "filters/category_entropy",
-    "spatial_entropy": "filters/spatial_entropy",
-    "learning_rate": "train/learning_rate",
-    "seconds": "train/seconds",
-}
-"""Metric name by field of EpochRecord; MLflow groups charts by the part before the slash."""
-
-LAST_CURVE = "train/task_loss"
-"""The metric that shows which epochs the store has."""
-
-EPOCHS_AT_ONCE = 1000 // len(CURVES)
-"""Epochs per request: MLflow splits more than 1000 points into several requests, which could log half an epoch."""
 
 SUMMARY = (
     "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
@@ -158,30 +138,32 @@ class RunLog:
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Log the metrics of those epochs that the store does not have yet."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        fresh = [record for record in records if record.epoch > self._last_epoch]
+        fresh = self._fresh(records)
         for start in range(0, len(fresh), EPOCHS_AT_ONCE):
             some = fresh[start : start + EPOCHS_AT_ONCE]
-            points = [
-                Metric(curve, getattr(record, field), now, record.epoch)
-                for record in some
-                for field, curve in CURVES.items()
-            ]
             with self._reaching_store():
                 self._check()
-                self._client.log_batch(self._run_id, metrics=points)
+                self._client.log_batch(self._run_id, metrics=points_of(some))
             self._last_epoch = some[-1].epoch
 
-    def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
-        """Log the summary as rounded metrics, and every file of a folder as an artifact under its relative path.
+    def _fresh(self, records: Iterable[EpochRecord]) -> list[EpochRecord]:
+        return [record for record in records if record.epoch > self._last_epoch]
+
+    def log_outcome(self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path) -> None:
+        """Log what is left of a finished job: its last epoch, the summary as rounded metrics, and files.
 
         Metrics that the run has already are not logged again: an earlier attempt may have died after logging them.
+
+        Args:
+            records: all epochs.
+            metrics: the job's metrics.
+            folder: every file in it becomes an artifact under its relative path.
         """
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        self.log_epochs(records[:-1])
+        last = self._fresh(records)
+        now, step = int(time.time() * 1000), last[-1].epoch if last else self._last_epoch
         values = {name: getattr(metrics, name) for name in SUMMARY}
         values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
         values |= {
@@ -193,14 +175,13 @@ class RunLog:
         rounded = {name: round(float(value), MLFLOW_DECIMALS) for name, value in values.items() if value is not None}
         with self._reaching_store():
             self._check()
-            points = [
-                Metric(name, value, now, self._last_epoch)
-                for name, value in rounded.items()
-                if self._metrics.get(name) != value
+            points = points_of(last) + [
+                Metric(name, value, now, step) for name, value in rounded.items() if self._metrics.get(name) != value
             ]
             if points:
                 self._client.log_batch(self._run_id, metrics=points)
                 self._metrics |= rounded
+                self._last_epoch = step
         with self._reaching_store(files=True):
             self._files.log_artifacts(str(folder))
 
