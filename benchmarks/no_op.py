@@ -170,7 +170,6 @@ def _run(job: Any) -> JobMetrics:
     job._log.bring_up_to_date(())
     records = [EpochRecord(1, 0.5, 0.1, 0.01, 1.0, 0.9, 0.9, 0.1, 0.1, 0.1, 0.001, 0.0)]
     job.checkpoint = job._store.save(1, {"weights": torch.zeros(1)})
-    job._log.bring_up_to_date(records)
     job._report("logging")
     job._store.keep_newest_only()
     with tempfile.TemporaryDirectory(prefix="orch-") as folder:

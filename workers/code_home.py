@@ -6,6 +6,7 @@ import hashlib
 import socket
 import subprocess
 from collections.abc import Iterable
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,8 +61,9 @@ def difference(driver: CodeHome, worker: CodeHome) -> str:
     )
 
 
+@cache
 def version_of(library: str) -> str:
-    """Return the version of an installed library; empty if it is not installed."""
+    """Return the version of an installed library, which is read once; empty if it is not installed."""
     try:
         return version(library)
     except PackageNotFoundError:

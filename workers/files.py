@@ -22,11 +22,17 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def open_atomically(path: Path) -> Iterator[BinaryIO]:
+def open_atomically(path: Path, *, flush: bool = True, flush_name: bool = True) -> Iterator[BinaryIO]:
     """Open a new file that takes `path`'s place when the block ends without an error.
 
     The content is written beside `path`, flushed to the disk and renamed, so that a crash at any moment leaves the old
     file or the new one. After an error nothing is left behind: a full disk needs the room.
+
+    Args:
+        path: the file.
+        flush: flush the content to the disk; False if a power cut may leave the file empty.
+        flush_name: flush its folder too, so that the file has its new name after a power cut; False if the caller is
+            going to do that.
 
     Raises:
         OSError: the folder cannot be made, or the file cannot be written.
@@ -36,23 +42,30 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     try:
         with open(partial, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
-    flush_folder(path.parent)
+    if flush_name:
+        flush_folder(path.parent)
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, *, flush: bool = True) -> None:
     """Write a whole file, or leave the one that is there; see `open_atomically`. Text is encoded as UTF-8.
+
+    Args:
+        path: the file.
+        content: what it is to hold.
+        flush: flush file and folder to the disk; False if a power cut may lose the file, as long as no kill does.
 
     Raises:
         OSError: the folder cannot be made, or the file cannot be written.
     """
-    with open_atomically(path) as file:
+    with open_atomically(path, flush=flush, flush_name=flush) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 

@@ -6,7 +6,7 @@ import socket
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +49,7 @@ from workers.tracking.system_metrics import system_metrics
 from workers.training.determinism import choose_device, make_deterministic, seed_torch
 from workers.training.frozen_features import FeatureStore
 from workers.training.inputs import Inputs
+from workers.training.records import EpochRecord
 from workers.training.shared_weights import SharedWeights
 from workers.training.starting_weights import load_starting_weights
 from workers.training.trainer import Trainer
@@ -147,6 +148,7 @@ class _Job:
         self._order = order
         self._spec = order.spec
         self._epoch = 0
+        self._records: Sequence[EpochRecord] = ()
         self._phase = ""
         self._log = BufferedLog(
             lambda: RunLog(order.tracking_uri, order.run_id, order.attempt), order.spec, order.store_patience
@@ -246,7 +248,7 @@ class _Job:
         return result
 
     def _upload_end(self, result: JobResult) -> bool:
-        """Log how the attempt ended, and its log file, to the run. Returns whether the run has the end."""
+        """Log how the attempt ended, what is not yet logged, and its log file. Returns whether the run has the end."""
         run, has_end = self._log.run, False
         if run is None or result.stop_reason in _WITHOUT_A_STORE:
             return False
@@ -256,6 +258,7 @@ class _Job:
             else:
                 run.log_end(result)
             has_end = True
+            run.log_epochs(self._records)  # the last one, if the job ended after it and before its outcome
             if self._order.log_dir is not None and not result.left_on:  # else the store of the log is away too
                 run.log_log(log_path(Path(self._order.log_dir), self._spec.key, self._order.attempt))
         except Exception as error:  # noqa: BLE001 - no error may change the stop reason
@@ -298,7 +301,7 @@ class _Job:
         return find_checkpoint(order.upstream, Path(order.checkpoint_dir), upstream.key, fetch)
 
     def _train(self, trainer: Trainer) -> None:
-        spec = self._spec.train
+        spec, self._records = self._spec.train, trainer.records
         try:
             # Epochs that are in the checkpoint but were not logged because of an outage.
             self._log.bring_up_to_date(trainer.records)
@@ -308,7 +311,8 @@ class _Job:
                 log_epoch(trainer.records[-1], spec.epochs, trainer.chance)
                 if trainer.epoch == spec.epochs or trainer.epoch % spec.checkpoint_every == 0:
                     self._save(trainer)
-                self._log.bring_up_to_date(trainer.records)
+                if trainer.epoch < spec.epochs:  # the last epoch is logged with the outcome
+                    self._log.bring_up_to_date(trainer.records)
         except (Interrupted, StoreUnreachable, AccessDenied):
             # All are raised between two steps or two epochs, where the trainer's state is valid.
             if (trainer.epoch, trainer.step) != self._saved:

@@ -33,19 +33,14 @@ class MlflowJobs:
 
     def get(self, key: str) -> JobRecord:
         """See `LedgerWriter.get`."""
-        if key in self._run_ids:
-            return record_of_run(self.runs.get(self._run_ids[key]), self.runs.here)
-        for run in self.runs.find(is_job(key)):
-            self._run_ids[key] = run.info.run_id
-            return record_of_run(run, self.runs.here)
-        raise unknown_job(key)
+        return record_of_run(self._run(key), self.runs.here)
 
     def find(self, key: str) -> JobRecord | None:
         """Return the job's record and delete duplicates of its run; None if the job has no run."""
         return self._remember(key, self.runs.only(is_job(key)))
 
     def create(self, spec: JobSpec, sweep: str, parent: str, now: float) -> JobRecord:
-        """Create the job's run below the run of its sweep.
+        """Create the job's run below the run of its sweep. MLflow's status of it is right from its first move on.
 
         A run that was deleted in MLflow's UI has left files that bear its attempts' numbers, so the new one continues
         the count.
@@ -69,7 +64,7 @@ class MlflowJobs:
             **identity_tags(spec),
             **state_tags(record),
         }
-        run = self.runs.create(is_job(record.key), tags, record.title, RUN_STATUS[record.state])
+        run = self.runs.create(is_job(record.key), tags, record.title)
         self._run_ids[record.key] = run.info.run_id
         return record_of_run(run, self.runs.here)
 
@@ -84,13 +79,15 @@ class MlflowJobs:
         facts: Mapping[str, str],
     ) -> JobRecord:
         """See `LedgerWriter.move`. A repeated move writes the same again, in case the status was not written."""
-        before = self.get(key)
+        run = self._run(key)
+        before = record_of_run(run, self.runs.here)
         record = before if is_repeated(before, to, now) else moved(
             before, to, now, reason=reason, result=result, facts=facts
         )  # fmt: skip
         tags = state_tags(record) | {f"orch.{name}": value for name, value in facts.items() if name != "sweep"}
         self.runs.set_tags(record.run_id, tags)
-        self._write_status(record, now)
+        if not _has_status(run, record):
+            self._write_status(record, now)
         return record
 
     def entries(self) -> list[JobRun]:
@@ -115,6 +112,14 @@ class MlflowJobs:
         if run.record is not None:
             self._write_status(run.record, run.record.last_sign_at)
 
+    def _run(self, key: str) -> Run:
+        if key in self._run_ids:
+            return self.runs.get(self._run_ids[key])
+        for run in self.runs.find(is_job(key)):
+            self._run_ids[key] = run.info.run_id
+            return run
+        raise unknown_job(key)
+
     def _write_status(self, record: JobRecord, now: float) -> None:
         self.runs.set_status(record.run_id, RUN_STATUS[record.state], now if record.state.has_ended else None)
 
@@ -123,3 +128,8 @@ class MlflowJobs:
             return None
         self._run_ids[key] = run.info.run_id
         return record_of_run(run, self.runs.here)
+
+
+def _has_status(run: Run, record: JobRecord) -> bool:
+    """Return whether MLflow's status of a run is already that of the job, which goes on."""
+    return run.info.status == RUN_STATUS[record.state] and not record.state.has_ended

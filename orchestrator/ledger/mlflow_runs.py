@@ -117,14 +117,13 @@ class MlflowRuns:
                     self.client.delete_run(run.info.run_id)
         return counting
 
-    def create(self, condition: Condition, tags: Mapping[str, str], name: str, status: str) -> Run:
-        """Create a run.
+    def create(self, condition: Condition, tags: Mapping[str, str], name: str) -> Run:
+        """Create a run, which MLflow calls RUNNING until its status is set.
 
         Args:
             condition: The one that the run meets; it concerns one job or one sweep.
             tags: All identifying tags. They are part of the create request, so that a crash leaves no unnamed run.
             name: The run's name in MLflow's UI.
-            status: MLflow's run status.
 
         Returns:
             The run that counts: the new one, unless another process has created one in the meantime.
@@ -132,7 +131,6 @@ class MlflowRuns:
         call = {**origin_tags(), **tags, CALL_TAG: uuid4().hex}
         with self.reaching():
             created = self.client.create_run(self._experiment_id, tags=call, run_name=name)
-            self.client.update_run(created.info.run_id, status=status)
         return self.only(condition, call[CALL_TAG]) or created
 
     def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:

@@ -82,7 +82,7 @@ class MlflowSweeps:
                 "orch.started_at": repr(now),
                 "orch.jobs": str(len(plan.jobs)),
             }
-            run = self.runs.create(is_sweep(plan.name), tags, plan.name, "RUNNING")
+            run = self.runs.create(is_sweep(plan.name), tags, plan.name)
         stored = self._record(run).plan
         if stored is None:
             self._write_plan(run.info.run_id, plan)

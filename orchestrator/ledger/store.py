@@ -29,6 +29,7 @@ from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError, StoreUnreachable
 from workers.tracking.access import check_login, denial, is_denied, without_password
 from workers.tracking.outages import is_full_disk, is_outage, store_errors, wait_briefly
+from workers.tracking.sessions import set_options_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -178,7 +179,9 @@ def _connect(settings: Settings) -> HomeClient:
         from orchestrator.ledger.home_client import HomeClient
 
         quiet_mlflow()
-        return HomeClient(settings.store_uri, relocation_of(settings))
+        client = HomeClient(settings.store_uri, relocation_of(settings))
+        set_options_once(client)
+        return client
 
 
 def _with_experiment(settings: Settings) -> HomeClient:

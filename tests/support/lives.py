@@ -140,6 +140,7 @@ def _before(where: str, strike: _Strike) -> None:
     """Send the signal before a function runs, or halfway through it."""
     import mlflow
     import torch
+    from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
     import workers.job
     from workers.checkpoints.store import CheckpointStore
@@ -152,8 +153,8 @@ def _before(where: str, strike: _Strike) -> None:
         "publishing a checkpoint": (CheckpointStore, "_publish"),
         "checking whose run it is": (RunLog, "_check"),
         "writing points": (client, "log_batch"),
-        "writing files": (client, "log_artifacts"),
-        "uploading the log": (client, "log_artifact"),
+        "writing files": (LocalArtifactRepository, "log_artifacts"),
+        "uploading the log": (LocalArtifactRepository, "log_artifact"),
         "keeping the final checkpoint": (final_checkpoint, "keep"),
         "writing the end": (workers.job, "write_end"),
         "leaving the checkpoint to the run": (workers.job, "leave_to_run"),

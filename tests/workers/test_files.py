@@ -18,11 +18,12 @@ def test_the_digest_is_that_of_the_content(tmp_path: Path) -> None:
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"content").hexdigest()
 
 
+@pytest.mark.parametrize("flush", [True, False])
 @pytest.mark.parametrize("content", [b"bytes", "text \u00e9"])
-def test_what_is_written_replaces_what_was_there(tmp_path: Path, content: bytes | str) -> None:
+def test_what_is_written_replaces_what_was_there(tmp_path: Path, content: bytes | str, flush: bool) -> None:
     path = tmp_path / "new folder" / "a"
     write_atomically(path, "before")
-    write_atomically(path, content)
+    write_atomically(path, content, flush=flush)
     assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
     assert list(path.parent.iterdir()) == [path]
 

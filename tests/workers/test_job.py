@@ -135,6 +135,19 @@ def test_a_job_leaves_its_run_its_checkpoint_and_its_result(desk: Desk, variant:
     }
 
 
+def test_a_job_that_ends_after_its_last_epoch_and_before_its_outcome_has_logged_all_epochs(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("this cannot be measured")
+
+    monkeypatch.setattr(job, "evaluate", fail)
+    order = desk.order(toy_spec("ordinary", train__epochs=2))
+    assert desk.run(order).stop_reason is StopReason.CODE_RAISED
+    history = desk.store.client.get_metric_history(order.run_id, "train/task_loss")
+    assert [point.step for point in history] == [1, 2]
+
+
 @pytest.mark.parametrize("checkpoint_every", [1, 3])
 def test_a_job_that_was_stopped_goes_on_and_ends_with_the_same_bits(
     desk: Desk, checkpoint_every: int, tmp_path: Path

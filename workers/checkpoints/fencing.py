@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -81,7 +81,7 @@ def _wait_for_end(process: psutil.Process) -> None:
             time.sleep(LOOK_SECONDS / 50)
 
 
-def check_tags(tags: dict[str, str], attempt: int, run_id: str) -> None:
+def check_tags(tags: Mapping[str, str], attempt: int, run_id: str) -> None:
     """Check that a run's tags name this attempt as the running one.
 
     Args:

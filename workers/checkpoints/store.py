@@ -86,7 +86,8 @@ class CheckpointStore:
         try:
             problems += self._kill_earlier_holders()
             self.check()
-            write_atomically(self.holder, fencing.Holder.of_this_process().model_dump_json())
+            holder = fencing.Holder.of_this_process().model_dump_json()
+            write_atomically(self.holder, holder, flush=False)  # after a power cut it names no process
             found, taken = self._copy_published()
             problems += found
             if not taken and fetch_final is not None:
@@ -185,7 +186,9 @@ class CheckpointStore:
             Superseded: a later attempt has taken over.
         """
         self.check()
-        self._publish(list(self._published().checkpoints[:1]))
+        published = self._published().checkpoints
+        if len(published) > 1:
+            self._publish(list(published[:1]))
 
     def newest(self) -> CheckpointPointer | None:
         """Return the newest published checkpoint whose file is whole, or None."""
@@ -225,7 +228,7 @@ class CheckpointStore:
 
     def _write(self, state: dict[str, Any], epoch: int, step: int) -> CheckpointPointer:
         written = self.folder / file_name(epoch, step, "")
-        with open_atomically(written) as file:
+        with open_atomically(written, flush_name=False) as file:  # publishing flushes the folder
             _save_state(state, file)
         sha256 = sha256_of(written)
         # With the digest in its name, a second checkpoint of the same step cannot replace the published first one.
@@ -235,8 +238,10 @@ class CheckpointStore:
 
     def _publish(self, checkpoints: list[CheckpointPointer]) -> None:
         """Replace the pointer, then delete everything else of this attempt and of earlier ones."""
+        is_first = not self.pointer.exists()
         write_atomically(self.pointer, ROWS.dump_json(checkpoints))
-        flush_folder(self.job_folder)  # a power cut must not lose a new folder after the older ones are deleted
+        if is_first:
+            flush_folder(self.job_folder)  # a power cut must not lose a new folder after the older ones are deleted
         kept = {Path(checkpoint.path).name for checkpoint in checkpoints} | {POINTER, HOLDER}
         for attempt, folder in attempt_folders(self.job_folder, self.attempt).items():
             _delete_files(folder, keep=kept if attempt == self.attempt else set())

@@ -60,7 +60,7 @@ class BufferedLog:
         if self.is_behind and began < self._retry_at:
             return
         try:
-            self._send(records)
+            self._opened().log_epochs(records)
             self._outage_since = None
         except StoreUnreachable as error:
             self._postpone(error, began)
@@ -87,8 +87,8 @@ class BufferedLog:
         while True:
             began = self.clock()
             try:
-                run = self._send(records)
-                run.log_outcome(metrics, folder)
+                run = self._opened()
+                run.log_outcome(records, metrics, folder)
                 kept = run.log_checkpoint(checkpoint)
                 self._outage_since = None
                 return kept
@@ -99,12 +99,11 @@ class BufferedLog:
                 wait()
                 self.sleep(1.0)
 
-    def _send(self, records: Sequence[EpochRecord]) -> RunLog:
+    def _opened(self) -> RunLog:
         if self._run is None:
             run = self.open_run()
             run.log_spec(self.spec)
             self._run = run
-        self._run.log_epochs(records)
         return self._run
 
     def _postpone(self, error: StoreUnreachable, began: float) -> None:

@@ -35,29 +35,41 @@ class EmbeddedRuns:
 
     def tags(self, run_id: str) -> dict[str, str] | None:
         """Return the tags of a run; None too if there is no such run, or it has no tags."""
-        rows = self._read("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,))
+        rows = self.rows("SELECT key, value FROM tags WHERE run_uuid = ?", run_id)
         return dict(rows) if rows else None
 
     def run(self, run_id: str) -> Run | None:
         """Return a run; None too if there is no such run."""
-        rows = self._read(f"{_RUNS} WHERE run_uuid = ?", (run_id,))
+        rows = self.rows(f"{_RUNS} WHERE run_uuid = ?", run_id)
         found = self._with_tags(rows) if rows else None
         return found[0] if found else None
 
     def having(self, tag: str, value: str, experiment_id: str) -> list[Run] | None:
         """Return the runs of an experiment, deleted ones included, that have a tag with a value, oldest first."""
         query = f"{_RUNS} WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE key = ? AND value = ?)"
-        rows = self._read(
-            f"{query} AND experiment_id = ? ORDER BY start_time, run_uuid", (tag, value, int(experiment_id))
-        )
+        rows = self.rows(f"{query} AND experiment_id = ? ORDER BY start_time, run_uuid", tag, value, int(experiment_id))
         return None if rows is None else self._with_tags(rows)
+
+    def rows(self, query: str, *values: str | int) -> list[tuple[Any, ...]] | None:
+        """Return the rows that a query of MLflow's tables finds.
+
+        Args:
+            query: one SELECT.
+            values: of its question marks.
+        """
+        if self._connection is None and not self._open():
+            return None
+        assert self._connection is not None
+        with suppress(sqlite3.Error):
+            return self._connection.execute(query, values).fetchall()
+        return None
 
     def _with_tags(self, rows: Sequence[tuple[Any, ...]]) -> list[Run] | None:
         from mlflow.entities import Run, RunData, RunInfo, RunTag
 
         found = []
         for run_id, experiment_id, user, status, start, end, stage, artifacts, name in rows:
-            tags = self._read("SELECT key, value FROM tags WHERE run_uuid = ?", (run_id,))
+            tags = self.rows("SELECT key, value FROM tags WHERE run_uuid = ?", run_id)
             if tags is None:
                 return None
             info = RunInfo(
@@ -66,14 +78,6 @@ class EmbeddedRuns:
             )  # fmt: skip
             found.append(Run(info, RunData(tags=[RunTag(key, value) for key, value in tags])))
         return found
-
-    def _read(self, query: str, values: tuple[Any, ...]) -> list[tuple[Any, ...]] | None:
-        if self._connection is None and not self._open():
-            return None
-        assert self._connection is not None
-        with suppress(sqlite3.Error):
-            return self._connection.execute(query, values).fetchall()
-        return None
 
     def _open(self) -> bool:
         database = Path(self.uri.removeprefix(SCHEME))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +20,18 @@ from workers.checkpoints.ending import parse_end
 from workers.checkpoints.fencing import check_tags
 from workers.tracking import final_checkpoint
 from workers.tracking.access import check_login, denial, is_denied, without_password
+from workers.tracking.curves import EPOCHS_AT_ONCE, LAST_CURVE, points_of
 from workers.tracking.embedded import EmbeddedRuns
 from workers.tracking.job_log import LOG_FOLDER, LOGGER
+from workers.tracking.logged import read_logged
 from workers.tracking.outages import is_outage, store_errors
 from workers.tracking.run_facts import dataset_input, surroundings
+from workers.tracking.sessions import set_options_once
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
 
     from workers.training.records import EpochRecord
-
-CURVES: Mapping[str, str] = {
-    "task_loss": "train/task_loss",
-    "filter_loss": "train/filter_loss",
-    "lambda_": "train/lambda",
-    "mean_peak": "train/mean_peak",
-    "train_accuracy": "train/accuracy",
-    "validation_accuracy": "validation/accuracy",
-    "mutual_information": "filters/mutual_information",
-    "category_entropy": "filters/category_entropy",
-    "spatial_entropy": "filters/spatial_entropy",
-    "learning_rate": "train/learning_rate",
-    "seconds": "train/seconds",
-}
-"""Metric name by field of EpochRecord; MLflow groups charts by the part before the slash."""
-
-LAST_CURVE = "train/task_loss"
-"""The metric that shows which epochs the store has."""
-
-EPOCHS_AT_ONCE = 1000 // len(CURVES)
-"""Epochs per request: MLflow splits more than 1000 points into several requests, which could log half an epoch."""
 
 SUMMARY = (
     "test_accuracy", "train_accuracy", "location_instability", "part_interpretability", "peak_spread",
@@ -100,12 +82,11 @@ class RunLog:
         with self._reaching_store():
             check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
-            self._seen: Run = self._client.get_run(run_id)
-            self._check_tags(self._seen.data.tags)
-            has_curve = LAST_CURVE in self._seen.data.metrics
-            history = self._client.get_metric_history(run_id, LAST_CURVE) if has_curve else []
-        self._last_epoch = max((point.step for point in history), default=0)
-        self._metrics = dict(self._seen.data.metrics)
+            set_options_once(self._client)
+            self._seen = read_logged(self._client, self._embedded, run_id, LAST_CURVE)
+            self._check_tags(self._seen.tags)
+        self._last_epoch = self._seen.last_step
+        self._metrics = dict(self._seen.metrics)
         """Last values of the metrics; only this attempt changes them."""
 
     def _check(self) -> None:
@@ -117,7 +98,7 @@ class RunLog:
         tags = self._embedded.tags(self._run_id)
         self._check_tags(self._client.get_run(self._run_id).data.tags if tags is None else tags)
 
-    def _check_tags(self, tags: dict[str, str]) -> None:
+    def _check_tags(self, tags: Mapping[str, str]) -> None:
         if self._attempt is not None:
             check_tags(tags, self._attempt, self._run_id)
 
@@ -129,15 +110,14 @@ class RunLog:
         """
         from mlflow.entities import Param, RunTag
 
-        params = flatten(spec.model_dump(mode="json"))
-        run = self._seen
+        params, seen = flatten(spec.model_dump(mode="json")), self._seen
         with self._reaching_store():
             self._check()
-            fresh = [Param(name, value) for name, value in params.items() if name not in run.data.params]
-            tags = [RunTag(name, value) for name, value in surroundings().items() if run.data.tags.get(name) != value]
+            fresh = [Param(name, value) for name, value in params.items() if name not in seen.params]
+            tags = [RunTag(name, value) for name, value in surroundings().items() if seen.tags.get(name) != value]
             if fresh or tags:
                 self._client.log_batch(self._run_id, params=fresh, tags=tags)
-            if not (run.inputs and run.inputs.dataset_inputs):
+            if not seen.has_data_set:
                 self._log_data_set(spec)
 
     def _log_data_set(self, spec: JobSpec) -> None:
@@ -158,30 +138,32 @@ class RunLog:
 
     def log_epochs(self, records: Iterable[EpochRecord]) -> None:
         """Log the metrics of those epochs that the store does not have yet."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        fresh = [record for record in records if record.epoch > self._last_epoch]
+        fresh = self._fresh(records)
         for start in range(0, len(fresh), EPOCHS_AT_ONCE):
             some = fresh[start : start + EPOCHS_AT_ONCE]
-            points = [
-                Metric(curve, getattr(record, field), now, record.epoch)
-                for record in some
-                for field, curve in CURVES.items()
-            ]
             with self._reaching_store():
                 self._check()
-                self._client.log_batch(self._run_id, metrics=points)
+                self._client.log_batch(self._run_id, metrics=points_of(some))
             self._last_epoch = some[-1].epoch
 
-    def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
-        """Log the summary as rounded metrics, and every file of a folder as an artifact under its relative path.
+    def _fresh(self, records: Iterable[EpochRecord]) -> list[EpochRecord]:
+        return [record for record in records if record.epoch > self._last_epoch]
+
+    def log_outcome(self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path) -> None:
+        """Log what is left of a finished job: its last epoch, the summary as rounded metrics, and files.
 
         Metrics that the run has already are not logged again: an earlier attempt may have died after logging them.
+
+        Args:
+            records: all epochs.
+            metrics: the job's metrics.
+            folder: every file in it becomes an artifact under its relative path.
         """
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
+        self.log_epochs(records[:-1])
+        last = self._fresh(records)
+        now, step = int(time.time() * 1000), last[-1].epoch if last else self._last_epoch
         values = {name: getattr(metrics, name) for name in SUMMARY}
         values |= {f"location_instability.{name}": value for name, value in metrics.landmark_instability.items()}
         values |= {
@@ -193,22 +175,21 @@ class RunLog:
         rounded = {name: round(float(value), MLFLOW_DECIMALS) for name, value in values.items() if value is not None}
         with self._reaching_store():
             self._check()
-            points = [
-                Metric(name, value, now, self._last_epoch)
-                for name, value in rounded.items()
-                if self._metrics.get(name) != value
+            points = points_of(last) + [
+                Metric(name, value, now, step) for name, value in rounded.items() if self._metrics.get(name) != value
             ]
             if points:
                 self._client.log_batch(self._run_id, metrics=points)
                 self._metrics |= rounded
+                self._last_epoch = step
         with self._reaching_store(files=True):
-            self._client.log_artifacts(self._run_id, str(folder))
+            self._files.log_artifacts(str(folder))
 
     def log_checkpoint(self, checkpoint: CheckpointPointer) -> CheckpointPointer:
         """Keep the final checkpoint among the files of the run, and return where it is; see `final_checkpoint.keep`."""
         with self._reaching_store(files=True):
             self._check()
-            uri = self._seen.info.artifact_uri
+            uri = self._seen.artifact_uri
             kept = final_checkpoint.keep(self._client, self._run_id, uri, checkpoint)
             self._check()  # an attempt that was replaced while it uploaded deletes nothing of its successor
             final_checkpoint.delete_others(uri, checkpoint)
@@ -221,20 +202,23 @@ class RunLog:
         now = int(time.time() * 1000)
         with self._reaching_store():
             self._check()
-            step = max(0, now - self._seen.info.start_time) // 1000
+            step = max(0, now - self._seen.start_time) // 1000
             self._client.log_batch(self._run_id, metrics=[Metric(name, it, now, step) for name, it in values.items()])
 
     def log_log(self, path: Path) -> None:
         """Log an attempt's log file as an artifact below `logs/`."""
         with self._reaching_store(files=True):
             self._check()
-            self._client.log_artifact(self._run_id, str(path), LOG_FOLDER)
+            self._files.log_artifact(str(path), LOG_FOLDER)
 
     def log_end(self, result: JobResult) -> None:
         """Log how this attempt ended, for a driver that does not hear of it."""
-        with self._reaching_store(files=True):
+        with self._reaching_store(files=True), tempfile.TemporaryDirectory(prefix="orch-") as folder:
             self._check()
-            self._client.log_text(self._run_id, result.model_dump_json(), _end_file(result.attempt))
+            path = Path(folder, _end_file(result.attempt))
+            path.parent.mkdir()
+            path.write_text(result.model_dump_json())
+            self._files.log_artifact(str(path), END_FOLDER)
 
     def fetch_end(self, job_key: str, attempt: int) -> JobResult | None:
         """Return how an attempt ended; None if the run does not say."""
@@ -248,7 +232,14 @@ class RunLog:
     def fetch_checkpoint(self, checkpoint: CheckpointPointer, folder: Path) -> Path | None:
         """Return the run's final checkpoint, whole or not; None if it has none. See `final_checkpoint.fetch`."""
         with self._reaching_store(files=True):
-            return final_checkpoint.fetch(self._client, self._run_id, self._seen.info.artifact_uri, checkpoint, folder)
+            return final_checkpoint.fetch(self._client, self._run_id, self._seen.artifact_uri, checkpoint, folder)
+
+    @cached_property
+    def _files(self) -> Any:
+        """MLflow's repository of the run's artifacts; MLflow's client would read the run once more to find them."""
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(self._seen.artifact_uri, tracking_uri=self._uri)
 
     @contextmanager
     def _reaching_store(self, *, files: bool = False) -> Iterator[None]:

@@ -218,7 +218,9 @@ def test_a_dead_driver_is_released(ledger: Ledger) -> None:
 
 
 def test_the_runs_of_jobs_are_listed_with_their_records_and_none_is_a_duplicate(ledger: Ledger) -> None:
-    record = ledger.add(SPEC, "s", now=1.0)
+    ledger.add(SPEC, "s", now=1.0)
+    walk(ledger, "running", "requeued")
+    record = ledger.get(SPEC.key)
     (run,) = ledger.job_runs()
     assert (run.record, run.key, run.run_id, run.status, run.problem) == (
         record, SPEC.key, record.run_id, RUN_STATUS[record.state], "",
@@ -252,11 +254,21 @@ def test_mlflows_own_status_tells_the_truth(store: Store) -> None:
     ledger = mlflow_ledger(store)
     ledger.begin_sweep(PLAN, now=1.0)
     run_id = ledger.add(SPEC, "s", now=1.0).run_id
-    seen = [store.client.get_run(run_id).info.status]
+    seen = []
     for now, state in enumerate(["running", "failed", "requeued", "queued", "running", "succeeded"], start=2):
         ledger.move(SPEC.key, JobState(state), now=float(now))
         seen.append(store.client.get_run(run_id).info.status)
-    assert seen == ["SCHEDULED", "RUNNING", "FAILED", "SCHEDULED", "SCHEDULED", "RUNNING", "FINISHED"]
+    assert seen == ["RUNNING", "FAILED", "SCHEDULED", "SCHEDULED", "RUNNING", "FINISHED"]
+
+
+def test_a_job_whose_driver_died_before_it_began_does_not_stay_running_in_mlflow(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    ledger.begin_sweep(PLAN, now=1.0)
+    run_id = ledger.add(SPEC, "s", now=1.0).run_id
+    repair_torn_moves(ledger, ledger.job_runs(), is_settled=lambda record: True)
+    assert store.client.get_run(run_id).info.status == RUN_STATUS[JobState.QUEUED]
+    walk(ledger, "running")
+    assert store.client.get_run(run_id).info.status == "RUNNING"
 
 
 def test_a_job_lies_under_its_sweep_with_a_name_and_columns_for_people(store: Store) -> None:
@@ -357,10 +369,8 @@ def test_a_move_torn_between_state_and_status_is_made_good(
     ledger = mlflow_ledger(store)
     ledger.begin_sweep(PLAN, now=1.0)
     run_id = ledger.add(SPEC, "s", now=1.0).run_id
-    to = JobState.RUNNING
-    if effect == "set_terminated":
-        walk(ledger, "running")
-        to = JobState.SUCCEEDED
+    walk(ledger, "running")
+    to = JobState.SUCCEEDED if effect == "set_terminated" else JobState.REQUEUED
     with monkeypatch.context() as patch:
         patch.setattr(ledger.client, effect, killed)
         with pytest.raises(Killed):

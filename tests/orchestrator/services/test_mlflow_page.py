@@ -78,7 +78,7 @@ def filled(settings: Settings, folder: Path) -> tuple[str, ...]:
             assert result.metrics is not None
             log = RunLog(settings.store_uri, record.run_id, 1)
             log.log_spec(spec)
-            log.log_outcome(result.metrics, folder)
+            log.log_outcome((), result.metrics, folder)
             ledger.move(spec.key, JobState.SUCCEEDED, now, reason=StopReason.FINISHED, result=result)
         else:
             failure = Failure(kind="Diverged", message="the loss became infinite")

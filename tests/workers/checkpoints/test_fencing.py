@@ -26,7 +26,8 @@ from workers.checkpoints.fencing import Holder, check_tags, die_with_parent, end
 from workers.checkpoints.published import is_whole
 from workers.checkpoints.store import CheckpointStore
 from workers.job import run_job
-from workers.tracking.run_log import CURVES, RunLog
+from workers.tracking.curves import CURVES
+from workers.tracking.run_log import RunLog
 
 if TYPE_CHECKING:
     from tests.conftest import Store
@@ -219,7 +220,7 @@ def test_every_way_to_write_into_a_run_looks_first(desk: Desk, tmp_path: Path) -
     for write in (
         lambda: run.log_spec(spec),
         lambda: run.log_epochs([record]),
-        lambda: run.log_outcome(numbers, tmp_path),
+        lambda: run.log_outcome((), numbers, tmp_path),
         lambda: run.log_checkpoint(result.checkpoint),
         lambda: run.log_log(tmp_path / "file"),
         lambda: run.log_end(result),

@@ -152,6 +152,37 @@ def test_a_checkpoint_that_must_be_copied_is_on_the_disk_before_the_original_goe
     assert load_checkpoint(taken.checkpoint, store.job_key)["epoch"] == 1
 
 
+@pytest.mark.parametrize("does", ["save", "take over"])
+def test_what_replaces_a_checkpoint_outlives_a_power_cut_before_the_older_one_goes(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, does: str
+) -> None:
+    for epoch in (1, 2):
+        store.save(epoch, state(epoch))
+    done: list[Path] = []
+    fsync, unlink = os.fsync, Path.unlink
+
+    def flush(number: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{number}")))
+        fsync(number)
+
+    def delete(path: Path, missing_ok: bool = False) -> None:
+        if path.exists():
+            done.append(Path("deleted"))
+        unlink(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(Path, "unlink", delete)
+    after = store if does == "save" else CheckpointStore(store.root, store.job_key, attempt=2)
+    if does == "save":
+        after.save(3, state(3))
+    else:
+        after.take_over()
+    flushed = [path.name.partition("-step")[0].partition(".json")[0] for path in done[: done.index(Path("deleted"))]]
+    assert flushed == {
+        "save": [".epoch-0003", ".newest", "attempt-1"], "take over": [".newest", "attempt-2", store.job_key],
+    }[does]  # fmt: skip
+
+
 @pytest.mark.parametrize("renames_before_the_kill", [0, 1, 2])
 def test_a_kill_at_any_rename_leaves_the_checkpoint_before(
     store: CheckpointStore, monkeypatch: pytest.MonkeyPatch, renames_before_the_kill: int

@@ -112,7 +112,7 @@ def test_tries_that_take_long_are_made_seldom_but_within_patience(store: Away, t
 class _Outcomes(_Run):
     """Metrics arrive, files do not: only the object store is unreachable."""
 
-    def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
+    def log_outcome(self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path) -> None:
         raise StoreUnreachable("no such bucket")
 
 
@@ -124,7 +124,7 @@ def test_a_job_that_has_nothing_else_to_do_tries_again_every_few_seconds(tmp_pat
 
         def log_epochs(self, records: Sequence[EpochRecord]) -> None: ...
 
-        def log_outcome(self, metrics: JobMetrics, folder: Path) -> None:
+        def log_outcome(self, records: Sequence[EpochRecord], metrics: JobMetrics, folder: Path) -> None:
             tries.append(now[0])
             if len(tries) < 9:
                 now[0] += 5.0

@@ -49,9 +49,9 @@ def test_a_file_that_cannot_be_left_is_an_outage_and_is_left_later(
     log = RunLog(store.uri, run_id, 1)
     objects.stop()
     with pytest.raises(StoreUnreachable, match=r"cannot be used .*`orch resume`"):
-        log.log_outcome(METRICS, tmp_path)
+        log.log_outcome((), METRICS, tmp_path)
     objects.start()
-    log.log_outcome(METRICS, tmp_path)
+    log.log_outcome((), METRICS, tmp_path)
     assert [file.path for file in store.client.list_artifacts(run_id)] == ["metrics.json"]
 
 

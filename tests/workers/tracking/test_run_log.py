@@ -17,7 +17,8 @@ from schemas.errors import StoreError
 from schemas.job import FileWeights
 from schemas.results import JobMetrics
 from tests.support.toy import toy_spec
-from workers.tracking.run_log import CURVES, RunLog, flatten
+from workers.tracking.curves import CURVES
+from workers.tracking.run_log import RunLog, flatten
 from workers.training.records import EpochRecord
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
         part_association={"tail": 0.3},
     )
     for _ in range(2):
-        RunLog(store.uri, run_id).log_outcome(metrics, tmp_path)
+        RunLog(store.uri, run_id).log_outcome((), metrics, tmp_path)
     run = store.client.get_run(run_id)
     assert run.data.metrics["test_accuracy"] == 0.9
     assert len(store.client.get_metric_history(run_id, "test_accuracy")) == 1
@@ -139,13 +140,35 @@ def test_the_outcome_is_summary_metrics_and_files_at_fixed_paths(
     assert [item.path for item in store.client.list_artifacts(run_id, "tables")] == ["tables/filters.csv"]
 
 
+def test_the_last_epoch_and_the_outcome_are_one_request_and_nothing_is_logged_again(
+    store: Store, new_run: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id, sent = new_run(), []
+    log_batch = MlflowClient.log_batch
+
+    def send(client: MlflowClient, run: str, **points: Any) -> None:
+        sent.append({point.key for point in points["metrics"]})
+        log_batch(client, run, **points)
+
+    log, outcome = RunLog(store.uri, run_id), JobMetrics(test_accuracy=0.9, train_accuracy=1.0)
+    log.log_epochs(records(2))
+    monkeypatch.setattr(MlflowClient, "log_batch", send)
+    for _ in range(2):
+        log.log_outcome(records(3), outcome, tmp_path)
+    RunLog(store.uri, run_id).log_outcome(records(3), outcome, tmp_path)  # a later attempt
+    (request,) = sent
+    assert request > {*CURVES.values(), "test_accuracy"}
+    assert [point.step for point in store.client.get_metric_history(run_id, "train/lambda")] == [1, 2, 3]
+    assert [point.step for point in store.client.get_metric_history(run_id, "test_accuracy")] == [3]
+
+
 def test_the_runs_state_is_left_to_the_driver(store: Store, new_run: Callable[[], str], tmp_path: Path) -> None:
     run_id = new_run()
     before = store.client.get_run(run_id)
     log = RunLog(store.uri, run_id)
     log.log_spec(toy_spec())
     log.log_epochs(records(1))
-    log.log_outcome(JobMetrics(test_accuracy=0.9, train_accuracy=1.0), tmp_path)
+    log.log_outcome((), JobMetrics(test_accuracy=0.9, train_accuracy=1.0), tmp_path)
     after = store.client.get_run(run_id)
     assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
     assert {name for name in after.data.tags if name.startswith("orch.")} == set()

@@ -19,7 +19,7 @@ from tests.support.toy import toy_spec
 from workers.checkpoints.loading import load_checkpoint
 from workers.checkpoints.store import CheckpointStore
 from workers.job import run_job
-from workers.tracking.run_log import CURVES
+from workers.tracking.curves import CURVES
 
 if TYPE_CHECKING:
     from tests.conftest import Store
