@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import weakref
 from collections.abc import Sequence
@@ -63,6 +64,18 @@ class EmbeddedRuns:
         with suppress(sqlite3.Error):
             return self._connection.execute(query, values).fetchall()
         return None
+
+    def flush(self) -> None:
+        """Flush to the disk what any process has committed; SQLite itself does so before it empties the log."""
+        log = Path(f"{self.uri.removeprefix(SCHEME)}-wal")
+        if not self.uri.startswith(SCHEME):
+            return
+        with suppress(FileNotFoundError):
+            number = os.open(log, os.O_RDONLY)
+            try:
+                os.fsync(number)
+            finally:
+                os.close(number)
 
     def _with_tags(self, rows: Sequence[tuple[Any, ...]]) -> list[Run] | None:
         from mlflow.entities import Run, RunData, RunInfo, RunTag

@@ -82,7 +82,7 @@ class RunLog:
         with self._reaching_store():
             check_login(tracking_uri)
             self._client: MlflowClient = MlflowClient(tracking_uri)
-            set_options_once(self._client)
+            set_options_once(self._client, flush=attempt is None)
             self._seen = read_logged(self._client, self._embedded, run_id, LAST_CURVE)
             self._check_tags(self._seen.tags)
         self._last_epoch = self._seen.last_step
@@ -182,6 +182,7 @@ class RunLog:
                 self._client.log_batch(self._run_id, metrics=points)
                 self._metrics |= rounded
                 self._last_epoch = step
+            self._embedded.flush()  # before the attempt's end is on the disk
         with self._reaching_store(files=True):
             self._files.log_artifacts(str(folder))
 

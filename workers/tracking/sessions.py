@@ -1,6 +1,8 @@
 """Makes MLflow's sessions with the embedded store cheaper: SQLite's options are set once for each connection.
 
-MLflow sets the same three options at the begin of each of its sessions, of which one request has up to four.
+MLflow sets the same three options at the begin of each of its sessions, of which one request has up to four. A worker
+adds one of its own: its commits are not flushed to the disk, because an attempt that a power cut ends is repeated from
+its checkpoint and logs what is missing. They are flushed with the job's outcome, and by every commit of the driver.
 """
 
 from __future__ import annotations
@@ -13,11 +15,13 @@ if TYPE_CHECKING:
 
 OPTIONS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")
 """The options that MLflow sets, in its words."""
+UNFLUSHED = "synchronous = NORMAL"
+"""A power cut may lose the last commits, and nothing else, of a database in WAL mode."""
 SET = "orch.options"
 """Marks a connection that has them."""
 
 
-def set_options_once(client: MlflowClient) -> None:
+def set_options_once(client: MlflowClient, *, flush: bool = True) -> None:
     """Let MLflow's store of this process set SQLite's options for each connection instead of each session.
 
     Nothing is done if the client's store is another one, or if this version of MLflow makes its sessions otherwise. A
@@ -25,12 +29,13 @@ def set_options_once(client: MlflowClient) -> None:
 
     Args:
         client: a client of the store.
+        flush: whether commits are on the disk when they return. Without effect after an earlier call.
     """
     with suppress(ImportError, AttributeError, TypeError):  # names that MLflow may change in any version
-        _set_options_once(client._tracking_client.store)
+        _set_options_once(client._tracking_client.store, flush)
 
 
-def _set_options_once(store: Any) -> None:
+def _set_options_once(store: Any, flush: bool) -> None:
     from mlflow.store.db.utils import _get_managed_session_maker
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
     from sqlalchemy import event
@@ -38,10 +43,10 @@ def _set_options_once(store: Any) -> None:
 
     if not isinstance(store, SqlAlchemyStore) or store.db_type != "sqlite" or store.read_engine is not None:
         return
-    if event.contains(store.engine, "checkout", _set_options):
+    if any(event.contains(store.engine, "checkout", listener) for listener in (_set_options, _set_options_unflushed)):
         return
     sessions = _get_managed_session_maker(sessionmaker(bind=store.engine), "")  # not said to be SQLite's
-    event.listen(store.engine, "checkout", _set_options)
+    event.listen(store.engine, "checkout", _set_options if flush else _set_options_unflushed)
     store.ManagedSessionMaker = sessions
 
 
@@ -52,3 +57,10 @@ def _set_options(connection: Any, record: Any, proxy: object) -> None:
     for option in OPTIONS:
         connection.execute(f"PRAGMA {option}")
     record.info[SET] = True
+
+
+def _set_options_unflushed(connection: Any, record: Any, proxy: object) -> None:
+    is_new = not record.info.get(SET)
+    _set_options(connection, record, proxy)
+    if is_new and connection.execute("PRAGMA journal_mode").fetchone() == ("wal",):
+        connection.execute(f"PRAGMA {UNFLUSHED}")

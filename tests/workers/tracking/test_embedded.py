@@ -53,6 +53,7 @@ def test_mlflow_is_left_to_say_that_a_run_is_unknown(store: Store) -> None:
 def test_mlflow_is_left_to_read_every_other_store(uri: str) -> None:
     assert EmbeddedRuns(uri).run("0" * 32) is None
     assert EmbeddedRuns(uri).having("orch.job_key", "0", "1") is None
+    EmbeddedRuns(uri).flush()  # of what there is not
 
 
 def test_mlflow_is_left_to_say_what_is_wrong_with_a_file(tmp_path: Path) -> None:

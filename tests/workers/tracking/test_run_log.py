@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -160,6 +161,27 @@ def test_the_last_epoch_and_the_outcome_are_one_request_and_nothing_is_logged_ag
     assert request > {*CURVES.values(), "test_accuracy"}
     assert [point.step for point in store.client.get_metric_history(run_id, "train/lambda")] == [1, 2, 3]
     assert [point.step for point in store.client.get_metric_history(run_id, "test_accuracy")] == [3]
+
+
+def test_the_outcome_is_on_the_disk_when_it_is_logged(
+    store: Store, new_run: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a power cut could leave a job whose end is known and whose metrics are gone."""
+    done: list[str] = []
+    log, fsync, log_batch = RunLog(store.uri, new_run()), os.fsync, MlflowClient.log_batch
+
+    def flush(number: int) -> None:
+        done.append(Path(os.readlink(f"/proc/self/fd/{number}")).name)
+        fsync(number)
+
+    def send(*arguments: Any, **points: Any) -> None:
+        log_batch(*arguments, **points)
+        done.append("logged")
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(MlflowClient, "log_batch", send)
+    log.log_outcome(records(1), JobMetrics(test_accuracy=0.9, train_accuracy=1.0), tmp_path)
+    assert done == ["logged", "mlflow.db-wal"]
 
 
 def test_the_runs_state_is_left_to_the_driver(store: Store, new_run: Callable[[], str], tmp_path: Path) -> None:

@@ -67,6 +67,27 @@ def test_every_connection_has_the_options(client: MlflowClient) -> None:
         connection.execute(text("INSERT INTO tags (key, value, run_uuid) VALUES ('a', 'b', 'no run')"))
 
 
+@pytest.mark.parametrize(
+    ("journal", "flush", "synchronous"), [("wal", True, 2), ("wal", False, 1), ("delete", False, 2)]
+)
+def test_only_a_worker_and_only_in_wal_mode_leaves_commits_unflushed(
+    client: MlflowClient, journal: str, flush: bool, synchronous: int
+) -> None:
+    with store_of(client).engine.connect() as connection:
+        connection.execute(text(f"PRAGMA journal_mode = {journal}"))
+    set_options_once(client, flush=flush)
+    with store_of(client).engine.connect() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == synchronous
+        assert connection.execute(text("PRAGMA foreign_keys")).scalar() == 1
+
+
+def test_a_worker_in_the_process_of_a_driver_flushes_like_the_driver(client: MlflowClient) -> None:
+    for flush in (True, False):
+        set_options_once(client, flush=flush)
+    with store_of(client).engine.connect() as connection:
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 2
+
+
 def test_a_second_call_changes_nothing(client: MlflowClient) -> None:
     set_options_once(client)
     sessions = store_of(client).ManagedSessionMaker
