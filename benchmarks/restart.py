@@ -60,18 +60,19 @@ class Silent:
 def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Settings:
     """Create a store with one sweep: `jobs` jobs, of which `succeeded` are finished and the next `running` are lost."""
     settings = Settings(home=home)
-    sweep = SweepSpec(name=NAME, base=BASE, axes={"category": ("voc_part/cat",), "seed": tuple(range(jobs))})
+    sweep = SweepSpec(name=NAME, base=BASE, axes={"category": ("voc_part/cat",), "seed": (0,)})
     planned = sweeps.plan_sweep(settings, SweepRequest(sweep=sweep)).sweep
-    plan = StoredPlan.of(NAME, planned.profile, None, planned.jobs, planned.upstream_keys, planned.resources)
+    specs = [planned.jobs[0].model_copy(update={"seed": seed}) for seed in range(jobs)]
+    plan = StoredPlan.of(NAME, planned.profile, None, specs, planned.upstream_keys, planned.resources)
     store.prepare_home(settings)
     ledger = MlflowLedger(store.make_client(settings), settings.store_uri)
     ledger.begin_sweep(plan, time.time())
     assert settings.database is not None
-    done, lost = planned.jobs[:succeeded], planned.jobs[succeeded : succeeded + running]
-    for state, specs in ((JobState.SUCCEEDED, done), (JobState.RUNNING, lost)):
-        if specs:
-            _begin(ledger, specs[0], state)
-            multiply(settings.database, specs[0], specs[1:])
+    done, lost = specs[:succeeded], specs[succeeded : succeeded + running]
+    for state, some in ((JobState.SUCCEEDED, done), (JobState.RUNNING, lost)):
+        if some:
+            _begin(ledger, some[0], state)
+            multiply(settings.database, some[0], some[1:])
     return settings
 
 
@@ -96,34 +97,31 @@ def _begin(ledger: MlflowLedger, spec: JobSpec, state: JobState) -> None:
 def multiply(database: Path, template: JobSpec, specs: Sequence[JobSpec]) -> None:
     """Insert the rows of further jobs as copies of the template's, with their own keys and titles."""
     with closing(sqlite3.connect(database)) as connection, connection:
-        (old,) = connection.execute(
-            "SELECT run_uuid FROM tags WHERE key = 'orch.job_key' AND value = ?", (template.key,)
-        ).fetchone()
-        columns = [row[1] for row in connection.execute("PRAGMA table_info(runs)")]
-        run = dict(
-            zip(columns, connection.execute("SELECT * FROM runs WHERE run_uuid = ?", (old,)).fetchone(), strict=True)
-        )
-        tags = dict(connection.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (old,)))
-        for number, spec in enumerate(specs):
-            new = f"{number:08x}{old[8:]}"
-            named = {"run_uuid": new, "name": spec.title, "artifact_uri": run["artifact_uri"].replace(old, new)}
-            row = {**run, **named}
-            connection.execute(f"INSERT INTO runs VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
-            own = {
-                "orch.job_key": spec.key, "orch.title": spec.title, "mlflow.runName": spec.title,
-                "orch.spec": spec.model_dump_json(),
-            }  # fmt: skip
-            if "orch.result" in tags:
-                own["orch.result"] = tags["orch.result"].replace(template.key, spec.key)
-            connection.executemany(
-                "INSERT INTO tags (key, value, run_uuid) VALUES (?, ?, ?)",
-                [(name, value, new) for name, value in {**tags, **own}.items()],
-            )
-            for logged in ("params", "metrics", "latest_metrics"):
-                names = ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({logged})"))
-                copied = names.replace("run_uuid", f"'{new}'")
-                query = f"INSERT INTO {logged} ({names}) SELECT {copied} FROM {logged} WHERE run_uuid = ?"
-                connection.execute(query, (old,))
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.row_factory = sqlite3.Row
+        query = "SELECT run_uuid FROM tags WHERE key = 'orch.job_key' AND value = ?"
+        (old,) = connection.execute(query, (template.key,)).fetchone()
+        ids = {spec.key: f"{spec.key}{old[len(spec.key) :]}" for spec in specs}
+        for table in ("runs", "params", "metrics", "latest_metrics", "tags"):
+            rows = [dict(row) for row in connection.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", (old,))]
+            copies = (_copied(table, row, spec, ids[spec.key], template.key) for spec in specs for row in rows)
+            if rows:
+                query = f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({', '.join('?' * len(rows[0]))})"
+                connection.executemany(query, copies)
+
+
+def _copied(table: str, row: dict[str, Any], spec: JobSpec, run_id: str, template: str) -> tuple[Any, ...]:
+    """The values of a row of the template's run, as those of another job."""
+    own = {**row, "run_uuid": run_id}
+    if table == "runs":
+        own |= {"name": spec.title, "artifact_uri": row["artifact_uri"].replace(row["run_uuid"], run_id)}
+    elif table == "tags":
+        names = {"orch.job_key": spec.key, "orch.title": spec.title, "mlflow.runName": spec.title}
+        if row["key"] == "orch.spec":
+            own["value"] = spec.model_dump_json()
+        else:
+            own["value"] = names.get(row["key"], row["value"].replace(template, spec.key))
+    return tuple(own.values())
 
 
 def time_status(home: Path, *words: str) -> tuple[float, float]:

@@ -165,7 +165,7 @@ def _draw_status(sweep: str, once: bool) -> None:
     settings = Settings()
     with console.Picture(once) as picture:
         while picture.is_seen:
-            found = service.sweep_status(settings, sweep)
+            found = service.sweep_status(settings, sweep, whole=picture.is_drawn)
             if picture.is_drawn:
                 resume = settings.resume_command(sweep)
                 picture.draw(live_text.live_text(found, resume, picture.width, picture.height, time.time()))
@@ -185,11 +185,11 @@ def _show_status(sweep: str | None, all_jobs: bool, json: bool, *, again: bool) 
                 [status_text.SweepJson.of_sweep(one) for one in found] if json else status_text.sweeps_text(found)
             )
         else:
-            one = service.sweep_status(settings, sweep)
+            one = service.sweep_status(settings, sweep, whole=all_jobs or json)
             answer = (
                 status_text.StatusJson.of_sweep(one)
                 if json
-                else status_text.status_text(one, all_jobs, settings.resume_command(sweep))
+                else status_text.status_text(one, settings.resume_command(sweep))
             )
         console.show(answer, again=again)
         if not (again and console.is_read()):

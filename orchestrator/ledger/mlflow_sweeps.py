@@ -20,6 +20,7 @@ from orchestrator.ledger.tags import (
     WAITING_TAG,
     plan_tags,
     progress_tag,
+    read_names,
     read_plan,
     sweep_record,
 )
@@ -132,7 +133,7 @@ class MlflowSweeps:
             try:
                 _ = record.plan and record.plan.outlines
             except StoreError as error:
-                record, problem = replace(record, read_plan=lambda: None), str(error)
+                record, problem = replace(record, read_plan=lambda: None, read_names=tuple), str(error)
             found.append(SweepEntry(record, run.info.status, problem))
         return found
 
@@ -144,7 +145,8 @@ class MlflowSweeps:
             self.runs.client.set_terminated(self.run_id(name), "KILLED")
 
     def _record(self, run: Run) -> SweepRecord:
-        return sweep_record(run.info.run_id, run.data.tags, lambda: self._read_plan(run))
+        tags = run.data.tags
+        return sweep_record(run.info.run_id, tags, lambda: self._read_plan(run), lambda: read_names(tags))
 
     def _write_plan(self, run_id: str, plan: StoredPlan) -> None:
         """Write the plan and then the tag with its digest, so that half of a plan never counts as one."""

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from orchestrator.ledger.home import Relocation
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepProgress, SweepRecord, Waiting
+from orchestrator.ledger.packed_plan import pack, pack_names, unpack, unpack_names
+from orchestrator.ledger.records import JobName, JobRecord, JobRun, StoredPlan, SweepProgress, SweepRecord, Waiting
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -22,12 +23,23 @@ from schemas.results import JobResult
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-KEY_TAG = "orch.job_key"
-"""By which the run of a job is found."""
+KEY_TAG, STATE_TAG, DRIVER_TAG = "orch.job_key", "orch.state", "orch.driven_by"
+"""By which the run of a job is found; its state; which sweep drives it."""
 JOB_TAGS = (
-    KEY_TAG, "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
-    "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
+    KEY_TAG, "orch.title", "orch.spec", "orch.sweep", STATE_TAG, "orch.last_sign_at", "orch.attempt",
+    "orch.reason", "orch.result", DRIVER_TAG, "orch.threads",
 )  # fmt: skip
+STANDING_TAGS = (DRIVER_TAG, KEY_TAG, STATE_TAG)
+"""What `LedgerReader.standings` reads of every job."""
+STANDING_CONDITION = f"key IN ({', '.join(map(repr, STANDING_TAGS))})"
+"""The same as an SQL condition, in the form for which SQLite uses the index."""
+JOB_INDEX = "orch_job_key"
+TAG_INDEXES = {
+    JOB_INDEX: f"(value) WHERE key = '{KEY_TAG}'",
+    "orch_standings": f"(key, run_uuid, value) WHERE {STANDING_CONDITION}",
+}
+"""Indexes of the embedded store's table of tags. MLflow has none of values: without the first, a search for a job reads
+the key of every job; without the second, reading the standings of all jobs reads as many pages as there are jobs."""
 SWEEP_TAGS = (
     "orch.sweep",
     "orch.started_at",
@@ -39,7 +51,10 @@ SWEEP_TAGS = (
 )
 PLAN_TAG, PLAN_PART = "orch.plan_sha256", "orch.plan."
 """The tag with the SHA-256 of a sweep's plan, and the start of the tags `orch.plan.0`, `orch.plan.1`, ... that hold the
-plan: its JSON, compressed, in base64. 10,000 jobs take about 25 of them."""
+plan: its JSON, compressed, in base64."""
+NAMES_PART = "orch.names."
+"""The start of the tags that hold the names of the plan's jobs in the same way, so that they are read without it.
+10,000 jobs take about 20 of them. Plans of earlier versions of orch hold their names themselves."""
 PLAN_FILE = "plan.json"
 """Where earlier versions of orch kept the plan: among the artifacts of the sweep's run, uncompressed."""
 WAITING_TAG = "orch.waiting"
@@ -91,13 +106,19 @@ def job_record(run_id: str, tags: Mapping[str, str], here: Relocation) -> JobRec
         raise _unreadable(run_id, error) from error
 
 
-def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], StoredPlan]) -> SweepRecord:
+def sweep_record(
+    run_id: str,
+    tags: Mapping[str, str],
+    read_plan: Callable[[], StoredPlan],
+    read_names: Callable[[], tuple[JobName, ...]],
+) -> SweepRecord:
     """Return the sweep of a run.
 
     Args:
         run_id: The run.
         tags: Its tags.
         read_plan: Reads the plan; called only if a tag says that it was written completely.
+        read_names: Reads the names of its jobs; called as `read_plan` is.
 
     Raises:
         StoreError: The tags are not those of a sweep.
@@ -109,6 +130,7 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
             run_id=run_id,
             started_at=float(tags["orch.started_at"]),
             read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
+            read_names=lambda: read_names() if PLAN_TAG in tags else (),
             lease=Lease.model_validate_json(lease) if lease else None,
             waiting=Waiting.model_validate_json(waiting) if (waiting := tags.get(WAITING_TAG)) else None,
             progress=_progress(tags.get(PROGRESS_TAG)),
@@ -143,12 +165,27 @@ def _unreadable(run_id: str, error: Exception) -> StoreError:
 
 def plan_tags(plan: StoredPlan) -> dict[str, str]:
     """Return the tags that hold a plan. The last one, PLAN_TAG, says that the others were written completely."""
-    content = plan.model_dump_json().encode()
-    text = b64encode(lzma.compress(content, preset=2)).decode()
-    parts = (text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT))
-    return {f"{PLAN_PART}{number}": part for number, part in enumerate(parts)} | {
-        PLAN_TAG: hashlib.sha256(content).hexdigest()
+    content = pack(plan)
+    return {
+        **_parts(PLAN_PART, content),
+        **_parts(NAMES_PART, pack_names(plan.names)),
+        PLAN_TAG: hashlib.sha256(content).hexdigest(),
     }
+
+
+def _parts(start: str, content: bytes) -> dict[str, str]:
+    text = b64encode(lzma.compress(content, preset=2)).decode()
+    parts = (text[at : at + TAG_LIMIT] for at in range(0, len(text), TAG_LIMIT))
+    return {f"{start}{number}": part for number, part in enumerate(parts)}
+
+
+def _joined(start: str, tags: Mapping[str, str]) -> bytes | None:
+    """What `_parts` has written; nothing if it is damaged, None if there is no such tag."""
+    parts = list(takewhile(bool, (tags.get(f"{start}{number}", "") for number in count())))
+    try:
+        return lzma.decompress(b64decode("".join(parts), validate=True)) if parts else None
+    except (ValueError, lzma.LZMAError):
+        return b""
 
 
 def read_plan(
@@ -166,25 +203,37 @@ def read_plan(
         StoreError: The plan is gone, does not match its digest, or is of another version of orch.
     """
     where, name = f"the tags {PLAN_PART}0, ... of its run", tags["orch.sweep"]
-    parts = list(takewhile(bool, (tags.get(f"{PLAN_PART}{number}", "") for number in count())))
-    content: bytes | None
-    if parts:
-        try:
-            content = lzma.decompress(b64decode("".join(parts), validate=True))
-        except (ValueError, lzma.LZMAError):
-            content = b""
-    else:
+    content = _joined(PLAN_PART, tags)
+    if content is None:
         where, content = f"{artifacts}/{PLAN_FILE}", read_file()
     if content is None:
         raise _unusable_plan(name, where, "gone")
     if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
         raise _unusable_plan(name, where, "damaged")
     try:
-        plan = StoredPlan.model_validate_json(content)
-    except ValidationError as error:
+        plan = unpack(content, here.fields)
+    except (KeyError, TypeError, ValueError) as error:
         raise _unusable_plan(name, where, "of another version of orch") from error
     root = (tags[ROOT_TAG] or None) if ROOT_TAG in tags else plan.data_root
-    return plan.model_copy(update={"jobs": tuple(map(here.fields, plan.jobs)), "data_root": here.fields(root)})
+    return plan.model_copy(update={"names": plan.names or read_names(tags), "data_root": here.fields(root)})
+
+
+def read_names(tags: Mapping[str, str]) -> tuple[JobName, ...]:
+    """Return the names of the jobs of a sweep's plan; none if only the plan has them.
+
+    Args:
+        tags: The tags of the sweep's run.
+
+    Raises:
+        StoreError: The names are damaged, or of another version of orch.
+    """
+    content = _joined(NAMES_PART, tags)
+    if content is None:
+        return ()
+    try:
+        return unpack_names(content)
+    except ValueError as error:
+        raise _unusable_plan(tags["orch.sweep"], f"the tags {NAMES_PART}0, ... of its run", "damaged") from error
 
 
 def _unusable_plan(name: str, where: str, what: str) -> StoreError:

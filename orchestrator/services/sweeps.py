@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from orchestrator.execution import control, selection, sweep_run
 from orchestrator.execution import open_pool as pools
 from orchestrator.ledger import opening
-from orchestrator.ledger.base import LedgerWriter, known_sweep
+from orchestrator.ledger.base import LedgerReader, LedgerWriter, known_sweep
 from orchestrator.ledger.liveness import Liveness
-from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, StoredPlan, SweepRecord
+from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, Standing, StoredPlan, SweepRecord
 from orchestrator.planning import planner
 from orchestrator.planning import request as requesting
 from orchestrator.planning import resolver as resolving
-from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
+from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare, statuses
 from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.setting_layers import field_of
 from orchestrator.report import coverage
@@ -75,20 +75,24 @@ class Plan:
         return shared_features([job.spec for job in self.jobs if job.will_run])
 
 
+MANY = 400
+"""Jobs up to which a sweep's jobs are all shown."""
+SURVEYED = 100
+"""Jobs that are shown of a larger sweep, unless all are asked for."""
+
+
 @dataclass(frozen=True)
 class SweepStatus:
     """A sweep of the store and the status of its jobs."""
 
     record: SweepRecord
     is_driven: bool
-    jobs: Sequence[PlannedJob[JobOutline]]
+    counts: Mapping[str, int]
+    """Number of jobs by status."""
+    jobs: Sequence[PlannedJob[JobOutline]] = ()
+    """Its jobs, or those that were asked for."""
     problem: str = ""
     """Why its jobs are unknown; empty if they are known."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of jobs by status."""
-        return dict(Counter(job.status.value for job in self.jobs))
 
     @cached_property
     def running(self) -> dict[str, RunningJob]:
@@ -278,22 +282,31 @@ def _run(
 
 
 def list_sweeps(settings: Settings) -> list[SweepStatus]:
-    """Every sweep of the store, newest first."""
+    """Every sweep of the store with its counts, newest first."""
     ledger = opening.open_reader(settings)
-    sweeps, records = ledger.sweeps(), ledger.jobs()
+    sweeps, standings = ledger.sweeps(), ledger.standings()
     alive = Liveness(ledger, sweeps)
-    return [_listed(sweep, records, alive) for sweep in sweeps]
+    return [_listed(sweep, standings, alive) for sweep in sweeps]
 
 
-def sweep_status(settings: Settings, name: str) -> SweepStatus:
+def sweep_status(settings: Settings, name: str, *, whole: bool = True) -> SweepStatus:
     """The status of one sweep's jobs.
+
+    Args:
+        whole: return all jobs; else of more than MANY only SURVEYED, unfinished ones before finished ones.
 
     Raises:
         StoreError: the store has no such sweep, or its plan cannot be read.
     """
     ledger = opening.open_reader(settings)
     alive = Liveness(ledger, ledger.sweeps())
-    return status_of(known_sweep(ledger, name), ledger.jobs(), alive)
+    sweep = known_sweep(ledger, name)
+    if whole or len(sweep.names) <= MANY:
+        return status_of(sweep, ledger, alive)
+    found = statuses(sweep.names, ledger.standings(), alive)
+    places = sorted(range(len(sweep.names)), key=lambda place: found[sweep.names[place].key] is PlanStatus.DONE)
+    chosen = [sweep.outline(place) for place in places[:SURVEYED]]
+    return SweepStatus(sweep, alive(name), _counted(found.values()), _compared(chosen, ledger, alive))
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, strict: bool = False) -> SweepTables:
@@ -347,19 +360,33 @@ def _with_workers(stored: StoredPlan, workers: int | None) -> StoredPlan:
     return stored.model_copy(update={"resources": resources})
 
 
-def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    """The status of one sweep; if its plan cannot be read, the reason, so that the other sweeps are still listed."""
+def _listed(sweep: SweepRecord, standings: Mapping[str, Standing], alive: Liveness) -> SweepStatus:
+    """The counts of one sweep; if its plan cannot be read, the reason, so that the other sweeps are still listed."""
     try:
-        return status_of(sweep, records, alive)
+        return SweepStatus(sweep, alive(sweep.name), _counted(statuses(sweep.names, standings, alive).values()))
     except StoreError as error:
-        return SweepStatus(sweep, alive(sweep.name), [], problem=str(error))
+        return SweepStatus(sweep, alive(sweep.name), {}, problem=str(error))
 
 
-def status_of(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
+def status_of(sweep: SweepRecord, ledger: LedgerReader, alive: Liveness) -> SweepStatus:
     """The status of a sweep's jobs, compared with their own records only.
 
     A similar job of another sweep therefore never makes a waiting job `changed`.
     """
-    outlines = sweep.plan.outlines if sweep.plan else ()
-    jobs = compare(outlines, {job.key: records[job.key] for job in outlines if job.key in records}, alive)
-    return SweepStatus(sweep, alive(sweep.name), jobs)
+    jobs = _compared(sweep.outlines, ledger, alive)
+    return SweepStatus(sweep, alive(sweep.name), _counted(job.status for job in jobs), jobs)
+
+
+def _compared(jobs: Sequence[JobOutline], ledger: LedgerReader, alive: Liveness) -> list[PlannedJob[JobOutline]]:
+    """Some jobs of a plan with their status, which may depend on the jobs that they start from."""
+    needed = {job.key: job for chosen in jobs for job in (*_upstream_of(chosen), chosen)}
+    found = {job.spec.key: job for job in compare(needed.values(), ledger.jobs(needed), alive)}
+    return [found[job.key] for job in jobs]
+
+
+def _upstream_of(job: JobOutline) -> list[JobOutline]:
+    return [*_upstream_of(job.upstream), job.upstream] if job.upstream else []
+
+
+def _counted(found: Iterable[PlanStatus]) -> dict[str, int]:
+    return {status.value: number for status, number in Counter(found).items()}

@@ -15,6 +15,7 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import jobs, sweeps
 from orchestrator.settings import Settings
@@ -202,6 +203,19 @@ def test_a_name_that_means_other_jobs_is_refused_with_the_difference(bench: Benc
 def test_a_sweep_that_is_driven_is_refused(bench: Bench) -> None:
     with Locks(bench.settings.lock_dir).sweep("held", now=0.0), pytest.raises(SweepBusy, match="already driven"):
         bench.sweep("held", seed=7)
+
+
+def test_a_large_sweep_is_surveyed_with_all_its_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.sweep("large", seed=31, script={INTERPRETABLE: [StopReason.BAD_DATA]})
+    whole = sweeps.sweep_status(bench.settings, "large")
+    assert sweeps.sweep_status(bench.settings, "large", whole=False) == whole
+    monkeypatch.setattr(sweeps, "MANY", 2)
+    monkeypatch.setattr(sweeps, "SURVEYED", 2)
+    part = sweeps.sweep_status(bench.settings, "large", whole=False)
+    assert part.counts == whole.counts
+    failed = next(job for job in whole.jobs if job.status is PlanStatus.FAILED)
+    assert part.jobs == [failed, next(job for job in whole.jobs if job != failed)]
+    assert part.jobs[0].spec.model_dump() == failed.spec.model_dump()
 
 
 def test_a_job_is_found_by_key_title_or_words(bench: Bench) -> None:
