@@ -236,14 +236,14 @@ class SweepRecord:
     """Unix seconds at which the sweep began."""
     read_plan: Callable[[], StoredPlan | None] = field(compare=False, repr=False)
     """Reads the plan from the store."""
-    read_names: Callable[[], tuple[JobName, ...]] = field(default=tuple, compare=False, repr=False)
-    """Reads the names of the plan's jobs from the store; none if only the plan has them."""
     lease: Lease | None = None
     """The lease of its driver; None if it has no driver."""
     waiting: Waiting | None = None
     """Why some of its jobs have no worker; None if none waits for a machine."""
     progress: SweepProgress | None = None
     """How far it is; None if it has no driver, or none that has written it yet."""
+    read_names: Callable[[], tuple[JobName, ...]] = field(default=tuple, compare=False, repr=False)
+    """Reads the names of the plan's jobs from the store; none if only the plan has them."""
 
     @cached_property
     def plan(self) -> StoredPlan | None:

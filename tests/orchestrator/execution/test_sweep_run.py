@@ -14,7 +14,7 @@ from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import JobRecord, Standing, StoredPlan
 from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import jobs, sweeps
@@ -34,6 +34,11 @@ class Ending(InMemoryLedger):
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         found = super().jobs(keys)
+        self.set_lease("s", None)
+        return found
+
+    def standings(self) -> dict[str, Standing]:
+        found = super().standings()
         self.set_lease("s", None)
         return found
 
