@@ -1,28 +1,33 @@
-"""Cost of a restart: `orch status` of a sweep of 10,000 jobs, and the first job of a resumed sweep of 296.
+"""Cost of a restart: `orch status` of a large sweep, and the first job after `orch resume` of one of 296 jobs.
 
-    python -m benchmarks.restart [--jobs 10000]
+    python -m benchmarks.restart [--jobs 10000] [--resumes 1] [--json-too]
 
-The first job of each state is created through orch; its rows are then copied in the database.
+The first job of each state is created through orch; its rows are then copied in the database. The resumed sweep is left
+as a SIGKILL of its driver leaves it: with a lease, and with two jobs that run.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from orchestrator.execution.driver import Driver
 from orchestrator.execution.progress import Now
+from orchestrator.execution.ray_pool import RayPool
 from orchestrator.execution.ray_session import RaySession
+from orchestrator.execution.sweep_run import SweepRun
 from orchestrator.ledger import store
+from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.planning.request import SweepRequest
@@ -43,6 +48,7 @@ BASE: dict[str, Any] = {
     "train": {"epochs": 1, "batch_size": 8},
 }
 TIMES = 3
+MARK, POLL_SECONDS = "restart-step", 0.02
 WAYS = {
     JobState.SUCCEEDED: (JobState.RUNNING, JobState.SUCCEEDED),
     JobState.RUNNING: (JobState.RUNNING,),
@@ -73,7 +79,15 @@ def make_store(home: Path, jobs: int, succeeded: int, running: int = 0) -> Setti
         if some:
             _begin(ledger, some[0], state)
             multiply(settings.database, some[0], some[1:])
+    dead = Lease(host=here(), pid=_dead_process(), since=time.time(), sign_at=time.time())
+    ledger.set_lease(NAME, dead if running else None)
     return settings
+
+
+def _dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
+        pass
+    return process.pid
 
 
 def _begin(ledger: MlflowLedger, spec: JobSpec, state: JobState) -> None:
@@ -138,55 +152,73 @@ def time_status(home: Path, *words: str) -> tuple[float, float]:
 
 
 def time_resume(settings: Settings) -> dict[str, float]:
-    """Resume the sweep and return the times of the command, Ray's start, and the first job's hand-over and start."""
-    marks = {"typed": time.time()}
-    start = RaySession.start
+    """Resume the sweep until its first job is at work, then stop it; return the seconds from the command to each step.
 
-    def timed(session: RaySession) -> None:
-        start(session)
-        marks["ray"] = time.time()
-
-    RaySession.start = timed  # type: ignore[method-assign]
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(settings, marks, ended))
-    watcher.start()
-    try:
-        report = sweeps.resume_sweep(settings, NAME, Silent(), workers=2)
-    finally:
-        ended.set()
-        watcher.join()
-        RaySession.start = start  # type: ignore[method-assign]
-    assert report.is_complete, report
-    return marks
+    A job is at work once it has opened its log, after its worker has imported torch and MLflow.
+    """
+    command = [sys.executable, "-m", "benchmarks.restart", "--drive", str(settings.root)]
+    typed = time.time()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as driver:
+        while next(settings.log_dir.glob("*/attempt-*.log"), None) is None and driver.poll() is None:
+            time.sleep(POLL_SECONDS)
+        at_work = time.time()
+        driver.send_signal(signal.SIGTERM)
+        _, said = driver.communicate()
+    told = [line.split() for line in said.splitlines() if line.startswith(MARK)]
+    steps = {step: float(at) - typed for _, step, at in reversed(told)}  # the first time of each
+    if "sent" not in steps:
+        raise SystemExit(f"the driver has ended early: {said}")
+    return dict(sorted({**steps, "at work": at_work - typed}.items(), key=lambda one: one[1]))
 
 
-def _watch(settings: Settings, marks: dict[str, float], ended: threading.Event) -> None:
-    assert settings.database is not None
-    with closing(sqlite3.connect(f"{settings.database.as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
-        while not ended.wait(0.02) and "at work" not in marks:
-            query = "SELECT 1 FROM tags WHERE key = 'orch.state' AND value = 'running'"
-            if "handed over" not in marks and connection.execute(query).fetchone():
-                marks["handed over"] = time.time()
-            if next(settings.log_dir.glob("*/attempt-*.log"), None):
-                marks["at work"] = time.time()
+def drive(home: Path) -> None:
+    """Resume the sweep as `orch resume` does, and write to standard error when each step has ended."""
+
+    def told(owner: Any, name: str, step: str) -> None:
+        call = getattr(owner, name)
+
+        def timed(*arguments: Any, **named: Any) -> Any:
+            result = call(*arguments, **named)
+            print(MARK, step, time.time(), file=sys.stderr, flush=True)
+            return result
+
+        setattr(owner, name, timed)
+
+    from orchestrator.cli.main import main as cli
+
+    print(MARK, "imported", time.time(), file=sys.stderr, flush=True)
+    for owner, name, step in (
+        (sweeps, "_refuse_other_recipe", "plan-read"), (SweepRun, "_check_early", "checked"),
+        (SweepRun, "_refuse_taken", "claimed"), (RaySession, "start", "ray"), (Driver, "_settle_lost", "settled"),
+        (RayPool, "_note_answer", "worker"), (RayPool, "start", "sent"),
+    ):  # fmt: skip
+        told(owner, name, step)
+    os.environ["ORCH_HOME"] = str(home)
+    cli(["resume", NAME, "--workers", "2"])
 
 
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=10_000, help="number of jobs of the large sweep (default 10000)")
+    parser.add_argument("--jobs", type=int, default=10_000, help="jobs of the large sweep (default 10000); 0: none")
+    parser.add_argument("--resumes", type=int, default=1, help="how often to resume a sweep (default 1)")
+    parser.add_argument("--json-too", action="store_true", help="also list every job of the large sweep as JSON")
+    parser.add_argument("--drive", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.drive:
+        drive(options.drive)
+        return
     with tempfile.TemporaryDirectory(prefix="orch-restart-") as folder:
         home = Path(folder) / "large"
-        make_store(home, options.jobs, options.jobs - options.jobs // 50, options.jobs // 100)
-        for words in ((NAME,), (), (NAME, "--json")):
-            seconds, used = time_status(home, *words)
-            print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} CPU s)")
-        settings = make_store(Path(folder) / "small", 296, 290)
-        marks = time_resume(settings)
-        print(f"orch resume, 290 of 296 done: Ray starts within {marks['ray'] - marks['typed']:.1f} s; after that")
-        print(f"  {marks['handed over'] - marks['ray']:5.2f} s until the first job is sent to a worker")
-        print(f"  {marks['at work'] - marks['ray']:5.2f} s until the worker has imported torch and MLflow")
+        if options.jobs:
+            make_store(home, options.jobs, options.jobs - options.jobs // 50, options.jobs // 100)
+            for words in ((NAME,), (), *([(NAME, "--json")] if options.json_too else [])):
+                seconds, used = time_status(home, *words)
+                print(f"orch status {' '.join(words):14} {options.jobs} jobs: {seconds:5.2f} s ({used:.2f} CPU s)")
+        for number in range(options.resumes):
+            settings = make_store(Path(folder) / f"small-{number}", 296, 290, running=2)
+            marks = time_resume(settings)
+            print(f"orch resume, 290 of 296 done: {', '.join(f'{what} {at:.1f} s' for what, at in marks.items())}")
 
 
 if __name__ == "__main__":

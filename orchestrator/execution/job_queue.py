@@ -34,10 +34,15 @@ class JobQueue(dict[str, QueueEntry]):
         self._waiting = [place for place, entry in enumerate(self.values()) if entry.state in _WAITING]
         self._shares_features = any(entry.features is not None for entry in self.values())
         self._has_upstream = any(entry.upstream is not None for entry in self.values())
+        self._delayed = {entry.key for entry in self.values() if entry.not_before}
+        self._replaced = set(self)
 
     def __setitem__(self, key: str, entry: QueueEntry) -> None:
         before, place = self[key], self._places[key]
         super().__setitem__(key, entry)
+        self._replaced.add(key)
+        if entry.not_before:
+            self._delayed.add(key)
         self._counts[before.state] -= 1
         self._counts[entry.state] += 1
         if before.state in _WAITING and entry.state not in _WAITING:
@@ -59,6 +64,19 @@ class JobQueue(dict[str, QueueEntry]):
         """See `scheduler.blocked`."""
         has_failed = self._counts[_S.FAILED] or self._counts[_S.CANCELLED]
         return scheduler.blocked(self) if has_failed and self._has_upstream else []
+
+    def take_replaced(self) -> set[str]:
+        """Return the keys of the entries that were replaced since the last call; at the first call, all keys."""
+        found, self._replaced = self._replaced, set()
+        return found
+
+    def count_ready(self, now: float, most: int) -> int:
+        """Return how many jobs can start at `now`, or `most` if there are more."""
+        if self._shares_features or self._has_upstream:
+            return len(self.ready(now, most))
+        self._delayed = {key for key in self._delayed if self[key].not_before > now}
+        later = sum(self[key].state in _WAITING for key in self._delayed)
+        return min(most, len(self._waiting) - later)
 
     def ready(self, now: float, most: int | None = None) -> list[str]:
         """See `scheduler.ready`.

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 KEY_TAG, STATE_TAG, DRIVER_TAG = "orch.job_key", "orch.state", "orch.driven_by"
 """By which the run of a job is found; its state; which sweep drives it."""
+KIND_TAG = "orch.kind"
+"""Whether a run is that of a job or of a sweep."""
 JOB_TAGS = (
     KEY_TAG, "orch.title", "orch.spec", "orch.sweep", STATE_TAG, "orch.last_sign_at", "orch.attempt",
     "orch.reason", "orch.result", DRIVER_TAG, "orch.threads",
@@ -36,10 +38,11 @@ STANDING_CONDITION = f"key IN ({', '.join(map(repr, STANDING_TAGS))})"
 JOB_INDEX = "orch_job_key"
 TAG_INDEXES = {
     JOB_INDEX: f"(value) WHERE key = '{KEY_TAG}'",
+    "orch_kind": f"(value) WHERE key = '{KIND_TAG}'",
     "orch_standings": f"(key, run_uuid, value) WHERE {STANDING_CONDITION}",
 }
-"""Indexes of the embedded store's table of tags. MLflow has none of values: without the first, a search for a job reads
-the key of every job; without the second, reading the standings of all jobs reads as many pages as there are jobs."""
+"""Indexes of the embedded store's table of tags. MLflow has none of values: without the first two, a search for a job
+or a sweep reads a tag of every job; without the third, the standings of all jobs are read from a page for each job."""
 SWEEP_TAGS = (
     "orch.sweep",
     "orch.started_at",

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # What only some of the commands need is imported as modules, which the command line loads at their first use.
-from orchestrator.execution import control, selection, sweep_run
+from orchestrator.execution import control, early_start, selection, sweep_run
 from orchestrator.execution import open_pool as pools
 from orchestrator.ledger import opening
-from orchestrator.ledger.base import LedgerReader, LedgerWriter, known_sweep
+from orchestrator.ledger.base import LedgerReader, known_sweep
 from orchestrator.ledger.liveness import Liveness
 from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, Standing, StoredPlan, SweepRecord
 from orchestrator.planning import planner
@@ -195,7 +195,7 @@ def run_sweep(
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
     )
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
@@ -227,7 +227,7 @@ def resume_sweep(
         OrchError: the sweep cannot run; its subclasses say why.
     """
     _refuse_outside(settings)
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     record = known_sweep(ledger, name)
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
@@ -266,19 +266,21 @@ def _rooted(stored: StoredPlan, settings: Settings) -> StoredPlan:
 
 def _run(
     settings: Settings,
-    ledger: LedgerWriter,
+    ledger: LedgerReader,
     stored: StoredPlan,
     display: Display,
     open_pool: OpenPool | None,
     again: Which,
 ) -> SweepOutcome:
     """Requeue the ended jobs that `again` selects, and run the sweep. If the sweep is refused, no job is requeued."""
+    outlook = early_start.outlook(settings, ledger, stored, again)
 
     def prepare() -> None:
-        if ledger.sweep(stored.name) is not None:
-            control.put_back(settings, ledger, stored.name, again, control.WALL)
+        if outlook.has_ended_badly and ledger.sweep(stored.name) is not None:
+            control.put_back(settings, opening.open_ledger(settings), stored.name, again, control.WALL)
 
-    return sweep_run.SweepRun(settings, stored, display, open_pool or pools.open_ray_pool).execute(prepare)
+    run = sweep_run.SweepRun(settings, stored, display, open_pool or pools.open_ray_pool, outlook.left)
+    return run.execute(prepare)
 
 
 def list_sweeps(settings: Settings) -> list[SweepStatus]:

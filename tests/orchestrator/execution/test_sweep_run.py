@@ -163,21 +163,22 @@ def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
 
 
 def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Bench) -> None:
-    """Another driver takes the sweep over while the workers start, and when the last job ends."""
+    """Another driver takes the sweep over right after its claim, and when the last job ends."""
     now = time.time()
     other = Lease(host="elsewhere", pid=7, since=now, sign_at=now)
 
     def take_over() -> None:
         opening.open_ledger(bench.settings).set_lease("overtaken", other)
 
-    def open_slots(*_: object) -> WorkerPool:
-        take_over()
-        return bench.pool
+    class Overtaken(Listener):
+        def say(self, line: str) -> None:
+            if "Starting the workers" in line:
+                take_over()
 
     bench.pool = ScriptedPool()
     request = bench.request("overtaken", 11)
     with pytest.raises(SweepBusy, match="taken over by process 7 on elsewhere"):
-        sweeps.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=open_slots)
+        sweeps.run_sweep(bench.settings, request, Overtaken(), workers=1, open_pool=bench.open_pool)
     assert (bench.pool.started, bench.pool.closed) == ([], True)
     assert sweeps.sweep_status(bench.settings, "overtaken").record.lease == other
     opening.open_ledger(bench.settings).set_lease("overtaken", None)
