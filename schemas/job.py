@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
@@ -224,7 +224,7 @@ class JobSpec(Frozen):
 
     @property
     def _filter_settings(self) -> str:
-        usual = FilterLossSpec(assignment="running" if self.is_single else "steady")
+        usual = _usual_filter_loss(self.is_single)
         std = self.model.new_layer_std
         start = [] if std is None else [f"new layer {std}"]
         if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == usual and not start):
@@ -235,6 +235,12 @@ class JobSpec(Frozen):
         own = self.filter_loss.model_dump()
         changed = [f"{name} {value}" for name, value in own.items() if value != getattr(usual, name)]
         return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed, *start])})"
+
+
+@cache
+def _usual_filter_loss(is_single: bool) -> FilterLossSpec:
+    """The filter loss that a title does not mention."""
+    return FilterLossSpec(assignment="running" if is_single else "steady")
 
 
 def share_parts(jobs: Iterable[JobSpec]) -> None:

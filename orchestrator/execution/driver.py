@@ -313,9 +313,9 @@ class Driver:
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
-        running = tuple((state.specs[key].title, progress.get(worker)) for worker, key in state.running.items())
+        running = tuple((state.title(key), progress.get(worker)) for worker, key in state.running.items())
         left = state.time_left(progress, self.pool.size, self.clock())
-        paces = {state.specs[key].title: pace.epoch_seconds for key, pace in state.paces.items()}
+        paces = {key: pace.epoch_seconds for key, pace in state.paces.items()}
         self._progress.set(state.running_jobs(progress, MOST_JOBS), left, self.clock())
         self.display.show(
             Now(
@@ -326,6 +326,6 @@ class Driver:
                 waiting=self._notice.shown,
                 cells=state.cells(progress),
                 failures=state.failures,
-                epoch_seconds={title: seconds for title, seconds in paces.items() if seconds is not None},
+                epoch_seconds={state.title(key): seconds for key, seconds in paces.items() if seconds is not None},
             )
         )

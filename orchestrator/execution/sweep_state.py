@@ -60,8 +60,9 @@ class SweepState:
     """The jobs that ran then."""
     _drawn_stuck: frozenset[str] = frozenset()
     """The jobs that were blocked then."""
-    _estimate: tuple[float, int, Estimate] | None = None
+    _estimate: tuple[float, int, Estimate | None] | None = None
     """The last estimate of the time left that was computed, after when it was, and with how many workers."""
+    _titles: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def kinds(self) -> dict[str, Kind]:
@@ -80,6 +81,12 @@ class SweepState:
             if job.record is not None:
                 state.note_end(job.record)
         return state
+
+    def title(self, key: str) -> str:
+        """Return the title of a job."""
+        if key not in self._titles:
+            self._titles[key] = self.specs[key].title
+        return self._titles[key]
 
     def note_end(self, record: JobRecord) -> None:
         """Note how a job has ended, to show it."""
@@ -159,10 +166,10 @@ class SweepState:
             at, workers, found = self._estimate
             passed = now - at
             if workers == slots and 0.0 <= passed < ESTIMATE_SECONDS_A_JOB * len(self.board):
-                return found._replace(low=max(0.0, found.low - passed), high=max(0.0, found.high - passed))
-        estimate = self._time_left(slots, now)
-        self._estimate = None if estimate is None else (now, slots, estimate)
-        return estimate
+                return found and found._replace(low=max(0.0, found.low - passed), high=max(0.0, found.high - passed))
+        found = self._time_left(slots, now)
+        self._estimate = now, slots, found
+        return found
 
     def _time_left(self, slots: int, now: float) -> Estimate | None:
         stuck = set(self.board.blocked())
