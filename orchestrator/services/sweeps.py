@@ -75,10 +75,10 @@ class Plan:
         return shared_features([job.spec for job in self.jobs if job.will_run])
 
 
-MANY = 400
-"""Jobs up to which a sweep's jobs are all shown."""
 SURVEYED = 100
-"""Jobs that are shown of a larger sweep, unless all are asked for."""
+"""Jobs that are shown of a large sweep, unless all are asked for."""
+_URGENCY = {PlanStatus.RUNNING: 0, PlanStatus.FAILED: 1, PlanStatus.DONE: 3}
+"""Which jobs of a large sweep are shown before others: those with the lowest number; 2 for any other status."""
 
 
 @dataclass(frozen=True)
@@ -291,11 +291,12 @@ def list_sweeps(settings: Settings) -> list[SweepStatus]:
     return [_listed(sweep, standings, alive) for sweep in sweeps]
 
 
-def sweep_status(settings: Settings, name: str, *, whole: bool = True) -> SweepStatus:
+def sweep_status(settings: Settings, name: str, *, up_to: int | None = None) -> SweepStatus:
     """The status of one sweep's jobs.
 
     Args:
-        whole: return all jobs; else of more than MANY only SURVEYED, unfinished ones before finished ones.
+        up_to: of a sweep of more jobs, return only SURVEYED of them: running, failed, then other unfinished ones
+            first; None returns all jobs.
 
     Raises:
         StoreError: the store has no such sweep, or its plan cannot be read.
@@ -303,10 +304,10 @@ def sweep_status(settings: Settings, name: str, *, whole: bool = True) -> SweepS
     ledger = opening.open_reader(settings)
     alive = Liveness(ledger, ledger.sweeps())
     sweep = known_sweep(ledger, name)
-    if whole or len(sweep.names) <= MANY:
+    if up_to is None or len(sweep.names) <= up_to:
         return status_of(sweep, ledger, alive)
     found = statuses(sweep.names, ledger.standings(), alive)
-    places = sorted(range(len(sweep.names)), key=lambda place: found[sweep.names[place].key] is PlanStatus.DONE)
+    places = sorted(range(len(sweep.names)), key=lambda place: _URGENCY.get(found[sweep.names[place].key], 2))
     chosen = [sweep.outline(place) for place in places[:SURVEYED]]
     return SweepStatus(sweep, alive(name), _counted(found.values()), _compared(chosen, ledger, alive))
 

@@ -214,10 +214,9 @@ def test_a_sweep_that_is_driven_is_refused(bench: Bench) -> None:
 def test_a_large_sweep_is_surveyed_with_all_its_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.sweep("large", seed=31, script={INTERPRETABLE: [StopReason.BAD_DATA]})
     whole = sweeps.sweep_status(bench.settings, "large")
-    assert sweeps.sweep_status(bench.settings, "large", whole=False) == whole
-    monkeypatch.setattr(sweeps, "MANY", 2)
+    assert sweeps.sweep_status(bench.settings, "large", up_to=3) == whole
     monkeypatch.setattr(sweeps, "SURVEYED", 2)
-    part = sweeps.sweep_status(bench.settings, "large", whole=False)
+    part = sweeps.sweep_status(bench.settings, "large", up_to=2)
     assert part.counts == whole.counts
     failed = next(job for job in whole.jobs if job.status is PlanStatus.FAILED)
     assert part.jobs == [failed, next(job for job in whole.jobs if job != failed)]
