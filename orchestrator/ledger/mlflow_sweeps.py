@@ -12,18 +12,9 @@ from orchestrator.ledger.base import RunStatus, unknown_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
 from orchestrator.ledger.notes import note_tags
+from orchestrator.ledger.plan_tags import PLAN_FILE, ROOT_TAG, plan_tags, read_names, read_plan
 from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepProgress, SweepRecord, Waiting, newest_first
-from orchestrator.ledger.tags import (
-    PLAN_FILE,
-    PROGRESS_TAG,
-    ROOT_TAG,
-    WAITING_TAG,
-    plan_tags,
-    progress_tag,
-    read_names,
-    read_plan,
-    sweep_record,
-)
+from orchestrator.ledger.tags import PROGRESS_TAG, WAITING_TAG, progress_tag, sweep_record
 from schemas.errors import StoreError
 from schemas.results import MLFLOW_DECIMALS
 

@@ -18,6 +18,7 @@ from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.database import reading
 from orchestrator.ledger.experiment import candidates_of, choose
 from orchestrator.ledger.home import Relocation, relocation_of
+from orchestrator.ledger.plan_tags import NAMES_PART, PLAN_FILE, PLAN_PART, read_names, read_plan
 from orchestrator.ledger.records import (
     JobName,
     JobRecord,
@@ -35,17 +36,12 @@ from orchestrator.ledger.tags import (
     JOB_INDEX,
     JOB_TAGS,
     KEY_TAG,
-    NAMES_PART,
-    PLAN_FILE,
-    PLAN_PART,
     STANDING_CONDITION,
     STANDING_TAGS,
     STATE_TAG,
     SWEEP_TAGS,
     has_begun,
     job_record,
-    read_names,
-    read_plan,
     sweep_record,
 )
 from orchestrator.settings import Settings, sqlite_uri

@@ -16,8 +16,9 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.mlflow_sweeps import TAGS_AT_ONCE
+from orchestrator.ledger.plan_tags import NAMES_PART, PLAN_FILE, PLAN_PART
 from orchestrator.ledger.records import ControlRequest, RunningJob, StoredPlan, SweepProgress
-from orchestrator.ledger.tags import NAMES_PART, PLAN_FILE, PLAN_PART, PLAN_TAG, PROGRESS_TAG
+from orchestrator.ledger.tags import PLAN_TAG, PROGRESS_TAG
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason

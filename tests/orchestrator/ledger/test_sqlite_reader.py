@@ -17,9 +17,10 @@ from orchestrator.ledger import store
 from orchestrator.ledger.artifacts import local_artifact
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.plan_tags import PLAN_PART
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.ledger.sqlite_reader import SqliteReader, open_sqlite_reader
-from orchestrator.ledger.tags import PLAN_PART, PLAN_TAG
+from orchestrator.ledger.tags import PLAN_TAG
 from orchestrator.services.jobs import artifact_uri, find_job
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
