@@ -169,7 +169,7 @@ class Sweep:
         Raises:
             StoreError: the store has no such sweep.
         """
-        return sweeps.sweep_status(self.settings, self.name).counts
+        return dict(sweeps.sweep_status(self.settings, self.name, up_to=0).counts)
 
     def to_frame(self) -> pd.DataFrame:
         """Return a row per job: its name and state, the fields of its spec by dotted name, and its metrics.

@@ -16,6 +16,7 @@ LATE = (
     "orchestrator.cli.text.",
     "orchestrator.services.",
     "orchestrator.execution.control",
+    "orchestrator.execution.early_start",
     "orchestrator.execution.job_matrix",
     "orchestrator.execution.open_pool",
     "orchestrator.execution.progress",

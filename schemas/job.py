@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from schemas.base import Frozen
 from schemas.categories import category_of
@@ -49,6 +49,9 @@ __all__ = [
     "Variant",
     "WeightsSpec",
     "categories_label",
+    "share_parts",
+    "shared_dumps",
+    "validated",
 ]
 
 RECIPE_VERSION = 3
@@ -221,7 +224,7 @@ class JobSpec(Frozen):
 
     @property
     def _filter_settings(self) -> str:
-        usual = FilterLossSpec(assignment="running" if self.is_single else "steady")
+        usual = _usual_filter_loss(self.is_single)
         std = self.model.new_layer_std
         start = [] if std is None else [f"new layer {std}"]
         if self.model.variant == "ordinary" or (self.model.mask and self.filter_loss == usual and not start):
@@ -232,6 +235,52 @@ class JobSpec(Frozen):
         own = self.filter_loss.model_dump()
         changed = [f"{name} {value}" for name, value in own.items() if value != getattr(usual, name)]
         return f" ({', '.join([*([] if self.model.mask else ['loss alone']), *changed, *start])})"
+
+
+@cache
+def _usual_filter_loss(is_single: bool) -> FilterLossSpec:
+    """The filter loss that a title does not mention."""
+    return FilterLossSpec(assignment="running" if is_single else "steady")
+
+
+def share_parts(jobs: Iterable[JobSpec]) -> None:
+    """Make equal parts of several specs, such as their images, one object. A sweep of 100,000 jobs has few parts."""
+    known: dict[tuple[str, str], BaseModel] = {}
+    for job in jobs:
+        for name, part in vars(job).items():
+            if isinstance(part, BaseModel):
+                vars(job)[name] = known.setdefault((name, part.model_dump_json()), part)
+
+
+def shared_dumps(jobs: Iterable[JobSpec]) -> tuple[dict[str, Any], ...]:
+    """Return the fields of specs, as `model_dump(mode="json")` does; parts that specs share are one object."""
+    known: dict[int, dict[str, Any]] = {}
+
+    def dumped(part: Any) -> Any:
+        if not isinstance(part, BaseModel):
+            return part
+        if id(part) not in known:
+            known[id(part)] = part.model_dump(mode="json")
+        return known[id(part)]
+
+    return tuple({name: dumped(getattr(job, name)) for name in JobSpec.model_fields} for job in jobs)
+
+
+def validated(jobs: Iterable[Mapping[str, Any]]) -> tuple[JobSpec, ...]:
+    """Return the specs of fields; a part that is one object in several fields is validated once and shared.
+
+    Raises:
+        ValidationError: Fields are not those of a spec.
+    """
+    known: dict[tuple[str, int], Any] = {}
+    specs = []
+    for fields in jobs:
+        spec = JobSpec.model_validate({name: known.get((name, id(part)), part) for name, part in fields.items()})
+        specs.append(spec)
+        for name, part in fields.items():
+            if isinstance(part, dict):
+                known.setdefault((name, id(part)), getattr(spec, name))
+    return tuple(specs)
 
 
 def categories_label(categories: Sequence[str], loss: LossKind | None) -> str:

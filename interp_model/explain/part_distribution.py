@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
@@ -51,6 +50,8 @@ def peak_density(pixel_NF2: Tensor, weight_NF: Tensor, side: int, sigma: float) 
     Returns:
         (N, S, S). Each map sums to the image's mean weight over filters, minus what falls outside the image.
     """
+    from scipy.ndimage import gaussian_filter  # a worker starts without it
+
     images, filters = weight_NF.shape
     index_NF2 = pixel_NF2.round().long().clamp(0, side - 1)
     flat_NF = index_NF2[:, :, 0] * side + index_NF2[:, :, 1]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from orchestrator.execution.sweep_outcome import SweepOutcome
 
 WATCH_SECONDS = 2.0
+LISTED_UP_TO, DRAWN_UP_TO = 400, 5000
+"""Jobs of a sweep up to which `orch status` lists all, and `orch watch` draws all; of a larger one some are shown."""
 PANEL = "Sweeps"
 
 SomeSweep = Annotated[
@@ -165,7 +167,7 @@ def _draw_status(sweep: str, once: bool) -> None:
     settings = Settings()
     with console.Picture(once) as picture:
         while picture.is_seen:
-            found = service.sweep_status(settings, sweep)
+            found = service.sweep_status(settings, sweep, up_to=DRAWN_UP_TO if picture.is_drawn else 0)
             if picture.is_drawn:
                 resume = settings.resume_command(sweep)
                 picture.draw(live_text.live_text(found, resume, picture.width, picture.height, time.time()))
@@ -185,11 +187,11 @@ def _show_status(sweep: str | None, all_jobs: bool, json: bool, *, again: bool) 
                 [status_text.SweepJson.of_sweep(one) for one in found] if json else status_text.sweeps_text(found)
             )
         else:
-            one = service.sweep_status(settings, sweep)
+            one = service.sweep_status(settings, sweep, up_to=None if all_jobs or json else LISTED_UP_TO)
             answer = (
                 status_text.StatusJson.of_sweep(one)
                 if json
-                else status_text.status_text(one, all_jobs, settings.resume_command(sweep))
+                else status_text.status_text(one, settings.resume_command(sweep))
             )
         console.show(answer, again=again)
         if not (again and console.is_read()):

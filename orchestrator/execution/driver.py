@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 
 from orchestrator.execution import retry_policy, scheduler
 from orchestrator.execution.absence import Absence, Pushes, ReadPushed, data_sets_among, sentence
@@ -16,7 +16,7 @@ from orchestrator.execution.leftovers import Leftovers
 from orchestrator.execution.placement import Wish, assign
 from orchestrator.execution.pool import Ended, WorkerPool
 from orchestrator.execution.progress import Display, Now
-from orchestrator.execution.progress_notice import ProgressNotice
+from orchestrator.execution.progress_notice import MOST_JOBS, ProgressNotice
 from orchestrator.execution.settlement import Settlement
 from orchestrator.execution.shutdown import Shutdown
 from orchestrator.execution.stop_request import StopRequest
@@ -37,7 +37,7 @@ from schemas.sweep import Resources
 POLL_SECONDS = 1.0
 """Longest time of one wait for jobs that end."""
 MOST_WISHES = 2000
-"""Jobs that are told to the pool at a time, besides those for its idle workers, where all jobs want equal workers."""
+"""Waiting jobs that are told to the pool at a time, where all jobs want equal workers."""
 SHOW_SECONDS, SHOW_SECONDS_A_JOB = 0.25, 1e-4
 """Least time between two pictures of the sweep, and per job: drawing one takes a few microseconds per job."""
 DRAIN_SECONDS = 180.0
@@ -57,7 +57,7 @@ class Driver:
     """The loop of one sweep, in one thread. It owns every change of state of the jobs that it runs."""
 
     sweep: str
-    planned: list[PlannedJob]
+    planned: InitVar[list[PlannedJob]]
     """The sweep's jobs in the order in which they should run, with what the ledger had of them."""
     ledger: LedgerWriter
     pool: WorkerPool
@@ -83,15 +83,16 @@ class Driver:
     past: Finished = field(default_factory=Finished)
     """Durations of the store's finished jobs, for estimates."""
 
-    def __post_init__(self) -> None:
-        self._state = SweepState.of(self.planned)
+    def __post_init__(self, planned: list[PlannedJob]) -> None:
+        self._state = SweepState.of(planned)
+        self._lost = [job.record for job in planned if job.status is PlanStatus.LOST and job.record is not None]
         self._state.past = self.past
         self._unsettled: list[Ended] = []
         self._warned: set[str] = set()
         self._shown_at = -math.inf
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
-        for job in self.planned:
+        for job in planned:
             self._leftovers.note(job.record.result if job.record else None)
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
@@ -202,21 +203,22 @@ class Driver:
 
     def _settle_lost(self) -> None:
         """Settle what a dead driver left running before anything else, so that the store is right."""
-        for job in self.planned:
-            if job.status is PlanStatus.LOST and self.locks.take_job(job.spec.key):
-                current = self.ledger.get(job.spec.key)
-                is_same = job.record is not None and current.attempt == job.record.attempt
+        for lost in self._lost:
+            if self.locks.take_job(lost.key):
+                current = self.ledger.get(lost.key)
+                is_same = current.attempt == lost.attempt
                 if current.state is _S.RUNNING and is_same and not self._settlement.settle_unheard(current):
                     with suppress(IllegalTransition):  # the driver of another machine was faster
-                        self.ledger.move(job.spec.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
-                self.locks.release_job(job.spec.key)
+                        self.ledger.move(lost.key, _S.REQUEUED, self.clock(), reason=StopReason.WORKER_LOST)
+                self.locks.release_job(lost.key)
 
     def _fill_workers(self, now: float) -> None:
         """Start the jobs for which there is an idle worker, and ask for workers for the others."""
+        if not self._absence.is_known and not self._leftovers.is_known and len(set(self._wishes.values())) == 1:
+            self._fill_equal_workers(now)
+            return
         nodes, run_anywhere = self.pool.nodes(), not self._absence.is_known and not self._leftovers.is_known
-        are_equal = run_anywhere and len(set(self._wishes.values())) == 1
-        most = len(self.pool.idle()) + MOST_WISHES if are_equal else None  # further equal wishes change nothing now
-        ready = self._state.board.ready(now, most)
+        ready = self._state.board.ready(now)
         wishes = {key: self._plain_wish(key) if run_anywhere else self._wish(key, nodes, now) for key in ready}
         while pairs := assign(wishes, self.pool.idle()):
             for key, idle in pairs:
@@ -230,6 +232,23 @@ class Driver:
         self._notice.set(sentence(lacked, jobs) if lacked else self.pool.waiting(), now)
         if names := data_sets_among(lacked):
             self._absence.forget(self._pushes.news(names, now))
+
+    def _fill_equal_workers(self, now: float) -> None:
+        """Do the same where any worker can run any job, without a look at jobs that cannot start now."""
+        (wish,), board = set(self._wishes.values()), self._state.board
+        tried = set[str]()
+        while pairs := assign(dict.fromkeys(self._untried(tried, now), wish), self.pool.idle()):
+            for key, idle in pairs:
+                tried.add(key)
+                self._start(key, idle.worker, now)
+        self.pool.ask([wish] * board.count_ready(now, MOST_WISHES))
+        self._notice.set(self.pool.waiting(), now)
+
+    def _untried(self, tried: Collection[str], now: float) -> list[str]:
+        """As many jobs that can start as there are idle workers, without those that were tried in this turn."""
+        idle = len(self.pool.idle())
+        found = self._state.board.ready(now, idle + len(tried)) if idle else []
+        return [key for key in found if key not in tried]
 
     def _wish(self, key: str, nodes: Mapping[str, str], now: float) -> Wish:
         avoid = self._absence.avoided(self._state.specs[key], now) | self._leftovers.others(key, nodes, now)
@@ -294,10 +313,10 @@ class Driver:
 
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
-        running = tuple((state.specs[key].title, progress.get(worker)) for worker, key in state.running.items())
+        running = tuple((state.title(key), progress.get(worker)) for worker, key in state.running.items())
         left = state.time_left(progress, self.pool.size, self.clock())
-        paces = {state.specs[key].title: pace.epoch_seconds for key, pace in state.paces.items()}
-        self._progress.set(state.running_jobs(progress), left, self.clock())
+        paces = {key: pace.epoch_seconds for key, pace in state.paces.items()}
+        self._progress.set(state.running_jobs(progress, MOST_JOBS), left, self.clock())
         self.display.show(
             Now(
                 done=state.ended,
@@ -307,6 +326,6 @@ class Driver:
                 waiting=self._notice.shown,
                 cells=state.cells(progress),
                 failures=state.failures,
-                epoch_seconds={title: seconds for title, seconds in paces.items() if seconds is not None},
+                epoch_seconds={state.title(key): seconds for key, seconds in paces.items() if seconds is not None},
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from orchestrator.execution.estimate import Finished, Kind, kind_in
@@ -24,8 +25,9 @@ def kind_of_record(record: JobRecord) -> Kind | None:
     """Return the kind of a job that succeeded; None for others, and if another version of orch wrote its spec."""
     if record.state is not JobState.SUCCEEDED:
         return None
+    fields = json.loads(record.spec_json)  # not `record.fields`, which would stay in memory
     try:
-        kind = kind_in(record.fields, bool(lookup(record.fields, "is_pretraining")))
+        kind = kind_in(fields, bool(lookup(fields, "is_pretraining")))
     except TypeError:  # it lists no categories
         return None
     return None if None in kind else kind

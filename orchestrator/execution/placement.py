@@ -125,6 +125,8 @@ def decide(
                 unmet.append(wish)
         elif len(request) >= left:
             is_short = True
+            if not spare_idle and not spare_asked:
+                break  # further jobs change nothing
         else:
             if not _take(free, wish):
                 unmet.append(wish)

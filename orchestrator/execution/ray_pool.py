@@ -129,8 +129,12 @@ class RayPool:
             return  # what fits no machine is refused before anything is requested
         now = time.monotonic()
         avoided = self._usable.avoided(now)
-        stated = {self._fitting.resolved(wish.needs): wish.needs for wish in wishes}
-        wanted = [Wish(self._fitting.resolved(wish.needs), wish.avoid | avoided) for wish in wishes]
+        different = {id(wish): wish for wish in wishes}  # thousands of jobs may have one wish
+        stated = {self._fitting.resolved(wish.needs): wish.needs for wish in different.values()}
+        made = {
+            name: Wish(self._fitting.resolved(wish.needs), wish.avoid | avoided) for name, wish in different.items()
+        }
+        wanted = [made[id(wish)] for wish in wishes]
         idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.values() if one.is_idle]
         asked = [
             Asked(one.id, one.wish, one.has_place or self.is_private)

@@ -12,7 +12,7 @@ _S, _R = JobState, StopReason
 _ENDED_BADLY = frozenset({_S.FAILED, _S.CANCELLED})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class QueueEntry:
     """A job in a driver's queue."""
 

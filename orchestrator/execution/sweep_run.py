@@ -10,6 +10,7 @@ from functools import partial
 
 from orchestrator.execution.absence import read_pushed
 from orchestrator.execution.driver import Driver
+from orchestrator.execution.early_start import EarlyPool
 from orchestrator.execution.in_time import Background
 from orchestrator.execution.notifications import Notification, ended, send
 from orchestrator.execution.open_pool import OpenPool, open_ray_pool
@@ -46,9 +47,14 @@ class SweepRun:
     stored: StoredPlan
     display: Display
     open_pool: OpenPool = open_ray_pool
+    left: int = 0
+    """Number of jobs that will run, if workers are to start before the store is opened for writing."""
     stop: StopRequest = field(default_factory=StopRequest)
     _has_begun: bool = False
     """Whether the sweep was claimed, so that its end is told to who does not look."""
+
+    def __post_init__(self) -> None:
+        self._pools = EarlyPool(self.open_pool)
 
     def execute(self, prepare: Callable[[], None] = lambda: None) -> SweepOutcome:
         """Run the jobs of the sweep that are left.
@@ -83,9 +89,15 @@ class SweepRun:
     def _execute(self, prepare: Callable[[], None]) -> SweepOutcome:
         started = time.time()
         self._check_early()
-        prepare()
         locks = Locks(self.settings.lock_dir)
-        with locks.sweep(self.stored.name, started) as lease, self.stop.listening():
+        with self.stop.listening(), self._pools:
+            if self.left:
+                self._pools.begin(self.settings, self.stored, self.left)
+            prepare()
+            return self._claim_and_drive(locks, started)
+
+    def _claim_and_drive(self, locks: Locks, started: float) -> SweepOutcome:
+        with locks.sweep(self.stored.name, started) as lease:
             ledger = self._open_ledger()
             self._refuse_taken(ledger, started)
             ledger.begin_sweep(self.stored, started)
@@ -162,6 +174,14 @@ class SweepRun:
 
     def _run_jobs(self, ledger: Ledger, locks: Locks, lease: Lease) -> tuple[int, str]:
         """Return how many jobs were begun, and the common failure that paused the sweep, if any."""
+        driver = self._driver(ledger, locks, lease)
+        if driver is None:
+            return 0, ""
+        driver.run()
+        return driver.begun, driver.paused_by
+
+    def _driver(self, ledger: Ledger, locks: Locks, lease: Lease) -> Driver | None:
+        """Return the driver of the jobs that are left; None if there are none. It keeps no records of the others."""
         elsewhere = partial(self._is_elsewhere, Liveness(ledger))
         runs = ledger.job_runs()
         keys = {spec.key for spec in self.stored.specs}
@@ -171,10 +191,10 @@ class SweepRun:
         left = [job for job in jobs if job.will_run or job.status is PlanStatus.RUNNING]
         self.display.say(opening_line(self.stored, jobs, len(left)))
         if not left or self.stop.asked:
-            return 0, ""
+            return None
         lease = renew(ledger, self.stored.name, lease, time.time())  # starting Ray takes time
-        pool = self.open_pool(self.settings, self.stored, len(left))
-        driver = Driver(
+        pool = self._pools(self.settings, self.stored, len(left))
+        return Driver(
             sweep=self.stored.name,
             planned=jobs,
             ledger=ledger,
@@ -193,8 +213,6 @@ class SweepRun:
             tell_waiting=self._tell_waiting,
             past=past_of(records.values()),
         )
-        driver.run()
-        return driver.begun, driver.paused_by
 
     def _is_elsewhere(self, is_alive: Liveness, name: str) -> bool:
         return name != self.stored.name and is_alive(name)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 
 from orchestrator.execution.estimate import Estimate, Finished, Kind, Pace, Running, Waiting, kind_of, time_left
 from orchestrator.execution.job_matrix import Cell, Place, place_of
@@ -19,6 +20,8 @@ from schemas.lifecycle import JobState, StopReason
 from schemas.order import Progress
 
 _S = JobState
+ESTIMATE_SECONDS_A_JOB = 5e-4
+"""Least time, per job, between two estimates of the time left; one takes a few microseconds per job."""
 ELSEWHERE_SECONDS = 5.0
 """Time between two checks of a job that another sweep's driver is running."""
 _SHOWN = {_S.SUCCEEDED: "done", _S.FAILED: "failed", _S.CANCELLED: "cancelled"}
@@ -51,6 +54,16 @@ class SweepState:
     failures: Counter[str] = field(default_factory=Counter)
     """Number of failed jobs by stop reason."""
 
+    _cells: dict[str, Cell] = field(default_factory=dict)
+    """The cells of all jobs when they were drawn last."""
+    _drawn_running: frozenset[str] = frozenset()
+    """The jobs that ran then."""
+    _drawn_stuck: frozenset[str] = frozenset()
+    """The jobs that were blocked then."""
+    _estimate: tuple[float, int, Estimate | None] | None = None
+    """The last estimate of the time left that was computed, after when it was, and with how many workers."""
+    _titles: dict[str, str] = field(default_factory=dict)
+
     @cached_property
     def kinds(self) -> dict[str, Kind]:
         """The kind of each job, for estimates of the time left."""
@@ -68,6 +81,12 @@ class SweepState:
             if job.record is not None:
                 state.note_end(job.record)
         return state
+
+    def title(self, key: str) -> str:
+        """Return the title of a job."""
+        if key not in self._titles:
+            self._titles[key] = self.specs[key].title
+        return self._titles[key]
 
     def note_end(self, record: JobRecord) -> None:
         """Note how a job has ended, to show it."""
@@ -90,8 +109,12 @@ class SweepState:
             progress: Newest progress of each busy worker.
         """
         running = {key: progress.get(worker) for worker, key in self.running.items()}
-        stuck = set(self.board.blocked())
-        return tuple(self._cell(key, place, key in stuck, running) for key, place in self.places.items())
+        stuck = frozenset(self.board.blocked())
+        changed = self.board.take_replaced() | self._drawn_running | running.keys() | (stuck ^ self._drawn_stuck)
+        self._drawn_running, self._drawn_stuck = frozenset(running), stuck
+        for key in self._cells.keys() & changed if self._cells else self.places:
+            self._cells[key] = self._cell(key, self.places[key], key in stuck, running)
+        return tuple(self._cells.values())
 
     def _cell(self, key: str, place: Place, is_stuck: bool, running: Mapping[str, Progress | None]) -> Cell:
         if key in running:
@@ -101,10 +124,15 @@ class SweepState:
         status = _SHOWN.get(self.board[key].state, "blocked" if is_stuck else "waiting")
         return Cell(place, status, accuracy=self.accuracies.get(key))
 
-    def running_jobs(self, progress: Mapping[int, Progress | None]) -> list[RunningJob]:
-        """Return how far each running job is; `progress` as for `cells`."""
+    def running_jobs(self, progress: Mapping[int, Progress | None], most: int | None = None) -> list[RunningJob]:
+        """Return how far each running job is, or the first of them.
+
+        Args:
+            progress: As for `cells`.
+            most: How many jobs are wanted; None means all.
+        """
         found = []
-        for worker, key in self.running.items():
+        for worker, key in islice(self.running.items(), most):
             latest, pace = progress.get(worker), self.paces.get(key)
             seconds = pace.epoch_seconds if pace else None
             if latest is None or latest.job_key != key:
@@ -134,6 +162,16 @@ class SweepState:
             latest = progress.get(worker)
             own = latest if latest and latest.job_key == key else None
             self.paces[key] = self.paces.get(key, Pace(now)).after(own, now)
+        if self._estimate is not None and self.running:
+            at, workers, found = self._estimate
+            passed = now - at
+            if workers == slots and 0.0 <= passed < ESTIMATE_SECONDS_A_JOB * len(self.board):
+                return found and found._replace(low=max(0.0, found.low - passed), high=max(0.0, found.high - passed))
+        found = self._time_left(slots, now)
+        self._estimate = now, slots, found
+        return found
+
+    def _time_left(self, slots: int, now: float) -> Estimate | None:
         stuck = set(self.board.blocked())
         waiting = [
             Waiting(entry.key, self.kinds[entry.key], entry.upstream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -29,11 +29,15 @@ def _mode(database: Path) -> str:
     return "mode=ro" if log.exists() else "mode=rw"
 
 
-def index_tag(database: Path, tag: str) -> None:
-    """Index the values of a tag of MLflow's runs; without an index, a search for a value reads the tag of all runs.
+def index_tags(database: Path, indexes: Mapping[str, str]) -> None:
+    """Index the table of the tags of MLflow's runs.
 
     If another program locks the database, whoever opens it next tries again.
+
+    Args:
+        database: The file.
+        indexes: Columns and condition of each index by its name.
     """
-    query = f"CREATE INDEX IF NOT EXISTS {tag.replace('.', '_')} ON tags (value) WHERE key = '{tag}'"
     with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=BUSY_SECONDS)) as connection:
-        connection.execute(query)
+        for name, what in indexes.items():
+            connection.execute(f"CREATE INDEX IF NOT EXISTS {name} ON tags {what}")

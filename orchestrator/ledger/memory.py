@@ -12,11 +12,13 @@ from orchestrator.ledger.records import (
     ControlRequest,
     JobRecord,
     JobRun,
+    Standing,
     StoredPlan,
     SweepEntry,
     SweepProgress,
     SweepRecord,
     Waiting,
+    standings_of,
 )
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -36,6 +38,10 @@ class InMemoryLedger:
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         """See `LedgerReader.jobs`."""
         return {key: record for key, record in self._jobs.items() if keys is None or key in keys}
+
+    def standings(self) -> dict[str, Standing]:
+        """See `LedgerReader.standings`."""
+        return standings_of(self._jobs)
 
     def get(self, key: str) -> JobRecord:
         """See `LedgerWriter.get`."""

@@ -16,11 +16,13 @@ from orchestrator.ledger.records import (
     ControlRequest,
     JobRecord,
     JobRun,
+    Standing,
     StoredPlan,
     SweepEntry,
     SweepProgress,
     SweepRecord,
     Waiting,
+    standings_of,
 )
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -54,6 +56,10 @@ class MlflowLedger:
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         """See `LedgerReader.jobs`."""
         return self._jobs.all(keys)
+
+    def standings(self) -> dict[str, Standing]:
+        """See `LedgerReader.standings`."""
+        return standings_of(self.jobs())
 
     def sweep(self, name: str) -> SweepRecord | None:
         """See `LedgerReader.sweep`."""

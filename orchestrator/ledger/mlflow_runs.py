@@ -13,7 +13,7 @@ from orchestrator.ledger.experiment import candidates_in
 from orchestrator.ledger.home import UNMOVED, Relocation
 from orchestrator.ledger.origin import origin_tags
 from orchestrator.ledger.store import experiment_of, reaching
-from orchestrator.ledger.tags import KEY_TAG, has_begun
+from orchestrator.ledger.tags import KEY_TAG, KIND_TAG, has_begun
 from schemas.errors import StoreError
 from workers.tracking.access import without_password
 from workers.tracking.embedded import EmbeddedRuns
@@ -35,11 +35,14 @@ class Condition(NamedTuple):
 
     text: str
     """The condition in MLflow's search syntax."""
-    tag: tuple[str, str] | None = None
-    """The same as the name and value of one tag, which the embedded store has an index for; None if it is another."""
+    tag: tuple[str, str]
+    """The name and value of one tag of these runs, which the embedded store has an index for."""
+    name: str | None = None
+    """Name of the sweep that the runs are those of; None if they are of any."""
 
 
-JOBS, SWEEPS = Condition("tags.`orch.kind` = 'job'"), Condition("tags.`orch.kind` = 'sweep'")
+JOBS = Condition("tags.`orch.kind` = 'job'", (KIND_TAG, "job"))
+SWEEPS = Condition("tags.`orch.kind` = 'sweep'", (KIND_TAG, "sweep"))
 """What the runs of all jobs and of all sweeps meet."""
 
 
@@ -50,7 +53,7 @@ def is_job(key: str) -> Condition:
 
 def is_sweep(name: str) -> Condition:
     """Return the condition that a sweep's run meets."""
-    return Condition(f"{SWEEPS.text} AND tags.`orch.sweep` = '{name}'")
+    return Condition(f"{SWEEPS.text} AND tags.`orch.sweep` = '{name}'", SWEEPS.tag, name)
 
 
 @dataclass(frozen=True)
@@ -158,8 +161,11 @@ class MlflowRuns:
         """Yield runs that meet a condition, oldest first, page by page."""
         from mlflow.entities import ViewType
 
-        if condition.tag is not None and (runs := self._embedded.having(*condition.tag, experiment_id)) is not None:
-            yield from (run for run in runs if (run.info.lifecycle_stage == DELETED) is deleted)
+        if (runs := self._embedded.having(*condition.tag, experiment_id)) is not None:
+            for run in runs:
+                is_of = condition.name is None or run.data.tags.get("orch.sweep") == condition.name
+                if is_of and (run.info.lifecycle_stage == DELETED) is deleted:
+                    yield run
             return
         view, token = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY, None
         while True:

@@ -12,17 +12,9 @@ from orchestrator.ledger.base import RunStatus, unknown_sweep
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_runs import SWEEPS, MlflowRuns, is_sweep
 from orchestrator.ledger.notes import note_tags
+from orchestrator.ledger.plan_tags import PLAN_FILE, ROOT_TAG, plan_tags, read_names, read_plan
 from orchestrator.ledger.records import StoredPlan, SweepEntry, SweepProgress, SweepRecord, Waiting, newest_first
-from orchestrator.ledger.tags import (
-    PLAN_FILE,
-    PROGRESS_TAG,
-    ROOT_TAG,
-    WAITING_TAG,
-    plan_tags,
-    progress_tag,
-    read_plan,
-    sweep_record,
-)
+from orchestrator.ledger.tags import PROGRESS_TAG, WAITING_TAG, progress_tag, sweep_record
 from schemas.errors import StoreError
 from schemas.results import MLFLOW_DECIMALS
 
@@ -132,7 +124,7 @@ class MlflowSweeps:
             try:
                 _ = record.plan and record.plan.outlines
             except StoreError as error:
-                record, problem = replace(record, read_plan=lambda: None), str(error)
+                record, problem = replace(record, read_plan=lambda: None, read_names=tuple), str(error)
             found.append(SweepEntry(record, run.info.status, problem))
         return found
 
@@ -144,7 +136,8 @@ class MlflowSweeps:
             self.runs.client.set_terminated(self.run_id(name), "KILLED")
 
     def _record(self, run: Run) -> SweepRecord:
-        return sweep_record(run.info.run_id, run.data.tags, lambda: self._read_plan(run))
+        tags = run.data.tags
+        return sweep_record(run.info.run_id, tags, lambda: self._read_plan(run), lambda: read_names(tags))
 
     def _write_plan(self, run_id: str, plan: StoredPlan) -> None:
         """Write the plan and then the tag with its digest, so that half of a plan never counts as one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from orchestrator.ledger.lease import Lease
 from schemas.base import Stored
 from schemas.errors import StoreError
-from schemas.job import JobSpec
+from schemas.job import JobSpec, shared_dumps, validated
 from schemas.lifecycle import JobState, StopReason
 from schemas.results import JobResult
 from schemas.sweep import Resources
@@ -59,6 +59,13 @@ class JobRecord:
         return f"{self.result.failure.kind}: {message[0] if message else ''}"
 
 
+class Standing(NamedTuple):
+    """The part of a job's record that its status depends on, which is read quickly for many jobs."""
+
+    state: JobState
+    driven_by: str
+
+
 class ControlRequest(Stored):
     """A request to the driver of a sweep, stored with the sweep's run. The driver polls for requests every second."""
 
@@ -79,7 +86,7 @@ class JobName(NamedTuple):
     """Key of the job whose weights it starts from."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class JobOutline:
     """A job of a plan without validation of its spec, which would take seconds for thousands of jobs."""
 
@@ -87,12 +94,26 @@ class JobOutline:
     title: str
     upstream: JobOutline | None
     """The job whose weights it starts from."""
-    fields: dict[str, Any]
-    """The fields of its spec."""
+    place: int = field(compare=False)
+    """Its place in the plan."""
+    read_fields: Callable[[int], dict[str, Any]] = field(compare=False, repr=False)
+    """Returns the fields of the spec at a place."""
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The fields of its spec."""
+        return self.read_fields(self.place)
 
     def model_dump(self, *, mode: str = "json") -> dict[str, Any]:
         """Return the fields of the spec, as `JobSpec.model_dump(mode="json")` does."""
         return self.fields
+
+
+def _outlines_of(names: Sequence[JobName], read_fields: Callable[[int], dict[str, Any]]) -> tuple[JobOutline, ...]:
+    known: dict[str, JobOutline] = {}
+    for place, (key, title, upstream) in enumerate(names):
+        known[key] = JobOutline(key, title, known[upstream] if upstream else None, place, read_fields)
+    return tuple(known.values())
 
 
 class StoredPlan(Stored):
@@ -118,11 +139,22 @@ class StoredPlan(Stored):
             name=name,
             profile=profile,
             data_root=data_root,
-            jobs=tuple(job.model_dump(mode="json") for job in jobs),
+            jobs=shared_dumps(jobs),
             upstream_keys=upstream_keys,
             resources=resources,
             names=_names_of(jobs),
         )
+
+    @property
+    def all_names(self) -> tuple[JobName, ...]:
+        """The names of all jobs, in the order of `jobs`.
+
+        Raises:
+            StoreError: The plan does not name every job, so another version of orch wrote it.
+        """
+        if len(self.names) != len(self.jobs):
+            raise self._of_another_version(f"{len(self.names)} of {len(self.jobs)} jobs are named")
+        return self.names
 
     @cached_property
     def outlines(self) -> tuple[JobOutline, ...]:
@@ -131,12 +163,7 @@ class StoredPlan(Stored):
         Raises:
             StoreError: The plan does not name every job, so another version of orch wrote it.
         """
-        if len(self.names) != len(self.jobs):
-            raise self._of_another_version(f"{len(self.names)} of {len(self.jobs)} jobs are named")
-        known: dict[str, JobOutline] = {}
-        for (key, title, upstream), fields in zip(self.names, self.jobs, strict=True):
-            known[key] = JobOutline(key, title, known[upstream] if upstream else None, fields)
-        return tuple(known.values())
+        return _outlines_of(self.all_names, self.jobs.__getitem__)
 
     @cached_property
     def specs(self) -> tuple[JobSpec, ...]:
@@ -146,7 +173,7 @@ class StoredPlan(Stored):
             StoreError: The fields of a spec are not those of this version of orch.
         """
         try:
-            return tuple(JobSpec.model_validate(fields) for fields in self.jobs)
+            return validated(self.jobs)
         except ValidationError as error:
             raise self._of_another_version(f"{error.error_count()} fields differ") from error
 
@@ -215,6 +242,8 @@ class SweepRecord:
     """Why some of its jobs have no worker; None if none waits for a machine."""
     progress: SweepProgress | None = None
     """How far it is; None if it has no driver, or none that has written it yet."""
+    read_names: Callable[[], tuple[JobName, ...]] = field(default=tuple, compare=False, repr=False)
+    """Reads the names of the plan's jobs from the store; none if only the plan has them."""
 
     @cached_property
     def plan(self) -> StoredPlan | None:
@@ -224,6 +253,37 @@ class SweepRecord:
             StoreError: The plan is damaged or gone.
         """
         return self.read_plan()
+
+    @cached_property
+    def names(self) -> tuple[JobName, ...]:
+        """The names of the plan's jobs, in its order; none without a plan.
+
+        Raises:
+            StoreError: The names, or the plan where only it has them, are damaged or gone.
+        """
+        return self.read_names() or (self.plan.all_names if self.plan else ())
+
+    @cached_property
+    def outlines(self) -> tuple[JobOutline, ...]:
+        """The jobs of the plan, whose specs are read only if they are asked for.
+
+        Raises:
+            StoreError: As for `names`.
+        """
+        return _outlines_of(self.names, self._fields_of)
+
+    def outline(self, place: int) -> JobOutline:
+        """Return one of `outlines`, without making those of all jobs."""
+        key, title, upstream = self.names[place]
+        start = self.outline(self._places[upstream]) if upstream else None
+        return JobOutline(key, title, start, place, self._fields_of)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {name.key: place for place, name in enumerate(self.names)}
+
+    def _fields_of(self, place: int) -> dict[str, Any]:
+        return self.plan.jobs[place] if self.plan else {}
 
 
 @dataclass(frozen=True)
@@ -270,6 +330,11 @@ def records_of(runs: Iterable[JobRun]) -> dict[str, JobRecord]:
             raise StoreError(run.problem)
         records.setdefault(run.key, run.record)
     return records
+
+
+def standings_of(records: Mapping[str, JobRecord]) -> dict[str, Standing]:
+    """Return the standings of jobs by key."""
+    return {key: Standing(record.state, record.driven_by) for key, record in records.items()}
 
 
 def newest_first(sweeps: Iterable[SweepRecord]) -> list[SweepRecord]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from orchestrator.ledger.database import BUSY_SECONDS, index_tag, reading
+from orchestrator.ledger.database import BUSY_SECONDS, index_tags, reading
 from orchestrator.ledger.experiment import Found, NoExperiment, candidates_in, choose
 from orchestrator.ledger.home import relocation_of, settle
 from orchestrator.ledger.store_version import (
@@ -24,7 +24,7 @@ from orchestrator.ledger.store_version import (
     check_database,
     check_ledger_version,
 )
-from orchestrator.ledger.tags import KEY_TAG
+from orchestrator.ledger.tags import TAG_INDEXES
 from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError, StoreUnreachable
 from workers.tracking.access import check_login, denial, is_denied, without_password
@@ -151,7 +151,7 @@ def make_client(settings: Settings) -> HomeClient:
     if _is_complete(database):
         client = _with_experiment(settings)
         settle(settings)
-        index_tag(database, KEY_TAG)
+        index_tags(database, TAG_INDEXES)
         return client
     try:
         with FileLock(f"{database}.lock", timeout=MAKING_SECONDS):
@@ -160,7 +160,7 @@ def make_client(settings: Settings) -> HomeClient:
             client = _with_experiment(settings)
             settle(settings)
             _switch_to_wal(database)
-            index_tag(database, KEY_TAG)
+            index_tags(database, TAG_INDEXES)
     except Timeout as error:
         raise StoreError(
             f"The store {database} is still being created by another process after {MAKING_SECONDS:.0f} s. "

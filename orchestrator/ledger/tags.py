@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import lzma
-from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping
-from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from orchestrator.ledger.home import Relocation
 from orchestrator.ledger.lease import Lease
-from orchestrator.ledger.records import JobRecord, JobRun, StoredPlan, SweepProgress, SweepRecord, Waiting
+from orchestrator.ledger.records import JobName, JobRecord, JobRun, StoredPlan, SweepProgress, SweepRecord, Waiting
 from schemas.errors import StoreError
 from schemas.job import JobSpec, categories_label
 from schemas.lifecycle import JobState, StopReason
@@ -22,12 +18,26 @@ from schemas.results import JobResult
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-KEY_TAG = "orch.job_key"
-"""By which the run of a job is found."""
+KEY_TAG, STATE_TAG, DRIVER_TAG = "orch.job_key", "orch.state", "orch.driven_by"
+"""By which the run of a job is found; its state; which sweep drives it."""
+KIND_TAG = "orch.kind"
+"""Whether a run is that of a job or of a sweep."""
 JOB_TAGS = (
-    KEY_TAG, "orch.title", "orch.spec", "orch.sweep", "orch.state", "orch.last_sign_at", "orch.attempt",
-    "orch.reason", "orch.result", "orch.driven_by", "orch.threads",
+    KEY_TAG, "orch.title", "orch.spec", "orch.sweep", STATE_TAG, "orch.last_sign_at", "orch.attempt",
+    "orch.reason", "orch.result", DRIVER_TAG, "orch.threads",
 )  # fmt: skip
+STANDING_TAGS = (DRIVER_TAG, KEY_TAG, STATE_TAG)
+"""What `LedgerReader.standings` reads of every job."""
+STANDING_CONDITION = f"key IN ({', '.join(map(repr, STANDING_TAGS))})"
+"""The same as an SQL condition, in the form for which SQLite uses the index."""
+JOB_INDEX = "orch_job_key"
+TAG_INDEXES = {
+    JOB_INDEX: f"(value) WHERE key = '{KEY_TAG}'",
+    "orch_kind": f"(value) WHERE key = '{KIND_TAG}'",
+    "orch_standings": f"(key, run_uuid, value) WHERE {STANDING_CONDITION}",
+}
+"""Indexes of the embedded store's table of tags. MLflow has none of values: without the first two, a search for a job
+or a sweep reads a tag of every job; without the third, the standings of all jobs are read from a page for each job."""
 SWEEP_TAGS = (
     "orch.sweep",
     "orch.started_at",
@@ -37,17 +47,12 @@ SWEEP_TAGS = (
     "orch.waiting",
     "orch.progress",
 )
-PLAN_TAG, PLAN_PART = "orch.plan_sha256", "orch.plan."
-"""The tag with the SHA-256 of a sweep's plan, and the start of the tags `orch.plan.0`, `orch.plan.1`, ... that hold the
-plan: its JSON, compressed, in base64. 10,000 jobs take about 25 of them."""
-PLAN_FILE = "plan.json"
-"""Where earlier versions of orch kept the plan: among the artifacts of the sweep's run, uncompressed."""
+PLAN_TAG = "orch.plan_sha256"
+"""The SHA-256 of a sweep's plan, which is written last (`plan_tags.py`)."""
 WAITING_TAG = "orch.waiting"
 """Why jobs of the sweep have no worker."""
 PROGRESS_TAG = "orch.progress"
 """How far the sweep is."""
-ROOT_TAG = "orch.data_root"
-"""The folder of the photographs, if it has changed since the sweep was planned."""
 TAG_LIMIT = 8000
 """Characters of a tag. MLflow silently cuts longer ones."""
 TRACEBACK_KEPT = 4000
@@ -91,13 +96,19 @@ def job_record(run_id: str, tags: Mapping[str, str], here: Relocation) -> JobRec
         raise _unreadable(run_id, error) from error
 
 
-def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], StoredPlan]) -> SweepRecord:
+def sweep_record(
+    run_id: str,
+    tags: Mapping[str, str],
+    read_plan: Callable[[], StoredPlan],
+    read_names: Callable[[], tuple[JobName, ...]],
+) -> SweepRecord:
     """Return the sweep of a run.
 
     Args:
         run_id: The run.
         tags: Its tags.
         read_plan: Reads the plan; called only if a tag says that it was written completely.
+        read_names: Reads the names of its jobs; called as `read_plan` is.
 
     Raises:
         StoreError: The tags are not those of a sweep.
@@ -109,6 +120,7 @@ def sweep_record(run_id: str, tags: Mapping[str, str], read_plan: Callable[[], S
             run_id=run_id,
             started_at=float(tags["orch.started_at"]),
             read_plan=lambda: read_plan() if PLAN_TAG in tags else None,
+            read_names=lambda: read_names() if PLAN_TAG in tags else (),
             lease=Lease.model_validate_json(lease) if lease else None,
             waiting=Waiting.model_validate_json(waiting) if (waiting := tags.get(WAITING_TAG)) else None,
             progress=_progress(tags.get(PROGRESS_TAG)),
@@ -138,60 +150,6 @@ def _unreadable(run_id: str, error: Exception) -> StoreError:
     return StoreError(
         f"Run {run_id} of the store was not written by this version of orch ({error!r}). "
         "Repair its tags or delete it in `orch ui`, or set ORCH_HOME to another store."
-    )
-
-
-def plan_tags(plan: StoredPlan) -> dict[str, str]:
-    """Return the tags that hold a plan. The last one, PLAN_TAG, says that the others were written completely."""
-    content = plan.model_dump_json().encode()
-    text = b64encode(lzma.compress(content, preset=2)).decode()
-    parts = (text[start : start + TAG_LIMIT] for start in range(0, len(text), TAG_LIMIT))
-    return {f"{PLAN_PART}{number}": part for number, part in enumerate(parts)} | {
-        PLAN_TAG: hashlib.sha256(content).hexdigest()
-    }
-
-
-def read_plan(
-    tags: Mapping[str, str], here: Relocation, artifacts: str, read_file: Callable[[], bytes | None]
-) -> StoredPlan:
-    """Return a sweep's plan.
-
-    Args:
-        tags: The tags of the sweep's run; PLAN_TAG is one of them.
-        here: Finds recorded paths.
-        artifacts: The folder of the run's artifacts, for messages.
-        read_file: Reads PLAN_FILE, or returns None if there is none; called if an earlier version of orch planned it.
-
-    Raises:
-        StoreError: The plan is gone, does not match its digest, or is of another version of orch.
-    """
-    where, name = f"the tags {PLAN_PART}0, ... of its run", tags["orch.sweep"]
-    parts = list(takewhile(bool, (tags.get(f"{PLAN_PART}{number}", "") for number in count())))
-    content: bytes | None
-    if parts:
-        try:
-            content = lzma.decompress(b64decode("".join(parts), validate=True))
-        except (ValueError, lzma.LZMAError):
-            content = b""
-    else:
-        where, content = f"{artifacts}/{PLAN_FILE}", read_file()
-    if content is None:
-        raise _unusable_plan(name, where, "gone")
-    if hashlib.sha256(content).hexdigest() != tags[PLAN_TAG]:
-        raise _unusable_plan(name, where, "damaged")
-    try:
-        plan = StoredPlan.model_validate_json(content)
-    except ValidationError as error:
-        raise _unusable_plan(name, where, "of another version of orch") from error
-    root = (tags[ROOT_TAG] or None) if ROOT_TAG in tags else plan.data_root
-    return plan.model_copy(update={"jobs": tuple(map(here.fields, plan.jobs)), "data_root": here.fields(root)})
-
-
-def _unusable_plan(name: str, where: str, what: str) -> StoreError:
-    return StoreError(
-        f"The plan of sweep {name} ({where}) is {what}, so its jobs are unknown and it cannot be "
-        "resumed. Restore it, or repeat the original `orch sweep` command with a new `--name`: finished jobs are "
-        "reused."
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, Protocol
 
 from typing_extensions import TypeVar
 
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import JobName, JobRecord, Standing, StoredPlan
 from orchestrator.planning.setting_layers import describe_difference, differences
 from schemas.errors import SpecError
 from schemas.job import JobSpec
@@ -36,6 +36,9 @@ class PlanStatus(StrEnum):
     BLOCKED = "blocked"
 
 
+_HELD = frozenset({JobState.RUNNING, JobState.QUEUED})
+_BLOCKING = frozenset({PlanStatus.FAILED, PlanStatus.CANCELLED, PlanStatus.BLOCKED})
+_STATUS = {JobState.FAILED: PlanStatus.FAILED, JobState.CANCELLED: PlanStatus.CANCELLED}
 _TO_RUN = frozenset({PlanStatus.NEW, PlanStatus.CHANGED, PlanStatus.LOST, PlanStatus.INTERRUPTED})
 
 
@@ -66,7 +69,7 @@ Spec = TypeVar("Spec", bound=Named)
 Known = TypeVar("Known", bound=Named, covariant=True, default=JobSpec)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PlannedJob(Generic[Known]):
     """A job of a plan with its status in the ledger."""
 
@@ -107,6 +110,39 @@ def compare(
     return list(found.values())
 
 
+def statuses(
+    jobs: Iterable[JobName], standings: Mapping[str, Standing], driver_is_alive: Callable[[str], bool]
+) -> dict[str, PlanStatus]:
+    """Return the status of each job by key, as `compare` does with the records of these jobs alone.
+
+    Args:
+        jobs: the jobs of a plan, each after the job it starts from.
+        standings: the ledger's jobs by key.
+        driver_is_alive: as for `compare`.
+    """
+    found: dict[str, PlanStatus] = {}
+    for key, _, upstream in jobs:
+        found[key] = _status(standings.get(key), found.get(upstream) if upstream else None, driver_is_alive)
+    return found
+
+
+def _status(
+    standing: Standing | JobRecord | None, upstream: PlanStatus | None, driver_is_alive: Callable[[str], bool]
+) -> PlanStatus:
+    """The status of a job; NEW of every job that has never begun."""
+    if standing is not None and standing.state is JobState.SUCCEEDED:
+        return PlanStatus.DONE
+    if upstream in _BLOCKING:
+        return PlanStatus.BLOCKED
+    if standing is None:
+        return PlanStatus.NEW
+    if standing.state in _HELD:
+        if driver_is_alive(standing.driven_by):
+            return PlanStatus.RUNNING
+        return PlanStatus.LOST if standing.state is JobState.RUNNING else PlanStatus.INTERRUPTED
+    return _STATUS.get(standing.state, PlanStatus.INTERRUPTED)
+
+
 def _compare_one(
     spec: Spec,
     records: Mapping[str, JobRecord],
@@ -115,27 +151,32 @@ def _compare_one(
     earlier: Mapping[str, PlannedJob[Spec]],
 ) -> PlannedJob[Spec]:
     record = records.get(spec.key)
-    if record is not None and record.state is JobState.SUCCEEDED:
-        return PlannedJob(spec, PlanStatus.DONE, _where_done(record), record)
     upstream = earlier.get(spec.upstream.key) if spec.upstream else None
-    if upstream is not None and upstream.status in (PlanStatus.FAILED, PlanStatus.CANCELLED, PlanStatus.BLOCKED):
-        return PlannedJob(spec, PlanStatus.BLOCKED, f"{upstream.spec.title} {upstream.status}", record)
+    status = _status(record, upstream.status if upstream else None, driver_is_alive)
+    if status is PlanStatus.BLOCKED and upstream is not None:
+        return PlannedJob(spec, status, f"{upstream.spec.title} {upstream.status}", record)
     if record is None:
         return _without_record(spec, by_title.get(spec.title, []))
-    if record.state in (JobState.RUNNING, JobState.QUEUED):
-        if driver_is_alive(record.driven_by):
-            return PlannedJob(spec, PlanStatus.RUNNING, f"in sweep {record.driven_by}", record)
-        if record.state is JobState.RUNNING:
-            return PlannedJob(spec, PlanStatus.LOST, f"its driver died in attempt {record.attempt}", record)
-        return PlannedJob(spec, PlanStatus.INTERRUPTED, "queued when its driver stopped", record)
-    if record.state is JobState.FAILED:
-        return PlannedJob(spec, PlanStatus.FAILED, record.failure or str(record.stop_reason), record)
-    if record.state is JobState.CANCELLED:
+    return PlannedJob(spec, status, _why(status, record, driver_is_alive), record)
+
+
+def _why(status: PlanStatus, record: JobRecord, driver_is_alive: Callable[[str], bool]) -> str:
+    """Reason for the status of a job that has begun and is not blocked."""
+    if status is PlanStatus.DONE:
+        return _where_done(record)
+    if status is PlanStatus.RUNNING:
+        return f"in sweep {record.driven_by}"
+    if status is PlanStatus.LOST:
+        return f"its driver died in attempt {record.attempt}"
+    if status is PlanStatus.FAILED:
+        return record.failure or str(record.stop_reason)
+    if status is PlanStatus.CANCELLED:
         alone = record.stop_reason is not StopReason.SWEEP_CANCELLED
-        return PlannedJob(spec, PlanStatus.CANCELLED, "by the user" if alone else "with its sweep", record)
+        return "by the user" if alone else "with its sweep"
+    if record.state is JobState.QUEUED:
+        return "queued when its driver stopped"
     again = ", will be retried" if driver_is_alive(record.driven_by) else ""
-    why = f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "requeued"
-    return PlannedJob(spec, PlanStatus.INTERRUPTED, why, record)
+    return f"stopped in attempt {record.attempt} ({_stop_of(record)}){again}" if record.attempt else "requeued"
 
 
 def _stop_of(record: JobRecord) -> str:

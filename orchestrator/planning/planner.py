@@ -28,6 +28,7 @@ from schemas.job import (
     JobSpec,
     PretrainSpec,
     TorchvisionWeights,
+    share_parts,
 )
 from schemas.model_spec import foreign_name
 from schemas.sweep import Resources
@@ -135,6 +136,7 @@ def plan(definition: Definition, resolver: Resolver) -> PlannedSweep:
     jobs = _told_apart(list(wanted.values()), _stated(definition))
     lending = {job.key: job for job in _upstream(jobs) if job.key not in wanted}
     upstream = _told_apart(list(lending.values()), ())
+    share_parts((*upstream, *jobs))
     return PlannedSweep(
         name=definition.name,
         profile=definition.profile.name,

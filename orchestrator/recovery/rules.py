@@ -114,7 +114,7 @@ def check(evidence: Evidence, alive: Alive) -> list[Finding]:
 
 def known_keys(runs: Iterable[JobRun], sweeps: Iterable[SweepEntry]) -> frozenset[str]:
     """Return the keys of all jobs that have begun or are planned."""
-    planned = {spec.key for sweep in sweeps if sweep.record.plan for spec in sweep.record.plan.outlines}
+    planned = {job.key for sweep in sweeps for job in sweep.record.outlines}
     return frozenset(planned | {run.key for run in runs})
 
 

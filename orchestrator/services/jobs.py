@@ -43,7 +43,7 @@ def _refuse_waiting(ledger: LedgerReader, wanted: str) -> None:
     """
     for sweep in ledger.sweeps():
         with suppress(StoreError):  # a plan that cannot be read
-            names = {job.key: job.title for job in sweep.plan.outlines} if sweep.plan else {}
+            names = {job.key: job.title for job in sweep.outlines}
             for key in find_jobs(wanted, names.items())[:1]:
                 raise SpecError(f"{names[key]} ({key}) has not begun yet. `orch status {sweep.name}` shows its state.")
 

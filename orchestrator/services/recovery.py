@@ -179,7 +179,7 @@ def why(settings: Settings, wanted: str) -> Why:
     ledger = opening.open_reader(settings)
     sweep, job = _target(ledger, wanted)
     alive = Liveness(ledger, ledger.sweeps())
-    status = status_of(sweep, ledger.jobs(), alive)
+    status = status_of(sweep, ledger, alive)
     jobs = [one for one in status.jobs if job is None or one.spec.key == job.key]
     found = find_causes(jobs)
     tails = tuple(_last_lines(settings, cause.example) for cause in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # What only some of the commands need is imported as modules, which the command line loads at their first use.
-from orchestrator.execution import control, selection, sweep_run
+from orchestrator.execution import control, early_start, selection, sweep_run
 from orchestrator.execution import open_pool as pools
 from orchestrator.ledger import opening
-from orchestrator.ledger.base import LedgerWriter, known_sweep
+from orchestrator.ledger.base import LedgerReader, known_sweep
 from orchestrator.ledger.liveness import Liveness
-from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, StoredPlan, SweepRecord
+from orchestrator.ledger.records import JobOutline, JobRecord, RunningJob, Standing, StoredPlan, SweepRecord
 from orchestrator.planning import planner
 from orchestrator.planning import request as requesting
 from orchestrator.planning import resolver as resolving
-from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare
+from orchestrator.planning.diff import PlannedJob, PlanStatus, check_same_sweep, compare, statuses
 from orchestrator.planning.frozen import SharedFeatures, shared_features
 from orchestrator.planning.setting_layers import field_of
 from orchestrator.report import coverage
@@ -75,20 +75,24 @@ class Plan:
         return shared_features([job.spec for job in self.jobs if job.will_run])
 
 
+SURVEYED = 100
+"""Jobs that are shown of a large sweep, unless all are asked for."""
+_URGENCY = {PlanStatus.RUNNING: 0, PlanStatus.FAILED: 1, PlanStatus.DONE: 3}
+"""Which jobs of a large sweep are shown before others: those with the lowest number; 2 for any other status."""
+
+
 @dataclass(frozen=True)
 class SweepStatus:
     """A sweep of the store and the status of its jobs."""
 
     record: SweepRecord
     is_driven: bool
-    jobs: Sequence[PlannedJob[JobOutline]]
+    counts: Mapping[str, int]
+    """Number of jobs by status."""
+    jobs: Sequence[PlannedJob[JobOutline]] = ()
+    """Its jobs, or those that were asked for."""
     problem: str = ""
     """Why its jobs are unknown; empty if they are known."""
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Number of jobs by status."""
-        return dict(Counter(job.status.value for job in self.jobs))
 
     @cached_property
     def running(self) -> dict[str, RunningJob]:
@@ -191,7 +195,7 @@ def run_sweep(
     stored = StoredPlan.of(
         planned.name, planned.profile, request.data_root, planned.jobs, planned.upstream_keys, planned.resources
     )
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     existing = ledger.sweep(planned.name)
     if existing is not None and existing.plan is not None:
         check_same_sweep(existing.plan, planned.jobs, settings.resume_command(planned.name))
@@ -223,7 +227,7 @@ def resume_sweep(
         OrchError: the sweep cannot run; its subclasses say why.
     """
     _refuse_outside(settings)
-    ledger = opening.open_ledger(settings)
+    ledger = opening.open_reader(settings)
     record = known_sweep(ledger, name)
     if record.plan is None:
         raise StoreError(f"Sweep {name!r} was stopped before it was planned. Repeat its `orch sweep` command.")
@@ -262,38 +266,50 @@ def _rooted(stored: StoredPlan, settings: Settings) -> StoredPlan:
 
 def _run(
     settings: Settings,
-    ledger: LedgerWriter,
+    ledger: LedgerReader,
     stored: StoredPlan,
     display: Display,
     open_pool: OpenPool | None,
     again: Which,
 ) -> SweepOutcome:
     """Requeue the ended jobs that `again` selects, and run the sweep. If the sweep is refused, no job is requeued."""
+    outlook = early_start.outlook(settings, ledger, stored, again)
 
     def prepare() -> None:
-        if ledger.sweep(stored.name) is not None:
-            control.put_back(settings, ledger, stored.name, again, control.WALL)
+        if outlook.has_ended_badly and ledger.sweep(stored.name) is not None:
+            control.put_back(settings, opening.open_ledger(settings), stored.name, again, control.WALL)
 
-    return sweep_run.SweepRun(settings, stored, display, open_pool or pools.open_ray_pool).execute(prepare)
+    run = sweep_run.SweepRun(settings, stored, display, open_pool or pools.open_ray_pool, outlook.left)
+    return run.execute(prepare)
 
 
 def list_sweeps(settings: Settings) -> list[SweepStatus]:
-    """Every sweep of the store, newest first."""
+    """Every sweep of the store with its counts, newest first."""
     ledger = opening.open_reader(settings)
-    sweeps, records = ledger.sweeps(), ledger.jobs()
+    sweeps, standings = ledger.sweeps(), ledger.standings()
     alive = Liveness(ledger, sweeps)
-    return [_listed(sweep, records, alive) for sweep in sweeps]
+    return [_listed(sweep, standings, alive) for sweep in sweeps]
 
 
-def sweep_status(settings: Settings, name: str) -> SweepStatus:
+def sweep_status(settings: Settings, name: str, *, up_to: int | None = None) -> SweepStatus:
     """The status of one sweep's jobs.
+
+    Args:
+        up_to: of a sweep of more jobs, return only SURVEYED of them: running, failed, then other unfinished ones
+            first; None returns all jobs.
 
     Raises:
         StoreError: the store has no such sweep, or its plan cannot be read.
     """
     ledger = opening.open_reader(settings)
     alive = Liveness(ledger, ledger.sweeps())
-    return status_of(known_sweep(ledger, name), ledger.jobs(), alive)
+    sweep = known_sweep(ledger, name)
+    if up_to is None or len(sweep.names) <= up_to:
+        return status_of(sweep, ledger, alive)
+    found = statuses(sweep.names, ledger.standings(), alive)
+    places = sorted(range(len(sweep.names)), key=lambda place: _URGENCY.get(found[sweep.names[place].key], 2))
+    chosen = [sweep.outline(place) for place in places[:SURVEYED]]
+    return SweepStatus(sweep, alive(name), _counted(found.values()), _compared(chosen, ledger, alive))
 
 
 def sweep_tables(settings: Settings, name: str, numbers: tuple[int, ...] = (), *, strict: bool = False) -> SweepTables:
@@ -347,19 +363,33 @@ def _with_workers(stored: StoredPlan, workers: int | None) -> StoredPlan:
     return stored.model_copy(update={"resources": resources})
 
 
-def _listed(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
-    """The status of one sweep; if its plan cannot be read, the reason, so that the other sweeps are still listed."""
+def _listed(sweep: SweepRecord, standings: Mapping[str, Standing], alive: Liveness) -> SweepStatus:
+    """The counts of one sweep; if its plan cannot be read, the reason, so that the other sweeps are still listed."""
     try:
-        return status_of(sweep, records, alive)
+        return SweepStatus(sweep, alive(sweep.name), _counted(statuses(sweep.names, standings, alive).values()))
     except StoreError as error:
-        return SweepStatus(sweep, alive(sweep.name), [], problem=str(error))
+        return SweepStatus(sweep, alive(sweep.name), {}, problem=str(error))
 
 
-def status_of(sweep: SweepRecord, records: dict[str, JobRecord], alive: Liveness) -> SweepStatus:
+def status_of(sweep: SweepRecord, ledger: LedgerReader, alive: Liveness) -> SweepStatus:
     """The status of a sweep's jobs, compared with their own records only.
 
     A similar job of another sweep therefore never makes a waiting job `changed`.
     """
-    outlines = sweep.plan.outlines if sweep.plan else ()
-    jobs = compare(outlines, {job.key: records[job.key] for job in outlines if job.key in records}, alive)
-    return SweepStatus(sweep, alive(sweep.name), jobs)
+    jobs = _compared(sweep.outlines, ledger, alive)
+    return SweepStatus(sweep, alive(sweep.name), _counted(job.status for job in jobs), jobs)
+
+
+def _compared(jobs: Sequence[JobOutline], ledger: LedgerReader, alive: Liveness) -> list[PlannedJob[JobOutline]]:
+    """Some jobs of a plan with their status, which may depend on the jobs that they start from."""
+    needed = {job.key: job for chosen in jobs for job in (*_upstream_of(chosen), chosen)}
+    found = {job.spec.key: job for job in compare(needed.values(), ledger.jobs(needed), alive)}
+    return [found[job.key] for job in jobs]
+
+
+def _upstream_of(job: JobOutline) -> list[JobOutline]:
+    return [*_upstream_of(job.upstream), job.upstream] if job.upstream else []
+
+
+def _counted(found: Iterable[PlanStatus]) -> dict[str, int]:
+    return {status.value: number for status, number in Counter(found).items()}

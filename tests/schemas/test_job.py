@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from schemas.base import did_you_mean, explain, field_paths
 from schemas.errors import SpecError
-from schemas.job import FileWeights, JobSpec, PretrainSpec
+from schemas.job import FileWeights, JobSpec, PretrainSpec, share_parts, shared_dumps, validated
 
 BASE: dict[str, Any] = {
     "data": {"categories": ["voc_part/cat"], "train_per_category": 8, "test_per_category": 4},
@@ -244,3 +244,32 @@ def test_a_field_under_its_old_name_is_refused_with_its_new_one(section: str, ol
         message(**{f"{section}__{old}": 1})
         == f"here: unknown field `{section}.{old}`. It is now called `{section}.{new}`."
     )
+
+
+# -- many specs -------------------------------------------------------------------------------------------------------
+
+
+def test_sharing_equal_parts_changes_no_spec() -> None:
+    jobs = [job(seed=0), job(seed=1), job(seed=1, data__digest="x"), job(weights=PRETRAIN)]
+    before = [(one.key, one.model_dump_json()) for one in jobs]
+    share_parts(jobs)
+    assert [(one.key, one.model_dump_json()) for one in jobs] == before
+    assert [JobSpec.model_validate_json(text).key for _, text in before] == [key for key, _ in before]
+    assert jobs[0].data is jobs[1].data is jobs[3].data
+    assert jobs[0].model is jobs[2].model
+    assert jobs[1].data != jobs[2].data
+
+
+def test_specs_are_dumped_and_validated_with_their_shared_parts() -> None:
+    jobs = [job(seed=0), job(seed=1), job(filter_loss=None), job(weights=PRETRAIN)]
+    share_parts(jobs)
+    fields = shared_dumps(jobs)
+    assert list(fields) == [one.model_dump(mode="json") for one in jobs]
+    assert list(map(list, fields)) == [list(one.model_dump(mode="json")) for one in jobs]
+    assert fields[0]["data"] is fields[3]["data"]
+    again = validated(fields)
+    assert list(again) == jobs
+    assert again[0].data is again[3].data
+    wrong = {**fields[1], "data": {**fields[1]["data"], "categories": []}}
+    with pytest.raises(ValidationError):
+        validated([fields[0], wrong])

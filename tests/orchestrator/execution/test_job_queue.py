@@ -15,14 +15,14 @@ from schemas.lifecycle import JobState
 S = JobState
 
 
-def entries(chance: random.Random, share_features: bool) -> list[QueueEntry]:
-    """Return jobs of any state, of which some start from an earlier one."""
+def entries(chance: random.Random, share_features: bool, have_upstream: bool) -> list[QueueEntry]:
+    """Return jobs of any state, of which some may start from an earlier one."""
     keys = [f"job-{number}" for number in range(30)]
     return [
         QueueEntry(
             key,
             chance.choice(list(S)),
-            upstream=chance.choice(keys[:place]) if place and chance.random() < 0.4 else None,
+            upstream=chance.choice(keys[:place]) if have_upstream and place and chance.random() < 0.4 else None,
             features=chance.choice((None, "a", "b")) if share_features else None,
         )
         for place, key in enumerate(keys)
@@ -36,13 +36,16 @@ def ended(board: scheduler.Board) -> int:
 @pytest.mark.parametrize("seed", range(20))
 def test_after_any_changes_it_answers_as_a_search_of_all_jobs(seed: int) -> None:
     chance = random.Random(seed)
-    queue = JobQueue(entries(chance, share_features=seed % 2 == 0))
+    queue = JobQueue(entries(chance, share_features=seed % 2 == 0, have_upstream=seed % 3 > 0))
     for now in range(100):
         key = chance.choice(list(queue))
         queue[key] = replace(queue[key], state=chance.choice(list(S)), not_before=float(chance.choice((0, now + 5))))
         board = dict(queue)
         assert queue.ready(now) == scheduler.ready(board, now)
         assert queue.ready(now, 3) == scheduler.ready(board, now)[:3]
+        assert queue.count_ready(now, 3) == min(3, len(scheduler.ready(board, now)))
+        assert queue.count_ready(now, 99) == len(scheduler.ready(board, now))
+        assert queue.take_replaced() == ({key} if now else set(board))
         assert queue.blocked() == scheduler.blocked(board)
         assert queue.is_over == scheduler.is_over(board)
         assert queue.ended == ended(board)

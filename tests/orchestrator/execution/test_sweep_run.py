@@ -14,7 +14,8 @@ from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import JobRecord, Standing, StoredPlan
+from orchestrator.planning.diff import PlanStatus
 from orchestrator.planning.request import SweepRequest
 from orchestrator.services import jobs, sweeps
 from orchestrator.settings import Settings
@@ -33,6 +34,11 @@ class Ending(InMemoryLedger):
 
     def jobs(self, keys: Collection[str] | None = None) -> dict[str, JobRecord]:
         found = super().jobs(keys)
+        self.set_lease("s", None)
+        return found
+
+    def standings(self) -> dict[str, Standing]:
+        found = super().standings()
         self.set_lease("s", None)
         return found
 
@@ -157,21 +163,22 @@ def test_breaking_off_leaves_a_sweep_that_can_be_resumed(bench: Bench) -> None:
 
 
 def test_a_sweep_that_another_machine_takes_over_keeps_that_ones_claim(bench: Bench) -> None:
-    """Another driver takes the sweep over while the workers start, and when the last job ends."""
+    """Another driver takes the sweep over right after its claim, and when the last job ends."""
     now = time.time()
     other = Lease(host="elsewhere", pid=7, since=now, sign_at=now)
 
     def take_over() -> None:
         opening.open_ledger(bench.settings).set_lease("overtaken", other)
 
-    def open_slots(*_: object) -> WorkerPool:
-        take_over()
-        return bench.pool
+    class Overtaken(Listener):
+        def say(self, line: str) -> None:
+            if "Starting the workers" in line:
+                take_over()
 
     bench.pool = ScriptedPool()
     request = bench.request("overtaken", 11)
     with pytest.raises(SweepBusy, match="taken over by process 7 on elsewhere"):
-        sweeps.run_sweep(bench.settings, request, bench.display, workers=1, open_pool=open_slots)
+        sweeps.run_sweep(bench.settings, request, Overtaken(), workers=1, open_pool=bench.open_pool)
     assert (bench.pool.started, bench.pool.closed) == ([], True)
     assert sweeps.sweep_status(bench.settings, "overtaken").record.lease == other
     opening.open_ledger(bench.settings).set_lease("overtaken", None)
@@ -202,6 +209,18 @@ def test_a_name_that_means_other_jobs_is_refused_with_the_difference(bench: Benc
 def test_a_sweep_that_is_driven_is_refused(bench: Bench) -> None:
     with Locks(bench.settings.lock_dir).sweep("held", now=0.0), pytest.raises(SweepBusy, match="already driven"):
         bench.sweep("held", seed=7)
+
+
+def test_a_large_sweep_is_surveyed_with_all_its_counts(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.sweep("large", seed=31, script={INTERPRETABLE: [StopReason.BAD_DATA]})
+    whole = sweeps.sweep_status(bench.settings, "large")
+    assert sweeps.sweep_status(bench.settings, "large", up_to=3) == whole
+    monkeypatch.setattr(sweeps, "SURVEYED", 2)
+    part = sweeps.sweep_status(bench.settings, "large", up_to=2)
+    assert part.counts == whole.counts
+    failed = next(job for job in whole.jobs if job.status is PlanStatus.FAILED)
+    assert part.jobs == [failed, next(job for job in whole.jobs if job != failed)]
+    assert part.jobs[0].spec.model_dump() == failed.spec.model_dump()
 
 
 def test_a_job_is_found_by_key_title_or_words(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,8 +16,9 @@ from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
 from orchestrator.ledger.mlflow_sweeps import TAGS_AT_ONCE
+from orchestrator.ledger.plan_tags import NAMES_PART, PLAN_FILE, PLAN_PART
 from orchestrator.ledger.records import ControlRequest, RunningJob, StoredPlan, SweepProgress
-from orchestrator.ledger.tags import PLAN_FILE, PLAN_PART, PROGRESS_TAG
+from orchestrator.ledger.tags import PLAN_TAG, PROGRESS_TAG
 from schemas.errors import IllegalTransition, StoreError, StoreUnreachable
 from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
@@ -133,6 +135,14 @@ def test_jobs_are_read_in_bulk_and_by_key(ledger: Ledger) -> None:
     ledger.add(OTHER, "s", now=1.0)
     assert set(ledger.jobs()) == {SPEC.key, OTHER.key}
     assert set(ledger.jobs([OTHER.key, "unknown"])) == {OTHER.key}
+
+
+def test_standings_are_those_of_the_jobs(ledger: Ledger) -> None:
+    assert ledger.standings() == {}
+    ledger.add(SPEC, "s", now=1.0)
+    ledger.add(OTHER, "s", now=1.0)
+    ledger.move(OTHER.key, JobState.RUNNING, now=2.0, facts={"sweep": "t"})
+    assert ledger.standings() == {SPEC.key: (JobState.QUEUED, "s"), OTHER.key: (JobState.RUNNING, "t")}
 
 
 def test_beginning_a_sweep_twice_keeps_the_first(ledger: Ledger) -> None:
@@ -303,8 +313,11 @@ def test_a_damaged_plan_is_not_taken_for_one(store: Store) -> None:
 def planned_by_an_earlier_orch(store: Store, ledger: MlflowLedger) -> tuple[str, Path]:
     """Begin the sweep as an earlier version of orch did: with its plan in a file. Return its run and the file."""
     run_id = ledger.begin_sweep(PLAN, now=1.0).run_id
-    store.client.log_text(run_id, PLAN.model_dump_json(), PLAN_FILE)
-    store.client.delete_tag(run_id, f"{PLAN_PART}0")
+    content = PLAN.model_dump_json()
+    store.client.log_text(run_id, content, PLAN_FILE)
+    store.client.set_tag(run_id, PLAN_TAG, hashlib.sha256(content.encode()).hexdigest())
+    for part in (PLAN_PART, NAMES_PART):
+        store.client.delete_tag(run_id, f"{part}0")
     return run_id, Path(str(store.client.get_run(run_id).info.artifact_uri)) / PLAN_FILE
 
 
@@ -333,6 +346,18 @@ def test_a_plan_that_takes_several_tags_is_whole_again(store: Store) -> None:
     store.client.delete_tag(run_id, f"{PLAN_PART}{len(parts) // 2}")
     with pytest.raises(StoreError, match=r"plan of sweep s .* is damaged"):
         _ = known_sweep(ledger, "s").plan
+
+
+def test_the_names_of_a_plan_are_read_without_it(store: Store) -> None:
+    ledger = mlflow_ledger(store)
+    run_id = ledger.begin_sweep(PLAN, now=1.0).run_id
+    store.client.set_tag(run_id, f"{PLAN_PART}0", "damaged")
+    assert [outline.key for outline in known_sweep(ledger, "s").outlines] == [SPEC.key, OTHER.key]
+    with pytest.raises(StoreError, match="is damaged"):
+        _ = known_sweep(ledger, "s").outlines[0].fields
+    store.client.set_tag(run_id, f"{NAMES_PART}0", "damaged")
+    with pytest.raises(StoreError, match=r"\(the tags orch.names.0, ... of its run\) is damaged"):
+        _ = known_sweep(ledger, "s").names
 
 
 def test_a_deleted_plan_is_missed_only_by_those_who_need_it(store: Store) -> None:

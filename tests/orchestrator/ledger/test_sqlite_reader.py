@@ -17,9 +17,10 @@ from orchestrator.ledger import store
 from orchestrator.ledger.artifacts import local_artifact
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.mlflow_ledger import MlflowLedger
+from orchestrator.ledger.plan_tags import PLAN_PART
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.ledger.sqlite_reader import SqliteReader, open_sqlite_reader
-from orchestrator.ledger.tags import PLAN_PART, PLAN_TAG
+from orchestrator.ledger.tags import PLAN_TAG
 from orchestrator.services.jobs import artifact_uri, find_job
 from orchestrator.settings import Settings
 from schemas.errors import StoreError
@@ -56,7 +57,10 @@ def test_it_sees_what_mlflow_shows(settings: Settings) -> None:
     assert seen is not None
     assert seen.jobs() == shown.jobs()
     assert seen.jobs([LOST.key]) == shown.jobs([LOST.key])
+    assert seen.jobs([]) == {}
+    assert seen.standings() == shown.standings()
     assert seen.sweeps() == shown.sweeps()
+    assert seen.sweeps()[0].outlines == shown.sweeps()[0].outlines
     assert seen.sweep("s") == shown.sweep("s")
     assert seen.sweep("t") is None
     plan = seen.sweeps()[0].plan
@@ -97,8 +101,51 @@ def test_runs_that_were_deleted_in_the_ui_are_gone(settings: Settings) -> None:
     shown.client.delete_run(run_id)
     try:
         assert list(seen.jobs()) == [DONE.key]
+        assert list(seen.jobs([DONE.key, LOST.key])) == [DONE.key]
+        assert list(seen.standings()) == [DONE.key]
     finally:
         shown.client.restore_run(run_id)
+
+
+def test_of_two_runs_of_a_job_the_one_that_counts_for_mlflow_stands(settings: Settings) -> None:
+    seen, shown = open_sqlite_reader(settings), _ledger(settings)
+    assert seen is not None
+    tags = shown.client.get_run(shown.get(DONE.key).run_id).data.tags
+    untouched = {**tags, "orch.state": "queued", "orch.threads": "0", "orch.driven_by": "another"}
+    experiment = shown.client.get_run(shown.get(DONE.key).run_id).info.experiment_id
+    twin = shown.client.create_run(experiment, start_time=1, tags=untouched).info.run_id
+    try:
+        assert seen.standings() == shown.standings()
+        assert seen.standings()[DONE.key].state is JobState.SUCCEEDED
+    finally:
+        shown.client.delete_run(twin)
+
+
+def test_a_job_whose_state_was_edited_is_refused(settings: Settings) -> None:
+    seen, shown = open_sqlite_reader(settings), _ledger(settings)
+    assert seen is not None
+    run_id = shown.get(LOST.key).run_id
+    shown.client.set_tag(run_id, "orch.state", "asleep")
+    try:
+        with pytest.raises(StoreError, match=f"{run_id}.* was not written by this version"):
+            seen.standings()
+    finally:
+        shown.client.set_tag(run_id, "orch.state", "running")
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_some_jobs_are_read_without_a_look_at_all_if_there_is_an_index(
+    settings: Settings, index: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = open_sqlite_reader(settings)
+    assert seen is not None
+    assert seen._is_indexed()
+    queries: list[str] = []
+    read = SqliteReader._read
+    monkeypatch.setattr(SqliteReader, "_read", lambda self, *given: queries.append(given[2]) or read(self, *given))
+    monkeypatch.setattr(SqliteReader, "_is_indexed", lambda self: index)
+    assert list(seen.jobs([LOST.key])) == [LOST.key]
+    assert ["wanted" in query for query in queries] == [index]
 
 
 @pytest.fixture

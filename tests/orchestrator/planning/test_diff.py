@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.ledger.job_moves import first_record
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import JobName, JobRecord, StoredPlan, standings_of
+from orchestrator.planning import diff
 from orchestrator.planning.diff import PlanStatus, check_same_sweep, compare
 from schemas.errors import SpecError
 from schemas.job import JobSpec
@@ -28,7 +29,13 @@ def record(spec: JobSpec, state: JobState, reason: StopReason | None = None) -> 
 
 
 def statuses(specs: tuple[JobSpec, ...], *records: JobRecord, alive: bool = False) -> list[PlanStatus]:
-    found = compare(specs, {r.key: r for r in records}, lambda sweep: alive)
+    """The statuses that `compare` finds, which must be those that are found without records."""
+    found = compare(specs, known := {r.key: r for r in records}, lambda sweep: alive)
+    names = [JobName(spec.key, spec.title, spec.upstream.key if spec.upstream else None) for spec in specs]
+    quickly = diff.statuses(names, standings_of(known), lambda sweep: alive)
+    assert quickly == {
+        job.spec.key: PlanStatus.NEW if job.status is PlanStatus.CHANGED else job.status for job in found
+    }
     return [job.status for job in found]
 
 

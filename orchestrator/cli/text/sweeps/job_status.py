@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 STYLES = {
     "done": "green",
     "failed": "red",
@@ -13,6 +15,6 @@ STYLES = {
 """Status of a job -> its style."""
 
 
-def counts_text(counts: dict[str, int]) -> str:
+def counts_text(counts: Mapping[str, int]) -> str:
     """Jobs by status as text, such as "3 done, 1 failed"."""
     return ", ".join(f"{number} {status}" for status, number in counts.items()) or "no jobs"

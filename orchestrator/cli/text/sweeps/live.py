@@ -46,8 +46,8 @@ def _progress_of(sweep: SweepStatus, now: float) -> Now:
     known = sweep.running
     running = [job for job in sweep.jobs if job.status is PlanStatus.RUNNING]
     return Now(
-        done=sum(job.status in (PlanStatus.DONE, PlanStatus.FAILED) for job in sweep.jobs),
-        total=len(sweep.jobs),
+        done=sum(sweep.counts.get(status.value, 0) for status in (PlanStatus.DONE, PlanStatus.FAILED)),
+        total=sum(sweep.counts.values()),
         running=tuple((job.spec.title, _seen(job, known.get(job.spec.key), sweep.record.name)) for job in running),
         left=_time_left(sweep, now),
         waiting=sweep.record.waiting.reason if sweep.is_driven and sweep.record.waiting else "",

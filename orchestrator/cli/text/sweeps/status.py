@@ -21,11 +21,6 @@ from orchestrator.wording import to_the_minute, when
 if TYPE_CHECKING:
     from orchestrator.services.sweeps import SweepStatus
 
-MANY = 400
-"""Jobs up to which `orch status SWEEP` lists all of them without `--all`."""
-SURVEYED = 100
-"""Jobs that it lists of a larger sweep."""
-
 
 def sweeps_text(sweeps: Sequence[SweepStatus]) -> RenderableType:
     """A table of the store's sweeps."""
@@ -80,27 +75,23 @@ def _sweep(sweep: SweepStatus) -> dict[str, Any]:
         "is_driven": sweep.is_driven,
         "lease": sweep.record.lease if sweep.is_driven else None,
         "waiting": sweep.record.waiting if sweep.is_driven else None,
-        "counts": sweep.counts,
+        "counts": dict(sweep.counts),
         "problem": sweep.problem or None,
     }
 
 
-def status_text(sweep: SweepStatus, all_jobs: bool, resume: str) -> RenderableType:
-    """A table of a sweep's jobs; of a very large sweep only the first, unfinished ones before finished ones.
+def status_text(sweep: SweepStatus, resume: str) -> RenderableType:
+    """A table of a sweep's jobs, or of those of a large sweep that were asked for.
 
     Args:
         sweep: the sweep.
-        all_jobs: list every job.
         resume: the command that goes on with the sweep, offered if its driver died.
     """
-    listed = sweep.jobs
-    if len(listed) > MANY and not all_jobs:
-        listed = sorted(listed, key=lambda job: job.status.value == "done")[:SURVEYED]
     table = PlainTable(
         "key", "job", "status", "attempts", "accuracy", "chance", "instability", "why",
         numbers=("attempts", "accuracy", "chance", "instability"), optional=("why", "attempts", "chance"),
     )  # fmt: skip
-    for job in listed:
+    for job in sweep.jobs:
         metrics = job.record.result.metrics if job.record and job.record.result else None
         instability = metrics.location_instability if metrics else None
         table.add_row(
@@ -113,7 +104,7 @@ def status_text(sweep: SweepStatus, all_jobs: bool, resume: str) -> RenderableTy
             f"{instability:.4f}" if instability is not None else "",
             "" if job.status.value == "done" else job.why,
         )
-    left_out = len(sweep.jobs) - len(listed)
+    left_out = sum(sweep.counts.values()) - len(sweep.jobs)
     return Group(
         Text(
             f"sweep {sweep.record.name}, started {to_the_minute(sweep.record.started_at)}: {counts_text(sweep.counts)}"
