@@ -1,0 +1,35 @@
+"""Which jobs may train as one batched network, and in how large packs."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from schemas.job import JobSpec
+
+MOST_JOBS = 32
+"""Most jobs of a pack that can be asked for."""
+
+PackSetting = Literal["auto", "off"] | Annotated[int, Field(ge=2, le=MOST_JOBS)]
+"""Number of jobs that one worker process trains as one network; `auto` lets each worker probe whether that pays."""
+
+STACKED_FORMS = frozenset({"labelled", "exact", "released"})
+"""Forms of the filter loss that autograd differentiates; the others have a backward of their own and a first batch
+that differs, so they are not stacked."""
+
+
+def pack_shape(spec: JobSpec) -> str:
+    """Return all that jobs of one pack have in common, as text; empty for a job that trains alone.
+
+    Seeds, images, starting weights, learning rates, and weight and schedule of the filter loss may differ. A job that
+    trains every layer fills a GPU by itself.
+    """
+    train, filter_loss = spec.train, spec.filter_loss
+    if train.freeze_below is None or (filter_loss is not None and filter_loss.form not in STACKED_FORMS):
+        return ""
+    return json.dumps([
+        spec.model.model_dump(mode="json"), spec.n_outputs, spec.loss, train.freeze_below, train.precision,
+        train.batch_size, filter_loss and filter_loss.model_dump(mode="json", exclude={"weight", "schedule"}),
+    ])  # fmt: skip
