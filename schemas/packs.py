@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from schemas.base import Frozen
 from schemas.job import JobSpec
 
 MOST_JOBS = 32
@@ -14,6 +16,9 @@ MOST_JOBS = 32
 
 PackSetting = Literal["auto", "off"] | Annotated[int, Field(ge=2, le=MOST_JOBS)]
 """Number of jobs that one worker process trains as one network; `auto` lets each worker probe whether that pays."""
+
+AUTO_JOBS = 8
+"""Jobs of a pack of `auto`, if they fit into the memory of the GPU."""
 
 STACKED_FORMS = frozenset({"labelled", "exact", "released"})
 """Forms of the filter loss that autograd differentiates; the others have a backward of their own and a first batch
@@ -33,3 +38,27 @@ def pack_shape(spec: JobSpec) -> str:
         spec.model.model_dump(mode="json"), spec.n_outputs, spec.loss, train.freeze_below, train.precision,
         train.batch_size, filter_loss and filter_loss.model_dump(mode="json", exclude={"weight", "schedule"}),
     ])  # fmt: skip
+
+
+class Packing(Frozen):
+    """What a worker has to know of the packs of a sweep."""
+
+    setting: PackSetting
+    """As the sweep sets it."""
+    example: JobSpec
+    """A job that may train in a pack, to probe with."""
+
+    @property
+    def most(self) -> int:
+        """The most jobs that a worker may run at the same time."""
+        if isinstance(self.setting, int):
+            return self.setting
+        return AUTO_JOBS if self.setting == "auto" else 1
+
+
+def packing_of(setting: PackSetting, specs: Iterable[JobSpec]) -> Packing | None:
+    """Return what workers have to know of a sweep's packs; None if none of its jobs may train in one."""
+    if setting == "off":
+        return None
+    example = next((spec for spec in specs if pack_shape(spec)), None)
+    return None if example is None else Packing(setting=setting, example=example)

@@ -13,6 +13,8 @@ from orchestrator.execution.ray_session import RaySession
 from orchestrator.execution.resources import layouts_for, local_machine, needs_of
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.settings import Settings
+from schemas.job import JobSpec
+from schemas.packs import packing_of
 
 OpenPool = Callable[[Settings, StoredPlan, int], WorkerPool]
 """Opens the workers of a sweep with so many jobs to run; `open_ray_pool` or a test double."""
@@ -55,6 +57,8 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
     machine = local_machine()
     session = RaySession(settings.ray_address, cpus=machine.cores, memory_gb=machine.free_gb)
     needs, limit, at_once = needs_of(stored), min(stored.resources.workers or jobs, jobs), 0
+    frozen = (job for job in stored.jobs if job["train"]["freeze_below"] is not None)
+    packing = packing_of(stored.resources.pack, map(JobSpec.model_validate, frozen))
     gpus: float | None = None
     if session.is_private:
         session.start()
@@ -70,7 +74,12 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
             needs,
             cores=session.cpus if session.is_private else 0,
             at_once=at_once,
-            arguments=(code_home().model_copy(update={"may_differ": settings.code_check == "warn"}).model_dump_json(),),
+            arguments=(
+                code_home().model_copy(update={"may_differ": settings.code_check == "warn"}).model_dump_json(),
+                packing.model_dump_json() if packing else "",
+            ),
+            places=packing.setting if packing and isinstance(packing.setting, int) else 1,
+            most_places=packing.most if packing else 1,
             start_seconds=settings.worker_start_seconds,
             patience=settings.store_patience_minutes * 60,
             default_gpus=None if gpus is None else float(gpus > 0),

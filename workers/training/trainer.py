@@ -5,6 +5,7 @@ Shape legend: B images of a batch   F filters.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -34,6 +35,8 @@ from workers.training.records import EpochRecord, EpochSums, StepRecord
 from workers.training.schedule import batches_of_epoch, flips_of_epoch, learning_rate_at
 from workers.training.stacked import can_stack
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
+
+_LOGGER = logging.getLogger("orch.job")
 
 OPTIMISER, FILTER_LOSSES, RECORDS, EPOCH_SUMS = "optimiser", "filter_losses", "records", "epoch_sums"
 """Keys of a trainer's state beside those of the network and the mean image."""
@@ -70,6 +73,8 @@ class Trainer:
         self._validation = validation
         self._micro_batches = micro_batches
         self._pack = pack if micro_batches == 1 and can_stack(network) else None
+        self._has_met = False
+        """Whether a step was computed together with other jobs."""
         self._randomness = OwnRandomness(random_states())
         self._sums = EpochSums()
         self._losses = LossWatch(spec, train.label_N.device)
@@ -209,6 +214,9 @@ class Trainer:
         if found is None:
             self._optimiser.zero_grad(set_to_none=True)  # those of an attempt to stack that failed
             return of_whole_batch(batch)
+        if not self._has_met:
+            self._has_met = True
+            _LOGGER.info("training as one network with other jobs of this process")
         return found
 
     def _in_parts(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> PartialBatch:
