@@ -14,7 +14,7 @@ from interp_model.network import build_network
 from schemas.errors import OrchError
 from schemas.job import JobSpec
 from schemas.packs import Packing
-from workers.training.determinism import choose_device, seeded
+from workers.training.determinism import choose_device, make_deterministic, seeded
 from workers.training.gradients import Batch, Step, of_whole_batch
 from workers.training.inputs import MEMORY_LIMIT
 from workers.training.losses import build_filter_losses
@@ -49,6 +49,7 @@ def jobs_at_once(packing: Packing, device: torch.device | None = None) -> int:
     device = device or choose_device()
     if device.type != "cuda":
         return 1
+    make_deterministic(torch.get_num_threads())  # before cuBLAS starts, which then keeps its workspace
     jobs = min(packing.most, int(torch.cuda.mem_get_info(device)[0] // JOB_BYTES))
     return jobs if jobs > 1 and pays(packing.example, jobs, device) else 1
 
