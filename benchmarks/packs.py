@@ -2,7 +2,8 @@
 
 Gradients of the stacked step are compared with those of the networks one at a time; then both are timed in turn, in
 seconds (of CPU on a CPU). This is what a worker's probe does (`workers/training/pack_probe.py`), with random features.
-Then whole epochs are timed: trainers one after the other, and trainers in threads that meet for each step.
+Then whole epochs are timed: trainers one after the other, and trainers in threads that meet for each step; and the
+operations are counted that a step starts, which is what bounds small networks on a GPU.
 
     python -m benchmarks.packs [--backbone alexnet] [--networks 8] [--batch 32] [--repeats 6] [--images 256]
 """
@@ -14,10 +15,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from statistics import median
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.metrics import data_of, noise, seconds_of
 from interp_model.network import build_network
@@ -80,6 +82,30 @@ def epochs_of(spec: JobSpec, networks: int, images: int, repeats: int, device: t
     return Times(*(median(column) for column in zip(*rounds[1:], strict=True)))
 
 
+class _Operations(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def operations_of(batches: Sequence[Batch]) -> tuple[int, int]:
+    """Return how many operations one step of all networks starts, one by one and as one."""
+    with _Operations() as alone:
+        for batch in batches:
+            of_whole_batch(batch)
+    with _Operations() as packed:
+        of_stacked(batches)
+    return alone.count, packed.count
+
+
 def _trainers(spec: JobSpec, networks: int, images: int, device: torch.device, pack: Pack | None) -> list[Trainer]:
     found = []
     for seed in range(networks):
@@ -136,6 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             job_of(model, options.batch), options.networks, options.images, options.repeats, device
         ),
     }
+    alone, packed = operations_of(batches_of(job_of(model, options.batch), options.networks, device))
+    print(f"operations of one step of all: one by one {alone}, packed {packed}, ratio {packed / alone:.2f}")
     for what, times in found.items():
         ratio = times.packed / times.alone
         print(f"{what}: one by one {times.alone:.4f} s, packed {times.packed:.4f} s, ratio {ratio:.2f}")

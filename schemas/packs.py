@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator
 
-from schemas.base import Frozen
+from schemas.base import FieldError, Frozen
 from schemas.job import JobSpec
 
 MOST_JOBS = 32
 """Most jobs of a pack that can be asked for."""
 
-PackSetting = Literal["auto", "off"] | Annotated[int, Field(ge=2, le=MOST_JOBS)]
+
+def _checked(value: Any) -> Any:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and 2 <= value <= MOST_JOBS
+    if not is_number and value not in ("auto", "off"):
+        raise FieldError(f"it must be 'auto', 'off' or a number from 2 to {MOST_JOBS}")
+    return value
+
+
+PackSetting = Annotated[Literal["auto", "off"] | int, BeforeValidator(_checked)]
 """Number of jobs that one worker process trains as one network; `auto` lets each worker probe whether that pays."""
 
 AUTO_JOBS = 8

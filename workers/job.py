@@ -131,6 +131,7 @@ def run_job(
         checkpoint=job.checkpoint,
         failure=failure,
         micro_batches=order.micro_batches,
+        in_pack=job.in_pack,
         problems=job.problems,
     )
     if reason is not StopReason.SUPERSEDED:
@@ -160,6 +161,7 @@ class _Job:
         self._on_progress = on_progress
         self._should_stop = should_stop
         self._packs = packs
+        self._trainer: Trainer | None = None
         self._sharing: Sharing | None = None
 
     def run(self) -> JobMetrics:
@@ -195,6 +197,7 @@ class _Job:
             self._spec, network, train, test,
             micro_batches=self._order.micro_batches, pack=self._packs.of(self._spec) if self._packs else None,
         )  # fmt: skip
+        self._trainer = trainer
         if self.checkpoint is not None:
             trainer.load_state_dict(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
@@ -234,6 +237,11 @@ class _Job:
         while time.monotonic() < until:
             self._report("waiting for the object store")
             time.sleep(min(1.0, seconds))
+
+    @property
+    def in_pack(self) -> bool:
+        """Whether a step was computed together with other jobs."""
+        return self._trainer is not None and self._trainer.in_pack
 
     def release(self) -> None:
         """Record that this process no longer works on the attempt."""

@@ -30,7 +30,8 @@ class Ended(NamedTuple):
 class WorkerPool(Protocol):
     """Workers that come and go with the machines; each runs one job at a time. Not thread-safe.
 
-    A worker is requested, answers, is idle or busy, and is released or lost. Its number is never used again.
+    A worker is requested, answers, is idle or busy, and is released or lost. Its number is never used again. Each place
+    of a process that runs a pack is a worker, though the process is lost as a whole.
     """
 
     @property

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import packs
-from benchmarks.packs import job_of, largest_difference, times_of
+from benchmarks.packs import epochs_of, job_of, largest_difference, operations_of, times_of
 from schemas.job import ModelSpec
 from workers.training.pack_probe import batches_of
 
@@ -24,3 +24,13 @@ def test_a_pack_whose_gradients_differ_is_not_timed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(packs, "largest_difference", lambda batches: 2e-3)
     with pytest.raises(SystemExit, match=r"the gradients differ by 2\.0e-03"):
         times_of(MODEL, 2, 4, 1, CPU)
+
+
+def test_a_pack_starts_fewer_operations_than_its_networks_one_by_one() -> None:
+    alone, packed = operations_of(batches_of(job_of(MODEL, 4), 4, CPU))
+    assert alone > 4 * 50
+    assert packed < alone / 2
+
+
+def test_whole_epochs_are_timed_both_ways() -> None:
+    assert min(epochs_of(job_of(MODEL, 4), 2, 8, 1, CPU)) > 0

@@ -54,6 +54,7 @@ def state_of(result: JobResult) -> dict[str, Any]:
 def assert_alike(found: JobResult, alone: JobResult) -> None:
     one, other = state_of(found), state_of(alone)
     torch.testing.assert_close(one["network"], other["network"], rtol=TOLERANCE, atol=TOLERANCE)
+    assert (found.in_pack, alone.in_pack) == (True, False)
     assert [record["epoch"] for record in one["records"]] == [record["epoch"] for record in other["records"]]
     for mine, expected in zip(one["records"], other["records"], strict=True):
         assert mine["task_loss"] == pytest.approx(expected["task_loss"], rel=TOLERANCE)

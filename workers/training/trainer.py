@@ -69,12 +69,12 @@ class Trainer:
         self.network = network
         self.filter_losses = build_filter_losses(spec, network, train.label_N.device)
         self.records: list[EpochRecord] = []
+        self.in_pack = False
+        """Whether a step was computed together with other jobs."""
         self._train = train
         self._validation = validation
         self._micro_batches = micro_batches
         self._pack = pack if micro_batches == 1 and can_stack(network) else None
-        self._has_met = False
-        """Whether a step was computed together with other jobs."""
         self._randomness = OwnRandomness(random_states())
         self._sums = EpochSums()
         self._losses = LossWatch(spec, train.label_N.device)
@@ -214,8 +214,8 @@ class Trainer:
         if found is None:
             self._optimiser.zero_grad(set_to_none=True)  # those of an attempt to stack that failed
             return of_whole_batch(batch)
-        if not self._has_met:
-            self._has_met = True
+        if not self.in_pack:
+            self.in_pack = True
             _LOGGER.info("training as one network with other jobs of this process")
         return found
 

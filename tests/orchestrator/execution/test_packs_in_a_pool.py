@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from pydantic import ValidationError
 from ray.exceptions import ActorDiedError
 
 from orchestrator.execution.placement import Wish, without_riders
@@ -13,6 +14,7 @@ from schemas.job import JobSpec
 from schemas.lifecycle import StopReason
 from schemas.order import WorkerFacts, WorkOrder
 from schemas.packs import pack_shape, packing_of
+from schemas.sweep import Resources
 from tests.orchestrator.execution.test_pool_and_faults import (
     NEEDS,
     FakeRay,
@@ -146,3 +148,15 @@ def test_a_sweep_says_what_a_worker_has_to_know_of_its_packs() -> None:
     asked = packing_of(2, [FIRST])
     assert asked is not None
     assert asked.most == 2
+
+
+@pytest.mark.parametrize("value", [1, 33, True, "on", 2.5, None])
+def test_a_setting_that_is_no_pack_is_refused_with_what_it_may_be(value: object) -> None:
+    with pytest.raises(ValidationError, match=r"it must be 'auto', 'off' or a number from 2 to 32"):
+        Resources.model_validate({"pack": value})
+
+
+def test_a_pack_is_off_or_as_large_as_it_says() -> None:
+    assert Resources().pack == "auto"
+    for value in ("auto", "off", 2, 32):
+        assert Resources.model_validate({"pack": value}).pack == value
