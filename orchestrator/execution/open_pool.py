@@ -14,7 +14,7 @@ from orchestrator.execution.resources import layouts_for, local_machine, needs_o
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.settings import Settings
 from schemas.job import JobSpec
-from schemas.packs import packing_of
+from schemas.packs import Packing, packing_of
 
 OpenPool = Callable[[Settings, StoredPlan, int], WorkerPool]
 """Opens the workers of a sweep with so many jobs to run; `open_ray_pool` or a test double."""
@@ -57,8 +57,6 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
     machine = local_machine()
     session = RaySession(settings.ray_address, cpus=machine.cores, memory_gb=machine.free_gb)
     needs, limit, at_once = needs_of(stored), min(stored.resources.workers or jobs, jobs), 0
-    frozen = (job for job in stored.jobs if job["train"]["freeze_below"] is not None)
-    packing = packing_of(stored.resources.pack, map(JobSpec.model_validate, frozen))
     gpus: float | None = None
     if session.is_private:
         session.start()
@@ -67,6 +65,7 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
             gpus = session.totals().get("GPU", 0.0)
             limit = max(layout.slots for layout in layouts_for(stored, machine, jobs, gpus).values())
             at_once = limit if len(needs) == 1 else 0
+        packing = _packing(stored, gpus)
         return _SessionPool(
             worker_class,
             session,
@@ -89,3 +88,16 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
     except BaseException:
         session.stop()
         raise
+
+
+def _packing(stored: StoredPlan, gpus: float | None) -> Packing | None:
+    """Return what workers have to know of a sweep's packs; None if there can be none.
+
+    Args:
+        stored: The sweep.
+        gpus: Number of GPUs; None if it is unknown.
+    """
+    if gpus == 0 and stored.resources.pack == "auto":
+        return None
+    frozen = (job for job in stored.jobs if job["train"]["freeze_below"] is not None)
+    return packing_of(stored.resources.pack, map(JobSpec.model_validate, frozen))

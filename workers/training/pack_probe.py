@@ -12,7 +12,7 @@ import torch
 
 from interp_model.network import build_network
 from schemas.errors import OrchError
-from schemas.job import JobSpec
+from schemas.job import JobSpec, RandomWeights
 from schemas.packs import Packing
 from workers.training.determinism import choose_device, make_deterministic, seeded
 from workers.training.gradients import Batch, Step, of_whole_batch
@@ -70,9 +70,10 @@ def pays(example: JobSpec, jobs: int, device: torch.device) -> bool:
 def batches_of(example: JobSpec, jobs: int, device: torch.device) -> list[Batch]:
     """Return a random batch for each of some networks of a job's shape, with random weights."""
     batches = []
+    from_scratch = isinstance(example.weights, RandomWeights)
     for seed in range(jobs):
         with seeded(seed, 0, "weights"):
-            network = build_network(example.model, example.n_outputs, from_scratch=True)
+            network = build_network(example.model, example.n_outputs, from_scratch=from_scratch)
             if example.train.freeze_below is not None:
                 network.freeze_below(example.train.freeze_below)
             network = network.to(device).train()

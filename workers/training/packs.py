@@ -81,7 +81,10 @@ class Pack:
         found: dict[Any, Step | None] = dict.fromkeys(group)
         try:
             found |= self._compute(group)
-        finally:  # whatever happens in this thread, the others go on
+        except BaseException:
+            self._can_stack = False  # so that no other job ends by it
+            raise
+        finally:
             with self._changed:
                 self._found |= {other: found[other] for other in group if other in self._expected}
                 self._is_computing = False
@@ -115,7 +118,7 @@ class Pack:
                 continue
             try:
                 steps = of_stacked([group[member] for member in members])
-            except RuntimeError as error:  # of torch: no memory for all at once, or an operation that is not batched
+            except (RuntimeError, ValueError) as error:  # of torch: no memory for all, or what it cannot batch
                 self._can_stack = False
                 _LOGGER.warning("jobs of this process go on one by one, because they cannot train as one: %s", error)
                 return found

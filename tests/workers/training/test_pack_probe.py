@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.packs import largest_difference
 from interp_model.network import Network
 from schemas.packs import Packing
 from tests.support.toy import CPU, toy_spec
 from workers.training import pack_probe
 from workers.training.pack_probe import JOB_BYTES, Times, batches_of, jobs_at_once, measure, pays
+from workers.training.stacked import can_stack
 
 EXAMPLE = toy_spec(train__freeze_below="top_conv")
 AUTO = Packing(setting="auto", example=EXAMPLE)
@@ -56,6 +58,27 @@ def test_the_probe_times_real_steps_of_networks_that_differ() -> None:
     assert not torch.equal(weights[0], weights[1])
     assert min(measure(batches, 1, CPU)) > 0
     assert all(weight.grad is not None for weight in weights)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"train__batch_size": 4},
+        {"model__backbone": "torchvision:squeezenet1_1@features.12"},
+        {"model__backbone": "torchvision:resnet18@layer4", "weights": {"source": "torchvision"}},
+    ],
+)
+def test_stacked_networks_get_the_gradients_of_each_alone(changes: dict[str, Any]) -> None:
+    """Also other libraries' backbones, with batch normalisation that keeps its statistics."""
+    spec = toy_spec(**{"train__freeze_below": "top_conv", "model__width": 1.0, **changes})
+    batches = batches_of(spec, 2, CPU)
+    assert can_stack(batches[0].network)
+    assert largest_difference(batches) < 1e-3
+
+
+def test_a_backbone_that_learns_statistics_of_batches_is_not_stacked() -> None:
+    spec = toy_spec(train__freeze_below="top_conv", model__width=1.0, model__backbone="torchvision:resnet18@layer4")
+    assert not can_stack(batches_of(spec, 1, CPU)[0].network)
 
 
 def test_a_probe_that_fails_leaves_jobs_alone_and_says_so(
