@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.execution.fitting import Fitting
 from orchestrator.execution.in_time import Background, Hung
 from orchestrator.execution.joining import Joining
+from orchestrator.execution.listening import Listening
 from orchestrator.execution.losses import LOSSES, last_line, lost, reason_of_loss
 from orchestrator.execution.machines import Machines, Watch
 from orchestrator.execution.placement import (
@@ -47,8 +48,6 @@ SAVE_SECONDS = 300.0
 """How long a worker may take to end its job after it has heard so, before it is killed."""
 SILENT_SECONDS = 15.0
 """After so long without an answer a worker on a cluster loses its job to a machine that could take it."""
-MOST_UNHEARD = 2.0
-"""Most seconds of silence counted per call of `progress`: a longer gap means that the driver itself stood still."""
 
 
 @dataclass
@@ -90,8 +89,7 @@ class RayPool:
     _watch: Watch | None = None
     _waiting: str = ""
     _warnings: frozenset[str] = frozenset()
-    _listened_at: float = 0.0
-    """When `progress` was asked for last."""
+    _listening: Listening = field(default_factory=Listening)
     _kills: list[Background[None]] = field(default_factory=list)
     """Unanswered requests to kill workers."""
 
@@ -415,26 +413,7 @@ class RayPool:
 
     def progress(self) -> dict[int, Progress]:
         """See `WorkerPool.progress`. Never waits for a worker."""
-        import ray
-
-        busy = [(one, one.order.spec.key) for one in self._workers.values() if one.order is not None]
-        asked = [worker.asked for worker, _ in busy if worker.asked is not None]
-        ready: set[Any] = set()
-        before, self._listened_at = self._listened_at, time.monotonic()
-        passed = min(self._listened_at - before, MOST_UNHEARD)
-        with suppress(Hung):  # the watch notes that Ray does not answer
-            if asked:
-                ready = set(promptly(ray.wait, asked, num_returns=len(asked), timeout=0)[0])
-            for worker, key in busy:
-                if worker.asked is None:
-                    worker.asked = promptly(worker.actor.progress.remote, key)
-                elif worker.asked not in ready:
-                    worker.silent += passed
-                else:
-                    answer, _ = answer_to(worker.asked)  # of a dead worker: `wait` reports it
-                    worker.asked, worker.silent = None, 0.0
-                    worker.progress = Progress.model_validate_json(answer) if answer else worker.progress
-        return {worker.id: worker.progress for worker, _ in busy if worker.progress is not None}
+        return self._listening.hear(self._workers.values())
 
     def stop(self) -> None:
         """See `WorkerPool.stop`."""
@@ -480,7 +459,11 @@ class RayPool:
 
         for other in self._workers.of_process(worker):
             del self._workers[other.id]
-            if other is not worker:
+            if other is worker or other.order is None:
+                continue
+            if other.kill_at is not None:  # it was asked to stop too
+                self._ended.append(Ended(other.id, lost(other.order, other.reason, None), other.node))
+            else:
                 gone = ResourceError("The process of its pack has ended")
                 self._hold(other, reason if reason in LOSSES else StopReason.WORKER_LOST, gone)
         self._kills = [kill for kill in self._kills if not kill.wait(0)]

@@ -116,8 +116,11 @@ class RayWorkers(dict[int, RayWorker]):
         """Return one idle place of each actor that can take a job, those with the fewest jobs first."""
         found: list[tuple[int, Idle]] = []
         for places in self.processes():
-            idle, shapes = [one for one in places if one.is_idle], {one.shape for one in places if one.order}
-            if idle and not idle[0].is_leaving and "" not in shapes:
+            idle = [one for one in places if one.is_idle]
+            if not idle or idle[0].is_leaving:
+                continue
+            shapes = {one.shape for one in places if one.order}
+            if "" not in shapes:
                 first, shape = idle[0], next(iter(shapes), "")
                 found.append((len(places) - len(idle), Idle(first.id, first.needs, first.node, shape)))
         return [idle for _, idle in sorted(found, key=lambda one: one[0])]

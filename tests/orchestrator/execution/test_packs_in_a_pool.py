@@ -105,6 +105,18 @@ def test_the_others_of_a_pack_are_lost_with_a_job_that_does_not_end(
     assert fake.killed == ["w1"]
 
 
+def test_a_pack_that_does_not_hear_a_stop_is_interrupted_as_a_whole(
+    pool: RayPool, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.execution.ray_pool.HEAR_SECONDS", 0.0)
+    fake.hangs.add("get")
+    pool.start(0, order(FIRST))
+    pool.start(2, order(SECOND))
+    pool.stop()
+    assert {one.result.stop_reason for one in ended_of(pool, 2)} == {StopReason.INTERRUPTED}
+    assert pool.size == 0
+
+
 def test_a_process_that_is_preempted_takes_no_more_jobs_and_ends_after_the_last(pool: RayPool, fake: FakeRay) -> None:
     pool.start(0, order(FIRST))
     pool.start(2, order(SECOND))
