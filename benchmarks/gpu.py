@@ -30,7 +30,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.metrics import data_of, noise, seconds_of
-from benchmarks.packs import Pack, measure
+from benchmarks.packs import times_of
 from interp_model.network import build_network
 from schemas.job import BackboneName, JobSpec
 from schemas.training_spec import Precision
@@ -171,10 +171,8 @@ def packs_gain(device: torch.device, size: Size) -> list[Row]:
     rows = []
     for backbone in get_args(BackboneName):
         model = spec_of(backbone, "interpretable", frozen=True, size=size).model
-        pack = Pack(model.model_copy(update={"dropout": 0.0}), PACKED, size.batch, device)
-        times = measure(pack, size.epochs, device)
+        times = times_of(model, PACKED, size.batch, size.epochs, device)
         rows.append({"backbone": backbone, "networks": PACKED, **times._asdict(), "ratio": times.packed / times.alone})
-        del pack
         _free(device)
     return rows
 

@@ -113,6 +113,7 @@ class InstantPool:
 
     size = cores = 2
     is_private = True
+    packs = False
 
     def __init__(self, needs: Needs) -> None:
         """

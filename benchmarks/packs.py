@@ -1,134 +1,142 @@
 """Whether several small networks train faster as one: their trained layers stacked, one batched step for all.
 
-Networks that share backbone, size and frozen layers differ in the weights of their trained layers and in their images.
-`torch.func` stacks the weights and runs all networks with one call for each layer (`vmap`), so that a GPU starts fewer
-kernels. Each network has its own images, labels and filter losses. Gradients are compared with those of the networks
-one at a time; then both are timed in turn, in seconds (of CPU on a CPU).
+Gradients of the stacked step are compared with those of the networks one at a time; then both are timed in turn, in
+seconds (of CPU on a CPU). This is what a worker's probe does (`workers/training/pack_probe.py`), with random features.
+Then whole epochs are timed: trainers one after the other, and trainers in threads that meet for each step; and the
+operations are counted that a step starts, which is what bounds small networks on a GPU.
 
-    python -m benchmarks.packs [--backbone alexnet] [--networks 8] [--batch 32] [--repeats 6]
+    python -m benchmarks.packs [--backbone alexnet] [--networks 8] [--batch 32] [--repeats 6] [--images 256]
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from statistics import median
-from typing import NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call, grad, stack_module_state, vmap
-from torch.nn import functional
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.metrics import seconds_of
-from interp_model.loss.filter_loss import labelled_entropy, scale_by_peak
-from interp_model.network import Network, Output, build_network
-from interp_model.templates import make_templates, template_prior
-from schemas.job import BackboneName, FilterLossSpec, ModelSpec
-from workers.training.determinism import choose_device, seed_torch
+from benchmarks.metrics import data_of, noise, seconds_of
+from interp_model.network import build_network
+from schemas.job import BackboneName, DataSpec, FilterLossSpec, JobSpec, ModelSpec, TrainSpec
+from workers.training.determinism import choose_device, make_deterministic, seeded
+from workers.training.gradients import Batch, of_whole_batch
+from workers.training.inputs import Inputs
+from workers.training.pack_probe import Times, batches_of, measure
+from workers.training.packs import Pack
+from workers.training.stacked import of_stacked
+from workers.training.trainer import Trainer
 
 TOLERANCE = 1e-3
 """Largest difference of a gradient, relative to its largest value; float32 sums are in another order."""
-WEIGHT = 1e-2
-"""Weight of the filter losses; it does not affect the cost of a step."""
-
-State = Mapping[str, Tensor]
 
 
-class Times(NamedTuple):
-    """Median seconds of one step of all networks."""
-
-    alone: float
-    packed: float
-
-
-class Head(nn.Module):
-    """The trained layers of a network as a module of their own, for `functional_call`."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Output:
-        """Run the trained layers on features of the frozen ones."""
-        return self.network.forward_head(x)
+def job_of(model: ModelSpec, batch: int) -> JobSpec:
+    """Return a job that trains an interpretable network from its top convolution upwards."""
+    return JobSpec(
+        data=DataSpec(categories=("voc_part/cat",), train_per_category=2, test_per_category=2),
+        model=model,
+        filter_loss=FilterLossSpec(),
+        train=TrainSpec(batch_size=batch, freeze_below="top_conv"),
+    )
 
 
-class Pack:
-    """Networks with random weights whose layers below the top convolution are frozen, and features to train on."""
-
-    def __init__(self, model: ModelSpec, networks: int, batch: int, device: torch.device) -> None:
-        self.networks = [_network(model, seed, device) for seed in range(networks)]
-        images_B3SS = torch.randn(batch, 3, model.input_size, model.input_size, device=device)
-        with torch.no_grad():
-            features = self.networks[0].forward_trunk(images_B3SS)
-        self.features = torch.stack([torch.rand_like(features) for _ in range(networks)])
-        self.labels = (torch.arange(batch, device=device) % 2).expand(networks, batch).contiguous()
-        self._constants = {
-            name: (make_templates(side).to(device), template_prior(side).to(device))
-            for name in self.networks[0].interpretable_layers
-            for side in [self.networks[0].map_side(name)]
-        }
-        parameters, self._buffers = stack_module_state(self.networks)
-        trained = {name for name, value in self.networks[0].named_parameters() if value.requires_grad}
-        self._trained = {name: value.detach() for name, value in parameters.items() if name in trained}
-        self._frozen = {name: value.detach() for name, value in parameters.items() if name not in trained}
-        self._head = Head(self.networks[0])
-        self._gradients: Callable[..., dict[str, Tensor]] = vmap(grad(self._packed_loss))
-
-    def alone(self) -> list[dict[str, Tensor]]:
-        """Return the gradients of each network, computed one network after the other."""
-        found = []
-        for network, features, label_B in zip(self.networks, self.features, self.labels, strict=True):
-            trained = {name: value for name, value in network.named_parameters() if value.requires_grad}
-            loss = self._loss(network.forward_head(features), label_B)
-            found.append(dict(zip(trained, torch.autograd.grad(loss, list(trained.values())), strict=True)))
-        return found
-
-    def packed(self) -> dict[str, Tensor]:
-        """Return the same gradients of all networks at once: one more dimension in front, the network."""
-        return self._gradients(self._trained, self._frozen, self._buffers, self.features, self.labels)
-
-    def largest_difference(self) -> float:
-        """Return the largest difference of the two, relative to the largest value of its gradient."""
-        packed = self.packed()
-        return max(
-            ((packed[name][number] - value).abs().max() / value.abs().max().clamp_min(1e-12)).item()
-            for number, gradients in enumerate(self.alone())
-            for name, value in gradients.items()
-        )
-
-    def _packed_loss(self, trained: State, frozen: State, buffers: State, features: Tensor, label_B: Tensor) -> Tensor:
-        state = {f"network.{name}": value for part in (trained, frozen, buffers) for name, value in part.items()}
-        return self._loss(functional_call(self._head, state, (features,)), label_B)
-
-    def _loss(self, output: Output, label_B: Tensor) -> Tensor:
-        loss = functional.softplus((1 - 2 * label_B) * output.logits[:, 0]).mean()
-        for name, (t_THW, prior_T) in self._constants.items():
-            map_BFHW = output.maps[name]
-            is_target_BF = (label_B == 1)[:, None].expand(map_BFHW.shape[:2])
-            scaled_BFHW = scale_by_peak(map_BFHW, is_target_BF, FilterLossSpec().logit_scale)
-            loss = loss + WEIGHT * labelled_entropy(scaled_BFHW, t_THW, prior_T, is_target_BF).sum()
-        return loss
+def largest_difference(batches: Sequence[Batch]) -> float:
+    """Return the largest difference of the two ways' gradients, relative to the largest value of each."""
+    for batch in batches:
+        of_whole_batch(batch)
+    alone = _taken(batches)
+    of_stacked(batches)
+    return max(
+        ((found - expected).abs().max() / expected.abs().max().clamp_min(1e-12)).item()
+        for found, expected in zip(_taken(batches), alone, strict=True)
+    )
 
 
-def measure(pack: Pack, repeats: int, device: torch.device) -> Times:
-    """Time both ways in turn.
+def times_of(model: ModelSpec, networks: int, batch: int, repeats: int, device: torch.device) -> Times:
+    """Time a step of some networks both ways.
 
     Raises:
         SystemExit: their gradients differ.
     """
-    if (difference := pack.largest_difference()) > TOLERANCE:
+    batches = batches_of(job_of(model, batch), networks, device)
+    if (difference := largest_difference(batches)) > TOLERANCE:
         raise SystemExit(f"the gradients differ by {difference:.1e} of their largest value")
-    pairs = [(seconds_of(pack.alone, device), seconds_of(pack.packed, device)) for _ in range(repeats)]
-    return Times(*(median(column) for column in zip(*pairs, strict=True)))
+    return measure(batches, repeats, device)
 
 
-def _network(model: ModelSpec, seed: int, device: torch.device) -> Network:
-    seed_torch(seed, 0, "weights")
-    network = build_network(model, 1, from_scratch=True)
-    network.freeze_below("top_conv")
-    return network.to(device).train()
+def epochs_of(spec: JobSpec, networks: int, images: int, repeats: int, device: torch.device) -> Times:
+    """Time an epoch of some jobs with noise images both ways; features are kept."""
+    pack = Pack(patience=3600.0)
+    ways = [_trainers(spec, networks, images, device, None), _trainers(spec, networks, images, device, pack)]
+    runs: tuple[Callable[[], object], ...] = (
+        lambda: [_epoch(trainer) for trainer in ways[0]],
+        lambda: _in_threads([partial(_epoch, trainer) for trainer in ways[1]]),
+    )
+    rounds = [[seconds_of(run, device) for run in runs] for _ in range(repeats + 1)]
+    return Times(*(median(column) for column in zip(*rounds[1:], strict=True)))
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations that compute something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def operations_of(batches: Sequence[Batch]) -> tuple[int, int]:
+    """Return how many operations one step of all networks starts, one by one and as one."""
+    with _Operations() as alone:
+        for batch in batches:
+            of_whole_batch(batch)
+    with _Operations() as packed:
+        of_stacked(batches)
+    return alone.count, packed.count
+
+
+def _trainers(spec: JobSpec, networks: int, images: int, device: torch.device, pack: Pack | None) -> list[Trainer]:
+    found = []
+    for seed in range(networks):
+        own = spec.model_copy(update={"seed": seed})
+        data = data_of(own, noise(images, spec.model.input_size))
+        with seeded(seed, 0, "weights"):
+            network = build_network(own.model, own.n_outputs, from_scratch=True)
+        network.freeze_below("top_conv")
+        inputs = Inputs(network.to(device), data.train, data.mean_SS3, device)
+        inputs.keep_features(horizontal_flip=True, report=lambda phase: None)
+        found.append(Trainer(own, network, inputs, inputs, pack=pack))
+    return found
+
+
+def _epoch(trainer: Trainer) -> None:
+    trainer.run_epoch(on_step=lambda: None)
+
+
+def _in_threads(tasks: Sequence[Callable[[], None]]) -> None:
+    with ThreadPoolExecutor(len(tasks), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for running in [pool.submit(task) for task in tasks]:
+            running.result()
+
+
+def _taken(batches: Sequence[Batch]) -> list[Tensor]:
+    """Return the gradients of all networks, and forget them."""
+    parameters = [parameter for batch in batches for parameter in batch.network.parameters()]
+    found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for parameter in parameters:
+        parameter.grad = None
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,18 +148,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--images", type=int, default=256)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    make_deterministic(1)
     device = choose_device()
     model = ModelSpec(
-        backbone=options.backbone, variant="interpretable", width=options.width, input_size=options.side, fc_width=64,
-        dropout=0.0,
-    )  # fmt: skip
-    times = measure(Pack(model, options.networks, options.batch, device), options.repeats, device)
-    print(
-        f"{options.networks} networks ({options.backbone}, batches of {options.batch}), on {device.type}, one step of "
-        f"all: one by one {times.alone:.4f} s, packed {times.packed:.4f} s, ratio {times.packed / times.alone:.2f}"
+        backbone=options.backbone, variant="interpretable", width=options.width, input_size=options.side, fc_width=64
     )
+    print(f"{options.networks} networks ({options.backbone}, batches of {options.batch}), on {device.type}")
+    found = {
+        "one step of all": times_of(model, options.networks, options.batch, options.repeats, device),
+        f"one epoch of all, {options.images} images each": epochs_of(
+            job_of(model, options.batch), options.networks, options.images, options.repeats, device
+        ),
+    }
+    alone, packed = operations_of(batches_of(job_of(model, options.batch), options.networks, device))
+    print(f"operations of one step of all: one by one {alone}, packed {packed}, ratio {packed / alone:.2f}")
+    for what, times in found.items():
+        ratio = times.packed / times.alone
+        print(f"{what}: one by one {times.alone:.4f} s, packed {times.packed:.4f} s, ratio {ratio:.2f}")
 
 
 if __name__ == "__main__":

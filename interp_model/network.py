@@ -239,6 +239,11 @@ class Network(nn.Module):
         """Return the frozen layers, input to output; empty if the whole network is trained."""
         return {name: self.blocks[name] for name in self._trunk_layers()}
 
+    def head(self) -> dict[str, nn.Module]:
+        """Return the trained layers, input to output."""
+        frozen = self._trunk_layers()
+        return {name: block for name, block in self.blocks.items() if name not in frozen}
+
     def _trunk_layers(self) -> list[str]:
         names = list(self.blocks)
         return names[: names.index(self.first_trained_layer)] if self.first_trained_layer else []

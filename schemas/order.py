@@ -82,6 +82,8 @@ class WorkerFacts(Frozen):
     """Number of cores of the machine."""
     gpus: int = 0
     """Number of GPUs that the worker may use."""
+    places: int = 1
+    """Number of jobs of one pack that it may run at the same time."""
     problem: str = ""
     """Why it cannot work there; empty if it can."""
     warning: str = ""

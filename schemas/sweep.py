@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.base import FieldError, Frozen, Listed
 from schemas.model_spec import Backbone
+from schemas.packs import PackSetting
 
 AxisValues = Annotated[tuple[Any, ...], Listed]
 """Values of one axis."""
@@ -50,13 +51,17 @@ class Resources(Frozen):
     """Resources per worker. They are not part of a job's key."""
 
     workers: Annotated[int, Field(ge=1)] | None = None
-    """Number of jobs that run at the same time; None uses one worker per GPU, or per core without a GPU."""
+    """Number of workers; None uses one per GPU, or per core without a GPU. Each runs one job, or a pack."""
     cpus_per_worker: Annotated[int, Field(ge=1)] = 1
     """Number of CPU cores per worker."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """Number of GPUs per worker; a fraction shares a GPU. None uses one GPU per worker if Ray has any."""
     memory_gb_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """Memory per worker, GB."""
+    pack: PackSetting = "auto"
+    """Number of jobs with frozen layers that a worker trains as one network, where they differ only in seeds, images,
+    rates or the weight of the filter loss; `off` trains each alone. `auto` lets a worker with a GPU probe whether that
+    is faster. Only rounding depends on it."""
     by_backbone: dict[Backbone, BackboneResources] = Field(default_factory=dict)
     """Other resources for the jobs of some backbones: `{vgg16: {gpus_per_worker: 1, memory_gb_per_worker: 8}}`."""
 

@@ -1,4 +1,7 @@
-"""The Ray actor that runs jobs one at a time; orders and results are JSON, so that a version mismatch fails clearly."""
+"""The Ray actor that runs jobs, one at a time or as a pack.
+
+Orders and results are JSON, so that a version mismatch fails clearly.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +10,41 @@ import os
 import signal
 import socket
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import OrchError, ResourceError
 from schemas.order import Progress, WorkerFacts, WorkOrder
+from schemas.packs import Packing
 from workers.code_home import CodeHome, code_home, difference
 from workers.loopback import bypass_proxies_for_loopback
 from workers.secret_files import read_secret_files
 
+if TYPE_CHECKING:
+    from workers.training.packs import Packs
+
 RAY_OPTIONS: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "max_concurrency": 3}
-"""Ray must not retry: the driver decides every retry. One thread runs the job, two answer `progress` and `stop`."""
+"""Ray must not retry: the driver decides every retry. One thread runs the job, two answer `progress` and `stop`. A
+worker that may run a pack has one more thread for each further job."""
 
 
 class JobWorker:
-    """Runs jobs one after the other; torch and mlflow are imported once for all of them."""
+    """Runs jobs one after the other, or a pack in threads; torch and mlflow are imported once for all of them."""
 
-    def __init__(self, driver_code: str = "") -> None:
+    def __init__(self, driver_code: str = "", packing: str = "") -> None:
         """Listen for the signal that announces the end of this machine.
 
         Args:
             driver_code: the CodeHome of the driver as JSON; empty if there is no driver.
+            packing: the Packing of the sweep as JSON; empty if each job trains alone.
         """
         self._driver_code = driver_code
+        self._packing = packing
+        self._packs: Packs | None = None
         self._stopping = threading.Event()
         self._preempted = threading.Event()
-        self._interrupted: str | None = None
-        self._progress: Progress | None = None
-        self._is_busy = False
+        self._interrupted: set[str] = set()
+        self._progress: dict[str, Progress | None] = {}
+        """Of each running job, by key."""
         if threading.current_thread() is threading.main_thread():  # Ray's own handler waits for the job's end
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -43,14 +54,26 @@ class JobWorker:
         Returns:
             WorkerFacts as JSON, which also say why no job can run here.
         """
-        problem = warning = ""
+        problem, warning, places = "", "", 1
         try:
             if self._driver_code:
                 warning = check_code(CodeHome.model_validate_json(self._driver_code))
             prepare()
+            places = self._prepare_packs()
         except Exception as error:  # noqa: BLE001 - part of the answer, with the machine's name
             problem = str(error) if isinstance(error, OrchError) else f"{type(error).__name__}: {error}"
-        return own_facts(problem, warning).model_dump_json()
+        return own_facts(problem, warning, places).model_dump_json()
+
+    def _prepare_packs(self) -> int:
+        """Return how many jobs may run here at the same time."""
+        if not self._packing:
+            return 1
+        from workers.training.pack_probe import jobs_at_once
+        from workers.training.packs import Packs
+
+        places = jobs_at_once(Packing.model_validate_json(self._packing))
+        self._packs = Packs() if places > 1 else None
+        return places
 
     def run(self, order_json: str) -> str:
         """Run one job.
@@ -64,42 +87,44 @@ class JobWorker:
         from workers.job import run_job
 
         order = WorkOrder.model_validate_json(order_json)
-        self._is_busy = True
+        key = order.spec.key
+        self._progress[key] = None
 
         def should_stop() -> bool:
-            return self._stopping.is_set() or self._preempted.is_set() or self._interrupted == order.spec.key
+            return self._stopping.is_set() or self._preempted.is_set() or key in self._interrupted
 
         try:
-            result = run_job(order, self._note, should_stop, self._preempted.is_set)
+            result = run_job(order, self._note, should_stop, self._preempted.is_set, self._packs)
         finally:
-            self._progress = self._interrupted = None
-            self._is_busy = False
+            del self._progress[key]
+            if not self._progress:  # also what was meant for a job that had ended
+                self._interrupted.clear()
         return result.model_dump_json()
 
-    def progress(self) -> str | None:
-        """Return the Progress of the running job as JSON; None if no job runs."""
-        progress = self._progress
+    def progress(self, job_key: str) -> str | None:
+        """Return the Progress of a running job as JSON; None if it does not run."""
+        progress = self._progress.get(job_key)
         return progress.model_dump_json() if progress else None
 
     def stop(self) -> None:
-        """Stop the running job at its next batch, after saving a checkpoint, and every job sent later."""
+        """Stop the running jobs at their next batch, after saving a checkpoint, and every job sent later."""
         self._stopping.set()
 
     def interrupt(self, job_key: str) -> None:
         """Stop one job at its next batch, after saving a checkpoint, if it is running or sent next."""
-        self._interrupted = job_key
+        self._interrupted.add(job_key)
 
     def preempt(self) -> None:
-        """Stop the running job as `stop` does, because this machine is taken away: it is to go on elsewhere."""
+        """Stop the running jobs as `stop` does, because this machine is taken away: they are to go on elsewhere."""
         self._preempted.set()
 
     def _on_sigterm(self, number: int, frame: object) -> None:
         self._preempted.set()
-        if not self._is_busy:
+        if not self._progress:
             os._exit(128 + number)
 
     def _note(self, progress: Progress) -> None:
-        self._progress = progress
+        self._progress[progress.job_key] = progress
 
 
 def prepare() -> None:
@@ -125,12 +150,13 @@ def prepare() -> None:
         die_with_parent()  # without its raylet, no process can receive a result
 
 
-def own_facts(problem: str = "", warning: str = "") -> WorkerFacts:
+def own_facts(problem: str = "", warning: str = "", places: int = 1) -> WorkerFacts:
     """Return where this process runs.
 
     Args:
         problem: why no job can run here; empty if jobs can.
         warning: what people should know although jobs can.
+        places: number of jobs that may run here at the same time.
     """
     import ray
 
@@ -142,6 +168,7 @@ def own_facts(problem: str = "", warning: str = "") -> WorkerFacts:
         gpus=len(ray.get_gpu_ids()) if has_ray else 0,
         problem=problem,
         warning=warning,
+        places=places,
     )
 
 

@@ -7,6 +7,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -46,9 +47,10 @@ from workers.tracking.live_log import live_log
 from workers.tracking.outages import briefly_patient, is_full_disk
 from workers.tracking.run_log import RunLog
 from workers.tracking.system_metrics import system_metrics
-from workers.training.determinism import choose_device, make_deterministic, seed_torch
+from workers.training.determinism import choose_device, make_deterministic, seeded
 from workers.training.frozen_features import FeatureStore
 from workers.training.inputs import Inputs
+from workers.training.packs import Packs
 from workers.training.records import EpochRecord
 from workers.training.shared_weights import SharedWeights
 from workers.training.starting_weights import load_starting_weights
@@ -95,7 +97,7 @@ def stop_reason_of(error: Exception) -> StopReason:
 
 def run_job(
     order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool],
-    is_preempted: Callable[[], bool] = lambda: False,
+    is_preempted: Callable[[], bool] = lambda: False, packs: Packs | None = None,
 ) -> JobResult:  # fmt: skip
     """Run one job, from its newest checkpoint if it has one. An exception becomes part of the result.
 
@@ -104,10 +106,11 @@ def run_job(
         on_progress: called with what the job is doing.
         should_stop: called before every batch; once true, the job saves a checkpoint and ends as interrupted.
         is_preempted: whether it is asked to stop because this machine is taken away.
+        packs: what it shares with the jobs in other threads of this process; None if there are none.
     """
     started = time.monotonic()
     order = in_node_folders(order)
-    job = _Job(order, on_progress, should_stop)
+    job = _Job(order, on_progress, should_stop, packs)
     reason, failure, metrics = StopReason.FINISHED, None, None
     try:
         with job_log(order), live_log(order), system_metrics(order):
@@ -130,6 +133,7 @@ def run_job(
         checkpoint=job.checkpoint,
         failure=failure,
         micro_batches=order.micro_batches,
+        in_pack=job.in_pack,
         problems=job.problems,
     )
     if reason is not StopReason.SUPERSEDED:
@@ -139,7 +143,11 @@ def run_job(
 
 class _Job:
     def __init__(
-        self, order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]
+        self,
+        order: WorkOrder,
+        on_progress: Callable[[Progress], None],
+        should_stop: Callable[[], bool],
+        packs: Packs | None,
     ) -> None:
         self.checkpoint: CheckpointPointer | None = None
         """The newest checkpoint, even if the job fails later."""
@@ -155,6 +163,8 @@ class _Job:
         )
         self._on_progress = on_progress
         self._should_stop = should_stop
+        self._packs = packs
+        self._trainer: Trainer | None = None
         self._sharing: Sharing | None = None
 
     def run(self) -> JobMetrics:
@@ -186,7 +196,11 @@ class _Job:
             LOGGER.info(
                 "an earlier attempt ran out of memory: batches are cut into %d parts", self._order.micro_batches
             )
-        trainer = Trainer(self._spec, network, train, test, micro_batches=self._order.micro_batches)
+        trainer = Trainer(
+            self._spec, network, train, test,
+            micro_batches=self._order.micro_batches, pack=self._packs.of(self._spec) if self._packs else None,
+        )  # fmt: skip
+        self._trainer = trainer
         if self.checkpoint is not None:
             trainer.load_state_dict(load_checkpoint(self.checkpoint, self._spec.key))
             self._epoch = trainer.epoch
@@ -195,7 +209,8 @@ class _Job:
             inputs.keep_features(horizontal_flip=flip, report=self._report)
         measured.map_batches(self._report)
         self._train(trainer)
-        return self._measure(trainer, data, train, test, measured)
+        with self._packs.one_at_a_time(self._report) if self._packs else nullcontext():
+            return self._measure(trainer, data, train, test, measured)
 
     def _shared_data(self) -> SharedData | None:
         return SharedData.at(self._order.object_store, self._order.store_patience, self._order.cache_gb)
@@ -226,6 +241,11 @@ class _Job:
         while time.monotonic() < until:
             self._report("waiting for the object store")
             time.sleep(min(1.0, seconds))
+
+    @property
+    def in_pack(self) -> bool:
+        """Whether a step was computed together with other jobs."""
+        return self._trainer is not None and self._trainer.in_pack
 
     def release(self) -> None:
         """Record that this process no longer works on the attempt."""
@@ -278,9 +298,9 @@ class _Job:
         )
 
     def _build_network(self) -> Network:
-        seed_torch(self._spec.seed, 0, "weights")
         from_scratch = isinstance(self._spec.weights, RandomWeights)
-        network = build_network(self._spec.model, self._spec.n_outputs, from_scratch=from_scratch)
+        with seeded(self._spec.seed, 0, "weights"):
+            network = build_network(self._spec.model, self._spec.n_outputs, from_scratch=from_scratch)
         if self.checkpoint is None:
             load_starting_weights(network, self._spec, self._upstream(), self._shared_weights())
         if self._spec.train.freeze_below is not None:

@@ -32,6 +32,8 @@ from orchestrator.ledger.records import JobRecord
 from orchestrator.planning.diff import PlannedJob, PlanStatus
 from schemas.errors import IllegalTransition, StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
+from schemas.packs import pack_shape
+from schemas.results import JobResult
 from schemas.sweep import Resources
 
 POLL_SECONDS = 1.0
@@ -92,11 +94,13 @@ class Driver:
         self._shown_at = -math.inf
         self._absence, self._pushes = Absence(), Pushes(self.read_pushed)
         self._leftovers = Leftovers()
+        self._wishes: dict[str, Wish] = {}
+        self._unpacked: set[str] = set()
         for job in planned:
-            self._leftovers.note(job.record.result if job.record else None)
+            if job.record and job.record.result:
+                self._note_result(job.record.result)
         backbones = {spec.model.backbone for spec in self._state.specs.values()}
         self._needs = {backbone: self.resources.needs(backbone) for backbone in backbones}
-        self._wishes = {backbone: Wish(needs) for backbone, needs in self._needs.items()}
         self._notice = WaitingNotice(self.sweep, self.ledger, self.display.say, self.tell_waiting)
         self._progress = ProgressNotice(self.sweep, impatient(self.ledger))
         self._lease = HeldLease(self.ledger, self.sweep, self.lease, self.clock)
@@ -170,7 +174,7 @@ class Driver:
         self._state.at_work -= {one.worker for one in ended}
         self._unsettled += ended
         for one in ended:
-            self._leftovers.note(one.result)
+            self._note_result(one.result)
             if one.result.stop_reason is StopReason.DATA_ABSENT and not self.pool.is_private:
                 self._absence.note(self._state.specs[one.result.job_key], one.result.failure, one.node, self.clock())
 
@@ -214,11 +218,14 @@ class Driver:
 
     def _fill_workers(self, now: float) -> None:
         """Start the jobs for which there is an idle worker, and ask for workers for the others."""
-        if not self._absence.is_known and not self._leftovers.is_known and len(set(self._wishes.values())) == 1:
+        run_anywhere = not self._absence.is_known and not self._leftovers.is_known
+        are_equal = run_anywhere and len(set(self._needs.values())) == 1
+        if are_equal and not self.pool.packs:
             self._fill_equal_workers(now)
             return
-        nodes, run_anywhere = self.pool.nodes(), not self._absence.is_known and not self._leftovers.is_known
-        ready = self._state.board.ready(now)
+        nodes = self.pool.nodes()
+        most = len(self.pool.idle()) + MOST_WISHES if are_equal else None  # further equal wishes change nothing now
+        ready = self._state.board.ready(now, most)
         wishes = {key: self._plain_wish(key) if run_anywhere else self._wish(key, nodes, now) for key in ready}
         while pairs := assign(wishes, self.pool.idle()):
             for key, idle in pairs:
@@ -235,7 +242,7 @@ class Driver:
 
     def _fill_equal_workers(self, now: float) -> None:
         """Do the same where any worker can run any job, without a look at jobs that cannot start now."""
-        (wish,), board = set(self._wishes.values()), self._state.board
+        wish, board = Wish(*set(self._needs.values())), self._state.board
         tried = set[str]()
         while pairs := assign(dict.fromkeys(self._untried(tried, now), wish), self.pool.idle()):
             for key, idle in pairs:
@@ -255,7 +262,18 @@ class Driver:
         return self._plain_wish(key)._replace(avoid=avoid)
 
     def _plain_wish(self, key: str) -> Wish:
-        return self._wishes[self._state.specs[key].model.backbone]
+        if key not in self._wishes:
+            spec = self._state.specs[key]
+            is_alone = self.resources.pack == "off" or key in self._unpacked
+            self._wishes[key] = Wish(self._needs[spec.model.backbone], shape="" if is_alone else pack_shape(spec))
+        return self._wishes[key]
+
+    def _note_result(self, result: JobResult) -> None:
+        """Note what the end of an attempt means for where the job may run next."""
+        self._leftovers.note(result)
+        if result.stop_reason is StopReason.OUT_OF_MEMORY or result.micro_batches > 1:
+            self._unpacked.add(result.job_key)
+            self._wishes.pop(result.job_key, None)
 
     def _start(self, key: str, worker: int, now: float) -> None:
         """Start an attempt on an idle worker, unless another driver runs the job or has just ended it."""

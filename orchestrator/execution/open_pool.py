@@ -13,6 +13,8 @@ from orchestrator.execution.ray_session import RaySession
 from orchestrator.execution.resources import layouts_for, local_machine, needs_of
 from orchestrator.ledger.records import StoredPlan
 from orchestrator.settings import Settings
+from schemas.job import JobSpec
+from schemas.packs import Packing, packing_of
 
 OpenPool = Callable[[Settings, StoredPlan, int], WorkerPool]
 """Opens the workers of a sweep with so many jobs to run; `open_ray_pool` or a test double."""
@@ -63,6 +65,7 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
             gpus = session.totals().get("GPU", 0.0)
             limit = max(layout.slots for layout in layouts_for(stored, machine, jobs, gpus).values())
             at_once = limit if len(needs) == 1 else 0
+        packing = _packing(stored, gpus)
         return _SessionPool(
             worker_class,
             session,
@@ -70,7 +73,12 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
             needs,
             cores=session.cpus if session.is_private else 0,
             at_once=at_once,
-            arguments=(code_home().model_copy(update={"may_differ": settings.code_check == "warn"}).model_dump_json(),),
+            arguments=(
+                code_home().model_copy(update={"may_differ": settings.code_check == "warn"}).model_dump_json(),
+                packing.model_dump_json() if packing else "",
+            ),
+            places=packing.setting if packing and isinstance(packing.setting, int) else 1,
+            most_places=packing.most if packing else 1,
             start_seconds=settings.worker_start_seconds,
             patience=settings.store_patience_minutes * 60,
             default_gpus=None if gpus is None else float(gpus > 0),
@@ -80,3 +88,16 @@ def open_ray_pool(settings: Settings, stored: StoredPlan, jobs: int) -> WorkerPo
     except BaseException:
         session.stop()
         raise
+
+
+def _packing(stored: StoredPlan, gpus: float | None) -> Packing | None:
+    """Return what workers have to know of a sweep's packs; None if there can be none.
+
+    Args:
+        stored: The sweep.
+        gpus: Number of GPUs; None if it is unknown.
+    """
+    if gpus == 0 and stored.resources.pack == "auto":
+        return None
+    frozen = (job for job in stored.jobs if job["train"]["freeze_below"] is not None)
+    return packing_of(stored.resources.pack, map(JobSpec.model_validate, frozen))

@@ -46,14 +46,18 @@ class Wish(NamedTuple):
     needs: Needs
     avoid: frozenset[str] = frozenset()
     """Ids of nodes on which the job cannot run."""
+    shape: str = ""
+    """What the jobs of its pack have in common; empty for a job that trains alone. See `schemas.packs.pack_shape`."""
 
 
 class Idle(NamedTuple):
-    """A worker that has answered and has no job."""
+    """A worker that has answered and has no job, or has room in its pack for one more."""
 
     worker: int
     needs: Needs
     node: str
+    shape: str = ""
+    """What the jobs of its pack have in common; empty if it has no job."""
 
 
 class Asked(NamedTuple):
@@ -79,7 +83,7 @@ class Decision(NamedTuple):
 
 def serves(idle: Idle, wish: Wish) -> bool:
     """Return whether an idle worker can take a job."""
-    return idle.needs == wish.needs and idle.node not in wish.avoid
+    return idle.needs == wish.needs and idle.node not in wish.avoid and idle.shape in ("", wish.shape)
 
 
 def assign(wishes: Mapping[str, Wish], idle: Iterable[Idle]) -> list[tuple[str, Idle]]:
@@ -92,6 +96,19 @@ def assign(wishes: Mapping[str, Wish], idle: Iterable[Idle]) -> list[tuple[str, 
         if worker is not None:
             left.remove(worker)
             found.append((key, worker))
+    return found
+
+
+def without_riders(wishes: Iterable[Wish], places: int) -> list[Wish]:
+    """Return the jobs that need a worker of their own, if one can run `places` jobs of equal shape."""
+    if places == 1:
+        return list(wishes)
+    counted: Counter[Wish] = Counter()
+    found = []
+    for wish in wishes:
+        if not wish.shape or counted[wish] % places == 0:
+            found.append(wish)
+        counted[wish] += 1
     return found
 
 

@@ -30,7 +30,8 @@ class Ended(NamedTuple):
 class WorkerPool(Protocol):
     """Workers that come and go with the machines; each runs one job at a time. Not thread-safe.
 
-    A worker is requested, answers, is idle or busy, and is released or lost. Its number is never used again.
+    A worker is requested, answers, is idle or busy, and is released or lost. Its number is never used again. Each place
+    of a process that runs a pack is a worker, though the process is lost as a whole.
     """
 
     @property
@@ -44,6 +45,10 @@ class WorkerPool(Protocol):
     @property
     def is_private(self) -> bool:
         """Whether the workers are on this machine alone, so that no other machine can ever join."""
+
+    @property
+    def packs(self) -> bool:
+        """Whether a worker may run several jobs of equal shape at the same time."""
 
     def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
         """Say which jobs could run now and have no worker, in order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,22 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.execution.fitting import Fitting
 from orchestrator.execution.in_time import Background, Hung
 from orchestrator.execution.joining import Joining
+from orchestrator.execution.listening import Listening
 from orchestrator.execution.losses import LOSSES, last_line, lost, reason_of_loss
 from orchestrator.execution.machines import Machines, Watch
-from orchestrator.execution.placement import Asked, Idle, Node, Wish, decide, for_workers, has_place, why_waiting
+from orchestrator.execution.placement import (
+    Asked,
+    Idle,
+    Node,
+    Wish,
+    decide,
+    for_workers,
+    has_place,
+    why_waiting,
+    without_riders,
+)
 from orchestrator.execution.pool import Ended
-from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, answer_to, promptly
+from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, RayWorkers, answer_to, promptly
 from orchestrator.execution.usable_nodes import UsableNodes
 from orchestrator.wording import in_words
 from schemas.errors import ResourceError
@@ -37,8 +48,6 @@ SAVE_SECONDS = 300.0
 """How long a worker may take to end its job after it has heard so, before it is killed."""
 SILENT_SECONDS = 15.0
 """After so long without an answer a worker on a cluster loses its job to a machine that could take it."""
-MOST_UNHEARD = 2.0
-"""Most seconds of silence counted per call of `progress`: a longer gap means that the driver itself stood still."""
 
 
 @dataclass
@@ -49,7 +58,7 @@ class RayPool:
     """Returns a Ray actor class with the methods of `workers.actor.JobWorker`."""
     machines: Machines
     limit: int
-    """Largest number of workers."""
+    """Largest number of actors."""
     needs: tuple[Needs, ...]
     """What the workers of the sweep's jobs need."""
     cores: int = 0
@@ -66,8 +75,12 @@ class RayPool:
     """GPUs of a worker whose needs leave them open; None until a node for workers was seen."""
     is_joined: bool = True
     """Whether Ray has been joined already; otherwise `wait` does it."""
+    places: int = 1
+    """Number of jobs of equal shape that an actor is known to run at the same time."""
+    most_places: int = 1
+    """Largest number of jobs that an actor may run at the same time; its first answer says how many."""
     _class: Any = None
-    _workers: dict[int, RayWorker] = field(default_factory=dict)
+    _workers: RayWorkers = field(default_factory=RayWorkers)
     _last_id: int = -1
     _ended: list[Ended] = field(default_factory=list)
     """Attempts that `wait` has not returned yet."""
@@ -76,8 +89,7 @@ class RayPool:
     _watch: Watch | None = None
     _waiting: str = ""
     _warnings: frozenset[str] = frozenset()
-    _listened_at: float = 0.0
-    """When `progress` was asked for last."""
+    _listening: Listening = field(default_factory=Listening)
     _kills: list[Background[None]] = field(default_factory=list)
     """Unanswered requests to kill workers."""
 
@@ -112,13 +124,19 @@ class RayPool:
         """See `WorkerPool.nodes`."""
         return self._usable.among(self._nodes())
 
+    @property
+    def packs(self) -> bool:
+        """See `WorkerPool.packs`."""
+        has_gpus = any(self._fitting.resolved(needs).gpus for needs in self.needs)
+        return self.most_places > 1 and (self.places > 1 or has_gpus or not self._fitting.is_checked)
+
     def waiting(self) -> str:
         """See `WorkerPool.waiting`."""
         return self._joining.away or self._waiting
 
     def idle(self) -> list[Idle]:
         """See `WorkerPool.idle`."""
-        return [Idle(one.id, one.needs, one.node) for one in self._workers.values() if one.is_idle]
+        return self._workers.with_room()
 
     def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
         """See `WorkerPool.ask`."""
@@ -134,15 +152,16 @@ class RayPool:
         made = {
             name: Wish(self._fitting.resolved(wish.needs), wish.avoid | avoided) for name, wish in different.items()
         }
-        wanted = [made[id(wish)] for wish in wishes]
-        idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.values() if one.is_idle]
+        wanted = [made[id(wish)] for wish in without_riders(wishes, self.places)]
+        idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.free()]
         asked = [
             Asked(one.id, one.wish, one.has_place or self.is_private)
             for one in self._workers.values()
             if one.facts is None
         ]
-        left = self.limit - len(self._workers)
-        ahead = 0 if self.is_private else max(1, self.size)
+        processes = self._workers.processes()
+        left = self.limit - len(processes)
+        ahead = 0 if self.is_private else max(1, sum(places[0].facts is not None for places in processes))
         found = decide(wanted, idle, asked, self._with_room(), left, ahead)
         for wish in found.request:
             self._request(wish, stated[wish.needs])
@@ -170,8 +189,8 @@ class RayPool:
         nodes = list(self._nodes())
         if self.is_private and nodes:
             free = nodes[0].total
-            for worker in self._workers.values():
-                free = free.without(worker.wish.needs)
+            for places in self._workers.processes():
+                free = free.without(places[0].wish.needs)
             nodes[0] = nodes[0]._replace(free=free)
         return nodes
 
@@ -189,6 +208,8 @@ class RayPool:
 
     def _request(self, wish: Wish, needs: Needs) -> None:
         options: dict[str, Any] = {"num_cpus": wish.needs.cpus, "num_gpus": wish.needs.gpus or 0}
+        if self.most_places > 1:
+            options["max_concurrency"] = self.most_places + 2  # two more answer `progress` and `stop`
         if not self.is_private:
             options["memory"] = int(wish.needs.memory_gb * 2**30)
             if wish.avoid:
@@ -197,7 +218,8 @@ class RayPool:
             actor = promptly(self._class.options(**options).remote, *self.arguments)
             answer = promptly(actor.hello.remote)
             self._last_id += 1
-            self._workers[self._last_id] = RayWorker(self._last_id, wish, needs, actor, answer, time.monotonic())
+            own = self._last_id
+            self._workers[own] = RayWorker(own, own, wish, needs, actor, answer, time.monotonic())
 
     def start(self, worker: int, order: WorkOrder) -> None:
         """See `WorkerPool.start`."""
@@ -229,6 +251,8 @@ class RayPool:
         done = self._wait_for_calls(0.0 if self._ended else seconds)
         with suppress(Hung):  # asked again by the next `wait`
             for worker in list(self._workers.values()):
+                if worker.id not in self._workers:
+                    continue  # lost with another job of its process
                 if worker.facts is None and worker.answer in done:
                     self._note_answer(worker)
                 elif worker.call is not None and worker.call in done:
@@ -271,6 +295,8 @@ class RayPool:
         now = time.monotonic()
         draining = {node.id for node in watch.newest.nodes if node.drains}
         for worker in list(self._workers.values()):
+            if worker.id not in self._workers:
+                continue  # it went with its process
             place = watch.newest.places.get(worker.ray_id)
             if worker.facts is None and not worker.has_place and place is not None:
                 worker.has_place, worker.since = True, now
@@ -282,10 +308,11 @@ class RayPool:
                 if starts and now - worker.since >= self.start_seconds:
                     late = f"A worker did not answer within {in_words(self.start_seconds)} (ORCH_WORKER_START_SECONDS)"
                     self._strike(worker, place or "", late)
-            elif worker.node in draining and worker.order is None:
+            elif worker.node in draining and self._workers.is_free(worker):
                 self._kill(worker)
-            elif worker.node in draining and worker.kill_at is None:
+            elif worker.node in draining and worker.order is not None and worker.kill_at is None:
                 self._ask_to_stop(worker, worker.actor.preempt, StopReason.PREEMPTED)
+                self._take_no_more(worker)
         watch.workers = tuple(one.ray_id for one in self._workers.values() if one.facts is None)
 
     def _note_answer(self, worker: RayWorker) -> None:
@@ -302,6 +329,10 @@ class RayPool:
         self._warnings |= {facts.warning} - {""}
         self._usable.note_start(facts.node)
         worker.facts = facts
+        self.places = max(self.places, facts.places)
+        for _ in range(facts.places - 1):
+            self._last_id += 1
+            self._workers[self._last_id] = replace(worker, id=self._last_id)
 
     def _give_up(self, worker: RayWorker, error: RayError, place: str) -> None:
         """Give up a worker that died while it started; its machine is to blame unless that has died too."""
@@ -326,6 +357,8 @@ class RayPool:
             self._ended.append(ended)
             worker.end_job()
             if ended.result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
+                self._take_no_more(worker)
+            if worker.is_leaving and self._workers.is_free(worker):
                 self._kill(worker)
             return
         reason = reason_of_loss(error)
@@ -342,9 +375,16 @@ class RayPool:
 
     def _lose(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
         """End the attempt of a worker that is gone, or only unreachable and still working."""
+        self._hold(worker, reason, error)
+        self._kill(worker, reason)
+
+    def _hold(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
         if worker.order is not None:
             self._held.append((Ended(worker.id, lost(worker.order, reason, error), worker.node), time.monotonic()))
-        self._kill(worker)
+
+    def _take_no_more(self, worker: RayWorker) -> None:
+        for one in self._workers.of_process(worker):
+            one.is_leaving = True
 
     def _release_held(self) -> None:
         """Report the losses after which Ray was seen to answer: it was not Ray itself that was lost."""
@@ -380,34 +420,15 @@ class RayPool:
 
     def progress(self) -> dict[int, Progress]:
         """See `WorkerPool.progress`. Never waits for a worker."""
-        import ray
-
-        busy = [worker for worker in self._workers.values() if worker.order is not None]
-        asked = [worker.asked for worker in busy if worker.asked is not None]
-        ready: set[Any] = set()
-        before, self._listened_at = self._listened_at, time.monotonic()
-        passed = min(self._listened_at - before, MOST_UNHEARD)
-        with suppress(Hung):  # the watch notes that Ray does not answer
-            if asked:
-                ready = set(promptly(ray.wait, asked, num_returns=len(asked), timeout=0)[0])
-            for worker in busy:
-                if worker.asked is None:
-                    worker.asked = promptly(worker.actor.progress.remote)
-                elif worker.asked not in ready:
-                    worker.silent += passed
-                else:
-                    answer, _ = answer_to(worker.asked)  # of a dead worker: `wait` reports it
-                    worker.asked, worker.silent = None, 0.0
-                    worker.progress = Progress.model_validate_json(answer) if answer else worker.progress
-        return {worker.id: worker.progress for worker in busy if worker.progress is not None}
+        return self._listening.hear(self._workers.values())
 
     def stop(self) -> None:
         """See `WorkerPool.stop`."""
         for worker in list(self._workers.values()):
-            if worker.order is None:
-                self._kill(worker)
-            else:
+            if worker.order is not None:
                 self._ask_to_stop(worker, worker.actor.stop, StopReason.INTERRUPTED)
+            elif self._workers.is_free(worker):
+                self._kill(worker)
 
     def interrupt(self, worker: int) -> None:
         """See `WorkerPool.interrupt`."""
@@ -426,17 +447,32 @@ class RayPool:
         """Kill workers that were asked to stop their job and do not hear it, or do not end it."""
         now = time.monotonic()
         for worker in [one for one in self._workers.values() if one.kill_at is not None]:
+            if worker.id not in self._workers:
+                continue  # lost with another job of its process
             if worker.heard is not None and worker.heard.wait(0):
                 worker.heard, worker.kill_at = None, now + SAVE_SECONDS
             if worker.kill_at is not None and now >= worker.kill_at and worker.order is not None:
                 self._ended.append(Ended(worker.id, lost(worker.order, worker.reason, None), worker.node))
                 self._kill(worker)
 
-    def _kill(self, worker: RayWorker) -> None:
-        """Kill a worker without waiting for Ray, which may not answer."""
+    def _kill(self, worker: RayWorker, reason: StopReason = StopReason.WORKER_LOST) -> None:
+        """Kill a worker's process without waiting for Ray, which may not answer. Its other jobs are lost with it.
+
+        Args:
+            worker: The worker, whose own job the caller has ended.
+            reason: Why it is killed.
+        """
         import ray
 
-        self._workers.pop(worker.id, None)
+        for other in self._workers.of_process(worker):
+            del self._workers[other.id]
+            if other is worker or other.order is None:
+                continue
+            if other.kill_at is not None:  # it was asked to stop too
+                self._ended.append(Ended(other.id, lost(other.order, other.reason, None), other.node))
+            else:
+                gone = ResourceError("The process of its pack has ended")
+                self._hold(other, reason if reason in LOSSES else StopReason.WORKER_LOST, gone)
         self._kills = [kill for kill in self._kills if not kill.wait(0)]
         if ray.is_initialized():  # otherwise the call would start a Ray
             self._kills.append(Background(partial(ray.kill, worker.actor)))

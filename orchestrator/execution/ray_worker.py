@@ -1,4 +1,4 @@
-"""A worker of a pool as a Ray actor, and calls into Ray that do not wait for one that has gone."""
+"""The workers of a pool as Ray actors, and calls into Ray that do not wait for one that has gone."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.execution.in_time import Background, Hung, within
-from orchestrator.execution.placement import Wish
+from orchestrator.execution.placement import Idle, Wish
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkerFacts, WorkOrder
+from schemas.packs import pack_shape
 from schemas.sweep import Needs
 
 if TYPE_CHECKING:
@@ -22,9 +23,11 @@ CALL_SECONDS = 5.0
 
 @dataclass
 class RayWorker:
-    """One actor."""
+    """One actor, or one of its places if it runs a pack of jobs."""
 
     id: int
+    process: int
+    """Id of the first place of its actor."""
     wish: Wish
     """What it was requested for, with its number of GPUs."""
     needs: Needs
@@ -55,6 +58,8 @@ class RayWorker:
     """When it is killed, if its job has not ended by then."""
     reason: StopReason = StopReason.INTERRUPTED
     """Why it was asked to stop."""
+    is_leaving: bool = False
+    """Whether its process takes no more jobs."""
 
     @property
     def is_idle(self) -> bool:
@@ -71,6 +76,11 @@ class RayWorker:
         """Ray's id of the actor."""
         return str(self.actor._actor_id.hex())
 
+    @property
+    def shape(self) -> str:
+        """What its job has in common with the others of a pack; empty if it trains alone."""
+        return pack_shape(self.order.spec) if self.order is not None and self.order.micro_batches == 1 else ""
+
     def begin_job(self, order: WorkOrder) -> None:
         """Note a job that is about to be sent to it."""
         self.order, self.progress, self.asked, self.silent, self.spare_since = order, None, None, 0.0, None
@@ -78,6 +88,42 @@ class RayWorker:
     def end_job(self) -> None:
         """Forget the job that has ended; the worker can take another."""
         self.order = self.call = self.asked = self.progress = self.heard = self.kill_at = None
+
+
+class RayWorkers(dict[int, RayWorker]):
+    """Workers by id."""
+
+    def processes(self) -> list[list[RayWorker]]:
+        """Return the places of each actor, in the order in which the actors were requested."""
+        found: dict[int, list[RayWorker]] = {}
+        for worker in self.values():
+            found.setdefault(worker.process, []).append(worker)
+        return list(found.values())
+
+    def of_process(self, worker: RayWorker) -> list[RayWorker]:
+        """Return the places of a worker's actor."""
+        return [one for one in self.values() if one.process == worker.process]
+
+    def is_free(self, worker: RayWorker) -> bool:
+        """Return whether no place of a worker's actor has a job."""
+        return all(one.order is None for one in self.of_process(worker))
+
+    def free(self) -> list[RayWorker]:
+        """Return the first place of each actor that has answered and has no job."""
+        return [places[0] for places in self.processes() if all(one.is_idle for one in places)]
+
+    def with_room(self) -> list[Idle]:
+        """Return one idle place of each actor that can take a job, those with the fewest jobs first."""
+        found: list[tuple[int, Idle]] = []
+        for places in self.processes():
+            idle = [one for one in places if one.is_idle]
+            if not idle or idle[0].is_leaving:
+                continue
+            shapes = {one.shape for one in places if one.order}
+            if "" not in shapes:
+                first, shape = idle[0], next(iter(shapes), "")
+                found.append((len(places) - len(idle), Idle(first.id, first.needs, first.node, shape)))
+        return [idle for _, idle in sorted(found, key=lambda one: one[0])]
 
 
 def promptly(call: Callable[..., Any], *arguments: Any, more_seconds: float = 0.0, **named: Any) -> Any:

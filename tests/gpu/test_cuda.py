@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from benchmarks.gpu import SMALL, resume
+from benchmarks.packs import largest_difference
 from interp_model.loss.filter_loss import FilterLoss
 from interp_model.network import build_network
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec
 from tests.support.toy import toy_data, toy_network, toy_spec
 from workers.evaluation.evaluate import evaluate
 from workers.training.inputs import Inputs
+from workers.training.pack_probe import batches_of
 from workers.training.trainer import Trainer
 
 pytestmark = [
@@ -71,3 +73,8 @@ def test_a_job_trained_and_measured_on_the_gpu_is_near_the_cpus() -> None:
 
 def test_interrupted_training_resumes_to_the_same_bits() -> None:
     assert resume(torch.device("cuda"))["is_bit_identical"]
+
+
+def test_networks_stacked_on_the_gpu_get_the_gradients_of_each_alone() -> None:
+    batches = batches_of(toy_spec(train__freeze_below="top_conv"), 4, torch.device("cuda"))
+    assert largest_difference(batches) < 1e-3

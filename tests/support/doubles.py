@@ -100,6 +100,8 @@ class ScriptedPool:
     def cores(self) -> int:
         return 4
 
+    packs = False
+
     @property
     def is_private(self) -> bool:
         return True

@@ -27,7 +27,7 @@ def order(store: Store, new_run: Callable[[], str], tmp_path: Path) -> WorkOrder
 
 
 def test_a_worker_without_a_job_has_no_progress() -> None:
-    assert JobWorker().progress() is None
+    assert JobWorker().progress(toy_spec().key) is None
 
 
 def test_progress_is_what_the_job_said_last(order: WorkOrder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_progress_is_what_the_job_said_last(order: WorkOrder, monkeypatch: pytes
 
     def pretend(order: WorkOrder, on_progress: Callable[[Progress], None], *_: Callable[[], bool]) -> JobResult:
         on_progress(Progress(job_key=order.spec.key, phase="training", epoch=2, epochs=4))
-        heard.append(worker.progress())
+        heard.append(worker.progress(order.spec.key))
         return JobResult(job_key=order.spec.key, attempt=order.attempt, stop_reason=StopReason.FINISHED)
 
     monkeypatch.setattr(job, "run_job", pretend)
@@ -44,7 +44,7 @@ def test_progress_is_what_the_job_said_last(order: WorkOrder, monkeypatch: pytes
     assert (result.attempt, result.stop_reason) == (3, StopReason.FINISHED)
     assert heard[0] is not None
     assert Progress.model_validate_json(heard[0]).epoch == 2
-    assert worker.progress() is None
+    assert worker.progress(order.spec.key) is None
 
 
 def test_a_worker_that_was_stopped_interrupts_whatever_it_is_sent(order: WorkOrder) -> None:

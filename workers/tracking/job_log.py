@@ -1,10 +1,14 @@
-"""A job's log: one file per attempt, with its progress, warnings and how it ended."""
+"""A job's log: one file per attempt, with its progress, warnings and how it ended.
+
+Jobs in other threads of the process have logs of their own. What threads say that are no job's is in all logs.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +28,10 @@ UPLOADING_THREAD = "upload"
 """Name of the threads that log beside the job. What libraries say in them is left out: it would make the log grow."""
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
+_LOCK = threading.Lock()
+_JOB_THREADS: set[int] = set()
+"""Threads of this process in which a job runs."""
+
 
 def log_path(log_dir: Path, job_key: str, attempt: int) -> Path:
     """Return the log file of one attempt."""
@@ -32,7 +40,7 @@ def log_path(log_dir: Path, job_key: str, attempt: int) -> Path:
 
 @contextmanager
 def job_log(order: WorkOrder) -> Iterator[None]:
-    """Write all log records of this process, warnings of libraries included, to the attempt's file.
+    """Write the log records of this process, warnings of libraries included, to the attempt's file.
 
     Args:
         order: the job; without a `log_dir`, no file is written.
@@ -44,9 +52,12 @@ def job_log(order: WorkOrder) -> Iterator[None]:
         yield
         return
     handler = _open(log_path(Path(order.log_dir), order.spec.key, order.attempt))
-    root = logging.getLogger()
+    root, own = logging.getLogger(), threading.get_ident()
+    handler.addFilter(lambda record: record.thread == own or record.thread not in _JOB_THREADS)
     root.addHandler(handler)
-    logging.captureWarnings(True)
+    with _LOCK:
+        _JOB_THREADS.add(own)
+        logging.captureWarnings(True)
     try:
         where = f"process {os.getpid()} on {socket.gethostname()}, {order.threads} threads"
         LOGGER.info("attempt %d of %s (%s) in %s", order.attempt, order.spec.title, order.spec.key, where)
@@ -59,7 +70,10 @@ def job_log(order: WorkOrder) -> Iterator[None]:
         LOGGER.exception("stopped by an error")
         raise
     finally:
-        logging.captureWarnings(False)
+        with _LOCK:
+            _JOB_THREADS.discard(own)
+            if not _JOB_THREADS:
+                logging.captureWarnings(False)
         root.removeHandler(handler)
         with suppress(OSError):  # on a full disk the end of the log is lost, but the job continues
             handler.close()

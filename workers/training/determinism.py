@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import cv2
@@ -15,6 +17,9 @@ Purpose = Literal["weights", "order", "mirror", "dropout"]
 
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace of fixed size, without which cuBLAS is not deterministic."""
+
+_GENERATORS = threading.RLock()
+"""Held while a job draws from torch's global generators, which the jobs of a process share."""
 
 
 def choose_device() -> torch.device:
@@ -68,3 +73,27 @@ def set_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["cpu"])
     if len(states["gpus"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["gpus"])
+
+
+@contextmanager
+def seeded(seed: int, epoch: int, purpose: Purpose) -> Iterator[None]:
+    """Seed torch's global generators, and keep the other jobs of this process away from them within the context."""
+    with _GENERATORS:
+        seed_torch(seed, epoch, purpose)
+        yield
+
+
+class OwnRandomness:
+    """The states of torch's global generators as one job has them, whatever other jobs of the process draw."""
+
+    def __init__(self, states: Mapping[str, Any]) -> None:
+        """Begin with states that `random_states` returned."""
+        self.states = dict(states)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Give torch's generators the job's states within the context, and note those that they have after it."""
+        with _GENERATORS:
+            set_random_states(self.states)
+            yield
+            self.states = random_states()

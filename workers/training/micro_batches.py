@@ -49,7 +49,7 @@ class PartialBatch:
         self._network = network
         self._parts = parts_of(images, count)
         self._forward_part = forward
-        self._masks = _dropout_masks(network, images)
+        self._masks = dropout_masks(network, images)
 
     @torch.no_grad()
     def forward(self) -> Output:
@@ -87,12 +87,17 @@ class PartialBatch:
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def _forward(self, part: slice) -> Output:
-        with _fixed_dropout(self._masks, part):
+        with fixed_dropout({module: mask_BD[part] for module, mask_BD in self._masks.items()}):
             return self._forward_part(part)
 
 
-def _dropout_masks(network: Network, images: int) -> dict[nn.Dropout, Tensor]:
-    """Draw each dropout layer's mask in the order and size in which the whole batch would draw it: (B, D)."""
+def dropout_masks(network: Network, images: int) -> dict[nn.Dropout, Tensor]:
+    """Draw each dropout layer's mask in the order and size in which the whole batch would draw it: (B, D).
+
+    Args:
+        network: the network, in training mode.
+        images: number of images in the batch.
+    """
     masks: dict[nn.Dropout, Tensor] = {}
     weight_DD: Tensor | None = None
     for module in network.modules():
@@ -104,15 +109,15 @@ def _dropout_masks(network: Network, images: int) -> dict[nn.Dropout, Tensor]:
 
 
 @contextmanager
-def _fixed_dropout(masks: Mapping[nn.Dropout, Tensor], part: slice) -> Iterator[None]:
-    """Make the dropout layers multiply by the masks of a part instead of drawing their own."""
+def fixed_dropout(masks: Mapping[nn.Dropout, Tensor]) -> Iterator[None]:
+    """Make dropout layers multiply by masks of the batch that is computed instead of drawing their own."""
 
     def drop(mask_bD: Tensor, module: nn.Module, arguments: Any, passed_bD: Tensor) -> Tensor:
         return passed_bD * mask_bD
 
     with ExitStack() as undo:
-        for module, mask_BD in masks.items():
+        for module, mask_bD in masks.items():
             module.eval()
             undo.callback(module.train)
-            undo.callback(module.register_forward_hook(partial(drop, mask_BD[part])).remove)
+            undo.callback(module.register_forward_hook(partial(drop, mask_bD)).remove)
         yield

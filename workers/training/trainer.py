@@ -5,9 +5,11 @@ Shape legend: B images of a batch   F filters.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,20 +18,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from interp_model.metrics.accuracy import accuracy, accuracy_on_device, chance_level
+from interp_model.metrics.accuracy import accuracy, chance_level
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
-from workers.training.determinism import random_states, seed_torch, set_random_states
+from workers.training.determinism import OwnRandomness, random_states, seeded
 from workers.training.divergence import LossWatch, check_weights
 from workers.training.filter_information import assess
+from workers.training.gradients import Batch, Step, of_parts, of_whole_batch
 from workers.training.inputs import Indices, Inputs
-from workers.training.losses import FilterTerm, build_filter_losses, filter_terms, layer_peak, task_loss
-from workers.training.micro_batches import PartialBatch
+from workers.training.losses import build_filter_losses
+from workers.training.micro_batches import PartialBatch, dropout_masks
+from workers.training.packs import Pack
 from workers.training.precision import forward_head
 from workers.training.records import EpochRecord, EpochSums, StepRecord
 from workers.training.schedule import batches_of_epoch, flips_of_epoch, learning_rate_at
+from workers.training.stacked import can_stack
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
+
+_LOGGER = logging.getLogger("orch.job")
 
 OPTIMISER, FILTER_LOSSES, RECORDS, EPOCH_SUMS = "optimiser", "filter_losses", "records", "epoch_sums"
 """Keys of a trainer's state beside those of the network and the mean image."""
@@ -39,7 +46,14 @@ class Trainer:
     """Trains one network; everything that the remaining training depends on is in `state_dict`."""
 
     def __init__(
-        self, spec: JobSpec, network: Network, train: Inputs, validation: Inputs, *, micro_batches: int = 1
+        self,
+        spec: JobSpec,
+        network: Network,
+        train: Inputs,
+        validation: Inputs,
+        *,
+        micro_batches: int = 1,
+        pack: Pack | None = None,
     ) -> None:
         """Build the losses and the optimiser of a network.
 
@@ -49,14 +63,19 @@ class Trainer:
             train: images to train on.
             validation: images to measure after each epoch.
             micro_batches: parts that each batch is cut into to save memory.
+            pack: the jobs of this process that may train as one network with this one; None trains it alone.
         """
         self.spec = spec
         self.network = network
         self.filter_losses = build_filter_losses(spec, network, train.label_N.device)
         self.records: list[EpochRecord] = []
+        self.in_pack = False
+        """Whether a step was computed together with other jobs."""
         self._train = train
         self._validation = validation
         self._micro_batches = micro_batches
+        self._pack = pack if micro_batches == 1 and can_stack(network) else None
+        self._randomness = OwnRandomness(random_states())
         self._sums = EpochSums()
         self._losses = LossWatch(spec, train.label_N.device)
         self._optimiser = torch.optim.SGD(
@@ -98,18 +117,16 @@ class Trainer:
             group["lr"] = rate * group["lr_multiplier"]
         batches = batches_of_epoch(len(self._train), train.batch_size, seed, epoch)
         flips = flips_of_epoch(batches, seed, epoch, horizontal_flip=train.horizontal_flip)
-        if self._sums.random_states is None:
-            seed_torch(seed, epoch, "dropout")
-        else:
-            set_random_states(self._sums.random_states)
+        self._randomness = self._randomness_of(epoch)
         self.network.train()
         since = time.monotonic()
-        for step in range(self.step, len(batches)):
-            on_step()
-            done = self._step(batches[step], flips[step], epoch, step + 1)
-            now = time.monotonic()
-            self._sums.add(done, len(batches[step]), now - since, random_states())
-            since = now
+        with self._pack.taking_part(self) if self._pack else nullcontext():
+            for step in range(self.step, len(batches)):
+                on_step()
+                done = self._step(batches[step], flips[step], epoch, step + 1)
+                now = time.monotonic()
+                self._sums.add(done, len(batches[step]), now - since, self._randomness.states)
+                since = now
         self._losses.read()
         check_weights(self.spec, self.network, epoch)
         held_out = assess(self.network, self._validation)
@@ -165,70 +182,46 @@ class Trainer:
             self._optimiser.load_state_dict(state[OPTIMISER])
             self._sums = EpochSums.of(state[EPOCH_SUMS], self._train.label_N.device)
 
+    def _randomness_of(self, epoch: int) -> OwnRandomness:
+        """Return the generators' states of the next step."""
+        if self._sums.random_states is not None:
+            return OwnRandomness(self._sums.random_states)
+        with seeded(self.spec.seed, epoch, "dropout"):
+            return OwnRandomness(random_states())
+
     def _step(self, index_B: Indices, flip_B: NDArray[np.bool_], epoch: int, step: int) -> StepRecord:
-        label_B = self._train.labels(index_B)
-        parts = self._in_parts(index_B, flip_B) if self._micro_batches > 1 else None
-        output = parts.forward() if parts else self._forward(index_B, flip_B)
-        task = task_loss(output.logits, label_B, self.spec.loss)
-        terms = filter_terms(self.filter_losses, output.maps, label_B, epoch)
-        losses = {"task": task} | {f"{name} filter": term.loss for name, term in terms.items()}
-        self._losses.add(losses, epoch, step)
         self._optimiser.zero_grad(set_to_none=True)
-        if parts:
-            self._backward_in_parts(parts, output, label_B, terms)
-        else:
-            self._backward(task, terms)
+        done = self._gradients(index_B, flip_B, epoch)
+        self._losses.add(done.losses, epoch, step)
         if self.spec.train.max_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.spec.train.max_grad_norm)
         self._optimiser.step()
-        return StepRecord(
-            task_loss=task.detach().double(),
-            filter_loss=_sum((term.loss.detach() for term in terms.values()), like=task),
-            lambda_=_sum((term.weight for term in terms.values()), like=task) / max(len(terms), 1),
-            mean_peak=layer_peak(output.maps[self.network.top_layer]),
-            train_accuracy=accuracy_on_device(output.logits.detach(), label_B, self.spec.loss),
-        )
+        return done.record
 
-    @property
-    def _own_layer_only(self) -> bool:
-        return self.spec.filter_loss is not None and self.spec.filter_loss.gradient_scope == "layer"
+    def _gradients(self, index_B: Indices, flip_B: NDArray[np.bool_], epoch: int) -> Step:
+        batch = Batch(self.spec, self.network, self.filter_losses, self._train.labels(index_B), epoch)
+        if self._micro_batches > 1:
+            with self._randomness.drawing():
+                parts = self._in_parts(index_B, flip_B)
+            return of_parts(batch, parts)
+        batch = replace(batch, x_B=self._train.take(index_B, flip_B))
+        if self._pack is None:
+            with self._randomness.drawing():
+                return of_whole_batch(batch)
+        with self._randomness.drawing():
+            batch = replace(batch, masks=dropout_masks(self.network, len(index_B)))
+        found = self._pack.step(self, batch)
+        if found is None:
+            self._optimiser.zero_grad(set_to_none=True)  # those of an attempt to stack that failed
+            return of_whole_batch(batch)
+        if not self.in_pack:
+            self.in_pack = True
+            _LOGGER.info("training as one network with other jobs of this process")
+        return found
 
     def _in_parts(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> PartialBatch:
         def forward(part: slice) -> Output:
-            return self._forward(index_B[part], flip_B[part])
+            x_b = self._train.take(index_B[part], flip_B[part])
+            return forward_head(self.network, x_b, self.spec.train.precision)
 
         return PartialBatch(self.network, len(index_B), self._micro_batches, forward)
-
-    def _forward(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Output:
-        return forward_head(self.network, self._train.take(index_B, flip_B), self.spec.train.precision)
-
-    def _backward_in_parts(
-        self, parts: PartialBatch, output: Output, label_B: Tensor, terms: Mapping[str, FilterTerm]
-    ) -> None:
-        map_gradients = {name: torch.autograd.grad(term.weighted, output.maps[name])[0] for name, term in terms.items()}
-        parts.backward(
-            lambda logits_bO, part: task_loss(logits_bO, label_B[part], self.spec.loss),
-            map_gradients,
-            own_layer_only=self._own_layer_only,
-        )
-
-    def _backward(self, task: Tensor, terms: Mapping[str, FilterTerm]) -> None:
-        """Compute the gradient of the whole loss (Eq. 3)."""
-        if self._own_layer_only:
-            own = {name: self._own_gradients(name, term) for name, term in terms.items()}
-            task.backward()  # type: ignore[no-untyped-call]
-            for name, gradients in own.items():
-                for parameter, gradient in zip(self.network.blocks[name].parameters(), gradients, strict=True):
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
-            return
-        total = task + sum(term.weighted for term in terms.values())
-        total.backward()  # type: ignore[no-untyped-call]
-
-    def _own_gradients(self, layer: str, term: FilterTerm) -> tuple[Tensor, ...]:
-        parameters = tuple(self.network.blocks[layer].parameters())
-        return torch.autograd.grad(term.weighted, parameters, retain_graph=True)
-
-
-def _sum(scalars: Iterable[Tensor], *, like: Tensor) -> Tensor:
-    """Return the sum of scalars in float64; 0 on the device of `like` if there are none."""
-    return sum((scalar.double() for scalar in scalars), torch.zeros((), dtype=torch.float64, device=like.device))

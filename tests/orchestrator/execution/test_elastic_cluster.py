@@ -55,7 +55,7 @@ def sleeper() -> Any:
             result = JobResult(job_key=order.spec.key, attempt=order.attempt, stop_reason=StopReason(self._reason))
             return result.model_dump_json()
 
-        def progress(self) -> None: ...
+        def progress(self, job_key: str) -> None: ...
 
         def stop(self) -> None:
             self._asked.set()

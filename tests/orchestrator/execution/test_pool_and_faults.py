@@ -59,6 +59,8 @@ class FakeRay:
         """What a worker answers first, by node; None for nothing wrong."""
         self.places: dict[str, str] = {}
         self.shows_places = True
+        self.options_of: list[dict[str, Any]] = []
+        """The options of each requested worker."""
         self.avoided: list[str] = []
         """The label selector of each requested worker."""
         self.runs: list[Ref] = []
@@ -83,6 +85,7 @@ class FakeRay:
         assert "(," not in selector
         assert "()" not in selector
         self.avoided.append(selector)
+        self.options_of.append(options)
         return Remote(lambda *arguments: self._actor(selector))
 
     def _actor(self, selector: str) -> Any:
@@ -140,12 +143,14 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
     found.ever.set()
 
 
-def turn_until(pool: RayPool, condition: Callable[[], bool], jobs: int = 0, avoid: str = "") -> list[Ended]:
+def turn_until(
+    pool: RayPool, condition: Callable[[], bool], jobs: int = 0, avoid: str = "", shape: str = ""
+) -> list[Ended]:
     found: list[Ended] = []
     end = time.monotonic() + SECONDS
     while not condition():
         assert time.monotonic() < end, pool.waiting()
-        pool.ask([Wish(NEEDS, frozenset(avoid.split()))] * jobs)
+        pool.ask([Wish(NEEDS, frozenset(avoid.split()), shape)] * jobs)
         found += pool.wait(0.01)
     return found
 
