@@ -207,8 +207,7 @@ class Network(nn.Module):
             x = self.blocks[name](x)
             if name in self.measured_layers:
                 maps[name] = x
-            if name in self.interpretable_layers and self.facts.mask:
-                x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
+            x = self._masked(name, x)
         return Output(x, maps)
 
     def forward_measured(self, x: Tensor) -> Tensor:
@@ -217,12 +216,15 @@ class Network(nn.Module):
         Returns:
             (N, F, H, W), after ReLU and the mask if the layer has one (Sec. 5.2.1).
         """
+        return self._masked(self.top_layer, self.forward_unmasked(x))
+
+    def forward_unmasked(self, x: Tensor) -> Tensor:
+        """Return what `forward_measured` returns, before the mask of the measured layer."""
         names = list(self.blocks)
-        for name in names[len(self._trunk_layers()) : names.index(self.top_layer) + 1]:
-            x = self.blocks[name](x)
-            if name in self.interpretable_layers and self.facts.mask:
-                x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
-        return x
+        for name in names[len(self._trunk_layers()) : names.index(self.top_layer)]:
+            x = self._masked(name, self.blocks[name](x))
+        unmasked: Tensor = self.blocks[self.top_layer](x)
+        return unmasked
 
     def forward_classifier(self, x_NFHW: Tensor) -> Tensor:
         """Return logits (N, O) from the output of the measured layer.
@@ -238,6 +240,21 @@ class Network(nn.Module):
     def trunk(self) -> dict[str, nn.Module]:
         """Return the frozen layers, input to output; empty if the whole network is trained."""
         return {name: self.blocks[name] for name in self._trunk_layers()}
+
+    def mask_at(self, x_NFHW: Tensor, peak_NF: Tensor) -> Tensor:
+        """Return maps of `forward_unmasked` after the mask, if the measured layer has one.
+
+        Args:
+            x_NFHW: the maps.
+            peak_NF: their peaks, see `peak_index`.
+        """
+        return apply_mask(x_NFHW, self.bank_PHW, peak_NF) if self.masks else x_NFHW
+
+    def _masked(self, layer: str, x: Tensor) -> Tensor:
+        """Return the output of a layer after its mask, if it has one."""
+        if layer in self.interpretable_layers and self.facts.mask:
+            return apply_mask(x, self.bank_PHW, peak_index(x))
+        return x
 
     def _trunk_layers(self) -> list[str]:
         names = list(self.blocks)

@@ -48,22 +48,23 @@ def intervals(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tens
         counted_KNF: which images count for consistency.
         weight_BN: see `resamples`.
     """
-    used_KNF, distance_KNF = scene.used_KNF.double(), peak_distances(scene)
-    centred_KNF = (distance_KNF - distance_KNF.mean()) * used_KNF
+    distance_KNF, counts_BN = peak_distances(scene), weight_BN.float()
+    centred_KNF = (distance_KNF - distance_KNF.mean()) * scene.used_KNF
     real, dealt = [], []
     for used_NF, value_NF, influence_NF, shuffled_F, count_F in zip(
-        used_KNF, centred_KNF, found.influence_KNF, found.variance_KF, scene.count_KF, strict=True
+        scene.used_KNF, centred_KNF, found.influence_KNF, found.variance_KF, scene.count_KF, strict=True
     ):
-        drawn_BF, sum_BF, square_BF, moved_BF = (
-            weight_BN @ torch.cat([used_NF, value_NF, value_NF.square(), influence_NF], dim=1)
-        ).chunk(4, dim=1)
+        drawn_BF = _counted(counts_BN, used_NF)
+        sum_BF, square_BF, moved_BF = (
+            weight_BN @ torch.cat([value_NF, value_NF.square(), influence_NF], dim=1)
+        ).chunk(3, dim=1)
         variance_BF = (square_BF - sum_BF.square() / drawn_BF) / (drawn_BF - 1)
         real.append((variance_BF * count_F / (count_F - 1)).where(drawn_BF > 1, torch.nan))
         dealt.append(shuffled_F + moved_BF / drawn_BF)
     real_B = scene.mean_deviation(torch.stack(real)).nanmean(dim=1)
     dealt_B = scene.mean_deviation(torch.stack(dealt)).nanmean(dim=1)
     counts = [
-        (weight_BN @ (near_NF & counted_NF).double(), weight_BN @ counted_NF.double())
+        (_counted(counts_BN, near_NF & counted_NF), _counted(counts_BN, counted_NF))
         for near_NF, counted_NF in zip(near_KNF, counted_KNF, strict=True)
     ]
     enough_K1F = counted_KNF.sum(dim=1)[:, None] >= scene.fewest
@@ -73,11 +74,16 @@ def intervals(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tens
     return Intervals(*(percentiles(value_B) for value_B in (real_B, 1 - real_B / dealt_B, consistency_B)))
 
 
+def _counted(counts_BN: Tensor, is_NF: Tensor) -> Tensor:
+    """Return how many of the drawn images are such: (B, F), float64. Sums of whole numbers are exact in float32."""
+    return (counts_BN @ is_NF.float()).double()
+
+
 def percentiles(value_B: Tensor) -> tuple[float, float]:
     """Return the percentile interval of resampled values; NaN if none is finite."""
     finite = value_B[value_B.isfinite()]
     if not len(finite):
         return torch.nan, torch.nan
     tail = (1 - CONFIDENCE) / 2
-    low, high = torch.quantile(finite, torch.tensor([tail, 1 - tail], dtype=finite.dtype)).tolist()
+    low, high = torch.quantile(finite, finite.new_tensor([tail, 1 - tail])).tolist()
     return low, high

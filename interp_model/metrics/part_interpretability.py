@@ -2,7 +2,7 @@
 
 Shape legend: N images   F filters   H = W = n map side   P = n*n units   S input side   X = S*S pixels   K parts
               C cells: sets of pixels that no region separates   M units of all images   R ranks, best first
-              V valid units   B bytes   G regions, of one filter on one image each.
+              V valid units   B bytes   W words of 8 bytes   G regions, of one filter on one image each.
 """
 
 from __future__ import annotations
@@ -199,9 +199,10 @@ def part_interpretability(
     hits, shown = [], []
     fires_F = torch.zeros_like(threshold_F, dtype=torch.bool)
     for x_NFHW, mask_NKSS in batches:
-        fires_F |= (x_NFHW > 0).any(dim=0).flatten(1).any(dim=1)
-        shown.append(mask_NKSS.flatten(2).any(dim=2))
-        hits.append(associated(x_NFHW, mask_NKSS, threshold_F, regions).sum(dim=0))
+        fires_F |= x_NFHW.amax(dim=(0, 2, 3)) > 0
+        part_NCK = regions.count(mask_NKSS)
+        shown.append(part_NCK.sum(dim=1) > 0)
+        hits.append(_associated(x_NFHW, part_NCK, threshold_F, regions).sum(dim=0))
     images_K = torch.cat(shown).sum(dim=0)
     per_part_FK = (torch.stack(hits).sum(dim=0).double() / images_K).where(fires_F[:, None], torch.nan)
     highest_F = per_part_FK.nan_to_num(nan=-1.0).amax(dim=1)
@@ -220,11 +221,15 @@ def associated(x_NFHW: Tensor, mask_NKSS: Tensor, threshold_F: Tensor, regions: 
     Returns:
         (N, F, K), bool.
     """
+    return _associated(x_NFHW, regions.count(mask_NKSS), threshold_F, regions)
+
+
+def _associated(x_NFHW: Tensor, part_NCK: Tensor, threshold_F: Tensor, regions: Regions) -> Tensor:
+    """Return `associated` from the pixels of each part in each cell, see `Regions.count`."""
     # Most filters have no valid unit, and so no region, on most images.
     image_G, filter_G = torch.nonzero((x_NFHW.flatten(2) > threshold_F[:, None]).any(dim=2), as_tuple=True)
-    part_NCK = regions.count(mask_NKSS)
     part_NK = part_NCK.sum(dim=1).double()
-    hit_NFK = torch.zeros(*x_NFHW.shape[:2], mask_NKSS.shape[1], dtype=torch.bool, device=x_NFHW.device)
+    hit_NFK = torch.zeros(*x_NFHW.shape[:2], part_NCK.shape[2], dtype=torch.bool, device=x_NFHW.device)
     chunk = max(1, _CHUNK.get(x_NFHW.device.type, _CHUNK_ELSEWHERE) // part_NCK.shape[1])
     for some_N, some_F in zip(torch.split(image_G, chunk), torch.split(filter_G, chunk), strict=True):
         region_GC = regions.cover(x_NFHW[some_N, some_F], threshold_F[some_F])
@@ -244,8 +249,13 @@ def _in_parts(region_GC: Tensor, image_G: Tensor, part_NCK: Tensor) -> Tensor:
 
 def _same_columns(bits_PX: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the distinct columns of a bit table: first index of each, group of every column, size of each group."""
-    packed_XB = np.packbits(bits_PX.cpu().numpy(), axis=0).T.copy()
-    rows_X = packed_XB.view(np.dtype((np.void, packed_XB.shape[1]))).ravel()
-    _, *found = np.unique(rows_X, return_index=True, return_inverse=True, return_counts=True)
-    first_C, cell_X, size_C = (torch.from_numpy(part).to(bits_PX.device) for part in found)
-    return first_C, cell_X, size_C
+    bytes_BX = np.packbits(bits_PX.cpu().numpy(), axis=0)
+    words_WX = np.pad(bytes_BX, ((0, -len(bytes_BX) % 8), (0, 0))).T.copy().view(np.uint64).T
+    order_X = np.lexsort(words_WX)  # sorting numbers takes a fifth of the time of sorting strings of bytes
+    sorted_WX = words_WX[:, order_X]
+    is_new_X = np.append(True, (sorted_WX[:, 1:] != sorted_WX[:, :-1]).any(axis=0))
+    cell_X = np.empty_like(order_X)
+    cell_X[order_X] = is_new_X.cumsum() - 1
+    found = (order_X[is_new_X], cell_X, np.bincount(cell_X))
+    first_C, group_X, size_C = (torch.from_numpy(part).to(bits_PX.device) for part in found)
+    return first_C, group_X, size_C
