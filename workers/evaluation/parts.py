@@ -76,7 +76,7 @@ def measure_parts(
         batches = _batches(data, inputs, category)
         threshold_F, activation_F = _thresholds(batch, batches, spec.evaluation.valid_share)
         activations.append(activation_F)
-        pairs = ((batch.maps(index_B, last=True), batch.masks(index_B, category)) for index_B in batches)
+        pairs = ((batch.maps(index_B, last=True), batch.parts(index_B, category, regions)) for index_B in batches)
         of_category.append(part_interpretability(pairs, threshold_F, regions))
     # c-hat = argmax_c mean_{I in I_c} sum_ij x_ij, then that category's images alone (Sec. 5.2.1).
     best_F = torch.stack(activations).argmax(dim=0).cpu()
@@ -99,7 +99,7 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Computes maps and part masks of some measured images."""
+    """Computes maps and parts of some measured images."""
 
     network: Network
     data: JobData
@@ -118,13 +118,12 @@ class _Batch:
                 self.kept.keep(index_B, found)
         return found
 
-    def masks(self, index_B: Indices, category: int) -> Tensor:
-        """Return the part masks of some images: (B, K, S, S), bool; empty for parts of other categories."""
+    def parts(self, index_B: Indices, category: int, regions: Regions) -> Tensor:
+        """Return the pixels of each part in each cell of some images, see `Regions.count_bits`."""
         assert self.data.measured.parts_NSS is not None
         bits_BSS = torch.from_numpy(self.data.measured.parts_NSS.take(index_B)).to(self.network.bank_PHW.device)
         own = self.data.categories[category].parts
-        bit_K = torch.tensor([1 << own.index(name) if name in own else 0 for name in self.names_K])
-        return (bits_BSS[:, None] & bit_K.to(bits_BSS)[:, None, None]) > 0
+        return regions.count_bits(bits_BSS, [1 << own.index(name) if name in own else 0 for name in self.names_K])
 
 
 def _thresholds(batch: _Batch, batches: list[Indices], share: float) -> tuple[Tensor, Tensor]:
