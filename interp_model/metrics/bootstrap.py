@@ -68,8 +68,8 @@ def intervals(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tens
         for near_NF, counted_NF in zip(near_KNF, counted_KNF, strict=True)
     ]
     enough_K1F = counted_KNF.sum(dim=1)[:, None] >= scene.fewest
-    share_KBF = torch.stack([hits_BF / images_BF for hits_BF, images_BF in counts]).where(enough_K1F, torch.nan)
-    share_BF = share_KBF.nan_to_num(nan=-1.0).amax(dim=0)
+    hits_KBF, images_KBF = (torch.stack(column) for column in zip(*counts, strict=True))
+    share_BF = (hits_KBF / images_KBF).where(enough_K1F & (images_KBF > 0), -1.0).amax(dim=0)
     consistency_B = consistent(share_BF.where(share_BF >= 0, torch.nan))
     return Intervals(*(percentiles(value_B) for value_B in (real_B, 1 - real_B / dealt_B, consistency_B)))
 

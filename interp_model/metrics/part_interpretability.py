@@ -128,7 +128,9 @@ class RoundRegions:
             words = [
                 sum(1 << shift for shift, k in zip(shifts, some, strict=True) if bits & bit_K[k]) for bits in range(256)
             ]
-            word_NX = torch.tensor(words, device=bits_NSS.device)[bits_NSS.flatten(1).int()]
+            # index_select takes a third of the time of words[bits].
+            word_X = torch.tensor(words, device=bits_NSS.device).index_select(0, bits_NSS.flatten().int())
+            word_NX = word_X.view(len(bits_NSS), -1)
             sum_NC = word_NX.new_zeros(count_NCK.shape[:2]).index_add_(1, self._cell_X, word_NX)
             for shift, k in zip(shifts, some, strict=True):
                 count_NCK[:, :, k] = (sum_NC >> shift) & ((1 << self._field) - 1)

@@ -6,6 +6,7 @@ Shape legend: B images of a batch   F filters   H = W map side   K parts   C cat
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -87,14 +88,16 @@ def build_regions(spec: JobSpec, network: Network) -> Regions:
     """Return the spec's rule from valid units to image regions, on the network's device."""
     layer, side = network.top_layer, spec.model.input_size
     field = network.receptive_field(layer)
-    centre_H = torch.tensor(
-        [field.centre_of(unit) for unit in range(network.map_side(layer))],
-        dtype=torch.float64,
-        device=network.bank_PHW.device,
-    )
-    if spec.evaluation.part_regions == "bilinear":
-        return BilinearRegions(centre_H, side)
-    return RoundRegions(centre_H, side, spec.evaluation.round_radius * side)
+    centres = tuple(field.centre_of(unit) for unit in range(network.map_side(layer)))
+    radius = None if spec.evaluation.part_regions == "bilinear" else spec.evaluation.round_radius * side
+    return _regions(centres, side, radius, network.bank_PHW.device)
+
+
+@lru_cache(maxsize=2)
+def _regions(centres: tuple[float, ...], side: int, radius: float | None, device: torch.device) -> Regions:
+    """Return round regions, or bilinear ones without a radius; the jobs of a process mostly have the same."""
+    centre_H = torch.tensor(centres, dtype=torch.float64, device=device)
+    return BilinearRegions(centre_H, side) if radius is None else RoundRegions(centre_H, side, radius)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -77,13 +78,11 @@ def find_noisy_peaks(network: Network, inputs: Inputs, index_M: Indices, report:
     """
     network.eval()
     found = []
-    noise_X3SS = None
+    noise_X3SS = _noise(network.input_size).to(network.bank_PHW)
     for start in range(0, len(index_M), inputs.evaluation_batch):
         report("measuring stability")
         index_B = index_M[start : start + inputs.evaluation_batch]
         images_B3SS = inputs.images(index_B)
-        if noise_X3SS is None:
-            noise_X3SS = _noise(images_B3SS)
         noisy_B3SS = images_B3SS + noise_X3SS[torch.from_numpy(index_B % NOISE_IMAGES)]
         found.append(find_peak(network.forward_unmasked(network.forward_trunk(noisy_B3SS))))
     return _peaks(network, found)
@@ -109,10 +108,11 @@ def evenly_spaced(total: int, count: int) -> Indices:
     return np.linspace(0, total - 1, min(count, total)).round().astype(np.int64)
 
 
-def _noise(images_B3SS: Tensor) -> Tensor:
-    """Return the noise images, on the images' device: (NOISE_IMAGES, 3, S, S)."""
-    noise_X3SS = torch.randn(NOISE_IMAGES, *images_B3SS.shape[1:], generator=torch.Generator().manual_seed(0))
-    return (NOISE * noise_X3SS).clamp(-NOISE_BOUND, NOISE_BOUND).to(images_B3SS)
+@lru_cache(maxsize=1)
+def _noise(side: int) -> Tensor:
+    """Return the noise images for inputs of a side, the same in every job: (NOISE_IMAGES, 3, S, S)."""
+    noise_X3SS = torch.randn(NOISE_IMAGES, 3, side, side, generator=torch.Generator().manual_seed(0))
+    return (NOISE * noise_X3SS).clamp(-NOISE_BOUND, NOISE_BOUND)
 
 
 def _peaks(network: Network, found: Sequence[Peak]) -> Peaks:
