@@ -85,7 +85,7 @@ def occlusion_drop(maps: Maps, image_3SS: Tensor, occluder: Occluder, *, batch: 
     is_hidden_GS = (pixel_S >= first_G1) & (pixel_S < first_G1 + occluder.side)
     whole_F = maps(image_3SS[None]).sum(dim=(0, 2, 3))
     left = []
-    for corner_B in torch.arange(count**2, device=device).split(batch):
+    for corner_B in torch.split(torch.arange(count**2, device=device), batch):
         rows_BS1, columns_B1S = is_hidden_GS[corner_B // count, :, None], is_hidden_GS[corner_B % count, None]
         hidden_B3SS = image_3SS.masked_fill((rows_BS1 & columns_B1S)[:, None], 0)
         left.append(maps(hidden_B3SS).sum(dim=(2, 3)))
