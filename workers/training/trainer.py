@@ -20,7 +20,7 @@ from interp_model.metrics.accuracy import accuracy, accuracy_on_device, chance_l
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
-from workers.training.determinism import random_states, seed_torch, set_random_states
+from workers.training.determinism import kernels, random_states, seed_torch, set_random_states
 from workers.training.divergence import LossWatch, check_weights
 from workers.training.filter_information import assess
 from workers.training.inputs import Indices, Inputs
@@ -106,7 +106,8 @@ class Trainer:
         since = time.monotonic()
         for step in range(self.step, len(batches)):
             on_step()
-            done = self._step(batches[step], flips[step], epoch, step + 1)
+            with kernels(deterministic=train.deterministic):
+                done = self._step(batches[step], flips[step], epoch, step + 1)
             now = time.monotonic()
             self._sums.add(done, len(batches[step]), now - since, random_states())
             since = now
