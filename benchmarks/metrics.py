@@ -148,20 +148,20 @@ def measure_all(job: Job) -> None:
     evaluate(job.trainer, job.data, job.train, job.test, job.measured, _quiet)
 
 
-def timed(job: Job, device: torch.device, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each step, by name."""
-    peaks, care = find_peaks(job.trainer.network, job.measured, _quiet).cpu(), Care(images=2)
+def timed(job: Job, device: torch.device, repeats: int, *, fields: bool = True) -> dict[str, float]:
+    """Return the median seconds of each step by name; those of receptive fields if asked for."""
+    network = job.trainer.network
     steps: dict[str, Callable[[], object]] = {
         "a training epoch": lambda: job.trainer.run_epoch(on_step=lambda: None),
         "forward passes": lambda: forward_passes(job),
         "all measures": lambda: measure_all(job),
-        "passes over occluded copies": lambda: occluded_passes(job, peaks, care),
-        "receptive fields": lambda: filter_fields(
-            job.trainer.network, job.measured, peaks, range(FIELDS), care, _quiet
-        ),
     }
-    for warm_up in (forward_passes, measure_all):
-        warm_up(job)
+    for warm_up in list(steps.values()):
+        warm_up()
+    if fields:
+        peaks, care = find_peaks(network, job.measured, _quiet).cpu(), Care(images=2)
+        steps["passes over occluded copies"] = lambda: occluded_passes(job, peaks, care)
+        steps["receptive fields"] = lambda: filter_fields(network, job.measured, peaks, range(FIELDS), care, _quiet)
     rounds = [{name: seconds_of(step, device) for name, step in steps.items()} for _ in range(repeats)]
     return {name: median(one[name] for one in rounds) for name in steps}
 
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             job = animals_job(options.backbone or "alexnet", device, Path(folder))
             report(job, timed(job, device, options.repeats), "generated animals")
         return
-    backbone = options.backbone or "vgg16"
+    backbone: BackboneName = options.backbone or "vgg16"
     spec = spec_of(backbone, options.width, options.size, options.batch, options.regions)
     job = noise_job(spec, options.images, device)
     report(job, timed(job, device, options.repeats), f"noise, {options.regions} regions")

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from benchmarks.gpu import SMALL, resume
+from benchmarks.gpu_parts import SMALL, resume
 from interp_model.loss.filter_loss import FilterLoss
 from interp_model.network import build_network
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec
