@@ -31,10 +31,14 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_only_training_steps_of_whole_batches_are_compiled(compiled: list[int]) -> None:
-    trainer = toy_trainer(toy_spec(train__batch_size=10))  # of 24 images
-    gpu_settings.compile_steps(trainer.network, 10, "default")
+    trainer = toy_trainer(toy_spec(train__batch_size=8))  # of 24 images; 12 are measured after the epoch
+    gpu_settings.compile_steps(trainer.network, 8, "default")
     run_epochs(trainer, 1)
-    assert compiled == [10, 10]
+    assert compiled == [8, 8, 8]
+    other = toy_trainer(toy_spec(train__batch_size=6))
+    gpu_settings.compile_steps(other.network, 8, "default")
+    run_epochs(other, 1)
+    assert compiled == [8, 8, 8]
 
 
 def test_a_row_compares_a_compiled_epoch_with_a_plain_one(compiled: list[int]) -> None:
