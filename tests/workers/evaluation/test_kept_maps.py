@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +11,7 @@ from torch import Tensor
 
 from interp_model.network import Network
 from schemas.job import JobSpec
-from tests.support.toy import CPU, SIDE, toy_data, toy_spec, toy_trainer
-from workers.data.dataset import JobData, Rows
+from tests.support.toy import CPU, toy_data, toy_spec, toy_trainer, with_parts
 from workers.evaluation.evaluate import Evaluation, evaluate
 from workers.evaluation.kept_maps import KeptMaps
 from workers.training import inputs
@@ -22,20 +20,9 @@ from workers.training.inputs import Inputs
 TWO = ("voc_part/cat", "voc_part/dog")
 
 
-def data_with_parts(spec: JobSpec) -> JobData:
-    """Measured images of one or two categories in turn, with a part in their left half."""
-    data = toy_data(spec)
-    index_N = np.arange(len(data.measured))
-    parts_NSS = np.zeros((len(index_N), SIDE, SIDE), np.uint8)
-    parts_NSS[:, :, : SIDE // 2] = 1
-    rows = Rows((parts_NSS,), 0 * index_N, index_N)
-    measured = replace(data.measured, categories_N=index_N % len(spec.data.categories), parts_NSS=rows)
-    return replace(data, measured=measured)
-
-
 def evaluated(spec: JobSpec, monkeypatch: pytest.MonkeyPatch, *, room: int) -> tuple[Evaluation, Counter[int]]:
     """Measure with so much room for maps; return also how often each size of batch passed to the measured layer."""
-    trainer, data = toy_trainer(spec), data_with_parts(spec)
+    trainer, data = toy_trainer(spec), with_parts(toy_data(spec))
     passed: Counter[int] = Counter()
     forward = Network.forward_unmasked
 
