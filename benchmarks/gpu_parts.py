@@ -32,14 +32,15 @@ class Deadline:
 
     Args:
         end: when the part has to be over, on the clock.
+        first: seconds that the first measurement is expected to take.
         clock: returns seconds.
     """
 
-    def __init__(self, end: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, end: float, first: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._end = end
         self._clock = clock
         self._began: float | None = None
-        self._last = 0.0
+        self._last = first
 
     def __call__(self) -> bool:
         """Return whether there is time; the measurement then begins now, and the one before it has ended."""

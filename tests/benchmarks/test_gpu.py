@@ -66,8 +66,13 @@ def test_measurements_without_time_left_are_listed_as_such(part: str) -> None:
 
 def test_a_measurement_begins_only_if_one_as_long_as_the_last_would_end_in_time() -> None:
     now = iter([0.0, 4.0, 7.0, 7.0])
-    is_time_left = Deadline(10.0, lambda: next(now))
+    is_time_left = Deadline(10.0, clock=lambda: next(now))
     assert [is_time_left() for _ in range(4)] == [True, True, False, False]  # the last took 4 and then 3 seconds
+
+
+def test_a_first_measurement_that_is_expected_to_take_too_long_does_not_begin() -> None:
+    assert not Deadline(10.0, first=10.0, clock=lambda: 0.0)()
+    assert Deadline(10.0, first=9.0, clock=lambda: 0.0)()
 
 
 def test_the_parts_fit_into_eight_minutes() -> None:
