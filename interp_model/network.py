@@ -241,15 +241,6 @@ class Network(nn.Module):
         """Return the frozen layers, input to output; empty if the whole network is trained."""
         return {name: self.blocks[name] for name in self._trunk_layers()}
 
-    def mask_at(self, x_NFHW: Tensor, peak_NF: Tensor) -> Tensor:
-        """Return maps of `forward_unmasked` after the mask, if the measured layer has one.
-
-        Args:
-            x_NFHW: the maps.
-            peak_NF: their peaks, see `peak_index`.
-        """
-        return apply_mask(x_NFHW, self.bank_PHW, peak_NF) if self.masks else x_NFHW
-
     def _masked(self, layer: str, x: Tensor) -> Tensor:
         """Return the output of a layer after its mask, if it has one."""
         if layer in self.interpretable_layers and self.facts.mask:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from interp_model.mask import Peak, find_peak
+from interp_model.mask import Peak, apply_mask, find_peak
 from interp_model.network import Network
 from schemas.order import ReportPhase
 from workers.evaluation.kept_maps import KeptMaps
@@ -61,7 +61,7 @@ def find_peaks(network: Network, inputs: Inputs, report: ReportPhase, kept: Kept
         x_BFHW = network.forward_unmasked(inputs.as_they_are(index_B))
         peak = find_peak(x_BFHW)
         if kept is not None and kept.wants(index_B, x_BFHW.nbytes):
-            kept.keep(index_B, network.mask_at(x_BFHW, peak.index_NF))
+            kept.keep(index_B, apply_mask(x_BFHW, network.bank_PHW, peak.index_NF) if network.masks else x_BFHW)
         found.append(peak)
     return _peaks(network, found)
 
