@@ -5,7 +5,25 @@ Shape legend: templates.py.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
+
+
+class Peak(NamedTuple):
+    """Peaks of maps, without gradients."""
+
+    index_NF: Tensor
+    """int64: place as `row * n + column`, see `peak_index`."""
+    height_NF: Tensor
+    """Activation there."""
+
+
+def find_peak(x_NFHW: Tensor) -> Peak:
+    """Return place and height of each map's peak, found in one pass."""
+    # On a CPU `max` takes half the time of `argmax`, and it too gives the first of equal values.
+    height_NF, index_NF = x_NFHW.detach().flatten(2).max(dim=2)
+    return Peak(index_NF, height_NF)
 
 
 def peak_index(x_NFHW: Tensor) -> Tensor:
@@ -14,8 +32,7 @@ def peak_index(x_NFHW: Tensor) -> Tensor:
     Returns:
         (N, F), int64.
     """
-    # On a CPU `max` takes half the time of `argmax`, and it too gives the first of equal values.
-    return x_NFHW.detach().flatten(2).max(dim=2).indices
+    return find_peak(x_NFHW).index_NF
 
 
 def apply_mask(x_NFHW: Tensor, bank_PHW: Tensor, peak_NF: Tensor) -> Tensor:

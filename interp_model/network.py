@@ -207,8 +207,7 @@ class Network(nn.Module):
             x = self.blocks[name](x)
             if name in self.measured_layers:
                 maps[name] = x
-            if name in self.interpretable_layers and self.facts.mask:
-                x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
+            x = self._masked(name, x)
         return Output(x, maps)
 
     def forward_measured(self, x: Tensor) -> Tensor:
@@ -217,12 +216,15 @@ class Network(nn.Module):
         Returns:
             (N, F, H, W), after ReLU and the mask if the layer has one (Sec. 5.2.1).
         """
+        return self._masked(self.top_layer, self.forward_unmasked(x))
+
+    def forward_unmasked(self, x: Tensor) -> Tensor:
+        """Return what `forward_measured` returns, before the mask of the measured layer."""
         names = list(self.blocks)
-        for name in names[len(self._trunk_layers()) : names.index(self.top_layer) + 1]:
-            x = self.blocks[name](x)
-            if name in self.interpretable_layers and self.facts.mask:
-                x = apply_mask(x, self.bank_PHW, peak_index(x.detach()))
-        return x
+        for name in names[len(self._trunk_layers()) : names.index(self.top_layer)]:
+            x = self._masked(name, self.blocks[name](x))
+        unmasked: Tensor = self.blocks[self.top_layer](x)
+        return unmasked
 
     def forward_classifier(self, x_NFHW: Tensor) -> Tensor:
         """Return logits (N, O) from the output of the measured layer.
@@ -243,6 +245,12 @@ class Network(nn.Module):
         """Return the trained layers, input to output."""
         frozen = self._trunk_layers()
         return {name: block for name, block in self.blocks.items() if name not in frozen}
+
+    def _masked(self, layer: str, x: Tensor) -> Tensor:
+        """Return the output of a layer after its mask, if it has one."""
+        if layer in self.interpretable_layers and self.facts.mask:
+            return apply_mask(x, self.bank_PHW, peak_index(x))
+        return x
 
     def _trunk_layers(self) -> list[str]:
         names = list(self.blocks)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from interp_model.mask import find_peak
 from interp_model.metrics.location_instability import FEWEST_IMAGES, TOP_IMAGES, location_instability
 from interp_model.trained import TrainedNetwork
 from schemas.errors import SpecError
-from workers.evaluation.peaks import peaks_of, unit_to_pixel
+from workers.evaluation.peaks import unit_to_pixel
 
 BATCH = 32
 """Images per forward pass of `instability`."""
@@ -42,11 +43,9 @@ def instability(
             f"{image_N3SS.shape[0]} images need landmarks of shape ({image_N3SS.shape[0]}, K, 2), as row and column, "
             f"not {tuple(landmark_NK2.shape)}."
         )
-    units, scores = [], []
-    for start in range(0, len(image_N3SS), BATCH):
-        unit_NF, score_NF = peaks_of(model.maps(image_N3SS[start : start + BATCH]))
-        units.append(unit_NF)
-        scores.append(score_NF)
-    peak_NF2 = unit_to_pixel(model.network, torch.cat(units))
-    diagonal_N = torch.full((len(image_N3SS),), model.input_size * 2**0.5)
-    return location_instability(peak_NF2, torch.cat(scores), landmark_NK2.cpu(), diagonal_N, top, fewest).mean
+    starts = range(0, len(image_N3SS), BATCH)
+    peaks = [find_peak(model.maps(image_N3SS[start : start + BATCH])) for start in starts]
+    unit_NF, score_NF = torch.cat([peak.index_NF for peak in peaks]), torch.cat([peak.height_NF for peak in peaks])
+    diagonal_N = torch.full((len(image_N3SS),), model.input_size * 2**0.5, device=unit_NF.device)
+    peak_NF2 = unit_to_pixel(model.network, unit_NF)
+    return location_instability(peak_NF2, score_NF, landmark_NK2.to(unit_NF.device), diagonal_N, top, fewest).mean

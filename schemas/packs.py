@@ -42,6 +42,8 @@ def pack_shape(spec: JobSpec) -> str:
     train, filter_loss = spec.train, spec.filter_loss
     if train.freeze_below is None or (filter_loss is not None and filter_loss.form not in STACKED_FORMS):
         return ""
+    if not train.deterministic:  # which kernels may be used holds for a whole process
+        return ""
     return json.dumps([
         spec.model.model_dump(mode="json"), spec.n_outputs, spec.loss, train.freeze_below, train.precision,
         train.batch_size, filter_loss and filter_loss.model_dump(mode="json", exclude={"weight", "schedule"}),

@@ -156,6 +156,10 @@ class TrainSpec(Frozen):
     precision: Precision = "float32"
     """What convolutions and fully-connected layers compute with in training. With bfloat16, weights, filter losses and
     everything measured stay in float32. TF32 is off with both."""
+    deterministic: bool = True
+    """Whether training steps use only kernels whose result does not depend on timing. False lets cuDNN time its kernels
+    and take the fastest: on a GPU the same job then ends with other bits each time, also after a resumption. Features
+    of frozen layers and everything measured stay deterministic. It changes nothing on a CPU."""
     checkpoint_every: Annotated[int, Field(ge=1)] = CHECKPOINT_EVERY
     """Number of epochs between checkpoints. It does not change the result and is not part of the job's key."""
     checkpoint_every_steps: Annotated[int, Field(ge=1)] | None = None

@@ -19,8 +19,8 @@ REGION_THRESHOLD = 0.5
 """Threshold of an image's region, as a fraction of the receptive field's maximum."""
 
 CPU_BATCH, DEVICE_BATCH = 8, 64
-"""Number of occluded images per forward pass. On a CPU, the features of more do not fit into the cache: with 32,
-EfficientNet-Lite0 takes nearly twice the time per image."""
+"""Number of occluded images per forward pass; on a device that of images of 224 px. On a CPU, the features of more do
+not fit into the cache: with 32, EfficientNet-Lite0 takes nearly twice the time per image."""
 
 Maps = Callable[[Tensor], Tensor]
 """Function from images (B, 3, S, S) to the filters' maps (B, F, H, W)."""
@@ -53,6 +53,16 @@ def occluder_for(image_side: int, *, stride_share: float = 9 / 224) -> Occluder:
     return Occluder(side, max(1, round(image_side * stride_share)), image_side * 30 / 224)
 
 
+def occluded_batch(image_side: int, device: torch.device) -> int:
+    """Return the number of occluded images per forward pass; on a device as many as take the memory of `DEVICE_BATCH`.
+
+    Args:
+        image_side: side of the image, pixels.
+        device: where the maps are computed.
+    """
+    return CPU_BATCH if device.type == "cpu" else max(1, round(DEVICE_BATCH * (224 / image_side) ** 2))
+
+
 # Captum's `Occlusion` averages the drops into one number per pixel and cuts the last patch off at the border. The
 # method needs the drop at each place of a whole patch, and here one pass measures all filters.
 @torch.no_grad()
@@ -68,18 +78,18 @@ def occlusion_drop(maps: Maps, image_3SS: Tensor, occluder: Occluder, *, batch: 
     Returns:
         (F, G, G), by row and column of the occluder; negative where occlusion increases the activation.
     """
-    places = occluder.places(image_3SS.shape[-1])
-    corners = [(row, column) for row in places for column in places]
-    batch = batch or (CPU_BATCH if image_3SS.device.type == "cpu" else DEVICE_BATCH)
+    side, device = image_3SS.shape[-1], image_3SS.device
+    places = occluder.places(side)
+    count, batch = len(places), batch or occluded_batch(side, device)
+    first_G1, pixel_S = torch.tensor(places, device=device)[:, None], torch.arange(side, device=device)
+    is_hidden_GS = (pixel_S >= first_G1) & (pixel_S < first_G1 + occluder.side)
     whole_F = maps(image_3SS[None]).sum(dim=(0, 2, 3))
     left = []
-    for start in range(0, len(corners), batch):
-        some = corners[start : start + batch]
-        hidden_B3SS = image_3SS.repeat(len(some), 1, 1, 1)
-        for hidden_3SS, (row, column) in zip(hidden_B3SS, some, strict=True):
-            hidden_3SS[:, row : row + occluder.side, column : column + occluder.side] = 0
+    for corner_B in torch.split(torch.arange(count**2, device=device), batch):
+        rows_BS1, columns_B1S = is_hidden_GS[corner_B // count, :, None], is_hidden_GS[corner_B % count, None]
+        hidden_B3SS = image_3SS.masked_fill((rows_BS1 & columns_B1S)[:, None], 0)
         left.append(maps(hidden_B3SS).sum(dim=(2, 3)))
-    return (whole_F - torch.cat(left)).T.reshape(-1, len(places), len(places))
+    return (whole_F - torch.cat(left)).T.reshape(-1, count, count)
 
 
 def sensitivity_map(drop_GG: Tensor, occluder: Occluder, image_side: int) -> Tensor:

@@ -14,6 +14,10 @@ from torch import Tensor
 CHUNK = 16
 """Number of filters that are computed at once: 256 maps of 17 x 17 take 5 MB per tensor."""
 
+LEAST_FITNESS = -60.0
+"""Fitness below that of the fittest image, in nats, from which an image has no part in the sums: exp(-60) is 1e-26, and
+float32 resolves 1e-7. A CPU takes 45 times as long for exponentials that leave the range of float32."""
+
 
 class Entropies(NamedTuple):
     """The two terms of Eq. 5 that depend on the maps, in nats: MI = H(T) - category - spatial."""
@@ -68,7 +72,7 @@ def entropies(x_NFHW: Tensor, t_THW: Tensor, prior_T: Tensor) -> Entropies:
         prior_T: p(T), see `template_prior`.
     """
     fit_NFT = fitness(x_NFHW, t_THW)
-    fit_NFT = fit_NFT - fit_NFT.amax(dim=0)
+    fit_NFT = (fit_NFT - fit_NFT.amax(dim=0)).clamp_min(LEAST_FITNESS)
     strength_NFT = fit_NFT.exp()  # at most 1, and 1 for one image, so that no sum over images is 0
     share_FT = prior_T / strength_NFT.sum(dim=0)
     joint_NFT = strength_NFT * share_FT  # p(x, T) = p(T) p(x|T), Eq. 2

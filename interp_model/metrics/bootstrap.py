@@ -1,6 +1,6 @@
 """Bootstrap intervals over images for the means of a layer.
 
-Shape legend: N images   F filters   K landmarks   B resamples.
+Shape legend: N images   F filters   K landmarks   B resamples   M measures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ def resamples(images: int, count: int = RESAMPLES, seed: int = SEED) -> Tensor:
 
 
 def intervals(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tensor, weight_BN: Tensor) -> Intervals:
-    """Return intervals of a layer's mean instability, tracking share and consistency.
+    """Return intervals of a layer's mean instability, tracking share and consistency. Arguments: see `resampled`."""
+    ends = percentiles(resampled(scene, found, near_KNF, counted_KNF, weight_BN)).tolist()
+    return Intervals(*((low, high) for low, high in ends))
+
+
+def resampled(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tensor, weight_BN: Tensor) -> Tensor:
+    """Return mean instability, tracking share and consistency of a layer in each resample: (3, B).
 
     All filters see the same resampled images, so what they have in common is kept. A filter's top images are those of
     the original images. The variance of a resample is on average (R - 1) / R of that of its R images, which is undone.
@@ -48,36 +54,39 @@ def intervals(scene: Scene, found: Shuffled, near_KNF: Tensor, counted_KNF: Tens
         counted_KNF: which images count for consistency.
         weight_BN: see `resamples`.
     """
-    used_KNF, distance_KNF = scene.used_KNF.double(), peak_distances(scene)
-    centred_KNF = (distance_KNF - distance_KNF.mean()) * used_KNF
+    distance_KNF, counts_BN = peak_distances(scene), weight_BN.float()
+    centred_KNF = (distance_KNF - distance_KNF.mean()) * scene.used_KNF
     real, dealt = [], []
     for used_NF, value_NF, influence_NF, shuffled_F, count_F in zip(
-        used_KNF, centred_KNF, found.influence_KNF, found.variance_KF, scene.count_KF, strict=True
+        scene.used_KNF, centred_KNF, found.influence_KNF, found.variance_KF, scene.count_KF, strict=True
     ):
-        drawn_BF, sum_BF, square_BF, moved_BF = (
-            weight_BN @ torch.cat([used_NF, value_NF, value_NF.square(), influence_NF], dim=1)
-        ).chunk(4, dim=1)
+        drawn_BF = _counted(counts_BN, used_NF)
+        sum_BF, square_BF, moved_BF = (weight_BN @ torch.cat([value_NF, value_NF.square(), influence_NF], dim=1)).chunk(
+            3, dim=1
+        )
         variance_BF = (square_BF - sum_BF.square() / drawn_BF) / (drawn_BF - 1)
         real.append((variance_BF * count_F / (count_F - 1)).where(drawn_BF > 1, torch.nan))
         dealt.append(shuffled_F + moved_BF / drawn_BF)
     real_B = scene.mean_deviation(torch.stack(real)).nanmean(dim=1)
     dealt_B = scene.mean_deviation(torch.stack(dealt)).nanmean(dim=1)
     counts = [
-        (weight_BN @ (near_NF & counted_NF).double(), weight_BN @ counted_NF.double())
+        (_counted(counts_BN, near_NF & counted_NF), _counted(counts_BN, counted_NF))
         for near_NF, counted_NF in zip(near_KNF, counted_KNF, strict=True)
     ]
     enough_K1F = counted_KNF.sum(dim=1)[:, None] >= scene.fewest
-    share_KBF = torch.stack([hits_BF / images_BF for hits_BF, images_BF in counts]).where(enough_K1F, torch.nan)
-    share_BF = share_KBF.nan_to_num(nan=-1.0).amax(dim=0)
+    hits_KBF, images_KBF = (torch.stack(column) for column in zip(*counts, strict=True))
+    share_BF = (hits_KBF / images_KBF).where(enough_K1F & (images_KBF > 0), -1.0).amax(dim=0)
     consistency_B = consistent(share_BF.where(share_BF >= 0, torch.nan))
-    return Intervals(*(percentiles(value_B) for value_B in (real_B, 1 - real_B / dealt_B, consistency_B)))
+    return torch.stack([real_B, 1 - real_B / dealt_B, consistency_B])
 
 
-def percentiles(value_B: Tensor) -> tuple[float, float]:
-    """Return the percentile interval of resampled values; NaN if none is finite."""
-    finite = value_B[value_B.isfinite()]
-    if not len(finite):
-        return torch.nan, torch.nan
+def _counted(counts_BN: Tensor, is_NF: Tensor) -> Tensor:
+    """Return how many of the drawn images are such: (B, F), float64. Sums of whole numbers are exact in float32."""
+    return (counts_BN @ is_NF.float()).double()
+
+
+def percentiles(value_MB: Tensor) -> Tensor:
+    """Return the percentile intervals of resampled values, (M, B) or (B,): (M, 2) or (2,); NaN where none is finite."""
     tail = (1 - CONFIDENCE) / 2
-    low, high = torch.quantile(finite, torch.tensor([tail, 1 - tail], dtype=finite.dtype)).tolist()
-    return low, high
+    finite_MB = value_MB.where(value_MB.isfinite(), torch.nan)
+    return finite_MB.nanquantile(value_MB.new_tensor([tail, 1 - tail]), dim=-1).movedim(0, -1)

@@ -74,7 +74,7 @@ def make_scene(
     seen_KN = ~landmark_KN2.isnan().any(dim=2)
     usable_NF = counts_NF & (score_NF > 0)
     used = [top_images(score_NF, usable_NF & seen_N[:, None], top) for seen_N in seen_KN]
-    centre_2 = torch.full((2,), (side - 1) / 2, dtype=torch.float64)
+    centre_2 = landmark_KN2.new_full((2,), (side - 1) / 2)
     diagonal = side * 2**0.5
     return Scene(
         unit_NF,

@@ -62,7 +62,7 @@ def real_variance(scene: Scene) -> Tensor:
 
 def peak_distances(scene: Scene) -> Tensor:
     """Return d_I from each peak to each landmark: (K, N, F); meaningless where `used_KNF` is false."""
-    image_N1 = torch.arange(len(scene.unit_NF))[:, None]
+    image_N1 = torch.arange(len(scene.unit_NF), device=scene.unit_NF.device)[:, None]
     return scene.distance_KPN[:, scene.unit_NF, image_N1]
 
 
@@ -71,7 +71,7 @@ def _of_one_landmark(unit_NF: Tensor, distance_PN: Tensor, used_bool_NF: Tensor)
     count_F = used_NF.sum(dim=0)
     e_PN = distance_PN - distance_PN.mean()  # a constant changes no variance, and small numbers cancel less
     e2_PN = e_PN.square()
-    peaks_PF = torch.zeros(len(e_PN), unit_NF.shape[1], dtype=torch.float64).scatter_add_(0, unit_NF, used_NF)
+    peaks_PF = e_PN.new_zeros(len(e_PN), unit_NF.shape[1]).scatter_add_(0, unit_NF, used_NF)
     r_PF, r2_PF = e_PN @ used_NF, e2_PN @ used_NF
     c_NF, c2_NF = e_PN.T @ peaks_PF, e2_PN.T @ peaks_PF
     total_F, squares_F = (peaks_PF * r_PF).sum(dim=0), (peaks_PF * r2_PF).sum(dim=0)

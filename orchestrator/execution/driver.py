@@ -242,7 +242,8 @@ class Driver:
 
     def _fill_equal_workers(self, now: float) -> None:
         """Do the same where any worker can run any job, without a look at jobs that cannot start now."""
-        wish, board = Wish(*set(self._needs.values())), self._state.board
+        (needs,), board = set(self._needs.values()), self._state.board
+        wish = Wish(needs)
         tried = set[str]()
         while pairs := assign(dict.fromkeys(self._untried(tried, now), wish), self.pool.idle()):
             for key, idle in pairs:

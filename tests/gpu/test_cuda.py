@@ -7,12 +7,12 @@ from typing import get_args
 import pytest
 import torch
 
-from benchmarks.gpu import SMALL, resume
+from benchmarks.gpu_parts import SMALL, resume
 from benchmarks.packs import largest_difference
 from interp_model.loss.filter_loss import FilterLoss
 from interp_model.network import build_network
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec
-from tests.support.toy import toy_data, toy_network, toy_spec
+from tests.support.toy import toy_data, toy_network, toy_spec, with_parts
 from workers.evaluation.evaluate import evaluate
 from workers.training.inputs import Inputs
 from workers.training.pack_probe import batches_of
@@ -69,6 +69,32 @@ def test_a_job_trained_and_measured_on_the_gpu_is_near_the_cpus() -> None:
     assert gpu.task_loss == pytest.approx(cpu.task_loss, rel=1e-3)
     assert gpu.filter_loss == pytest.approx(cpu.filter_loss, rel=1e-3)
     assert gpu_metrics.location_instability == pytest.approx(cpu_metrics.location_instability, abs=0.02)
+
+
+def test_all_measures_of_a_network_are_near_those_on_the_cpu() -> None:
+    spec = toy_spec(evaluation={"valid_share": 0.2})
+    data, found = with_parts(toy_data(spec)), []
+    for device in (torch.device("cpu"), torch.device("cuda")):
+        network = toy_network(spec).to(device)
+        train, test, measured = (
+            Inputs(network, split, data.mean_SS3, device) for split in (data.train, data.test, data.measured)
+        )
+        found.append(evaluate(Trainer(spec, network, train, test), data, train, test, measured, lambda _: None))
+    cpu, gpu = found
+    assert gpu.peaks.score_NF.device == torch.device("cpu")
+    torch.testing.assert_close(gpu.peaks.score_NF, cpu.peaks.score_NF, rtol=1e-3, atol=1e-4)
+    for name in ("part_interpretability", "location_instability", "shuffled_instability", "stability"):
+        assert getattr(gpu.metrics, name) == pytest.approx(getattr(cpu.metrics, name), abs=0.05)
+
+
+def test_steps_with_the_fastest_kernels_are_near_deterministic_ones() -> None:
+    losses = []
+    for deterministic in (True, False):
+        spec = toy_spec(train__deterministic=deterministic)
+        network, data = toy_network(spec).to("cuda"), toy_data(spec)
+        inputs = Inputs(network, data.train, data.mean_SS3, torch.device("cuda"))
+        losses.append(Trainer(spec, network, inputs, inputs).run_epoch(on_step=lambda: None).task_loss)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_interrupted_training_resumes_to_the_same_bits() -> None:

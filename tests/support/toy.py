@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,15 @@ def toy_data(spec: JobSpec) -> JobData:
         True,
         (),
     )
+
+
+def with_parts(data: JobData) -> JobData:
+    """Return the data with measured images of all categories in turn, and a part in the left half of each."""
+    index_N = np.arange(len(data.measured))
+    parts_NSS = np.zeros((len(index_N), SIDE, SIDE), np.uint8)
+    parts_NSS[:, :, : SIDE // 2] = 1
+    rows = Rows((parts_NSS,), 0 * index_N, index_N)
+    return replace(data, measured=replace(data.measured, categories_N=index_N % len(data.categories), parts_NSS=rows))
 
 
 def toy_network(spec: JobSpec) -> Network:

@@ -113,8 +113,9 @@ def measure_controls(
         report: called before each batch.
     """
     side, fewest, place_P2 = spec.model.input_size, spec.evaluation.fewest_images, places_of(network)
-    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2)).double()
-    category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
+    device = peaks.unit_NF.device
+    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2)).to(device).double()
+    category_N = torch.from_numpy(np.asarray(data.measured.categories_N)).to(device)
     counts_NF = (peaks.score_NF > 0) & (category_N[:, None] == category_F)
 
     def scene_of(counts_NF: Tensor) -> Scene:
@@ -127,7 +128,7 @@ def measure_controls(
     shuffled_F = scene.mean_deviation(dealt.variance_KF)
     held_out_F, held_out_shuffled_F, held_out_images = real_F, shuffled_F, len(data.measured)
     if data.held_out_N is not None:
-        held_out_N = torch.from_numpy(data.held_out_N)
+        held_out_N = torch.from_numpy(data.held_out_N).to(device)
         held_out = scene_of(counts_NF & held_out_N[:, None])
         held_out_F = held_out.mean_deviation(real_variance(held_out))
         held_out_shuffled_F = held_out.mean_deviation(shuffled(held_out).variance_KF)
@@ -150,5 +151,5 @@ def measure_controls(
         consistency=consistency(near_KNF, counted_KNF, place_P2, landmark_NK2, side, fewest),
         stability_F=stability_F,
         stability_images=stability_images,
-        intervals=intervals(scene, dealt, near_KNF, counted_KNF, resamples(len(counts_NF))),
+        intervals=intervals(scene, dealt, near_KNF, counted_KNF, resamples(len(counts_NF)).to(device)),
     )

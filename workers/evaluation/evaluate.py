@@ -24,7 +24,7 @@ from schemas.order import ReportPhase
 from schemas.results import JobMetrics
 from workers.data.dataset import JobData
 from workers.evaluation.controls import Controls, measure_controls
-from workers.evaluation.parts import Parts, measure_parts
+from workers.evaluation.parts import Parts, kept_for_parts, measure_parts
 from workers.evaluation.peak_places import Places, find_places
 from workers.evaluation.peaks import Peaks, find_peaks
 from workers.tracking.job_log import LOGGER
@@ -127,23 +127,24 @@ def evaluate(
     held_out = assess(network, test)
     test_accuracy = accuracy(held_out.logits_NO, test.label_N, spec.loss)
     train_accuracy = accuracy(predict(network, train), train.label_N, spec.loss)
-    peaks = find_peaks(network, measured, report)
+    kept = kept_for_parts(data, measured)
+    peaks = find_peaks(network, measured, report, kept)
     found, category_F = measure(spec, data, peaks)
-    parts = measure_parts(spec, network, data, measured, report)
-    rows = filter_rows(spec, data, peaks, found, category_F, trainer.assigned_categories())
+    parts = measure_parts(spec, network, data, measured, report, kept)
+    assigned_F = trainer.assigned_categories()
+    rows = filter_rows(spec, data, peaks.cpu(), found, category_F, assigned_F)
     rows = with_information(rows, held_out.information)
     controls = measure_controls(spec, network, data, measured, peaks, found.per_filter_F, category_F, report)
     rows = with_controls(rows, data, controls)
     rows = with_places(rows, data, find_places(data, peaks.pixel_NF2, peaks.score_NF, category_F))
     metrics = summarise(spec, network, data, found, rows, train_accuracy=train_accuracy, test_accuracy=test_accuracy)
-    assigned_F = trainer.assigned_categories()
     counts = assigned_filters(spec, held_out.category_F if assigned_F is None else assigned_F)
     chance = chance_level(test.label_N, spec.n_outputs, spec.loss)
     metrics = metrics.model_copy(update={"assigned_filters": counts, "chance_accuracy": chance, **controls.summary()})
     if parts is not None:
         rows = with_parts(spec, rows, parts)
         metrics = metrics.model_copy(update=part_summary(spec, network, parts))
-    return Evaluation(metrics, rows, peaks)
+    return Evaluation(metrics, rows, peaks.cpu())
 
 
 @torch.no_grad()
@@ -159,8 +160,9 @@ def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstabi
     Returns:
         The measurement, and each filter's category as an index into `spec.data.categories`: (F,).
     """
-    category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
-    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2))
+    device = peaks.unit_NF.device
+    category_N = torch.from_numpy(np.asarray(data.measured.categories_N)).to(device)
+    landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2)).to(device)
     diagonal = math.sqrt(2) * spec.model.input_size
     of_category = []
     for index in range(len(spec.data.categories)):
@@ -170,7 +172,7 @@ def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstabi
                 peaks.pixel_NF2[row_N],
                 peaks.score_NF[row_N],
                 landmark_NK2[row_N],
-                torch.full((len(row_N),), diagonal),
+                torch.full((len(row_N),), diagonal, device=device),
                 spec.evaluation.top_images,
                 spec.evaluation.fewest_images,
             )
@@ -180,7 +182,7 @@ def measure(spec: JobSpec, data: JobData, peaks: Peaks) -> tuple[LocationInstabi
     else:  # no category is steadier than another
         rows = [category_N == index for index in range(len(of_category))]
         best_F = torch.stack([peaks.score_NF[row_N].mean(dim=0) for row_N in rows]).argmax(dim=0)
-    filter_F = torch.arange(len(best_F))
+    filter_F = torch.arange(len(best_F), device=device)
     chosen = LocationInstability(*(torch.stack(column)[best_F, filter_F] for column in zip(*of_category, strict=True)))
     return chosen, best_F
 
@@ -194,26 +196,35 @@ def filter_rows(
     assigned_F: Tensor | None,
 ) -> list[FilterRow]:
     """Build the table of filters: one row each, in the layer's order."""
-    rows = []
-    for index, score_N in enumerate(peaks.score_NF.unbind(dim=1)):
-        names = data.landmark_names
-        rows.append(
-            FilterRow(
-                filter=index,
-                category=spec.data.categories[int(category_F[index])],
-                assigned_category="" if assigned_F is None else spec.data.categories[int(assigned_F[index])],
-                location_instability=_or_none(found.per_filter_F[index]),
-                per_landmark={name: _or_none(found.per_landmark_FK[index, k]) for k, name in enumerate(names)},
-                images_used={name: int(found.images_used_FK[index, k]) for k, name in enumerate(names)},
-                fires=bool((score_N > 0).any()),
-                firing_rate=(score_N > 0).double().mean().item(),
-                peak_spread=_spread(peaks.pixel_NF2[score_N > 0, index], spec.model.input_size),
-                peak_mean=score_N.mean().item(),
-                peak_std=score_N.std().item(),
-                peak_max=score_N.max().item(),
-            )
+    names, fires_NF = data.landmark_names, peaks.score_NF > 0
+    assigned = [""] * len(category_F) if assigned_F is None else [spec.data.categories[c] for c in assigned_F.tolist()]
+    columns = zip(
+        category_F.tolist(),
+        assigned,
+        _values(found.per_filter_F),
+        found.per_landmark_FK.tolist(),
+        found.images_used_FK.tolist(),
+        fires_NF.double().mean(dim=0).tolist(),
+        peaks.score_NF.amax(dim=0).tolist(),
+        strict=True,
+    )
+    return [
+        FilterRow(
+            filter=index,
+            category=spec.data.categories[category],
+            assigned_category=own,
+            location_instability=instability,
+            per_landmark=_named(names, landmarks),
+            images_used=dict(zip(names, images, strict=False)),
+            fires=rate > 0,
+            firing_rate=rate,
+            peak_spread=_spread(peaks.pixel_NF2[fires_NF[:, index], index], spec.model.input_size),
+            peak_mean=peaks.score_NF[:, index].mean().item(),
+            peak_std=peaks.score_NF[:, index].std().item(),
+            peak_max=highest,
         )
-    return rows
+        for index, (category, own, instability, landmarks, images, rate, highest) in enumerate(columns)
+    ]
 
 
 def assigned_filters(spec: JobSpec, category_F: Tensor) -> dict[str, int]:
@@ -243,24 +254,25 @@ def with_information(rows: Sequence[FilterRow], found: Information) -> list[Filt
 
 def with_controls(rows: Sequence[FilterRow], data: JobData, found: Controls) -> list[FilterRow]:
     """Add to the table what each filter's location instability is worth."""
+    columns = {name: _values(value_F) for name, value_F in found.per_filter().items()}
+    landmarks = found.consistency.landmark_F.tolist()
     filled = []
     for row in rows:
-        values: dict[str, Any] = {name: _or_none(value_F[row.filter]) for name, value_F in found.per_filter().items()}
-        landmark = data.landmark_names[found.consistency.landmark_F[row.filter]] if values["near_share"] else ""
+        values: dict[str, Any] = {name: column[row.filter] for name, column in columns.items()}
+        landmark = data.landmark_names[landmarks[row.filter]] if values["near_share"] else ""
         filled.append(replace(row, near_landmark=landmark, **values))
     return filled
 
 
 def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> list[FilterRow]:
     """Add to the table where on the animal each filter peaks."""
-    near, on = places.near.share_FK, places.on.share_FK if places.on else None
+    near = places.near.share_FK.tolist()
+    on = [[]] * len(rows) if places.on is None else places.on.share_FK.tolist()
     return [
         replace(
             row,
-            peaks_near={name: _or_none(near[row.filter, k]) for k, name in enumerate(data.landmark_names)},
-            peaks_on={name: _or_none(on[row.filter, k]) for k, name in enumerate(places.parts)}
-            if on is not None
-            else {},
+            peaks_near=_named(data.landmark_names, near[row.filter]),
+            peaks_on=_named(places.parts, on[row.filter]),
         )
         for row in rows
     ]
@@ -269,16 +281,17 @@ def with_places(rows: Sequence[FilterRow], data: JobData, places: Places) -> lis
 def with_parts(spec: JobSpec, rows: Sequence[FilterRow], parts: Parts) -> list[FilterRow]:
     """Add each filter's part interpretability (Sec. 5.2.1) to the table."""
     found = parts.found
+    values, per_part = _values(found.per_filter_F), found.per_part_FK.tolist()
     filled = []
     for row, category, best in zip(rows, parts.category_F.tolist(), found.best_part_F.tolist(), strict=True):
-        value = _or_none(found.per_filter_F[row.filter])
+        value = values[row.filter]
         filled.append(
             replace(
                 row,
                 part_interpretability=value,
                 best_part=parts.names_K[best] if value else "",
                 best_part_category=spec.data.categories[category] if value else "",
-                per_part={name: _or_none(found.per_part_FK[row.filter, k]) for k, name in enumerate(parts.names_K)},
+                per_part=_named(parts.names_K, per_part[row.filter]),
             )
         )
     return filled
@@ -348,6 +361,15 @@ def _spread(pixel_N2: Tensor, side: int) -> float | None:
     return pixel_N2.var(dim=0).sum().sqrt().item() / (math.sqrt(2) * side)
 
 
-def _or_none(value: Tensor) -> float | None:
+def _values(value_F: Tensor) -> list[float | None]:
+    return [_or_none(value) for value in value_F.tolist()]
+
+
+def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float | None]:
+    """Return values by name. Data without landmarks have one column of values, and no name."""
+    return {name: _or_none(value) for name, value in zip(names, values, strict=False)}
+
+
+def _or_none(value: Tensor | float) -> float | None:
     number = float(value)
     return number if math.isfinite(number) else None

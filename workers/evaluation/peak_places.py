@@ -39,7 +39,7 @@ def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: 
         score_NF: activation at the peaks.
         category_F: index into `data.category_names`.
     """
-    category_N = torch.from_numpy(np.asarray(data.measured.categories_N))
+    category_N = torch.from_numpy(np.asarray(data.measured.categories_N)).to(pixel_NF2.device)
     counts_NF = (score_NF > 0) & (category_N[:, None] == category_F)
     landmark_NK2 = torch.from_numpy(np.asarray(data.measured.landmarks_NK2)).to(pixel_NF2)
     near = nearest_landmarks(pixel_NF2, counts_NF, landmark_NK2)
@@ -47,7 +47,8 @@ def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: 
         return Places(near, None, ())
     own = [category.parts for category in data.categories]
     names = tuple(dict.fromkeys(name for parts in own for name in parts))
-    bit_CK = torch.tensor([[1 << parts.index(name) if name in parts else 0 for name in names] for parts in own])
+    bits = [[1 << parts.index(name) if name in parts else 0 for name in names] for parts in own]
+    bit_CK = torch.tensor(bits, device=pixel_NF2.device)
     part_NFK, shown_NK = _parts_under(data, pixel_NF2, bit_CK[category_N])
     background_NF1 = ~part_NFK.any(dim=2, keepdim=True)
     on = parts_at_peaks(torch.cat([part_NFK, background_NF1], dim=2), counts_NF, shown_NK)
@@ -57,13 +58,14 @@ def find_places(data: JobData, pixel_NF2: Tensor, score_NF: Tensor, category_F: 
 def _parts_under(data: JobData, pixel_NF2: Tensor, bit_NK: Tensor) -> tuple[Tensor, Tensor]:
     """Return whether each peak lies on each part (N, F, K), and whether each image shows it (N, K)."""
     assert data.measured.parts_NSS is not None
-    under, shown = [], []
+    device = pixel_NF2.device
+    under, shown_N = [], np.zeros(len(pixel_NF2), dtype=np.uint8)
     for start in range(0, len(pixel_NF2), EVALUATION_BATCH):
-        index_B = torch.arange(start, min(start + EVALUATION_BATCH, len(pixel_NF2)))
-        bits_BSS = torch.from_numpy(data.measured.parts_NSS.take(index_B.numpy())).long()
-        at_BF2 = pixel_NF2[index_B].round().long().clamp(0, bits_BSS.shape[1] - 1)
-        bits_BF = bits_BSS[torch.arange(len(index_B))[:, None], at_BF2[:, :, 0], at_BF2[:, :, 1]]
-        under.append((bits_BF[:, :, None] & bit_NK[index_B][:, None]) > 0)
-        shown.append(torch.stack([(bits_BSS & bit_B[:, None, None]).flatten(1).any(dim=1)
-                                  for bit_B in bit_NK[index_B].T], dim=1))  # fmt: skip
-    return torch.cat(under), torch.cat(shown)
+        index_B = np.arange(start, min(start + EVALUATION_BATCH, len(pixel_NF2)))
+        bits_BSS = data.measured.parts_NSS.take(index_B)
+        shown_N[index_B] = np.bitwise_or.reduce(bits_BSS.reshape(len(index_B), -1), axis=1)
+        at_BF2 = pixel_NF2[start : start + EVALUATION_BATCH].round().long().clamp(0, bits_BSS.shape[1] - 1)
+        row_B1 = torch.arange(len(index_B), device=device)[:, None]
+        under.append(torch.from_numpy(bits_BSS).to(device)[row_B1, at_BF2[:, :, 0], at_BF2[:, :, 1]])
+    under_NF, bits_N = torch.cat(under).long(), torch.from_numpy(shown_N).to(device).long()
+    return (under_NF[:, :, None] & bit_NK[:, None]) > 0, (bits_N[:, None] & bit_NK) > 0

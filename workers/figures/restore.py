@@ -114,7 +114,7 @@ def study(
     network, _ = restore(spec, key, checkpoint, device)
     data = load_data(spec, cache_dir, data_root, report, shared)
     measured = Inputs(network, data.measured, data.mean_SS3, device)
-    peaks = find_peaks(network, measured, report)
+    peaks = find_peaks(network, measured, report).cpu()
     found, category_F = measure(spec, data, peaks)
     rows = filter_rows(spec, data, peaks, found, category_F, None)
     rows = with_places(rows, data, find_places(data, peaks.pixel_NF2, peaks.score_NF, category_F))

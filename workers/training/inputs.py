@@ -115,6 +115,11 @@ class Inputs:
         """Number of images per batch where nothing is trained."""
         return max(1, EVALUATION_BATCH // self._memory_divisor)
 
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that features or maps of these images may take at most, while they are kept in memory."""
+        return MEMORY_LIMIT // self._memory_divisor
+
     def keep_features(self, *, horizontal_flip: bool, report: ReportPhase) -> None:
         """Compute the frozen layers' features of every image once, if they fit into memory.
 
@@ -129,7 +134,7 @@ class Inputs:
             return
         first = self._first()
         rows = len(self) * (1 + horizontal_flip)
-        if first.numel() * first.element_size() * rows > MEMORY_LIMIT // self._memory_divisor:
+        if first.numel() * first.element_size() * rows > self.memory_limit:
             return
         shape = (rows, *first.shape[1:])
         self._kept = self._stored(first.dtype, shape, horizontal_flip, report)

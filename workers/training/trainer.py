@@ -22,7 +22,7 @@ from interp_model.metrics.accuracy import accuracy, chance_level
 from interp_model.network import Network, Output
 from interp_model.parameter_groups import parameter_groups
 from schemas.job import JobSpec
-from workers.training.determinism import OwnRandomness, random_states, seeded
+from workers.training.determinism import OwnRandomness, kernels, random_states, seeded
 from workers.training.divergence import LossWatch, check_weights
 from workers.training.filter_information import assess
 from workers.training.gradients import Batch, Step, of_parts, of_whole_batch
@@ -123,7 +123,8 @@ class Trainer:
         with self._pack.taking_part(self) if self._pack else nullcontext():
             for step in range(self.step, len(batches)):
                 on_step()
-                done = self._step(batches[step], flips[step], epoch, step + 1)
+                with kernels(deterministic=train.deterministic):
+                    done = self._step(batches[step], flips[step], epoch, step + 1)
                 now = time.monotonic()
                 self._sums.add(done, len(batches[step]), now - since, self._randomness.states)
                 since = now

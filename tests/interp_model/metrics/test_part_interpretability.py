@@ -68,8 +68,18 @@ def thresholds(x_NFHW: Tensor, share: float, chunk: int = 100) -> Tensor:
     return activation_thresholds(top_FR, valid)
 
 
+def found_in(x_NFHW: Tensor, mask_NKSS: Tensor, threshold_F: Tensor, regions: Regions) -> PartInterpretability:
+    return part_interpretability([(x_NFHW, regions.count(mask_NKSS))], threshold_F, regions)
+
+
+def associated_with(mask_1KSS: Tensor) -> Tensor:
+    """Whether the region of a filter with one active unit is associated with each part."""
+    regions = round_regions()
+    return associated(draw((1, 1))[None], regions.count(mask_1KSS), torch.zeros(1), regions)
+
+
 def measured(x_NFHW: Tensor, mask_NKSS: Tensor, regions: Regions, share: float = 0.25) -> PartInterpretability:
-    return part_interpretability([(x_NFHW, mask_NKSS)], thresholds(x_NFHW, share), regions)
+    return found_in(x_NFHW, mask_NKSS, thresholds(x_NFHW, share), regions)
 
 
 def same(a: PartInterpretability, b: PartInterpretability) -> None:
@@ -116,7 +126,7 @@ def test_a_part_is_associated_above_an_overlap_of_a_fifth(outside: int, expected
     mask_X = torch.zeros(SIDE**2, dtype=torch.bool)
     mask_X[region_X.nonzero()[:8]] = True
     mask_X[(~region_X).nonzero()[:outside]] = True  # 8 / (32 + 8) is a fifth and not above it
-    (hit_FK,) = associated(draw((1, 1))[None], mask_X.view(1, 1, SIDE, SIDE), torch.zeros(1), round_regions())
+    (hit_FK,) = associated_with(mask_X.view(1, 1, SIDE, SIDE))
     assert hit_FK.tolist() == [[expected]]
 
 
@@ -173,7 +183,7 @@ def test_the_share_of_the_images_with_a_part_and_the_best_part_of_a_filter() -> 
     mask_NKSS = torch.stack(
         [torch.stack(parts) for parts in ((head, torso), (head, torso), (head, torso), (nothing, torso))]
     )
-    found = part_interpretability([(x_NFHW, mask_NKSS)], torch.zeros(1), round_regions(2.9))
+    found = found_in(x_NFHW, mask_NKSS, torch.zeros(1), round_regions(2.9))
     assert found.images_K.tolist() == [3, 4]
     assert found.per_part_FK.tolist() == [[pytest.approx(2 / 3), 0.5]]
     assert found.per_filter_F.tolist() == [pytest.approx(2 / 3)]
@@ -182,13 +192,13 @@ def test_the_share_of_the_images_with_a_part_and_the_best_part_of_a_filter() -> 
 
 def test_one_filter_may_be_several_parts_of_an_image() -> None:
     mask_KSS = torch.stack([disc((6.0, 6.0)) & box(0, 0, SIDE, 6), disc((6.0, 6.0)) & box(0, 6, SIDE, SIDE)])
-    assert associated(draw((1, 1))[None], mask_KSS[None], torch.zeros(1), round_regions()).tolist() == [[[True, True]]]
+    assert associated_with(mask_KSS[None]).tolist() == [[[True, True]]]
 
 
 def test_the_average_is_over_the_filters_that_have_a_value() -> None:
     head = disc((6.0, 6.0))[None, None]
     x_NFHW = torch.cat([draw((1, 1)), draw((3, 3)), draw()])[None]
-    found = part_interpretability([(x_NFHW, head)], torch.zeros(3), round_regions())
+    found = found_in(x_NFHW, head, torch.zeros(3), round_regions())
     assert found.per_filter_F[:2].tolist() == [1, 0]
     assert found.left_out_F.tolist() == [False, False, True]
     assert found.mean == 0.5
@@ -196,14 +206,14 @@ def test_the_average_is_over_the_filters_that_have_a_value() -> None:
 
 def test_a_part_that_no_image_shows_has_no_value_and_spoils_none() -> None:
     mask_KSS = torch.stack([torch.zeros(SIDE, SIDE, dtype=torch.bool), disc((6.0, 6.0))])
-    found = part_interpretability([(draw((1, 1))[None], mask_KSS[None])], torch.zeros(1), round_regions())
+    found = found_in(draw((1, 1))[None], mask_KSS[None], torch.zeros(1), round_regions())
     assert found.per_part_FK.isnan().tolist() == [[True, False]]
     assert (found.per_filter_F.tolist(), found.best_part_F.tolist()) == ([1.0], [1])
 
 
 def test_without_any_part_no_filter_has_a_value() -> None:
     empty = torch.zeros(1, 2, SIDE, SIDE, dtype=torch.bool)
-    found = part_interpretability([(draw((1, 1))[None], empty)], torch.zeros(1), round_regions())
+    found = found_in(draw((1, 1))[None], empty, torch.zeros(1), round_regions())
     assert found.left_out_F.tolist() == [True]
     assert found.images_K.tolist() == [0, 0]
 
@@ -214,7 +224,7 @@ class TestInvariance:
         x_NFHW, mask_NKSS = scene()
         whole = measured(x_NFHW, mask_NKSS, regions)
         assert 0 < whole.mean < 1
-        chunks = zip(torch.split(x_NFHW, 5), torch.split(mask_NKSS, 5), strict=True)
+        chunks = zip(torch.split(x_NFHW, 5), torch.split(regions.count(mask_NKSS), 5), strict=True)
         same(whole, part_interpretability(chunks, thresholds(x_NFHW, 0.25), regions))
 
     def test_the_strength_of_a_filter_does_not_matter(self, regions: Regions) -> None:
@@ -242,3 +252,15 @@ def test_many_filters_are_measured_in_groups_as_one_by_one(monkeypatch: pytest.M
     whole = measured(x_NFHW, mask_NKSS, round_regions())
     monkeypatch.setattr("interp_model.metrics.part_interpretability._CHUNK", {"cpu": 1})
     same(whole, measured(x_NFHW, mask_NKSS, round_regions()))
+
+
+@pytest.mark.parametrize("regions", [round_regions(), BilinearRegions(CENTRES, SIDE)], ids=["round", "bilinear"])
+def test_parts_are_counted_alike_from_masks_and_from_bits(regions: Regions) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bits_NSS = torch.randint(256, (3, SIDE, SIDE), generator=generator).to(torch.uint8)
+    bit_K = [1 << 7, 0, *(1 << k for k in range(7))]
+    mask_NKSS = torch.stack([(bits_NSS & bit) > 0 for bit in bit_K], dim=1)
+    count_NCK = regions.count_bits(bits_NSS, bit_K)
+    assert torch.equal(count_NCK, regions.count(mask_NKSS))
+    assert torch.equal(count_NCK.sum(dim=1), mask_NKSS.flatten(2).sum(dim=2).float())
+    assert count_NCK[:, :, 1].count_nonzero() == 0

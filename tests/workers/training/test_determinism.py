@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import cv2
 import pytest
 import torch
 
-from workers.training.determinism import Purpose, generator, make_deterministic, seed_of, seed_torch
+from tests.support.toy import run_epochs, toy_spec, toy_trainer, weights_of
+from workers.training.determinism import Purpose, generator, kernels, make_deterministic, seed_of, seed_torch
+from workers.training.trainer import Trainer
 
 PURPOSES: tuple[Purpose, ...] = ("weights", "order", "mirror", "dropout")
 
@@ -35,3 +38,35 @@ def test_what_was_drawn_before_does_not_matter() -> None:
     torch.rand(100)
     seed_torch(3, 2, "dropout")
     assert torch.equal(torch.rand(4), first)
+
+
+def settings() -> tuple[bool, bool]:
+    """Whether torch forbids kernels that depend on timing, and whether cuDNN times its kernels."""
+    return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+
+def test_only_training_steps_of_a_job_that_allows_it_use_the_fastest_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, step = [], Trainer._step
+
+    def noting(trainer: Trainer, *given: Any) -> Any:
+        found.append(settings())
+        return step(trainer, *given)
+
+    monkeypatch.setattr(Trainer, "_step", noting)
+    free, bound = (run_epochs(toy_trainer(toy_spec(train__deterministic=value)), 1) for value in (False, True))
+    assert set(found[:3]) == {(False, True)}
+    assert set(found[3:]) == {(True, False)} == {settings()}
+    assert all(torch.equal(value, weights_of(bound)[name]) for name, value in weights_of(free).items())  # on a CPU
+
+
+def test_a_step_that_fails_leaves_the_kernels_deterministic() -> None:
+    make_deterministic(1)
+    with pytest.raises(ValueError, match="no step"), kernels(deterministic=False):
+        raise ValueError("no step")
+    assert settings() == (True, False)
+
+
+def test_jobs_keep_their_keys_unless_they_give_determinism_up() -> None:
+    default = toy_spec()
+    assert toy_spec(train__deterministic=True).key == default.key
+    assert toy_spec(train__deterministic=False).key != default.key
