@@ -138,6 +138,14 @@ def test_jobs_of_which_none_meets_another_are_bitwise_those_without_a_pack() -> 
     assert_equal(in_pack, alone, 0.0)
 
 
+def test_jobs_in_threads_draw_the_dropout_masks_that_they_draw_alone() -> None:
+    specs = [toy_spec(train__epochs=2, model__dropout=0.5, seed=seed) for seed in (0, 1)]
+    trainers = [trainer_of(spec) for spec in specs]
+    train_together(trainers, 2)
+    for spec, trainer in zip(specs, trainers, strict=True):
+        assert_equal(trainer, run_epochs(trainer_of(spec), 2), 0.0)
+
+
 def test_a_job_that_diverges_leaves_and_harms_no_other() -> None:
     specs = [toy_spec(**HEAD, seed=seed) for seed in (0, 1, 2)]
     pack = Pack(FOREVER)
