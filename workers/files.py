@@ -69,10 +69,15 @@ def write_atomically(path: Path, content: bytes | str, *, flush: bool = True) ->
         file.write(content.encode() if isinstance(content, str) else content)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path, *, flush_name: bool = True) -> None:
     """Give a file a second name (a hard link), or copy it where that cannot be done. The target is whole or absent.
 
     A file that has that name already is replaced and not written to, as other names of it may be in use.
+
+    Args:
+        source: the file.
+        target: its second name.
+        flush_name: whether the name outlives a power cut; False leaves that to a later flush of its folder.
 
     Raises:
         FileNotFoundError: the source does not exist.
@@ -85,14 +90,15 @@ def link_or_copy(source: Path, target: Path) -> None:
     except FileNotFoundError:
         raise
     except (OSError, AttributeError):  # another volume, or a system without hard links
-        with open(source, "rb") as original, open_atomically(target) as copy:
+        with open(source, "rb") as original, open_atomically(target, flush_name=flush_name) as copy:
             shutil.copyfileobj(original, copy)
         return
     try:
         os.replace(link, target)  # does nothing if both are names of one file already
     finally:
         link.unlink(missing_ok=True)
-    flush_folder(target.parent)
+    if flush_name:
+        flush_folder(target.parent)
 
 
 def flush_folder(folder: Path) -> None:

@@ -160,7 +160,7 @@ class CheckpointStore:
             fetched = fetch(final, Path(scratch))
             if fetched is None or sha256_of(fetched) != final.sha256:
                 return None
-            link_or_copy(fetched, target)
+            link_or_copy(fetched, target, flush_name=False)  # publishing flushes the folder
         return final.model_copy(update={"path": str(target)})
 
     def path_of(self, checkpoint: CheckpointPointer) -> Path:
@@ -223,7 +223,7 @@ class CheckpointStore:
         source = Path(checkpoint.path)
         target = (self.folder / source.name).absolute()
         if target != source:
-            link_or_copy(source, target)
+            link_or_copy(source, target, flush_name=False)  # publishing flushes the folder
         return checkpoint.model_copy(update={"path": str(target)})
 
     def _write(self, state: dict[str, Any], epoch: int, step: int) -> CheckpointPointer:
