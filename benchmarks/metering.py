@@ -32,10 +32,12 @@ class Cost(NamedTuple):
 
 @dataclass
 class Meter:
-    """Measures from the first noted begin to the last one, of `jobs`."""
+    """Measures from the first noted begin to the last one, of `jobs` after `warming` others."""
 
     folder: Path
     jobs: int
+    warming: int = 0
+    """Jobs before those measured, in which workers import libraries and open the store."""
     _used: list[dict[int, float]] = field(default_factory=list)
     """CPU seconds by process, first at the first begin and then at the last."""
 
@@ -50,7 +52,7 @@ class Meter:
         self._thread.join()
 
     def _watch(self) -> None:
-        for wanted in (1, self.jobs):
+        for wanted in (self.warming + 1, self.warming + self.jobs):
             while len(self._begins()) < wanted and not self._over.wait(0.02):
                 pass
             self._used.append(used_cpu())
@@ -60,7 +62,7 @@ class Meter:
 
     def cost(self) -> Cost:
         """Return what one job took, after the context has ended."""
-        begins = self._begins()
+        begins = self._begins()[self.warming :]
         return cost_of(begins[-1] - begins[0], *self._used, self.jobs - 1)
 
 

@@ -12,7 +12,8 @@ workers, which counts on a machine that also does other work. Every measurement 
 * orch, untracked: the same driver and Ray pool, with a ledger in memory and a worker that answers at once.
 * orch, untracked, without Ray: the driver alone; its workers are objects whose jobs end at once.
 * MLflow: the content of such a job's run in the fewest calls, in one process: a run with its tags, its parameters and
-  metrics in one batch, its files in one, its end. One run is logged before, so that its imports do not count.
+  metrics in one batch, its files in one, its end. One run is logged before, so that its imports do not count;
+  likewise ten jobs of orch.
 * a Ray task: an empty remote function, two at a time.
 * Ray Tune with MLflow's callback (needs `ray[tune]`): a trial reports one number; actors are reused.
 """
@@ -38,6 +39,8 @@ from benchmarks.restart import Silent
 from schemas.job import JobSpec
 
 SLOTS = 2
+WARMING = 5 * SLOTS
+"""Jobs of orch before those measured: in its first one a worker imports libraries and opens the store."""
 
 
 # -- orch ---------------------------------------------------------------------------------------------------------
@@ -50,9 +53,9 @@ def time_orch(folder: Path, jobs: int, preloaded: int) -> Cost:
     from orchestrator.settings import Settings
 
     preload(folder, preloaded)
-    request = SweepRequest(sweep=sweep_of(NAME, "voc_part/dog", jobs))
+    request = SweepRequest(sweep=sweep_of(NAME, "voc_part/dog", WARMING + jobs))
     settings = Settings(home=folder / "orch")
-    with Meter(folder, jobs) as meter:
+    with Meter(folder, jobs, WARMING) as meter:
         outcome = sweeps.run_sweep(settings, request, Silent(), open_pool=open_pool(folder, NoOpWorker, SLOTS))
     assert outcome.is_complete, outcome
     return meter.cost()
