@@ -1,10 +1,10 @@
 """What orchestration and tracking add to a sweep: the same networks trained by a plain loop in two processes.
 
-The loop does what a script would: it trains the pre-training network, then two processes train and measure every other
-network each, with the same functions and kept features, and keep the results in memory: no scheduler, run, checkpoint,
-table or figure. Then `orch sweep` runs the same jobs with two workers. Each starts with empty folders. The ratio of the
-times is the price of the whole; the share of idle slots is what no job used of the two workers, from the first job's
-start to the last one's end. Target: a ratio of at most 1.10, less than 5 % idle.
+The loop does what a script would: it trains the pre-training network on both cores, then two processes train and
+measure every other network each, with the same functions and kept features, and keep the results in memory: no
+scheduler, run, checkpoint, table or figure. Then `orch sweep` runs the same jobs with two workers. Each starts with
+empty folders. The ratio of the times is the price of the whole; the share of idle slots is what no job used of the two
+workers, from the end of the pre-training to that of the last job. Target: a ratio of at most 1.10, less than 5 % idle.
 
     python -m benchmarks.bare_loop                                          # 74 networks of generated animals
     python -m benchmarks.bare_loop --category cat,dog,fox,lion --rounds 2
@@ -29,9 +29,10 @@ import torch
 
 from interp_model.network import build_network
 from orchestrator.planning.planner import NullResolver, plan
-from orchestrator.planning.request import SweepRequest, define, find_grid
+from orchestrator.planning.request import SweepRequest, define
 from schemas.job import JobSpec, RandomWeights
 from schemas.results import CheckpointPointer, JobMetrics
+from schemas.sweep import SweepSpec
 from workers.checkpoints.store import CheckpointStore
 from workers.data.dataset import load_job_data
 from workers.evaluation.evaluate import evaluate
@@ -51,7 +52,7 @@ GIGABYTES = 10
 
 def jobs_of(categories: Sequence[str]) -> tuple[JobSpec, ...]:
     """Plan the sweep, pre-training first."""
-    request = SweepRequest(sweep=find_grid(GRID), profile="laptop", categories=tuple(categories))
+    request = SweepRequest(sweep=SweepSpec(grid=GRID), profile="laptop", categories=tuple(categories))
     return plan(define(request), NullResolver()).jobs
 
 
@@ -86,7 +87,7 @@ def ignore(phase: str) -> None:
 
 def process(part: int, categories: Sequence[str], folder: Path) -> None:
     """Do what one of the loop's processes does: part 0 is the pre-training, part 1 and 2 are halves of the rest."""
-    make_deterministic(1)
+    make_deterministic(SLOTS if part == 0 else 1)  # as orch does: the pre-training has no other job beside it
     first, *rest = jobs_of(categories)
     place = folder / "upstream.json"
     if part == 0:
