@@ -54,6 +54,8 @@ class WorkOrder(Frozen):
     """Number of CPU threads."""
     micro_batches: Annotated[int, Field(ge=1)] = 1
     """Number of micro-batches per batch; above 1 after an attempt that ran out of memory."""
+    alone: bool = False
+    """Whether the job must not train in a pack."""
     store_patience: float = 600.0
     """Seconds to wait for a tracking store that does not respond."""
 

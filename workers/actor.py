@@ -71,7 +71,7 @@ class JobWorker:
         from workers.training.pack_probe import jobs_at_once
         from workers.training.packs import Packs
 
-        places = jobs_at_once(Packing.model_validate_json(self._packing))
+        places = jobs_at_once(Packing.model_validate_json(self._packing), gpu_share())
         self._packs = Packs() if places > 1 else None
         return places
 
@@ -170,6 +170,16 @@ def own_facts(problem: str = "", warning: str = "", places: int = 1) -> WorkerFa
         warning=warning,
         places=places,
     )
+
+
+def gpu_share() -> float:
+    """Return the share of its GPU that this process may take, as Ray counts; 1 without Ray, or for whole GPUs."""
+    import ray
+
+    if not ray.is_initialized():
+        return 1.0
+    assigned = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return min(1.0, float(assigned.get("GPU", 0.0)) or 1.0)
 
 
 def check_code(driver: CodeHome) -> str:

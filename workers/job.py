@@ -42,7 +42,7 @@ from workers.node_folders import in_node_folders
 from workers.objects.base import open_objects
 from workers.objects.waiting import patiently
 from workers.tracking.buffered_log import BufferedLog
-from workers.tracking.job_log import LOGGER, job_log, log_epoch, log_path
+from workers.tracking.job_log import LOGGER, job_log, job_thread, log_epoch, log_path
 from workers.tracking.live_log import live_log
 from workers.tracking.outages import briefly_patient, is_full_disk
 from workers.tracking.run_log import RunLog
@@ -95,6 +95,7 @@ def stop_reason_of(error: Exception) -> StopReason:
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
 
 
+@job_thread()
 def run_job(
     order: WorkOrder, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool],
     is_preempted: Callable[[], bool] = lambda: False, packs: Packs | None = None,
@@ -196,10 +197,8 @@ class _Job:
             LOGGER.info(
                 "an earlier attempt ran out of memory: batches are cut into %d parts", self._order.micro_batches
             )
-        trainer = Trainer(
-            self._spec, network, train, test,
-            micro_batches=self._order.micro_batches, pack=self._packs.of(self._spec) if self._packs else None,
-        )  # fmt: skip
+        pack = self._packs.of(self._spec) if self._packs and not self._order.alone else None
+        trainer = Trainer(self._spec, network, train, test, micro_batches=self._order.micro_batches, pack=pack)
         self._trainer = trainer
         if self.checkpoint is not None:
             trainer.load_state_dict(load_checkpoint(self.checkpoint, self._spec.key))
@@ -224,7 +223,7 @@ class _Job:
         if self._order.object_store is not None:
             self._sharing = Sharing(self._order.object_store, self._store, self._order.store_patience, self._pause)
             self._sharing.delete_unused()
-        taken = self._store.take_over(self._fetch_final)
+        taken = self._store.take_over(self._await_final)
         self.checkpoint = taken.checkpoint
         if self._sharing is not None:
             taken = self._sharing.take_over(taken, self._fetch_final)
@@ -235,6 +234,10 @@ class _Job:
     def _fetch_final(self, final: CheckpointPointer, folder: Path) -> Path | None:
         run = self._log.run or RunLog(self._order.tracking_uri, self._order.run_id)
         return run.fetch_checkpoint(final, folder)
+
+    def _await_final(self, final: CheckpointPointer, folder: Path) -> Path | None:
+        patience, what = self._order.store_patience, "the final checkpoint"
+        return patiently(lambda: self._fetch_final(final, folder), patience, self._report, what)
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -16,7 +16,7 @@ BASH = r"""
                    COMP_CWORD=$COMP_CWORD \
                    %(autocomplete_var)s=complete_bash $1 ) )
     if [[ ${COMPREPLY[0]} == *= ]]; then
-        compopt -o nospace
+        compopt -o nospace 2>/dev/null
     fi
     return 0
 }

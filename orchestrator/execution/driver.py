@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import InitVar, dataclass, field
@@ -96,6 +97,7 @@ class Driver:
         self._leftovers = Leftovers()
         self._wishes: dict[str, Wish] = {}
         self._unpacked: set[str] = set()
+        self._lost_workers: Counter[str] = Counter()
         for job in planned:
             if job.record and job.record.result:
                 self._note_result(job.record.result)
@@ -208,6 +210,7 @@ class Driver:
     def _settle_lost(self) -> None:
         """Settle what a dead driver left running before anything else, so that the store is right."""
         for lost in self._lost:
+            self._lease.renew_if_due(self.clock())  # checking an end may fetch its checkpoint
             if self.locks.take_job(lost.key):
                 current = self.ledger.get(lost.key)
                 is_same = current.attempt == lost.attempt
@@ -224,7 +227,7 @@ class Driver:
             self._fill_equal_workers(now)
             return
         nodes = self.pool.nodes()
-        most = len(self.pool.idle()) + MOST_WISHES if are_equal else None  # further equal wishes change nothing now
+        most = len(self.pool.idle()) + MOST_WISHES if are_equal else None
         ready = self._state.board.ready(now, most)
         wishes = {key: self._plain_wish(key) if run_anywhere else self._wish(key, nodes, now) for key in ready}
         while pairs := assign(wishes, self.pool.idle()):
@@ -272,7 +275,10 @@ class Driver:
     def _note_result(self, result: JobResult) -> None:
         """Note what the end of an attempt means for where the job may run next."""
         self._leftovers.note(result)
-        if result.stop_reason is StopReason.OUT_OF_MEMORY or result.micro_batches > 1:
+        if result.stop_reason is StopReason.WORKER_LOST:
+            self._lost_workers[result.job_key] += 1
+        is_suspect = self._lost_workers[result.job_key] > 1  # it may be what kills the process of its pack
+        if result.stop_reason is StopReason.OUT_OF_MEMORY or result.micro_batches > 1 or is_suspect:
             self._unpacked.add(result.job_key)
             self._wishes.pop(result.job_key, None)
 
@@ -309,7 +315,10 @@ class Driver:
         state.set_state(key, _S.RUNNING)
         upstream = state.specs[key].upstream
         upstream_record = self.ledger.get(upstream.key) if upstream else None
-        order = work_order(state.specs[key], record, upstream_record, self.worker_paths, threads, micro_batches)
+        order = work_order(
+            state.specs[key], record, upstream_record, self.worker_paths, threads, micro_batches,
+            alone=key in self._unpacked,
+        )  # fmt: skip
         self.pool.start(worker, order)
         state.at_work.add(worker)
 

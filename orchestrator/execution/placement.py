@@ -87,7 +87,10 @@ def serves(idle: Idle, wish: Wish) -> bool:
 
 
 def assign(wishes: Mapping[str, Wish], idle: Iterable[Idle]) -> list[tuple[str, Idle]]:
-    """Return which job goes to which idle worker: in the order of the jobs, each to the first worker that serves it."""
+    """Return which job goes to which idle worker: in the order of the jobs, each to the first worker that serves it.
+
+    A job that trains alone and finds none keeps later jobs from one pack, so that its process becomes free.
+    """
     left, found = list(idle), []
     for key, wish in wishes.items():
         if not left:
@@ -96,20 +99,14 @@ def assign(wishes: Mapping[str, Wish], idle: Iterable[Idle]) -> list[tuple[str, 
         if worker is not None:
             left.remove(worker)
             found.append((key, worker))
+        elif not wish.shape:
+            left = _without_first_pack(left, wish)
     return found
 
 
-def without_riders(wishes: Iterable[Wish], places: int) -> list[Wish]:
-    """Return the jobs that need a worker of their own, if one can run `places` jobs of equal shape."""
-    if places == 1:
-        return list(wishes)
-    counted: Counter[Wish] = Counter()
-    found = []
-    for wish in wishes:
-        if not wish.shape or counted[wish] % places == 0:
-            found.append(wish)
-        counted[wish] += 1
-    return found
+def _without_first_pack(idle: list[Idle], wish: Wish) -> list[Idle]:
+    packs = [one for one in idle if one.shape and serves(one._replace(shape=""), wish)]
+    return [one for one in idle if one is not packs[0]] if packs else idle
 
 
 def decide(

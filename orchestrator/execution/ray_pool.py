@@ -16,17 +16,7 @@ from orchestrator.execution.joining import Joining
 from orchestrator.execution.listening import Listening
 from orchestrator.execution.losses import LOSSES, last_line, lost, reason_of_loss
 from orchestrator.execution.machines import Machines, Watch
-from orchestrator.execution.placement import (
-    Asked,
-    Idle,
-    Node,
-    Wish,
-    decide,
-    for_workers,
-    has_place,
-    why_waiting,
-    without_riders,
-)
+from orchestrator.execution.placement import Asked, Idle, Node, Wish, decide, for_workers, has_place, why_waiting
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, RayWorkers, answer_to, promptly
 from orchestrator.execution.usable_nodes import UsableNodes
@@ -127,8 +117,9 @@ class RayPool:
     @property
     def packs(self) -> bool:
         """See `WorkerPool.packs`."""
-        has_gpus = any(self._fitting.resolved(needs).gpus for needs in self.needs)
-        return self.most_places > 1 and (self.places > 1 or has_gpus or not self._fitting.is_checked)
+        may_have_gpus = not self._fitting.is_checked or any(self._fitting.resolved(needs).gpus for needs in self.needs)
+        is_known = any(worker.facts is not None for worker in self._workers.values())
+        return self.places > 1 or (self.most_places > 1 and may_have_gpus and not is_known)
 
     def waiting(self) -> str:
         """See `WorkerPool.waiting`."""
@@ -136,7 +127,9 @@ class RayPool:
 
     def idle(self) -> list[Idle]:
         """See `WorkerPool.idle`."""
-        return self._workers.with_room()
+        # A job goes beside others only once no worker of its own is about to answer.
+        is_coming = any(one.facts is None and (one.has_place or self.is_private) for one in self._workers.values())
+        return self._workers.with_room(beside_others=not is_coming)
 
     def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
         """See `WorkerPool.ask`."""
@@ -152,7 +145,7 @@ class RayPool:
         made = {
             name: Wish(self._fitting.resolved(wish.needs), wish.avoid | avoided) for name, wish in different.items()
         }
-        wanted = [made[id(wish)] for wish in without_riders(wishes, self.places)]
+        wanted = [made[id(wish)] for wish in wishes]
         idle = [Idle(one.id, one.wish.needs, one.node) for one in self._workers.free()]
         asked = [
             Asked(one.id, one.wish, one.has_place or self.is_private)
@@ -358,20 +351,25 @@ class RayPool:
             worker.end_job()
             if ended.result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
                 self._take_no_more(worker)
-            if worker.is_leaving and self._workers.is_free(worker):
-                self._kill(worker)
+            self._let_go(worker)
             return
         reason = reason_of_loss(error)
         ended = Ended(worker.id, lost(worker.order, reason, error), worker.node)
         if reason is StopReason.CODE_RAISED:
             self._ended.append(ended)
             worker.end_job()
+            self._let_go(worker)
             return
         if reason in LOSSES:
             self._lose(worker, reason, error)
             return
-        self._kill(worker)
+        self._kill(worker, reason)
         self._ended.append(ended)
+
+    def _let_go(self, worker: RayWorker) -> None:
+        """Kill a worker's process if it takes no more jobs and has none."""
+        if worker.is_leaving and self._workers.is_free(worker):
+            self._kill(worker)
 
     def _lose(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
         """End the attempt of a worker that is gone, or only unreachable and still working."""
@@ -472,7 +470,8 @@ class RayPool:
                 self._ended.append(Ended(other.id, lost(other.order, other.reason, None), other.node))
             else:
                 gone = ResourceError("The process of its pack has ended")
-                self._hold(other, reason if reason in LOSSES else StopReason.WORKER_LOST, gone)
+                shared = reason in LOSSES or reason is StopReason.PREEMPTED
+                self._hold(other, reason if shared else StopReason.WORKER_LOST, gone)
         self._kills = [kill for kill in self._kills if not kill.wait(0)]
         if ray.is_initialized():  # otherwise the call would start a Ray
             self._kills.append(Background(partial(ray.kill, worker.actor)))

@@ -79,7 +79,9 @@ class RayWorker:
     @property
     def shape(self) -> str:
         """What its job has in common with the others of a pack; empty if it trains alone."""
-        return pack_shape(self.order.spec) if self.order is not None and self.order.micro_batches == 1 else ""
+        if self.order is None or self.order.alone or self.order.micro_batches > 1:
+            return ""
+        return pack_shape(self.order.spec)
 
     def begin_job(self, order: WorkOrder) -> None:
         """Note a job that is about to be sent to it."""
@@ -109,18 +111,22 @@ class RayWorkers(dict[int, RayWorker]):
         return all(one.order is None for one in self.of_process(worker))
 
     def free(self) -> list[RayWorker]:
-        """Return the first place of each actor that has answered and has no job."""
-        return [places[0] for places in self.processes() if all(one.is_idle for one in places)]
+        """Return the first place of each actor that has answered, has no job and can take one."""
+        return [places[0] for places in self.processes() if all(one.is_idle and not one.is_leaving for one in places)]
 
-    def with_room(self) -> list[Idle]:
-        """Return one idle place of each actor that can take a job, those with the fewest jobs first."""
+    def with_room(self, *, beside_others: bool) -> list[Idle]:
+        """Return one idle place of each actor that can take a job, those with the fewest jobs first.
+
+        Args:
+            beside_others: whether actors count that have a job already.
+        """
         found: list[tuple[int, Idle]] = []
         for places in self.processes():
             idle = [one for one in places if one.is_idle]
             if not idle or idle[0].is_leaving:
                 continue
             shapes = {one.shape for one in places if one.order}
-            if "" not in shapes:
+            if "" not in shapes and (beside_others or not shapes):
                 first, shape = idle[0], next(iter(shapes), "")
                 found.append((len(places) - len(idle), Idle(first.id, first.needs, first.node, shape)))
         return [idle for _, idle in sorted(found, key=lambda one: one[0])]

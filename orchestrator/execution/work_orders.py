@@ -41,7 +41,14 @@ def absolute_uri(uri: str) -> str:
 
 
 def work_order(
-    spec: JobSpec, record: JobRecord, upstream: JobRecord | None, paths: WorkerPaths, threads: int, micro_batches: int
+    spec: JobSpec,
+    record: JobRecord,
+    upstream: JobRecord | None,
+    paths: WorkerPaths,
+    threads: int,
+    micro_batches: int,
+    *,
+    alone: bool = False,
 ) -> WorkOrder:
     """Return the order for the next attempt of a job.
 
@@ -52,6 +59,7 @@ def work_order(
         paths: Where to read and write.
         threads: Number of threads.
         micro_batches: Number of parts into which each batch is cut.
+        alone: Whether it must not train in a pack.
     """
     return WorkOrder(
         spec=spec,
@@ -71,5 +79,6 @@ def work_order(
         upstream_run_id=upstream.run_id if upstream else "",
         threads=threads,
         micro_batches=micro_batches,
+        alone=alone,
         store_patience=paths.store_patience,
     )

@@ -132,7 +132,7 @@ class SqliteReader:
         try:
             found = {key: Standing(_STATES[states[run_id]], drivers[run_id]) for run_id, key in keys.items()}
         except KeyError:
-            found = {}
+            return standings_of(self.jobs())
         # Where a job has two runs or a run cannot be read, `jobs` knows which counts, or says what is wrong.
         return found if len(found) == len(states) else standings_of(self.jobs())
 

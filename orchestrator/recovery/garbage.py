@@ -34,7 +34,7 @@ class Waste:
     size: int
     """Size in bytes."""
     job: str = ""
-    """Key of the job whose folder it is."""
+    """Key of the job whose folder or file it is."""
 
     def remove(self) -> None:
         """Delete the folder or the file.
@@ -164,13 +164,13 @@ def size_of(path: Path) -> int:
     return size
 
 
-def delete(waste: Collection[Waste], locks: Locks, known_jobs: Callable[[], Collection[str]]) -> list[Waste]:
-    """Delete folders, those of jobs under the job's lock and only if the job is still unknown.
+def delete(waste: Collection[Waste], locks: Locks, is_used: Callable[[str], bool]) -> list[Waste]:
+    """Delete folders and files, those of jobs under the job's lock and only if it still does not use them.
 
     Args:
-        waste: the folders, deleted in this order.
+        waste: the folders and files, deleted in this order.
         locks: this machine's locks.
-        known_jobs: as in `find_waste`.
+        is_used: returns whether a job, given by its key, uses by now what was found.
 
     Returns:
         What was deleted.
@@ -183,7 +183,7 @@ def delete(waste: Collection[Waste], locks: Locks, known_jobs: Callable[[], Coll
         if one.job and not locks.take_job(one.job):
             continue  # a driver has just begun the job
         try:
-            if not (one.job and one.job in known_jobs()):
+            if not (one.job and is_used(one.job)):
                 one.remove()
                 deleted.append(one)
         except FileNotFoundError:

@@ -43,7 +43,7 @@ def spare_checkpoints(settings: Settings, client: HomeClient, runs: Iterable[Job
             continue
         found = sorted((settings.checkpoint_dir / run.key).glob("*/*.pt"))
         if found and _run_has(settings, client, run.run_id, final):
-            yield from (Waste("checkpoint that its run has too", path, path.stat().st_size) for path in found)
+            yield from (Waste("checkpoint that its run has too", path, path.stat().st_size, run.key) for path in found)
 
 
 def _run_has(settings: Settings, client: HomeClient, run_id: str, final: CheckpointPointer) -> bool:

@@ -38,6 +38,7 @@ from orchestrator.services.sweeps import status_of
 from orchestrator.settings import DATABASE, Settings
 from schemas.errors import SpecError, StoreError
 from schemas.job import RECIPE_VERSION, JobSpec
+from schemas.lifecycle import JobState
 
 
 @dataclass(frozen=True)
@@ -313,10 +314,17 @@ def gc(settings: Settings, *, dry_run: bool = False) -> tuple[Waste, ...]:
     client = open_client(settings)
     objects = claim_prefix(settings, client) if settings.object_store else None
     waste = find_waste(settings, lambda: _known_jobs(ledger), RECIPE_VERSION, here(), pid_exists, objects=objects)
-    waste += spare_checkpoints(settings, client, ledger.job_runs())
+    spare = list(spare_checkpoints(settings, client, ledger.job_runs()))
     if not dry_run:
-        waste = delete(waste, Locks(settings.lock_dir), lambda: _known_jobs(ledger))
-    return tuple(waste)
+        locks = Locks(settings.lock_dir)
+        waste = delete(waste, locks, lambda key: key in _known_jobs(ledger))
+        spare = delete(spare, locks, lambda key: _is_unfinished(ledger, key))
+    return (*waste, *spare)
+
+
+def _is_unfinished(ledger: LedgerReader, key: str) -> bool:
+    record = ledger.jobs({key}).get(key)
+    return record is None or record.state is not JobState.SUCCEEDED
 
 
 def _check_only_store(settings: Settings) -> None:

@@ -121,6 +121,8 @@ def test_jobs_of_a_pack_leave_what_they_leave_alone_and_a_stopped_one_goes_on_in
         partial(run_job, order, receive, lambda: False, packs=packs) for order in (again, other)
     ])  # fmt: skip
     assert_alike(resumed, alone[1])
+    later = run_job(make_order(SPECS[1], "packed", attempt=3, run_id=orders[1].run_id), lambda _: None, lambda: False)
+    assert (later.in_pack, alone[1].in_pack) == (True, False), "the weights were trained in a pack"
     for order in (*orders, again, other):
         log = log_of(order)
         assert TOGETHER in log

@@ -13,6 +13,7 @@ from schemas.lifecycle import StopReason
 from schemas.results import JobResult
 from workers.checkpoints.ending import read_end
 from workers.checkpoints.loading import Fetch
+from workers.checkpoints.publisher import LOGGER
 from workers.checkpoints.store import CheckpointStore
 from workers.files import sha256_of
 
@@ -41,7 +42,10 @@ def leave_to_run(store: CheckpointStore, result: JobResult, fetch: Fetch) -> boo
     own = store.path_of(final)
     with TemporaryDirectory(dir=store.folder, prefix=".fetched-") as folder:
         kept = fetch(final, Path(folder))
-        if kept is None or not own.exists() or not (kept.samefile(own) or sha256_of(kept) == final.sha256):
+        if not own.exists():
+            return False
+        if kept is None or not (kept.samefile(own) or sha256_of(kept) == final.sha256):
+            LOGGER.warning("the final checkpoint stays in %s, because that of the run is not whole", store.folder)
             return False
     store.delete_final()
     return True

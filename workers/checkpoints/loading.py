@@ -13,7 +13,7 @@ import torch
 
 from schemas.errors import CheckpointError
 from schemas.results import CheckpointPointer
-from workers.checkpoints.layout import path_below
+from workers.checkpoints.layout import file_name, path_below
 from workers.checkpoints.published import is_whole
 
 Fetch = Callable[[CheckpointPointer, Path], Path | None]
@@ -23,6 +23,8 @@ Fetch = Callable[[CheckpointPointer, Path], Path | None]
 
 def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch: Fetch) -> CheckpointPointer:
     """Find another job's checkpoint: at its recorded path, below `root`, in its run, or else fetched from there.
+
+    An attempt's own file is below `root` as long as the run's was not seen to be whole.
 
     Args:
         pointer: the checkpoint as the other job recorded it.
@@ -34,7 +36,9 @@ def find_checkpoint(pointer: CheckpointPointer, root: Path, job_key: str, fetch:
         A pointer to the file found; `pointer` itself if none is found and no copy exists.
     """
     here = pointer.model_copy(update={"path": str(path_below(root, job_key, pointer))})
-    for place in (pointer, here):
+    name = file_name(pointer.epoch, pointer.step, pointer.sha256)
+    left = (pointer.model_copy(update={"path": str(path)}) for path in (root / job_key).glob(f"*/{name}"))
+    for place in (pointer, here, *left):
         if is_whole(place):
             return place
     root.mkdir(parents=True, exist_ok=True)

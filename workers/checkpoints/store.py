@@ -19,7 +19,7 @@ from workers.checkpoints import fencing
 from workers.checkpoints.ending import final_of
 from workers.checkpoints.layout import HOLDER, POINTER, attempt_folder, attempt_folders, file_name, latest_pointer
 from workers.checkpoints.loading import Fetch
-from workers.checkpoints.published import KEPT, ROWS, Published, read_published
+from workers.checkpoints.published import KEPT, ROWS, Published, is_whole, read_published
 from workers.files import flush_folder, link_or_copy, open_atomically, sha256_of, write_atomically
 
 TAKE_OVER_TRIES = 5
@@ -158,8 +158,10 @@ class CheckpointStore:
         target = self.path_of(final)
         with TemporaryDirectory(dir=self.folder, prefix=".fetched-") as scratch:
             fetched = fetch(final, Path(scratch))
-            if fetched is None or sha256_of(fetched) != final.sha256:
+            if fetched is None or not is_whole(final.model_copy(update={"path": str(fetched)})):
                 return None
+            with open(fetched, "rb") as file:
+                os.fsync(file.fileno())  # publishing deletes what tells that the run has it
             link_or_copy(fetched, target, flush_name=False)  # publishing flushes the folder
         return final.model_copy(update={"path": str(target)})
 

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,13 +30,31 @@ UPLOADING_THREAD = "upload"
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 _LOCK = threading.Lock()
-_JOB_THREADS: set[int] = set()
-"""Threads of this process in which a job runs."""
+_JOB_THREADS: Counter[int] = Counter()
+"""Threads of this process in which a job runs, with the number of contexts that say so."""
 
 
 def log_path(log_dir: Path, job_key: str, attempt: int) -> Path:
     """Return the log file of one attempt."""
     return log_dir / job_key / f"attempt-{attempt}.log"
+
+
+@contextmanager
+def job_thread() -> Iterator[None]:
+    """Keep what this thread says out of the logs of other jobs."""
+    own = threading.get_ident()
+    with _LOCK:
+        _JOB_THREADS[own] += 1
+        logging.captureWarnings(True)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _JOB_THREADS[own] -= 1
+            if not _JOB_THREADS[own]:
+                del _JOB_THREADS[own]
+            if not _JOB_THREADS:
+                logging.captureWarnings(False)
 
 
 @contextmanager
@@ -55,14 +74,12 @@ def job_log(order: WorkOrder) -> Iterator[None]:
     root, own = logging.getLogger(), threading.get_ident()
     handler.addFilter(lambda record: record.thread == own or record.thread not in _JOB_THREADS)
     root.addHandler(handler)
-    with _LOCK:
-        _JOB_THREADS.add(own)
-        logging.captureWarnings(True)
     try:
-        where = f"process {os.getpid()} on {socket.gethostname()}, {order.threads} threads"
-        LOGGER.info("attempt %d of %s (%s) in %s", order.attempt, order.spec.title, order.spec.key, where)
-        yield
-        LOGGER.info("finished")
+        with job_thread():
+            where = f"process {os.getpid()} on {socket.gethostname()}, {order.threads} threads"
+            LOGGER.info("attempt %d of %s (%s) in %s", order.attempt, order.spec.title, order.spec.key, where)
+            yield
+            LOGGER.info("finished")
     except Interrupted as error:
         LOGGER.info("stopped: %s", error)
         raise
@@ -70,10 +87,6 @@ def job_log(order: WorkOrder) -> Iterator[None]:
         LOGGER.exception("stopped by an error")
         raise
     finally:
-        with _LOCK:
-            _JOB_THREADS.discard(own)
-            if not _JOB_THREADS:
-                logging.captureWarnings(False)
         root.removeHandler(handler)
         with suppress(OSError):  # on a full disk the end of the log is lost, but the job continues
             handler.close()

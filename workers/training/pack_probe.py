@@ -26,7 +26,8 @@ _LOGGER = logging.getLogger("orch.job")
 PAYS = 0.8
 """Largest ratio of the times, together and one by one, at which a pack is worth its rounding."""
 JOB_BYTES = 2 * MEMORY_LIMIT + 1024**3
-"""Memory of a GPU that one job of a pack may take: features of two splits, and what training and measuring need."""
+"""Memory of a GPU that one job of a pack may take: features of two splits, and what training and measuring need. The
+one that is being measured may keep maps of `MEMORY_LIMIT` beside that."""
 _REPEATS = 5
 
 
@@ -37,11 +38,12 @@ class Times(NamedTuple):
     packed: float
 
 
-def jobs_at_once(packing: Packing, device: torch.device | None = None) -> int:
+def jobs_at_once(packing: Packing, share: float = 1.0, device: torch.device | None = None) -> int:
     """Return how many jobs of a pack a worker should run at the same time.
 
     Args:
         packing: what the sweep asks for. `auto` is a pack only on a GPU, where its example trains faster so.
+        share: share of its GPU that the worker may take.
         device: where the worker computes; chosen if it is not given.
     """
     if isinstance(packing.setting, int):
@@ -50,8 +52,11 @@ def jobs_at_once(packing: Packing, device: torch.device | None = None) -> int:
     if device.type != "cuda":
         return 1
     make_deterministic(torch.get_num_threads())  # before cuBLAS starts, which then keeps its workspace
-    jobs = min(packing.most, int(torch.cuda.mem_get_info(device)[0] // JOB_BYTES))
-    return jobs if jobs > 1 and pays(packing.example, jobs, device) else 1
+    free, whole = torch.cuda.mem_get_info(device)
+    jobs = min(packing.most, int((min(free, share * whole) - MEMORY_LIMIT) // JOB_BYTES))
+    does_pay = jobs > 1 and pays(packing.example, jobs, device)
+    torch.cuda.empty_cache()  # what the probe took is for the jobs, and for other workers of this GPU
+    return jobs if does_pay else 1
 
 
 def pays(example: JobSpec, jobs: int, device: torch.device) -> bool:

@@ -39,6 +39,7 @@ from workers.training.starting_weights import MEAN_IMAGE, NETWORK
 _LOGGER = logging.getLogger("orch.job")
 
 OPTIMISER, FILTER_LOSSES, RECORDS, EPOCH_SUMS = "optimiser", "filter_losses", "records", "epoch_sums"
+IN_PACK = "in_pack"
 """Keys of a trainer's state beside those of the network and the mean image."""
 
 
@@ -70,7 +71,9 @@ class Trainer:
         self.filter_losses = build_filter_losses(spec, network, train.label_N.device)
         self.records: list[EpochRecord] = []
         self.in_pack = False
-        """Whether a step was computed together with other jobs."""
+        """Whether a step was computed together with other jobs, in this attempt or an earlier one."""
+        self._is_told = False
+        """Whether the log of this attempt says so."""
         self._train = train
         self._validation = validation
         self._micro_batches = micro_batches
@@ -166,6 +169,7 @@ class Trainer:
             NETWORK: self.network.state_dict(),
             FILTER_LOSSES: {name: layer.state_dict() for name, layer in self.filter_losses.items()},
             RECORDS: [asdict(record) for record in self.records],
+            IN_PACK: self.in_pack,
         }
         if is_final:
             return state | {MEAN_IMAGE: self._train.mean_SS3}
@@ -178,6 +182,7 @@ class Trainer:
         for name, layer in self.filter_losses.items():
             layer.load_state_dict(state[FILTER_LOSSES][name])
         self.records = [EpochRecord(**record) for record in state[RECORDS]]
+        self.in_pack = state.get(IN_PACK, False)
         self._sums = EpochSums()
         if OPTIMISER in state:  # a final state has neither
             self._optimiser.load_state_dict(state[OPTIMISER])
@@ -215,8 +220,8 @@ class Trainer:
         if found is None:
             self._optimiser.zero_grad(set_to_none=True)  # those of an attempt to stack that failed
             return of_whole_batch(batch)
-        if not self.in_pack:
-            self.in_pack = True
+        if not self._is_told:
+            self.in_pack = self._is_told = True
             _LOGGER.info("training as one network with other jobs of this process")
         return found
 

@@ -210,6 +210,12 @@ def test_a_lost_worker_costs_an_attempt_and_nothing_else(bench: Bench) -> None:
     assert [order.attempt for order in pool.orders if order.spec.title == ORDINARY] == [1, 2]
 
 
+def test_a_job_whose_worker_was_lost_twice_trains_alone_from_then_on(bench: Bench) -> None:
+    pool = bench.drive({ORDINARY: [R.WORKER_LOST, R.WORKER_LOST]})
+    assert [order.alone for order in pool.orders if order.spec.title == ORDINARY] == [False, False, True]
+    assert not any(order.alone for order in pool.orders if order.spec.title != ORDINARY)
+
+
 def test_a_job_that_ran_out_of_memory_is_given_more_room_each_time(bench: Bench) -> None:
     pool = bench.drive({ORDINARY: [R.OUT_OF_MEMORY, R.WORKER_LOST, R.OUT_OF_MEMORY]})
     orders = [order.micro_batches for order in pool.orders if order.spec.title == ORDINARY]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from ray.exceptions import ActorDiedError
+from ray.exceptions import ActorDiedError, RayTaskError
 
-from orchestrator.execution.placement import Wish, without_riders
 from orchestrator.execution.ray_pool import RayPool
 from schemas.job import JobSpec
 from schemas.lifecycle import StopReason
@@ -63,7 +63,9 @@ def test_a_pack_takes_jobs_of_its_shape_until_it_is_full(pool: RayPool, fake: Fa
     assert shapes(pool) == {1: ""}
 
 
-@pytest.mark.parametrize("alone", [order(WHOLE), order(FIRST, micro_batches=2)])
+@pytest.mark.parametrize(
+    "alone", [order(WHOLE), order(FIRST, micro_batches=2), order(FIRST).model_copy(update={"alone": True})]
+)
 def test_a_job_that_trains_alone_has_its_process_to_itself(pool: RayPool, alone: WorkOrder) -> None:
     pool.start(0, alone)
     assert shapes(pool) == {1: ""}
@@ -135,19 +137,51 @@ def test_a_worker_is_not_spare_while_it_has_a_job(pool: RayPool, monkeypatch: py
     assert list(shapes(pool).values()) == [pack_shape(FIRST)]
 
 
-def test_a_pool_asks_for_a_worker_for_each_pack_and_not_for_each_job(fake: FakeRay) -> None:
+def test_a_job_goes_beside_others_only_once_no_worker_of_its_own_is_about_to_answer(
+    fake: FakeRay, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fake.hello = {node: WorkerFacts(node=node, host=node, places=2).model_dump_json() for node in fake.live}
-    pool = RayPool(lambda: fake, fake, 4, (NEEDS,), places=2, most_places=2)
-    turn_until(pool, lambda: pool.size == 4, 3, shape=pack_shape(FIRST))
-    assert fake.number == 2
+    actor_of, late = fake._actor, []
+
+    def actor(selector: str) -> Any:
+        found = actor_of(selector)
+        if fake.number == 2:
+            late.append(found.hello.remote())
+            late.append(late[0].answer)
+            late[0].answer = None
+        return found
+
+    monkeypatch.setattr(fake, "_actor", actor)
+    pool = RayPool(lambda: fake, fake, 4, (NEEDS,), most_places=2)
+    turn_until(pool, lambda: pool.size == 2, 2)
+    pool.start(0, order(FIRST))
+    turn_until(pool, lambda: shapes(pool) == {}, 1, shape=pack_shape(FIRST))
+    late[0].answer = late[1]
+    turn_until(pool, lambda: pool.size == 4, 1, shape=pack_shape(FIRST))
+    assert list(shapes(pool).items()) == [(1, ""), (2, pack_shape(FIRST))]
     pool.close()
 
 
-def test_jobs_that_ride_with_others_need_no_worker_of_their_own() -> None:
-    one, two, alone = (Wish(NEEDS, shape=shape) for shape in ("one", "two", ""))
-    assert without_riders([one, two, one, alone, one, alone], 2) == [one, two, alone, one, alone]
-    assert without_riders([one] * 8, 8) == [one]
-    assert without_riders([one] * 3, 1) == [one] * 3
+def test_a_process_that_takes_no_more_jobs_ends_with_its_last_one_even_if_that_raised(
+    pool: RayPool, fake: FakeRay
+) -> None:
+    pool.start(0, order(FIRST))
+    pool.start(2, order(SECOND))
+    fake.runs[0].answer = result_of(order(FIRST), StopReason.PREEMPTED).model_dump_json()
+    ended_of(pool)
+    fake.runs[1].answer = RayTaskError("run", "a traceback", OSError())
+    (ended,) = ended_of(pool)
+    assert ended.result.stop_reason is StopReason.CODE_RAISED
+    turn_until(pool, lambda: fake.killed == ["w1"])
+    assert pool.size == 3
+
+
+def test_pools_pack_until_their_workers_say_that_they_do_not(fake: FakeRay) -> None:
+    pool = RayPool(lambda: fake, fake, 4, (NEEDS._replace(gpus=None),), most_places=8)
+    assert pool.packs
+    turn_until(pool, lambda: pool.size == 1, 1)
+    assert not pool.packs
+    pool.close()
 
 
 def test_a_sweep_says_what_a_worker_has_to_know_of_its_packs() -> None:

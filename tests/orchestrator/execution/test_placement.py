@@ -89,6 +89,12 @@ def test_jobs_go_in_order_to_the_first_worker_that_serves_them() -> None:
     assert [(key, worker.worker) for key, worker in assign(jobs, idle)] == [("not-a", 2), ("any", 1), ("large", 3)]
 
 
+def test_a_job_that_trains_alone_keeps_later_jobs_from_one_pack_so_that_it_runs_dry() -> None:
+    idle = [Idle(1, SMALL, "a", "one"), Idle(2, SMALL, "b", "one")]
+    jobs = {"alone": wish(), "rider": Wish(SMALL, shape="one"), "late": Wish(SMALL, shape="one")}
+    assert [(key, worker.worker) for key, worker in assign(jobs, idle)] == [("rider", 2)]
+
+
 def test_fit_is_decided_per_machine() -> None:
     three = [node(name, 1) for name in "abc"]
     assert misfits([SMALL, LARGE], three) == [LARGE]

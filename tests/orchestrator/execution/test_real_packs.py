@@ -41,10 +41,9 @@ def run_calmly(folder: Path, pack: str) -> Desk:
 
 def weights_of(desk: Desk) -> dict[str, dict[str, torch.Tensor]]:
     """Return the final weights of each job, by key."""
-    return {
-        file.parents[1].name: torch.load(file, weights_only=True)["network"]
-        for file in desk.home.glob("checkpoints/*/attempt-*/*.pt")
-    }
+    files = desk.home.glob("artifacts/*/artifacts/checkpoint/*.pt")
+    states = [torch.load(file, weights_only=True) for file in files]
+    return {state["job_key"]: state["network"] for state in states}
 
 
 def test_a_killed_pack_goes_on_from_its_checkpoints_and_ends_like_jobs_alone(tmp_path: Path) -> None:
@@ -71,6 +70,7 @@ def test_a_killed_pack_goes_on_from_its_checkpoints_and_ends_like_jobs_alone(tmp
 
     expected, found = weights_of(alone), weights_of(desk)
     assert found.keys() == expected.keys()
+    assert len(found) == 3
     for key, state in expected.items():
         torch.testing.assert_close(found[key], state, rtol=TOLERANCE, atol=TOLERANCE)
     with closing(sqlite3.connect(desk.home / "mlflow.db")) as database:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.ledger import opening, store
 from orchestrator.ledger.records import StoredPlan
+from orchestrator.recovery.garbage import Waste
 from orchestrator.services import recovery
 from orchestrator.settings import Settings
 from schemas.lifecycle import JobState, StopReason
@@ -33,6 +35,7 @@ class Home:
         ledger.begin_sweep(plan, 1.0)
         ledger.conclude_sweep("s", "", {}, "KILLED")
         ledger.add(job, "s", 1.0)
+        self.key = job.key
         self.run_id = ledger.move(job.key, JobState.RUNNING, 2.0).run_id
         self.file = attempt_folder(settings.checkpoint_dir, job.key, 1) / "epoch-0002-step-0000-0a1b2c3d.pt"
         self.file.parent.mkdir(parents=True)
@@ -84,3 +87,18 @@ def test_the_checkpoint_of_a_job_that_has_not_succeeded_stays(new_home: Callable
     home = Home(new_home(), JobState.FAILED)
     home.keep(WEIGHTS)
     assert home.spare() == []
+
+
+def test_a_job_that_runs_again_meanwhile_keeps_its_files(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.keep(WEIGHTS)
+    find = recovery.spare_checkpoints
+
+    def slowly(settings: Settings, *arguments: Any) -> list[Waste]:
+        found = list(find(settings, *arguments))
+        ledger = opening.open_ledger(settings)
+        ledger.move(home.key, JobState.REQUEUED, 4.0, reason=StopReason.RESULTS_LOST)
+        return found
+
+    monkeypatch.setattr(recovery, "spare_checkpoints", slowly)
+    recovery.gc(home.settings)
+    assert home.file.exists()

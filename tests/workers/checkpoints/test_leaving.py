@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -20,6 +21,7 @@ from schemas.results import CheckpointPointer, JobResult
 from tests.support.desk import Desk
 from tests.support.lives import live
 from tests.support.toy import toy_spec
+from workers.checkpoints import published
 from workers.checkpoints import store as store_module
 from workers.checkpoints.ending import write_end
 from workers.checkpoints.layout import POINTER, RESULT
@@ -98,6 +100,23 @@ def test_a_kill_between_any_two_effects_loses_and_repeats_nothing(desk: Desk, mo
     final = torch.load(kept, weights_only=True)["network"]
     assert all(torch.equal(final[name], state[name]) for state in states for name in final)
     assert [step for step, _ in desk.points("train/task_loss")] == [1, 2]
+
+
+def test_a_final_checkpoint_that_the_disk_cannot_read_is_trained_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = toy_spec("ordinary", train__epochs=1)
+    ends(desk, spec, 1)
+    sha256_of = published.sha256_of
+
+    def bad_sector(path: Path) -> str:
+        if path.name.startswith("final-"):
+            raise OSError(errno.EIO, "Input/output error")
+        return sha256_of(path)
+
+    monkeypatch.setattr(published, "sha256_of", bad_sector)
+    _, phases = ends(desk, spec, 2)
+    assert "training" in phases
 
 
 def test_a_job_whose_tables_were_lost_goes_on_from_the_checkpoint_of_its_run(desk: Desk) -> None:

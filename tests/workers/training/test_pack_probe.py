@@ -13,6 +13,7 @@ from interp_model.network import Network
 from schemas.packs import Packing
 from tests.support.toy import CPU, toy_spec
 from workers.training import pack_probe
+from workers.training.inputs import MEMORY_LIMIT
 from workers.training.pack_probe import JOB_BYTES, Times, batches_of, jobs_at_once, measure, pays
 from workers.training.stacked import can_stack
 
@@ -24,26 +25,32 @@ CUDA = torch.device("cuda")
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a pretended GPU has free, and whether its probe finds that packs pay."""
-    found: dict[str, Any] = {"free": 100 * JOB_BYTES, "pays": True}
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found["free"], 10**12))
+    found: dict[str, Any] = {"free": 100 * JOB_BYTES, "whole": 10**12, "pays": True}
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (found["free"], found["whole"]))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(pack_probe, "pays", lambda example, jobs, device: found["pays"])
     return found
 
 
 def test_a_number_is_taken_as_it_is() -> None:
-    assert jobs_at_once(Packing(setting=3, example=EXAMPLE), CPU) == 3
+    assert jobs_at_once(Packing(setting=3, example=EXAMPLE), device=CPU) == 3
 
 
 def test_a_cpu_never_chooses_a_pack_by_itself() -> None:
-    assert jobs_at_once(AUTO, CPU) == 1
+    assert jobs_at_once(AUTO, device=CPU) == 1
 
 
 def test_a_gpu_takes_as_many_jobs_as_its_memory_holds(gpu: dict[str, Any]) -> None:
     for free, jobs in ((100, 8), (8, 8), (3.5, 3), (1.9, 1), (0.5, 1)):
-        gpu["free"] = int(free * JOB_BYTES)
-        assert jobs_at_once(AUTO, CUDA) == jobs, free
+        gpu["free"] = int(free * JOB_BYTES) + MEMORY_LIMIT
+        assert jobs_at_once(AUTO, device=CUDA) == jobs, free
     gpu["free"], gpu["pays"] = 100 * JOB_BYTES, False
-    assert jobs_at_once(AUTO, CUDA) == 1
+    assert jobs_at_once(AUTO, device=CUDA) == 1
+
+
+def test_a_worker_with_a_share_of_a_gpu_takes_jobs_for_that_share(gpu: dict[str, Any]) -> None:
+    gpu["whole"] = 4 * (3 * JOB_BYTES + MEMORY_LIMIT)
+    assert jobs_at_once(AUTO, 0.25, CUDA) == 3
 
 
 @pytest.mark.parametrize(("packed", "expected"), [(0.5, True), (0.8, True), (0.81, False), (1.06, False)])

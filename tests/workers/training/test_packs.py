@@ -212,7 +212,7 @@ def test_a_step_that_cannot_be_stacked_is_done_alone_and_nothing_is_counted_twic
 
 
 def test_what_cannot_be_stacked_trains_without_the_pack() -> None:
-    for changes in ({"filter_loss": {"form": "full"}}, {"train__freeze_below": None}):
+    for changes in ({"filter_loss": {"form": "full"}}, {"train__freeze_below": None}, {"train__deterministic": False}):
         assert pack_shape(toy_spec(**{**HEAD, **changes})) == ""
         assert Packs().of(toy_spec(**{**HEAD, **changes})) is None
 
