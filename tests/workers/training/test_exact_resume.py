@@ -31,7 +31,7 @@ EVERYWHERE: tuple[Moment, ...] = (
     ("training", STEPS),
     ("writing a checkpoint", 1),
     ("publishing a checkpoint", 3),
-    ("writing points", 2),
+    ("writing points", 1),
     ("measuring accuracy", 1),
     ("measuring filters", 1),
     ("logging", 1),
