@@ -46,7 +46,7 @@ def kept_for_parts(data: JobData, inputs: Inputs) -> KeptMaps:
     wanted = []
     if data.measured.parts_NSS is not None:
         wanted = [index_B for category in range(len(data.categories)) for index_B in _batches(data, inputs, category)]
-    return KeptMaps(wanted, inputs.memory_limit)
+    return KeptMaps(wanted, 0 if inputs.is_short_of_memory else inputs.memory_limit)
 
 
 @torch.no_grad()

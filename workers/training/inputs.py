@@ -116,6 +116,11 @@ class Inputs:
         return max(1, EVALUATION_BATCH // self._memory_divisor)
 
     @property
+    def is_short_of_memory(self) -> bool:
+        """Whether an earlier attempt ran out of memory, so that nothing is kept that can be computed again."""
+        return self._memory_divisor > 1
+
+    @property
     def memory_limit(self) -> int:
         """Bytes that features or maps of these images may take at most, while they are kept in memory."""
         return MEMORY_LIMIT // self._memory_divisor
@@ -165,7 +170,7 @@ class Inputs:
     def _keep_pictures(self, report: ReportPhase) -> None:
         side = self._network.input_size
         shape = (len(self), side, side, 3)
-        if self._memory_divisor > 1 or not has_room(self._device, math.prod(shape)):  # an attempt ran out of memory
+        if self.is_short_of_memory or not has_room(self._device, math.prod(shape)):
             return
         kept = torch.empty(shape, dtype=torch.uint8, device=self._device)
         for index_B in self.batches():
