@@ -166,7 +166,8 @@ class JobResult(Stored):
     """Number of micro-batches per batch. Above 1 the accumulated gradient equals that of the whole batch up to
     rounding, so the result is not bit-identical to that of a single batch."""
     in_pack: bool = False
-    """Whether a step of this attempt was computed together with other jobs, which changes the order of sums."""
+    """Whether a step of this attempt, or of one that it continues, was computed together with other jobs, which changes
+    the order of sums."""
     problems: tuple[str, ...] = ()
     """Problems that the attempt recovered from, such as a damaged checkpoint."""
     left_on: str = ""

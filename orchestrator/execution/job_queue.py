@@ -18,10 +18,7 @@ _USING = frozenset({_S.SUCCEEDED, _S.RUNNING})
 
 
 class JobQueue(dict[str, QueueEntry]):
-    """Every job of a sweep by key, in the order in which they should run. Entries are replaced, never added.
-
-    Its answers are those of the functions in `scheduler` for the same entries.
-    """
+    """Every job of a sweep by key, in the order in which they should run. Entries are replaced, never added."""
 
     def __init__(self, entries: Iterable[QueueEntry]) -> None:
         """
@@ -89,7 +86,10 @@ class JobQueue(dict[str, QueueEntry]):
         return min(most, len(self._waiting) - later)
 
     def ready(self, now: float, most: int | None = None) -> list[str]:
-        """See `scheduler.ready`.
+        """Return the keys of the jobs that can start at `now`, in order: waiting, backoff over, upstream succeeded.
+
+        The first job with some features computes them, and others that need them would only wait for it. These come
+        last until it has ended.
 
         Args:
             now: Unix seconds.

@@ -1,4 +1,4 @@
-"""Which job runs next, and with how many threads. Pure: the clock is an argument."""
+"""Which waiting jobs can start, which never can, and with how many threads. Pure: the clock is an argument."""
 
 from __future__ import annotations
 
@@ -32,26 +32,6 @@ Board = Mapping[str, QueueEntry]
 """The queue: every job of the sweep by key, in the order in which they should run, upstream jobs first."""
 
 
-def ready(board: Board, now: float) -> list[str]:
-    """Return the keys of the jobs that can start at `now`, in order: waiting, backoff over, upstream succeeded.
-
-    The first job with some features computes them, and others that need them would only wait for it. These come last
-    until it has ended.
-    """
-    found = [
-        entry for entry in board.values() if entry.state in (_S.QUEUED, _S.REQUEUED) and can_start(board, entry, now)
-    ]
-    there = {entry.features for entry in board.values() if entry.state is _S.SUCCEEDED}
-    begun = {entry.features for entry in board.values() if entry.state is _S.RUNNING}
-    waiting = set[str]()
-    for entry in found:
-        if entry.features is not None and entry.features not in there:
-            if entry.features in begun:
-                waiting.add(entry.key)
-            begun.add(entry.features)
-    return sorted((entry.key for entry in found), key=waiting.__contains__)
-
-
 def can_start(board: Board, entry: QueueEntry, now: float) -> bool:
     """Return whether a waiting job need not wait any longer: for its next attempt, or for its upstream job."""
     upstream_done = entry.upstream is None or board[entry.upstream].state is _S.SUCCEEDED
@@ -68,15 +48,6 @@ def blocked(board: Board) -> list[str]:
         if upstream in found or board[upstream].state in _ENDED_BADLY:
             found[entry.key] = None
     return list(found)
-
-
-def is_over(board: Board) -> bool:
-    """Return whether no job is running and none is left that can run."""
-    stuck = set(blocked(board))
-    return not any(
-        entry.state is _S.RUNNING or (entry.state in (_S.QUEUED, _S.REQUEUED) and entry.key not in stuck)
-        for entry in board.values()
-    )
 
 
 def threads_for(board: Board, key: str, cpus_per_worker: int, cores: int) -> int:

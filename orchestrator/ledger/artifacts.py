@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.ledger import store
 from orchestrator.ledger.base import LedgerReader
-from orchestrator.ledger.sqlite_reader import SqliteReader, folder_of
+from orchestrator.ledger.sqlite_reader import SqliteReader
 from orchestrator.settings import Settings
 from schemas.results import CheckpointPointer
+from workers.tracking.final_checkpoint import folder_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,7 +28,8 @@ def local_artifact(ledger: LedgerReader, run_id: str, name: str) -> Path | None:
         name: Path of the file among the run's artifacts.
     """
     found = ledger.artifact_uri(run_id) if isinstance(ledger, SqliteReader) else None
-    file = folder_of(found) / name if found else None
+    folder = folder_of(found) if found else None
+    file = folder / name if folder else None
     return file if file is not None and file.is_file() else None
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from orchestrator.ledger.base import LedgerReader
 from orchestrator.ledger.database import reading
@@ -47,6 +47,7 @@ from orchestrator.ledger.tags import (
 from orchestrator.settings import Settings, sqlite_uri
 from schemas.errors import StoreError
 from schemas.lifecycle import JobState
+from workers.tracking.final_checkpoint import folder_of
 
 _RUNS = """
     SELECT run_uuid, name, status, artifact_uri FROM runs
@@ -217,15 +218,9 @@ def _job_run(row: _Row, here: Relocation) -> JobRun:
     return JobRun(row.run_id, row.tags.get(KEY_TAG, ""), row.name, row.status, record, problem)
 
 
-def folder_of(artifacts: str) -> Path:
-    """Return the folder that the URI of artifacts in the embedded store names."""
-    parts = urlsplit(artifacts)
-    return Path(unquote(parts.path) if parts.scheme == "file" else artifacts)
-
-
 def _plan_file(artifacts: str) -> bytes | None:
     """Read the file in which an earlier version of orch kept the plan."""
-    try:
-        return (folder_of(artifacts) / PLAN_FILE).read_bytes()
-    except OSError:
-        return None
+    folder = folder_of(artifacts)
+    with suppress(OSError):
+        return (folder / PLAN_FILE).read_bytes() if folder else None
+    return None

@@ -40,10 +40,10 @@ def leave_to_run(store: CheckpointStore, result: JobResult, fetch: Fetch) -> boo
     if read_end(store.root, store.job_key, store.attempt) != result:  # the end may be known nowhere
         return False
     own = store.path_of(final)
+    if not own.exists():
+        return False
     with TemporaryDirectory(dir=store.folder, prefix=".fetched-") as folder:
         kept = fetch(final, Path(folder))
-        if not own.exists():
-            return False
         if kept is None or not (kept.samefile(own) or sha256_of(kept) == final.sha256):
             LOGGER.warning("the final checkpoint stays in %s, because that of the run is not whole", store.folder)
             return False

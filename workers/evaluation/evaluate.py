@@ -131,8 +131,8 @@ def evaluate(
     peaks = find_peaks(network, measured, report, kept)
     found, category_F = measure(spec, data, peaks)
     parts = measure_parts(spec, network, data, measured, report, kept)
-    assigned_F = trainer.assigned_categories()
-    rows = filter_rows(spec, data, peaks.cpu(), found, category_F, assigned_F)
+    assigned_F, host_peaks = trainer.assigned_categories(), peaks.cpu()
+    rows = filter_rows(spec, data, host_peaks, found, category_F, assigned_F)
     rows = with_information(rows, held_out.information)
     controls = measure_controls(spec, network, data, measured, peaks, found.per_filter_F, category_F, report)
     rows = with_controls(rows, data, controls)
@@ -144,7 +144,7 @@ def evaluate(
     if parts is not None:
         rows = with_parts(spec, rows, parts)
         metrics = metrics.model_copy(update=part_summary(spec, network, parts))
-    return Evaluation(metrics, rows, peaks.cpu())
+    return Evaluation(metrics, rows, host_peaks)
 
 
 @torch.no_grad()
@@ -301,9 +301,9 @@ def part_summary(spec: JobSpec, network: Network, parts: Parts) -> dict[str, Any
     """Return the fields of JobMetrics that come from part interpretability."""
     found = parts.found
     per_part_K = found.per_part_FK.nanmean(dim=0)
-    associated = {name: _or_none(per_part_K[k]) for k, name in enumerate(parts.names_K)}
+    associated = _named(parts.names_K, per_part_K.tolist())
     return {
-        "part_interpretability": _or_none(found.per_filter_F.nanmean()),
+        "part_interpretability": _or_none(found.per_filter_F.nanmean().item()),
         "part_association": {name: value for name, value in associated.items() if value is not None},
         "part_images": dict(zip(parts.names_K, found.images_K.tolist(), strict=True)),
         "part_filters_left_out": int(found.left_out_F.sum()),
@@ -325,11 +325,11 @@ def summarise(
     """Summarise the table and the accuracies as the metrics of the job."""
     per_landmark_K = found.per_landmark_FK.nanmean(dim=0)
     spreads = [row.peak_spread for row in rows if row.peak_spread is not None]
-    landmark = {name: _or_none(per_landmark_K[k]) for k, name in enumerate(data.landmark_names)}
+    landmark = _named(data.landmark_names, per_landmark_K.tolist())
     return JobMetrics(
         test_accuracy=test_accuracy,
         train_accuracy=train_accuracy,
-        location_instability=_or_none(found.per_filter_F.nanmean()),
+        location_instability=_or_none(found.per_filter_F.nanmean().item()),
         landmark_instability={name: value for name, value in landmark.items() if value is not None},
         measured_layer=network.top_layer,
         measured_split=spec.evaluation.split,
@@ -370,6 +370,5 @@ def _named(names: Sequence[str], values: Sequence[float]) -> dict[str, float | N
     return {name: _or_none(value) for name, value in zip(names, values, strict=False)}
 
 
-def _or_none(value: Tensor | float) -> float | None:
-    number = float(value)
-    return number if math.isfinite(number) else None
+def _or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

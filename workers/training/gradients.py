@@ -98,9 +98,17 @@ def backward(
     total.sum().backward()  # type: ignore[no-untyped-call]
 
 
-def sum_of(values: Iterable[Tensor], *, like: Tensor) -> Tensor:
-    """Return the sum in float64; 0 in the shape and on the device of `like` if there are no values."""
-    return sum((value.double() for value in values), torch.zeros_like(like, dtype=torch.float64))
+def record_of(
+    task: Tensor, terms: Mapping[str, FilterTerm], *, mean_peak: Tensor, train_accuracy: Tensor
+) -> StepRecord:
+    """Return what is recorded of a step; arguments and values are scalars, or (K,). The first two as for `backward`."""
+    return StepRecord(
+        task_loss=task.detach().double(),
+        filter_loss=_sum((term.loss.detach() for term in terms.values()), like=task),
+        lambda_=_sum((term.weight for term in terms.values()), like=task) / max(len(terms), 1),
+        mean_peak=mean_peak,
+        train_accuracy=train_accuracy,
+    )
 
 
 def by_name(task: Tensor, terms: Mapping[str, FilterTerm]) -> dict[str, Tensor]:
@@ -114,14 +122,18 @@ def _losses(batch: Batch, output: Output) -> tuple[Tensor, dict[str, FilterTerm]
 
 
 def _step(batch: Batch, output: Output, task: Tensor, terms: Mapping[str, FilterTerm]) -> Step:
-    record = StepRecord(
-        task_loss=task.detach().double(),
-        filter_loss=sum_of((term.loss.detach() for term in terms.values()), like=task),
-        lambda_=sum_of((term.weight for term in terms.values()), like=task) / max(len(terms), 1),
+    record = record_of(
+        task,
+        terms,
         mean_peak=layer_peak(output.maps[batch.network.top_layer]),
         train_accuracy=accuracy_on_device(output.logits.detach(), batch.label_B, batch.spec.loss),
     )
     return Step(by_name(task, terms), record)
+
+
+def _sum(values: Iterable[Tensor], *, like: Tensor) -> Tensor:
+    """Return the sum in float64; 0 in the shape and on the device of `like` if there are no values."""
+    return sum((value.double() for value in values), torch.zeros_like(like, dtype=torch.float64))
 
 
 def _own_gradients(layer: str, term: FilterTerm, networks: Sequence[Network]) -> tuple[Tensor, ...]:

@@ -22,7 +22,7 @@ from interp_model.loss.filter_loss import FilterLoss, lambda_at
 from interp_model.metrics.accuracy import accuracy_on_device
 from interp_model.network import Network, Output
 from schemas.training_spec import Precision
-from workers.training.gradients import Batch, Step, backward, by_name, own_layer_only, sum_of
+from workers.training.gradients import Batch, Step, backward, by_name, own_layer_only, record_of
 from workers.training.losses import FilterTerm, layer_peak, task_loss
 from workers.training.micro_batches import fixed_dropout
 from workers.training.precision import forward_head
@@ -58,10 +58,9 @@ def of_stacked(batches: Sequence[Batch]) -> list[Step]:
         if name in first.filter_losses:
             terms[name], statistics[name] = _filter_term(name, batches, map_KBFHW, label_KB)
     backward(task_K, terms, networks, own_layer_only=own_layer_only(first.spec))
-    record = StepRecord(
-        task_loss=task_K.detach().double(),
-        filter_loss=sum_of((term.loss.detach() for term in terms.values()), like=task_K),
-        lambda_=sum_of((term.weight for term in terms.values()), like=task_K) / max(len(terms), 1),
+    record = record_of(
+        task_K,
+        terms,
         mean_peak=vmap(layer_peak)(output.maps[first.network.top_layer].detach()),
         train_accuracy=vmap(lambda logits_BO, label_B: accuracy_on_device(logits_BO, label_B, loss))(
             output.logits.detach(), label_KB

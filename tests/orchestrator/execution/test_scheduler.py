@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from orchestrator.execution.circuit_breaker import Stop, common_cause
+from orchestrator.execution.job_queue import JobQueue
 from orchestrator.execution.retry_policy import (
     JITTER,
     MAX_BACKOFF_SECONDS,
@@ -17,7 +18,7 @@ from orchestrator.execution.retry_policy import (
     micro_batches_after,
     next_move,
 )
-from orchestrator.execution.scheduler import QueueEntry, blocked, is_over, ready, threads_for
+from orchestrator.execution.scheduler import QueueEntry, blocked, threads_for
 from schemas.lifecycle import TRANSITIONS, JobState, StopReason
 from schemas.results import JobResult
 
@@ -30,9 +31,9 @@ def board(*entries: QueueEntry) -> dict[str, QueueEntry]:
 
 def test_jobs_wait_for_the_job_they_start_from() -> None:
     jobs = board(QueueEntry("up", S.RUNNING), QueueEntry("down", S.QUEUED, upstream="up"), QueueEntry("free", S.QUEUED))
-    assert ready(jobs, now=0) == ["free"]
+    assert JobQueue(jobs.values()).ready(now=0) == ["free"]
     jobs["up"] = QueueEntry("up", S.SUCCEEDED)
-    assert ready(jobs, now=0) == ["down", "free"]
+    assert JobQueue(jobs.values()).ready(now=0) == ["down", "free"]
 
 
 def test_a_job_that_would_wait_for_anothers_features_comes_last_until_they_are_there() -> None:
@@ -41,18 +42,18 @@ def test_a_job_that_would_wait_for_anothers_features_comes_last_until_they_are_t
         *(QueueEntry(f"dog {n}", S.QUEUED, features="dog") for n in (1, 2)),
         *(QueueEntry(f"plain {n}", S.QUEUED) for n in (1, 2)),
     )
-    assert ready(jobs, now=0) == ["cat 1", "dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
+    assert JobQueue(jobs.values()).ready(now=0) == ["cat 1", "dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
     jobs["cat 1"] = replace(jobs["cat 1"], state=S.RUNNING)
-    assert ready(jobs, now=0) == ["dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
+    assert JobQueue(jobs.values()).ready(now=0) == ["dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
     jobs["cat 1"] = replace(jobs["cat 1"], state=S.SUCCEEDED)
-    assert ready(jobs, now=0) == ["cat 2", "dog 1", "plain 1", "plain 2", "dog 2"]
+    assert JobQueue(jobs.values()).ready(now=0) == ["cat 2", "dog 1", "plain 1", "plain 2", "dog 2"]
 
 
 def test_a_requeued_job_waits_out_its_backoff() -> None:
     jobs = board(QueueEntry("a", S.REQUEUED, not_before=10.0))
-    assert ready(jobs, now=9.9) == []
-    assert ready(jobs, now=10.0) == ["a"]
-    assert not is_over(jobs)
+    assert JobQueue(jobs.values()).ready(now=9.9) == []
+    assert JobQueue(jobs.values()).ready(now=10.0) == ["a"]
+    assert not JobQueue(jobs.values()).is_over
 
 
 @pytest.mark.parametrize("end", [S.FAILED, S.CANCELLED])
@@ -64,10 +65,10 @@ def test_what_starts_from_a_failed_job_is_blocked_all_the_way_down(end: JobState
         QueueEntry("x", S.QUEUED),
     )
     assert blocked(jobs) == ["mid", "low"]
-    assert ready(jobs, now=0) == ["x"]
-    assert not is_over(jobs)
+    assert JobQueue(jobs.values()).ready(now=0) == ["x"]
+    assert not JobQueue(jobs.values()).is_over
     jobs["x"] = QueueEntry("x", S.SUCCEEDED)
-    assert is_over(jobs)
+    assert JobQueue(jobs.values()).is_over
 
 
 @pytest.mark.parametrize("reason", StopReason)
