@@ -10,6 +10,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.execution.attempt_ends import AttemptEnds
 from orchestrator.execution.fitting import Fitting
 from orchestrator.execution.in_time import Background, Hung
 from orchestrator.execution.joining import Joining
@@ -24,7 +25,7 @@ from orchestrator.wording import in_words
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
 from schemas.order import Progress, WorkerFacts, WorkOrder
-from schemas.results import Failure, JobResult
+from schemas.results import JobResult
 from schemas.sweep import Needs
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ class RayPool:
     _class: Any = None
     _workers: RayWorkers = field(default_factory=RayWorkers)
     _last_id: int = -1
-    _ended: list[Ended] = field(default_factory=list)
-    """Attempts that `wait` has not returned yet."""
-    _held: list[tuple[Ended, float]] = field(default_factory=list)
-    """Losses, and since when they are held until Ray was seen to answer."""
+    _ends: AttemptEnds = field(default_factory=AttemptEnds)
+    """What `wait` has not returned yet."""
     _watch: Watch | None = None
     _waiting: str = ""
     _warnings: frozenset[str] = frozenset()
@@ -218,7 +217,7 @@ class RayPool:
         """See `WorkerPool.start`."""
         own = self._workers.get(worker)
         if own is None:  # lost since `idle` was asked
-            self._ended.append(Ended(worker, lost(order, StopReason.WORKER_LOST, ResourceError("The worker is gone"))))
+            self._ends.add(Ended(worker, lost(order, StopReason.WORKER_LOST, ResourceError("The worker is gone"))))
             return
         own.begin_job(order)
         try:
@@ -235,13 +234,13 @@ class RayPool:
         if self._watch is None:
             if self._joining.wait(seconds):
                 self._begin()
-            return self._take_ended()
+            return self._ends.take()
         if self._watch.problem:
             self._lose_ray(self._watch.problem)
-            return self._take_ended()
+            return self._ends.take()
         self._look()
         self._kill_deaf()
-        done = self._wait_for_calls(0.0 if self._ended else seconds)
+        done = self._wait_for_calls(0.0 if self._ends else seconds)
         with suppress(Hung):  # asked again by the next `wait`
             for worker in list(self._workers.values()):
                 if worker.id not in self._workers:
@@ -250,13 +249,9 @@ class RayPool:
                     self._note_answer(worker)
                 elif worker.call is not None and worker.call in done:
                     self._collect(worker)
-        self._release_held()
+        self._ends.release(self._watch.seen_at)
         self._usable.check(self._nodes(), self.size)
-        return self._take_ended()
-
-    def _take_ended(self) -> list[Ended]:
-        ended, self._ended = self._ended, []
-        return ended
+        return self._ends.take()
 
     def _wait_for_calls(self, seconds: float) -> set[Any]:
         import ray
@@ -346,25 +341,24 @@ class RayPool:
         if worker.order is None:
             return
         if error is None:
-            ended = Ended(worker.id, JobResult.model_validate_json(answer), worker.node, is_told=True)
-            self._ended.append(ended)
+            result = JobResult.model_validate_json(answer)
+            self._ends.add(Ended(worker.id, result, worker.node, is_told=True))
             worker.end_job()
-            if ended.result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
+            if result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
                 self._take_no_more(worker)
             self._let_go(worker)
             return
         reason = reason_of_loss(error)
-        ended = Ended(worker.id, lost(worker.order, reason, error), worker.node)
         if reason is StopReason.CODE_RAISED:
-            self._ended.append(ended)
+            self._ends.end(worker, reason, error)
             worker.end_job()
             self._let_go(worker)
             return
         if reason in LOSSES:
             self._lose(worker, reason, error)
             return
+        self._ends.end(worker, reason, error)
         self._kill(worker, reason)
-        self._ended.append(ended)
 
     def _let_go(self, worker: RayWorker) -> None:
         """Kill a worker's process if it takes no more jobs and has none."""
@@ -373,38 +367,19 @@ class RayPool:
 
     def _lose(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
         """End the attempt of a worker that is gone, or only unreachable and still working."""
-        self._hold(worker, reason, error)
+        self._ends.hold(worker, reason, error)
         self._kill(worker, reason)
-
-    def _hold(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
-        if worker.order is not None:
-            self._held.append((Ended(worker.id, lost(worker.order, reason, error), worker.node), time.monotonic()))
 
     def _take_no_more(self, worker: RayWorker) -> None:
         for one in self._workers.of_process(worker):
             one.is_leaving = True
-
-    def _release_held(self) -> None:
-        """Report the losses after which Ray was seen to answer: it was not Ray itself that was lost."""
-        seen_at = self._watch.seen_at if self._watch else 0.0
-        self._ended += [ended for ended, since in self._held if since < seen_at]
-        self._held = [(ended, since) for ended, since in self._held if since >= seen_at]
 
     def _lose_ray(self, problem: str) -> None:
         """End all attempts, because Ray has gone: it would keep their calls and never run them."""
         if self._watch is not None:
             self._watch.stop()
         self._watch = None
-        gone = self._joining.lose(problem)
-        failure = Failure(kind=type(gone).__name__, message=str(gone))
-        update = {"stop_reason": StopReason.NODE_LOST, "failure": failure}
-        self._ended += [ended._replace(result=ended.result.model_copy(update=update)) for ended, _ in self._held]
-        self._ended += [
-            Ended(worker.id, lost(worker.order, StopReason.NODE_LOST, gone), worker.node)
-            for worker in self._workers.values()
-            if worker.order is not None
-        ]
-        self._held.clear()
+        self._ends.lose_ray(self._workers.values(), self._joining.lose(problem))
         self._workers.clear()
         if self.is_private:
             self.machines.join()  # here, because only the main thread can shield it from a closed terminal
@@ -450,7 +425,7 @@ class RayPool:
             if worker.heard is not None and worker.heard.wait(0):
                 worker.heard, worker.kill_at = None, now + SAVE_SECONDS
             if worker.kill_at is not None and now >= worker.kill_at and worker.order is not None:
-                self._ended.append(Ended(worker.id, lost(worker.order, worker.reason, None), worker.node))
+                self._ends.end(worker, worker.reason, None)
                 self._kill(worker)
 
     def _kill(self, worker: RayWorker, reason: StopReason = StopReason.WORKER_LOST) -> None:
@@ -464,14 +439,14 @@ class RayPool:
 
         for other in self._workers.of_process(worker):
             del self._workers[other.id]
-            if other is worker or other.order is None:
+            if other is worker:
                 continue
             if other.kill_at is not None:  # it was asked to stop too
-                self._ended.append(Ended(other.id, lost(other.order, other.reason, None), other.node))
+                self._ends.end(other, other.reason, None)
             else:
                 gone = ResourceError("The process of its pack has ended")
                 shared = reason in LOSSES or reason is StopReason.PREEMPTED
-                self._hold(other, reason if shared else StopReason.WORKER_LOST, gone)
+                self._ends.hold(other, reason if shared else StopReason.WORKER_LOST, gone)
         self._kills = [kill for kill in self._kills if not kill.wait(0)]
         if ray.is_initialized():  # otherwise the call would start a Ray
             self._kills.append(Background(partial(ray.kill, worker.actor)))
