@@ -40,6 +40,7 @@ class Absence:
         """Note that a node lacks what a job needs, as its failure says."""
         if node:
             lacks_weights = failure is not None and failure.kind == WeightsAbsent.__name__
+            self._until = {place: until for place, until in self._until.items() if now < until}
             self._until[_weights(job) if lacks_weights else _data(job), node] = now + AGAIN_SECONDS
 
     def avoided(self, job: JobSpec, now: float) -> frozenset[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,8 +13,9 @@ from benchmarks.packs import largest_difference
 from interp_model.loss.filter_loss import FilterLoss
 from interp_model.network import build_network
 from schemas.job import BackboneName, FilterLossSpec, ModelSpec
-from tests.support.toy import toy_data, toy_network, toy_spec, with_parts
+from tests.support.toy import SIDE, toy_data, toy_network, toy_spec, toy_split, with_parts
 from workers.evaluation.evaluate import evaluate
+from workers.training import inputs
 from workers.training.inputs import Inputs
 from workers.training.pack_probe import batches_of
 from workers.training.trainer import Trainer
@@ -54,6 +56,26 @@ def test_logits_and_maps_agree_with_the_cpu(backbone: BackboneName) -> None:
     torch.testing.assert_close(found.logits.cpu(), expected.logits, rtol=1e-3, atol=1e-4)
     for name, maps in expected.maps.items():
         torch.testing.assert_close(found.maps[name].cpu(), maps, rtol=1e-3, atol=1e-4)
+
+
+def test_pictures_without_room_on_the_device_arrive_unchanged_while_it_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs, "has_room", lambda device, size: False)
+    split, flip_B = toy_split(64), np.arange(64) % 3 == 0
+    mean_SS3 = np.full((SIDE, SIDE, 3), 90.0, dtype=np.float32)
+    there, here = (
+        Inputs(toy_network(toy_spec()).to(device), split, mean_SS3, torch.device(device)) for device in ("cuda", "cpu")
+    )
+    assert split.take(range(64)).nbytes > inputs.UNPINNED_BYTES
+    busy = torch.rand(2048, 2048, device="cuda")
+    found = []
+    for shift in range(8):  # a batch of pinned memory must not be used again before it was copied
+        busy = busy @ busy / 2048
+        found.append(there.take((np.arange(64) + shift) % 64, flip_B))
+    for shift, images_B3SS in enumerate(found):
+        expected = here.take((np.arange(64) + shift) % 64, flip_B)
+        torch.testing.assert_close(images_B3SS.cpu(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_job_trained_and_measured_on_the_gpu_is_near_the_cpus() -> None:

@@ -28,6 +28,9 @@ MEMORY_LIMIT = 2 * 1024**3
 PICTURES_SHARE = 0.2
 """Most of a device's free memory that the pictures of one split may take."""
 
+UNPINNED_BYTES = 2**16
+"""CUDA copies larger arrays, unless they are in pinned memory, only once the steps before them are over."""
+
 EVALUATION_BATCH = 64
 """Images per batch where nothing is trained."""
 
@@ -242,8 +245,11 @@ class Inputs:
         return torch.cat([self._network.forward_trunk(part_b3SS) for part_b3SS in parts]).contiguous()
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
-        # Without waiting for what the device is doing; the array is copied before this returns.
-        return torch.from_numpy(array).to(self._device, non_blocking=True)
+        """Return a copy of an array on the device, without waiting for what the device is doing."""
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda" and array.nbytes > UNPINNED_BYTES:
+            tensor = tensor.pin_memory()  # which torch keeps until the device has copied it
+        return tensor.to(self._device, non_blocking=True)
 
     def _images(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
         if self._pictures_NSS3 is None:

@@ -14,6 +14,7 @@ from orchestrator.ledger import opening
 from orchestrator.ledger.lease import Lease, here
 from orchestrator.ledger.memory import InMemoryLedger
 from orchestrator.ledger.records import RunningJob, StoredPlan, SweepProgress
+from orchestrator.services import sweeps
 from schemas.lifecycle import JobState, StopReason
 from tests.support.reports import done, sweep_of
 
@@ -57,6 +58,19 @@ def test_once_prints_the_matrix_with_what_failed(capsys: pytest.CaptureFixture[s
         "voc-horse    ·    ·",
         "failed: out of memory (1)",
     ]
+
+
+def test_of_a_very_large_sweep_it_says_that_only_some_jobs_are_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(commands, "DRAWN_UP_TO", 3)
+    monkeypatch.setattr(sweeps, "SURVEYED", 2)
+    assert run("watch", "s", "--once") == 0
+    shown = capsys.readouterr().out
+    assert "1 failed" in shown
+    assert "Shown are the 2 most urgent of 7 jobs." in shown
+    assert "voc-horse" not in shown
 
 
 def test_what_runs_in_another_process_is_shown_with_phase_epoch_and_rate(

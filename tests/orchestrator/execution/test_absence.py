@@ -25,6 +25,14 @@ def test_a_machine_without_the_data_is_avoided_by_all_jobs_of_the_data_for_a_whi
     assert absence.avoided(PLAIN, AGAIN_SECONDS) == frozenset()
 
 
+def test_machines_that_left_long_ago_are_forgotten_with_the_next_note() -> None:
+    absence = Absence()
+    for number in range(5):
+        absence.note(PLAIN, NO_DATA, f"node-{number}", number * AGAIN_SECONDS)
+    assert len(absence._until) == 1
+    assert absence.avoided(PLAIN, 4 * AGAIN_SECONDS + 1) == {"node-4"}
+
+
 def test_a_machine_without_a_weights_file_is_avoided_by_the_jobs_that_start_from_it() -> None:
     absence = Absence()
     absence.note(FROM_FILE, NO_WEIGHTS, "a", 0.0)
