@@ -104,7 +104,7 @@ def comparison_text(found: Comparison, metric: Metric) -> str:
     direction = "below" if metric.lower_is_better else "above"
     head = (
         f"interpretable {direction} ordinary in {found.better} of {found.pairs} categories, "
-        f"mean change {found.mean_change:+.1%}"
+        f"mean change {found.mean_change:+z.1%}"
     )
     if found.accuracy:
         head += f" ({accuracy_text(found)})"
@@ -113,7 +113,7 @@ def comparison_text(found: Comparison, metric: Metric) -> str:
     low, high = found.interval
     holm = f", Holm over {found.tests}" if found.tests > 1 else ""
     shared = ", both for the starting weights that the categories share" if found.shares_weights else ""
-    return f"{head} (95 % interval {low:+.1%} to {high:+.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}{shared}"
+    return f"{head} (95 % interval {low:+z.1%} to {high:+z.1%}), one-sided Wilcoxon p = {found.p:.2g}{holm}{shared}"
 
 
 def accuracy_text(found: Comparison) -> str:
@@ -349,7 +349,7 @@ def format_change(value: float | None, metric: Metric) -> str:
     """Format interpretable against ordinary: in per cent, or in the metric's own unit if its change is absolute."""
     if value is None or not metric.change_is_relative:
         return format_number(value, metric.digits, sign=True)
-    return f"{round(value, 2) + 0.0:+.0%}"
+    return f"{value:+z.0%}"
 
 
 def _has_settings(table: ReportTable) -> bool:

@@ -107,7 +107,7 @@ def _headlines(report: Report) -> list[Headline]:
     return [
         Headline(
             network=f"{backbone}, {setting}" if setting else backbone,
-            change=f"{comparison.mean_change:+.0%}",
+            change=f"{comparison.mean_change:+z.0%}",
             is_better=comparison.mean_change < 0,
             accuracy=accuracy_text(comparison),
             sentence=comparison_text(replace(comparison, accuracy=None), metric),

@@ -185,7 +185,7 @@ def _held_out(ordinary: Measures, interpretable: Measures) -> list[str]:
     before, after = ordinary.held_out, interpretable.held_out
     if not (ordinary.is_held_out_apart or interpretable.is_held_out_apart) or not before or after is None:
         return []
-    return [f"On held-out images alone: {before:.4f} to {after:.4f} ({after / before - 1:+.0%})."]
+    return [f"On held-out images alone: {before:.4f} to {after:.4f} ({after / before - 1:+z.0%})."]
 
 
 def share_text(value: float | None, interval: tuple[float, float] | None = None) -> str:

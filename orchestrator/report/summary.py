@@ -356,7 +356,7 @@ def cells_of(row: Row) -> tuple[str, ...]:
     accuracies = [f"{row.cells[v].accuracy:.3f}" if v in row.cells else "-" for v in VARIANTS]
     values = [row.cells[v].instability if v in row.cells else None for v in VARIANTS]
     instabilities = ["-" if value is None else f"{value:.4f}" for value in values]
-    change = "-" if row.change is None else f"{round(row.change, 2) + 0.0:+.0%}"
+    change = "-" if row.change is None else f"{row.change:+z.0%}"
     chance = "-" if row.chance is None else f"{row.chance:.3f}"
     shares = [row.cells[v].measures.tracking if v in row.cells else None for v in VARIANTS]
     tracking = ["-" if share is None else f"{round(share, 2) + 0.0:.0%}" for share in shares]

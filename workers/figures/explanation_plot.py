@@ -151,12 +151,12 @@ def _write_values(axes: Axes, values: Sequence[float]) -> None:
     for at, value in enumerate(values):
         side = -1 if value < 0 else 1
         at_x, away = value + side * 0.015 * span, "left" if side > 0 else "right"
-        axes.text(at_x, at, f"{value:+.3f}", va="center", ha=away, fontsize=8, color=INK)
+        axes.text(at_x, at, f"{value:+z.3f}", va="center", ha=away, fontsize=8, color=INK)
 
 
 def _sum(found: Explanation) -> str:
     total = sum(says.contribution for says in found.filters)
-    return f"{found.base:+.3f} without any filter {total:+.3f} from {len(found.filters)} filters = {found.logit:+.3f}"
+    return f"{found.base:+z.3f} without any filter {total:+z.3f} from {len(found.filters)} filters = {found.logit:+z.3f}"
 
 
 def _measured(found: Explanation) -> tuple[str, str]:
@@ -177,4 +177,4 @@ def _name(number: int, says: FilterSays) -> str:
 
 
 def _below(says: FilterSays) -> str:
-    return f"adds {says.contribution:+.3f}" if says.activation > 0 else "silent"
+    return f"adds {says.contribution:+z.3f}" if says.activation > 0 else "silent"

@@ -62,13 +62,13 @@ def explanation_text(explained: Explained) -> RenderableType:
     for says in found.filters[:LISTED]:
         at = f"{says.peak[0]:.0f}, {says.peak[1]:.0f}" if says.peak else "silent"
         table.add_row(
-            str(says.filter), says.place or "-", f"{says.contribution:+.3f}", f"{says.alone:+.3f}",
+            str(says.filter), says.place or "-", f"{says.contribution:+z.3f}", f"{says.alone:+z.3f}",
             f"{says.activation:.2f}", at,
         )  # fmt: skip
     left = len(found.filters) - LISTED
     lines: list[RenderableType] = [
         Text(f"{found.spec.title}: {found.decision}", style="bold"),
-        f"logit of {found.label} {found.logit:+.3f} = {found.base:+.3f} without filters {total:+.3f} from "
+        f"logit of {found.label} {found.logit:+z.3f} = {found.base:+z.3f} without filters {total:+z.3f} from "
         f"{len(found.filters)} filters of {found.layer}",
         table,
     ]

@@ -84,12 +84,12 @@ def comparison_text(found: PairedComparison, list_pairs: bool) -> RenderableType
 
 
 def _cells(one: Difference) -> list[str]:
-    interval = f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}" if one.interval else ""
+    interval = f"{one.interval[0]:+z.4f} to {one.interval[1]:+z.4f}" if one.interval else ""
     return [
         str(one.pairs),
         f"{one.first:.4f}",
         f"{one.second:.4f}",
-        f"{one.mean:+.4f}",
+        f"{one.mean:+z.4f}",
         interval,
         "" if one.p is None else f"{one.p:.3g}",
         "" if one.better is None else f"{one.better} of {one.pairs}",
