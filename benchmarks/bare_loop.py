@@ -42,7 +42,7 @@ from workers.training.inputs import Inputs
 from workers.training.starting_weights import load_starting_weights
 from workers.training.trainer import Trainer
 
-GRID = "all-categories"
+GRID, NAME = "all-categories", "bare"
 TARGET = 1.10
 MOST_IDLE = 0.05
 SLOTS = 2
@@ -116,10 +116,9 @@ class Run(NamedTuple):
 def bare_loop(categories: Sequence[str], folder: Path) -> Run:
     """Train the networks in a loop, and time it from the start of the first process to the end of the last."""
     command = [sys.executable, "-m", "benchmarks.bare_loop", f"--category={','.join(categories)}", f"--folder={folder}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     started = time.monotonic()
-    subprocess.run([*command, "--part", "0"], check=True, env=environment)
-    halves = [subprocess.Popen([*command, "--part", str(part)], env=environment) for part in range(1, SLOTS + 1)]
+    subprocess.run([*command, "--part", "0"], check=True)
+    halves = [subprocess.Popen([*command, "--part", str(part)]) for part in range(1, SLOTS + 1)]
     ends = [half.wait() for half in halves]
     if any(ends):
         raise SystemExit("a process of the loop failed")
@@ -131,12 +130,14 @@ def bare_loop(categories: Sequence[str], folder: Path) -> Run:
 def with_orch(categories: Sequence[str], folder: Path) -> Run:
     """Run the sweep of the same jobs with two workers, and time the command."""
     chosen = ["--category", ",".join(categories)] if categories else []
-    command = [sys.executable, "-m", "orchestrator.cli.main", "sweep", "--grid", GRID, "--profile", "laptop"]
+    command = [sys.executable, "-m", "orchestrator.cli.main", "sweep", "--grid", GRID, "--profile", "laptop", "--name", NAME]
     environment = os.environ | {"ORCH_HOME": str(folder)}
     started = time.monotonic()
     subprocess.run([*command, *chosen, "--workers", str(SLOTS)], check=True, env=environment, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - started
-    code = f"import orch; print(orch.sweep('{GRID}-laptop').to_frame().to_json(orient='records'))"
+    columns = ["title", "pretraining", "seconds", "location_instability"]
+    frame = f"orch.sweep('{NAME}').to_frame()[{columns}]"
+    code = f"import json, orch; print(json.dumps({frame}.to_dict('records')))"  # pandas' JSON would round
     asked = [sys.executable, "-c", code]
     answer = subprocess.run(asked, check=True, env=environment, stdout=subprocess.PIPE, text=True)
     jobs = [job for job in json.loads(answer.stdout) if not job["pretraining"]]

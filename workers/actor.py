@@ -145,6 +145,7 @@ def prepare() -> None:
         from workers.tracking.outages import wait_briefly
     finally:
         gc.enable()
+    gc.freeze()  # later collections need not search what was imported, half a million objects
     wait_briefly()
     if os.environ.get("RAY_RAYLET_PID") == str(os.getppid()):
         die_with_parent()  # without its raylet, no process can receive a result

@@ -156,7 +156,9 @@ def _write_values(axes: Axes, values: Sequence[float]) -> None:
 
 def _sum(found: Explanation) -> str:
     total = sum(says.contribution for says in found.filters)
-    return f"{found.base:+z.3f} without any filter {total:+z.3f} from {len(found.filters)} filters = {found.logit:+z.3f}"
+    return (
+        f"{found.base:+z.3f} without any filter {total:+z.3f} from {len(found.filters)} filters = {found.logit:+z.3f}"
+    )
 
 
 def _measured(found: Explanation) -> tuple[str, str]:

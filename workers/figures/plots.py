@@ -215,10 +215,9 @@ def draw_peaks(marked: Sequence[Marked], filters: Sequence[str], title: Title, *
     scale = PEAK_TILE / marked[0].image_SS3.shape[0]
     names = list(dict.fromkeys(name for item in marked for name in item.landmarks))
     markers = dict(zip(names, cycle(LANDMARK_MARKERS), strict=False))
-    for number, item in enumerate(marked):
-        corner = np.array([number // columns, number % columns]) * (PEAK_TILE + GAP)
-        _mark_landmarks(axes, item.landmarks, markers, corner, scale)
-        _mark_peaks(axes, item.peak_F2, corner, scale)
+    corners = [np.array([n // columns, n % columns]) * (PEAK_TILE + GAP) for n in range(len(marked))]
+    _mark_landmarks(axes, [item.landmarks for item in marked], markers, corners, scale)
+    _mark_peaks(axes, [item.peak_F2 for item in marked], corners, scale)
     handles = [_handle("o", colour, name) for colour, name in zip(FILTER_COLOURS, filters, strict=False)]
     handles += [_handle(marker, "white", name.replace("_", " ")) for name, marker in markers.items()]
     figure.legend(
@@ -228,25 +227,34 @@ def draw_peaks(marked: Sequence[Marked], filters: Sequence[str], title: Title, *
     return figure
 
 
-def _mark_peaks(axes: Axes, peak_F2: NDArray[np.float64], corner: NDArray[np.int64], scale: float) -> None:
+def _mark_peaks(
+    axes: Axes, peaks: Sequence[NDArray[np.float64]], corners: Sequence[NDArray[np.int64]], scale: float
+) -> None:
     # Receptive-field centres may lie outside the image; markers are moved to its border.
-    at_F2 = corner + np.clip((peak_F2 + 0.5) * scale, 5, PEAK_TILE - 6)
-    axes.scatter(
-        at_F2[:, 1], at_F2[:, 0], s=PEAK_SIZES[: len(at_F2)], c=FILTER_COLOURS[: len(at_F2)], edgecolors="white",
-        linewidths=0.8, zorder=3,
-    )  # fmt: skip
+    at = [
+        corner + np.clip((peak_F2 + 0.5) * scale, 5, PEAK_TILE - 6)
+        for corner, peak_F2 in zip(corners, peaks, strict=True)
+    ]
+    y, x = np.concatenate(at).T
+    sizes, colours = [list(some[: len(at[0])]) * len(at) for some in (PEAK_SIZES, FILTER_COLOURS)]
+    axes.scatter(x, y, s=sizes, c=colours, edgecolors="white", linewidths=0.8, zorder=3)
 
 
 def _mark_landmarks(
     axes: Axes,
-    landmarks: Mapping[str, tuple[float, float]],
+    landmarks: Sequence[Mapping[str, tuple[float, float]]],
     markers: Mapping[str, str],
-    corner: NDArray[np.int64],
+    corners: Sequence[NDArray[np.int64]],
     scale: float,
 ) -> None:
-    for name, (row, column) in landmarks.items():
-        y, x = corner[0] + (row + 0.5) * scale, corner[1] + (column + 0.5) * scale
-        axes.scatter([x], [y], s=58, c="white", marker=markers[name], edgecolors=INK, linewidths=0.9, zorder=2)
+    for name, marker in markers.items():  # one call of matplotlib per landmark, because each takes milliseconds
+        at = [
+            corner + (np.array(seen[name]) + 0.5) * scale
+            for corner, seen in zip(corners, landmarks, strict=True)
+            if name in seen
+        ]
+        y, x = np.array(at).T
+        axes.scatter(x, y, s=58, c="white", marker=marker, edgecolors=INK, linewidths=0.9, zorder=2)
 
 
 def _strip(shown: Sequence[Shown]) -> Bytes:
@@ -267,7 +275,7 @@ def _tiles(item: Shown, highest: float) -> list[Bytes]:
 
 
 def _panel(axes: Axes, title: str) -> Axes:
-    axes.set_title(title, fontsize=8.5, color=INK, loc="left")
+    axes.set_title(title, fontsize=8.5, color=INK, loc="left", y=1.0)  # else matplotlib measures all labels
     axes.set_xlabel("epoch", fontsize=7.5, color=MUTED)
     axes.tick_params(labelsize=7, colors=MUTED, length=2)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
