@@ -130,10 +130,15 @@ def bare_loop(categories: Sequence[str], folder: Path) -> Run:
 def with_orch(categories: Sequence[str], folder: Path) -> Run:
     """Run the sweep of the same jobs with two workers, and time the command."""
     chosen = ["--category", ",".join(categories)] if categories else []
-    command = [sys.executable, "-m", "orchestrator.cli.main", "sweep", "--grid", GRID, "--profile", "laptop", "--name", NAME]
+    command = [sys.executable, "-m", "orchestrator.cli.main", "sweep", "--grid", GRID, "--profile", "laptop"]
     environment = os.environ | {"ORCH_HOME": str(folder)}
     started = time.monotonic()
-    subprocess.run([*command, *chosen, "--workers", str(SLOTS)], check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [*command, *chosen, "--name", NAME, "--workers", str(SLOTS)],
+        check=True,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+    )
     seconds = time.monotonic() - started
     columns = ["title", "pretraining", "seconds", "location_instability"]
     frame = f"orch.sweep('{NAME}').to_frame()[{columns}]"

@@ -236,7 +236,7 @@ def _mark_peaks(
         for corner, peak_F2 in zip(corners, peaks, strict=True)
     ]
     y, x = np.concatenate(at).T
-    sizes, colours = [list(some[: len(at[0])]) * len(at) for some in (PEAK_SIZES, FILTER_COLOURS)]
+    sizes, colours = (PEAK_SIZES[: len(at[0])] * len(at), FILTER_COLOURS[: len(at[0])] * len(at))
     axes.scatter(x, y, s=sizes, c=colours, edgecolors="white", linewidths=0.8, zorder=3)
 
 

@@ -39,7 +39,7 @@ def live_text(sweep: SweepStatus, resume: str, width: int, height: int, now: flo
     advice = list(advice_text(sweep, resume))  # not cut, because it ends with the command to type
     part, total = len(sweep.jobs), sum(sweep.counts.values())
     notes = [f"Shown are the {part} most urgent of {total:,} jobs."] if part < total else []
-    lines = 1 + sum(ceil(len(line) / width) for line in (*notes, *advice))
+    lines = 1 + sum(ceil(len(line) / width) for line in notes + advice)
     return Group(head, *notes, picture(_progress_of(sweep, now), width, height - lines), *advice)
 
 
