@@ -30,8 +30,8 @@ from torchvision.transforms import v2
 from interp_model.network import PIXEL_SCALE, build_network
 from schemas.job import ModelSpec
 from workers.data.dataset import Rows, Split
-from workers.data.prepared.crops import crop, load
 from workers.data.prepared.image_sets import PreparedImage, open_set
+from workers.data.prepared.photographs import crops
 from workers.data.readers.records import AnnotatedObject
 from workers.training.inputs import Inputs
 from workers.training.schedule import batches_of_epoch, flips_of_epoch
@@ -79,12 +79,10 @@ class Prepared:
     def _open(self) -> Inputs:
         side, count = len(self._mean_SS3), len(self._paths)
 
-        def build(done: int) -> Iterator[PreparedImage]:
-            for number in range(done, count):
-                path = self._paths[number]
-                record = AnnotatedObject(path, "", None, {})
-                pixels_SS3, _ = crop(load(path), record, side, ())
-                yield PreparedImage(number, path.name, pixels_SS3, {})
+        records = [AnnotatedObject(path, "", None, {}) for path in self._paths]
+
+        def build(done: int) -> Iterator[PreparedImage | str]:
+            return crops("animal", records, (), side, done, lambda _: None)
 
         found = open_set(self._cache, f"photographs-{side}", (count, side, side, 3), build, lambda _: None)
         nowhere = np.zeros(count, dtype=np.int64)

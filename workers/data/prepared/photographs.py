@@ -5,8 +5,13 @@ Legend: S side of the square.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import groupby
+from typing import TypeVar
 
 from schemas.job import RECIPE_VERSION
 from schemas.order import ReportPhase
@@ -18,6 +23,11 @@ from workers.data.readers.records import AnnotatedObject
 
 _REPORT_EVERY = 50
 """Pictures between two reports of the phase."""
+DECODERS = min(4, os.cpu_count() or 1)
+"""Threads that decode photographs: each holds one, which may be large."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def have_masks(records: Sequence[AnnotatedObject]) -> bool:
@@ -59,7 +69,7 @@ def photograph_set(
     shape = (len(records), size, size, 3)
 
     def build(done: int) -> Iterator[PreparedImage | str]:
-        return _crops(category, records, root.category(category).landmarks, size, done, report)
+        return crops(category, records, root.category(category).landmarks, size, done, report)
 
     found = open_set(root.cache_dir, key, shape, build, report, advance, root.fetch_set)
     if len(found.skipped) > skip_limit(len(records)):
@@ -90,7 +100,7 @@ def part_set(
     return open_set(root.cache_dir, key, shape, build, report, advance, root.fetch_set)
 
 
-def _crops(
+def crops(
     category: str,
     records: Sequence[AnnotatedObject],
     names: Sequence[str],
@@ -98,18 +108,54 @@ def _crops(
     done: int,
     report: ReportPhase,
 ) -> Iterator[PreparedImage | str]:
-    last: Path | None = None
-    for i, record in enumerate(records[done:], start=done):
-        if i % _REPORT_EVERY == 0:
-            report(f"preparing {category}: {i} of {len(records)} photographs")
-        if record.image != last:
-            picture, last = decode(record.image), record.image
-        if picture is None:
-            yield record.name
-            continue
+    """Yield the crops of a category's objects in their order, or the name of an object that cannot be decoded.
+
+    Threads decode the next photographs meanwhile.
+
+    Args:
+        category: named in the phase.
+        records: the objects.
+        names: landmarks of a crop.
+        size: side of a crop, in pixels.
+        done: number of objects at the start that are left out.
+        report: receives the phase; an error that it raises ends the preparation.
+    """
+    numbered = enumerate(records[done:], start=done)
+    photographs = (list(objects) for _, objects in groupby(numbered, key=lambda one: one[1].image))
+    number = done
+    for prepared in _ahead(partial(_crops_of_one, names=names, size=size), photographs):
+        for image in prepared:
+            if number % _REPORT_EVERY == 0:
+                report(f"preparing {category}: {number} of {len(records)} photographs")
+            number += 1
+            yield image
+
+
+def _crops_of_one(
+    objects: Sequence[tuple[int, AnnotatedObject]], *, names: Sequence[str], size: int
+) -> list[PreparedImage | str]:
+    """Return the crops of the objects of one photograph, each with its number."""
+    picture = decode(objects[0][1].image)
+    if picture is None:
+        return [record.name for _, record in objects]
+    found: list[PreparedImage | str] = []
+    for number, record in objects:
         image_SS3, landmarks_K2 = crop(picture, record, size, names)
         seen = {name: (float(r), float(c)) for name, (r, c) in zip(names, landmarks_K2, strict=True) if r == r}
-        yield PreparedImage(i, record.name, image_SS3, seen)
+        found.append(PreparedImage(number, record.name, image_SS3, seen))
+    return found
+
+
+def _ahead(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield the results of the items in their order, while threads work on the next ones."""
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="orch-decode") as threads:
+        for item in items:
+            waiting.append(threads.submit(work, item))
+            if len(waiting) > 2 * DECODERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _part_maps(
