@@ -141,7 +141,8 @@ def test_an_attempt_that_slept_ends_and_changes_nothing_for_its_successor(
     sleeper, result_file = start(cluster.order(1), ("training", 2 * STEPS + 3), signal.SIGSTOP, environment=environment)
     assert sleeper.pid is not None
     wait_until_stopped(sleeper)
-    live(cluster.order(2), ("training", STEPS + 2), environment=environment)
+    # Two epochs, of which the last may not be published yet.
+    live(cluster.order(2), ("training", 2 * STEPS + 2), environment=environment)
     kept = cluster.published()
     os.kill(sleeper.pid, signal.SIGCONT)
     sleeper.join(120)
