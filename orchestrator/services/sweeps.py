@@ -94,6 +94,11 @@ class SweepStatus:
     problem: str = ""
     """Why its jobs are unknown; empty if they are known."""
 
+    @property
+    def left_out(self) -> int:
+        """Number of its jobs that `jobs` lacks."""
+        return sum(self.counts.values()) - len(self.jobs)
+
     @cached_property
     def running(self) -> dict[str, RunningJob]:
         """How far its running jobs are, by key, as far as its driver has written it."""

@@ -236,8 +236,11 @@ def _mark_peaks(
         for corner, peak_F2 in zip(corners, peaks, strict=True)
     ]
     y, x = np.concatenate(at).T
-    sizes, colours = (PEAK_SIZES[: len(at[0])] * len(at), FILTER_COLOURS[: len(at[0])] * len(at))
-    axes.scatter(x, y, s=sizes, c=colours, edgecolors="white", linewidths=0.8, zorder=3)
+    images, filters = len(at), len(at[0])
+    axes.scatter(
+        x, y, s=PEAK_SIZES[:filters] * images, c=FILTER_COLOURS[:filters] * images, edgecolors="white",
+        linewidths=0.8, zorder=3,
+    )  # fmt: skip
 
 
 def _mark_landmarks(

@@ -29,7 +29,7 @@ PICTURES_SHARE = 0.2
 """Most of a device's free memory that the pictures of one split may take."""
 
 UNPINNED_BYTES = 2**16
-"""CUDA copies larger arrays, unless they are in pinned memory, only once the steps before them are over."""
+"""Largest array that is copied to a GPU without pinned memory. The copy of a larger one would wait for the GPU."""
 
 EVALUATION_BATCH = 64
 """Images per batch where nothing is trained."""

@@ -15,6 +15,10 @@ from schemas.lifecycle import JobState
 S = JobState
 
 
+def queue_of(*entries: QueueEntry) -> JobQueue:
+    return JobQueue(entries)
+
+
 def entries(chance: random.Random, share_features: bool, have_upstream: bool) -> list[QueueEntry]:
     """Return jobs of any state, of which some may start from an earlier one."""
     keys = [f"job-{number}" for number in range(30)]
@@ -56,6 +60,35 @@ def is_over(board: scheduler.Board) -> bool:
         entry.state is S.RUNNING or (entry.state in (S.QUEUED, S.REQUEUED) and entry.key not in stuck)
         for entry in board.values()
     )
+
+
+def test_jobs_wait_for_the_job_they_start_from() -> None:
+    jobs = queue_of(
+        QueueEntry("up", S.RUNNING), QueueEntry("down", S.QUEUED, upstream="up"), QueueEntry("free", S.QUEUED)
+    )
+    assert jobs.ready(now=0) == ["free"]
+    jobs["up"] = QueueEntry("up", S.SUCCEEDED)
+    assert jobs.ready(now=0) == ["down", "free"]
+
+
+def test_a_job_that_would_wait_for_anothers_features_comes_last_until_they_are_there() -> None:
+    jobs = queue_of(
+        *(QueueEntry(f"cat {n}", S.QUEUED, features="cat") for n in (1, 2)),
+        *(QueueEntry(f"dog {n}", S.QUEUED, features="dog") for n in (1, 2)),
+        *(QueueEntry(f"plain {n}", S.QUEUED) for n in (1, 2)),
+    )
+    assert jobs.ready(now=0) == ["cat 1", "dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
+    jobs["cat 1"] = replace(jobs["cat 1"], state=S.RUNNING)
+    assert jobs.ready(now=0) == ["dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
+    jobs["cat 1"] = replace(jobs["cat 1"], state=S.SUCCEEDED)
+    assert jobs.ready(now=0) == ["cat 2", "dog 1", "plain 1", "plain 2", "dog 2"]
+
+
+def test_a_requeued_job_waits_out_its_backoff() -> None:
+    jobs = queue_of(QueueEntry("a", S.REQUEUED, not_before=10.0))
+    assert jobs.ready(now=9.9) == []
+    assert jobs.ready(now=10.0) == ["a"]
+    assert not jobs.is_over
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -27,33 +26,6 @@ S, R = JobState, StopReason
 
 def board(*entries: QueueEntry) -> dict[str, QueueEntry]:
     return {entry.key: entry for entry in entries}
-
-
-def test_jobs_wait_for_the_job_they_start_from() -> None:
-    jobs = board(QueueEntry("up", S.RUNNING), QueueEntry("down", S.QUEUED, upstream="up"), QueueEntry("free", S.QUEUED))
-    assert JobQueue(jobs.values()).ready(now=0) == ["free"]
-    jobs["up"] = QueueEntry("up", S.SUCCEEDED)
-    assert JobQueue(jobs.values()).ready(now=0) == ["down", "free"]
-
-
-def test_a_job_that_would_wait_for_anothers_features_comes_last_until_they_are_there() -> None:
-    jobs = board(
-        *(QueueEntry(f"cat {n}", S.QUEUED, features="cat") for n in (1, 2)),
-        *(QueueEntry(f"dog {n}", S.QUEUED, features="dog") for n in (1, 2)),
-        *(QueueEntry(f"plain {n}", S.QUEUED) for n in (1, 2)),
-    )
-    assert JobQueue(jobs.values()).ready(now=0) == ["cat 1", "dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
-    jobs["cat 1"] = replace(jobs["cat 1"], state=S.RUNNING)
-    assert JobQueue(jobs.values()).ready(now=0) == ["dog 1", "plain 1", "plain 2", "cat 2", "dog 2"]
-    jobs["cat 1"] = replace(jobs["cat 1"], state=S.SUCCEEDED)
-    assert JobQueue(jobs.values()).ready(now=0) == ["cat 2", "dog 1", "plain 1", "plain 2", "dog 2"]
-
-
-def test_a_requeued_job_waits_out_its_backoff() -> None:
-    jobs = board(QueueEntry("a", S.REQUEUED, not_before=10.0))
-    assert JobQueue(jobs.values()).ready(now=9.9) == []
-    assert JobQueue(jobs.values()).ready(now=10.0) == ["a"]
-    assert not JobQueue(jobs.values()).is_over
 
 
 @pytest.mark.parametrize("end", [S.FAILED, S.CANCELLED])

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TypeVar
 
 from schemas.job import RECIPE_VERSION
@@ -122,13 +122,11 @@ def crops(
     """
     numbered = enumerate(records[done:], start=done)
     photographs = (list(objects) for _, objects in groupby(numbered, key=lambda one: one[1].image))
-    number = done
-    for prepared in _ahead(partial(_crops_of_one, names=names, size=size), photographs):
-        for image in prepared:
-            if number % _REPORT_EVERY == 0:
-                report(f"preparing {category}: {number} of {len(records)} photographs")
-            number += 1
-            yield image
+    prepared = chain.from_iterable(_ahead(partial(_crops_of_one, names=names, size=size), photographs))
+    for number, image in enumerate(prepared, start=done):
+        if number % _REPORT_EVERY == 0:
+            report(f"preparing {category}: {number} of {len(records)} photographs")
+        yield image
 
 
 def _crops_of_one(

@@ -37,8 +37,8 @@ def live_text(sweep: SweepStatus, resume: str, width: int, height: int, now: flo
     head = Text(f"sweep {sweep.record.name}, {to_the_minute(sweep.record.started_at)}: {counts_text(sweep.counts)}")
     head.truncate(width, overflow="ellipsis")
     advice = list(advice_text(sweep, resume))  # not cut, because it ends with the command to type
-    part, total = len(sweep.jobs), sum(sweep.counts.values())
-    notes = [f"Shown are the {part} most urgent of {total:,} jobs."] if part < total else []
+    shown = len(sweep.jobs)
+    notes = [f"Shown are the {shown} most urgent of {shown + sweep.left_out:,} jobs."] if sweep.left_out else []
     lines = 1 + sum(ceil(len(line) / width) for line in notes + advice)
     return Group(head, *notes, picture(_progress_of(sweep, now), width, height - lines), *advice)
 

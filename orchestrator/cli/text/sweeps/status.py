@@ -104,14 +104,13 @@ def status_text(sweep: SweepStatus, resume: str) -> RenderableType:
             f"{instability:.4f}" if instability is not None else "",
             "" if job.status.value == "done" else job.why,
         )
-    left_out = sum(sweep.counts.values()) - len(sweep.jobs)
     return Group(
         Text(
             f"sweep {sweep.record.name}, started {to_the_minute(sweep.record.started_at)}: {counts_text(sweep.counts)}"
         ),
         *([Text(waiting.reason)] if sweep.is_driven and (waiting := sweep.record.waiting) else []),
         table,
-        *([Text(f"... and {left_out} more (--all lists them)")] if left_out else []),
+        *([Text(f"... and {sweep.left_out} more (--all lists them)")] if sweep.left_out else []),
         *advice_text(sweep, resume),
     )
 
