@@ -113,17 +113,19 @@ def run_job(
     order = in_node_folders(order)
     job = _Job(order, on_progress, should_stop, packs)
     reason, failure, metrics = StopReason.FINISHED, None, None
-    try:
-        with job_log(order), live_log(order), system_metrics(order):
-            metrics = job.run()
-    except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
-        reason = stop_reason_of(error)
-        if reason is StopReason.INTERRUPTED and is_preempted():
-            reason = StopReason.PREEMPTED
-        where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
-        failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
-    finally:
-        job.release()
+    with packs.running() if packs else nullcontext(lambda: 1.0) as jobs_at_once:
+        try:
+            with job_log(order), live_log(order), system_metrics(order):
+                metrics = job.run()
+        except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
+            reason = stop_reason_of(error)
+            if reason is StopReason.INTERRUPTED and is_preempted():
+                reason = StopReason.PREEMPTED
+            where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
+            failure = Failure(kind=type(error).__name__, message=f"{where}{error}", traceback=traceback.format_exc())
+        finally:
+            job.release()
+        shared_by = jobs_at_once()
     result = JobResult(
         job_key=order.spec.key,
         attempt=order.attempt,
@@ -135,6 +137,7 @@ def run_job(
         failure=failure,
         micro_batches=order.micro_batches,
         in_pack=job.in_pack,
+        jobs_at_once=shared_by,
         problems=job.problems,
     )
     if reason is not StopReason.SUPERSEDED:

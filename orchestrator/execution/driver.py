@@ -84,7 +84,7 @@ class Driver:
     tell_waiting: Callable[[str], None] = lambda reason: None
     """Tells a user who does not look why jobs have waited long for machines."""
     past: Finished = field(default_factory=Finished)
-    """Durations of the store's finished jobs, for estimates."""
+    """What the store's finished jobs took of their worker process, for estimates."""
 
     def __post_init__(self, planned: list[PlannedJob]) -> None:
         self._state = SweepState.of(planned)
@@ -342,7 +342,7 @@ class Driver:
     def _show(self) -> None:
         state, progress = self._state, self.pool.progress()
         running = tuple((state.title(key), progress.get(worker)) for worker, key in state.running.items())
-        left = state.time_left(progress, self.pool.size, self.clock())
+        left = state.time_left(progress, self.pool.size, self.clock(), self.pool.places)
         paces = {key: pace.epoch_seconds for key, pace in state.paces.items()}
         self._progress.set(state.running_jobs(progress, MOST_JOBS), left, self.clock())
         self.display.show(

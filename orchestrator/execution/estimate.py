@@ -165,7 +165,7 @@ def kind_in(fields: Mapping[str, Any], is_upstream: bool) -> Kind:
 
 def time_left(
     waiting: Sequence[Waiting], running: Sequence[Running], finished: Finished, slots: int, now: float,
-    past: Finished | None = None,
+    past: Finished | None = None, places: int = 1,
 ) -> Estimate | None:  # fmt: skip
     """Estimate the time until all jobs are done.
 
@@ -175,16 +175,16 @@ def time_left(
         finished: Durations of the sweep's finished jobs. For a kind of which there are some, nothing else counts.
         slots: Number of jobs that run at once.
         now: The time, in the seconds of the paces.
-        past: Durations of jobs of earlier sweeps.
+        past: Seconds that jobs of earlier sweeps took of their worker process.
+        places: Number of jobs that one process runs at once.
 
     Returns:
         The estimate; None if nothing is known of any job that is left.
     """
     if not waiting and not running:
         return Estimate(0.0, 0.0)
-    known = _known(
-        {*(job.kind for job in waiting), *(job.kind for job in running)}, running, finished, past or Finished()
-    )
+    kinds = {*(job.kind for job in waiting), *(job.kind for job in running)}
+    known = _known(kinds, running, finished, past or Finished(), places)
     rest = {job.key: _rest(job, known, now) for job in running}
     lengths = {job.key: known.get(job.kind) for job in waiting}
     unknown = sum(each is None for each in (*rest.values(), *lengths.values()))
@@ -194,7 +194,9 @@ def time_left(
     return Estimate(low, high, unknown)
 
 
-def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished) -> dict[Kind, Range]:
+def _known(
+    kinds: Iterable[Kind], running: Sequence[Running], finished: Finished, past: Finished, places: int
+) -> dict[Kind, Range]:
     """Whole duration of each kind: from the sweep itself if it has finished one, then from earlier sweeps."""
     projected = {job.kind: whole for job in running if (whole := _projected(job)) is not None}
     found = {}
@@ -204,7 +206,7 @@ def _known(kinds: Iterable[Kind], running: Sequence[Running], finished: Finished
         elif kind in projected and kind not in past.seconds:
             found[kind] = projected[kind]
         elif (whole := past.whole_of(kind)) is not None:
-            found[kind] = whole
+            found[kind] = whole[0] * places, whole[1] * places
     return found
 
 

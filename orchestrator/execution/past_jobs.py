@@ -12,12 +12,16 @@ from schemas.lifecycle import JobState
 
 
 def past_of(records: Iterable[JobRecord]) -> Finished:
-    """Return the durations of the jobs that succeeded in their first attempt; a later one goes on from a checkpoint."""
+    """Return what jobs took of their worker process that succeeded in their first attempt, in seconds.
+
+    A later attempt goes on from a checkpoint. A job that ran beside others of a pack took its share of the time.
+    """
     found = Finished()
     for record in records:
         kind = kind_of_record(record)
-        if kind is not None and record.result is not None and record.result.attempt == 1 and record.result.seconds > 0:
-            found.add(kind, record.result.seconds)
+        result = record.result
+        if kind is not None and result is not None and result.attempt == 1 and result.seconds > 0:
+            found.add(kind, result.seconds / result.jobs_at_once)
     return found
 
 

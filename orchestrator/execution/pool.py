@@ -47,6 +47,10 @@ class WorkerPool(Protocol):
         """Whether the workers are on this machine alone, so that no other machine can ever join."""
 
     @property
+    def places(self) -> int:
+        """Number of jobs of equal shape that a process is known to run at the same time."""
+
+    @property
     def packs(self) -> bool:
         """Whether a worker may run several jobs of equal shape at the same time."""
 

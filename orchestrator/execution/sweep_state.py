@@ -48,7 +48,7 @@ class SweepState:
     finished: Finished = field(default_factory=Finished)
     """Durations of the jobs that this driver ran from start to end."""
     past: Finished = field(default_factory=Finished)
-    """Durations of the store's jobs that were finished before."""
+    """What the store's finished jobs took of their worker process, see `past_of`."""
     accuracies: dict[str, float] = field(default_factory=dict)
     """Accuracy on held-out images of each job that has succeeded."""
     failures: Counter[str] = field(default_factory=Counter)
@@ -150,13 +150,16 @@ class SweepState:
         """Number of jobs that succeeded or failed."""
         return self.board.ended
 
-    def time_left(self, progress: Mapping[int, Progress | None], slots: int, now: float) -> Estimate | None:
+    def time_left(
+        self, progress: Mapping[int, Progress | None], slots: int, now: float, places: int = 1
+    ) -> Estimate | None:
         """Estimate the time until the sweep is over; None while nothing is known.
 
         Args:
             progress: Newest progress of each busy worker.
             slots: Number of jobs that run at once.
             now: The time.
+            places: Number of jobs that one process runs at once.
         """
         for worker, key in self.running.items():
             latest = progress.get(worker)
@@ -167,11 +170,11 @@ class SweepState:
             passed = now - at
             if workers == slots and 0.0 <= passed < ESTIMATE_SECONDS_A_JOB * len(self.board):
                 return found and found._replace(low=max(0.0, found.low - passed), high=max(0.0, found.high - passed))
-        found = self._time_left(slots, now)
+        found = self._time_left(slots, now, places)
         self._estimate = now, slots, found
         return found
 
-    def _time_left(self, slots: int, now: float) -> Estimate | None:
+    def _time_left(self, slots: int, now: float, places: int) -> Estimate | None:
         stuck = set(self.board.blocked())
         waiting = [
             Waiting(entry.key, self.kinds[entry.key], entry.upstream)
@@ -179,7 +182,7 @@ class SweepState:
             if entry.state in (_S.QUEUED, _S.REQUEUED) and entry.key not in stuck
         ]
         running = [Running(key, self.kinds[key], self.paces[key]) for key in self.running.values()]
-        return time_left(waiting, running, self.finished, slots, now, self.past)
+        return time_left(waiting, running, self.finished, slots, now, self.past, places)
 
     def set_state(self, key: str, state: JobState) -> None:
         """Change a job's state in the queue."""

@@ -101,6 +101,7 @@ class ScriptedPool:
         return 4
 
     packs = False
+    places = 1
 
     @property
     def is_private(self) -> bool:

@@ -55,6 +55,7 @@ def assert_alike(found: JobResult, alone: JobResult) -> None:
     one, other = state_of(found), state_of(alone)
     torch.testing.assert_close(one["network"], other["network"], rtol=TOLERANCE, atol=TOLERANCE)
     assert (found.in_pack, alone.in_pack) == (True, False)
+    assert 1.0 == alone.jobs_at_once < found.jobs_at_once <= 2.0
     assert [record["epoch"] for record in one["records"]] == [record["epoch"] for record in other["records"]]
     for mine, expected in zip(one["records"], other["records"], strict=True):
         assert mine["task_loss"] == pytest.approx(expected["task_loss"], rel=TOLERANCE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 from schemas.errors import StoreUnreachable
@@ -13,6 +14,8 @@ from schemas.results import CheckpointPointer, JobMetrics
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
+EPOCH_SECONDS = 2.0
+"""Shortest pause between two times that epochs are logged: nobody looks more often, and each costs the store writes."""
 RETRY_SECONDS = 10.0
 """Shortest pause between two tries."""
 FINISH_SECONDS = 5.0
@@ -36,6 +39,8 @@ class BufferedLog:
     _run: RunLog | None = field(default=None, init=False)
     _outage_since: float | None = field(default=None, init=False)
     _retry_at: float = field(default=0.0, init=False)
+    _logged_at: float = field(default=-inf, init=False)
+    """When epochs were logged last."""
 
     @property
     def run(self) -> RunLog | None:
@@ -48,7 +53,9 @@ class BufferedLog:
         return self._outage_since is not None
 
     def bring_up_to_date(self, records: Sequence[EpochRecord]) -> None:
-        """Log all epochs that the store does not have; after a failed try, a later call logs them.
+        """Log all epochs that the store does not have, unless some were logged just now or the last try failed.
+
+        Then a later call logs them, or `finish`.
 
         Args:
             records: all epochs so far.
@@ -57,11 +64,13 @@ class BufferedLog:
             StoreUnreachable: the outage has lasted longer than `patience`.
         """
         began = self.clock()
-        if self.is_behind and began < self._retry_at:
+        if began < (self._retry_at if self.is_behind else self._logged_at + EPOCH_SECONDS):
             return
         try:
             self._opened().log_epochs(records)
             self._outage_since = None
+            if records:
+                self._logged_at = began
         except StoreUnreachable as error:
             self._postpone(error, began)
 

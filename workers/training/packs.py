@@ -130,10 +130,15 @@ class Pack:
 class Packs:
     """What the jobs of one process share."""
 
-    def __init__(self, patience: float = PATIENCE) -> None:
-        """Begin without jobs; `patience` as for `Pack`."""
+    def __init__(self, patience: float = PATIENCE, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without jobs; the arguments are those of `Pack`."""
         self._patience = patience
+        self._clock = clock
         self._lock = threading.Lock()
+        self._jobs = 0
+        self._job_seconds = 0.0
+        """Seconds that jobs have run here, summed over the jobs, until `_counted_at`."""
+        self._counted_at = clock()
         self._packs: dict[str, Pack] = {}
         self._measuring = threading.Lock()
 
@@ -144,6 +149,32 @@ class Packs:
             return None
         with self._lock:
             return self._packs.setdefault(shape, Pack(self._patience))
+
+    @contextmanager
+    def running(self) -> Iterator[Callable[[], float]]:
+        """Count a job within the context.
+
+        Yields:
+            Returns how many jobs have run in this process since the context began, as a mean over the time.
+        """
+        began, before = self._count(+1)
+
+        def jobs_at_once() -> float:
+            now, after = self._count(0)
+            return (after - before) / (now - began) if now > began else 1.0
+
+        try:
+            yield jobs_at_once
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> tuple[float, float]:
+        """Change the number of running jobs; return the time and the seconds of jobs until then."""
+        with self._lock:
+            now = self._clock()
+            self._job_seconds += self._jobs * (now - self._counted_at)
+            self._jobs, self._counted_at = self._jobs + change, now
+            return now, self._job_seconds
 
     @contextmanager
     def one_at_a_time(self, report: ReportPhase) -> Iterator[None]:

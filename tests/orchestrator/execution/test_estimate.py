@@ -90,6 +90,14 @@ def test_jobs_of_earlier_sweeps_count_until_this_one_has_finished_some_of_the_ki
     assert own == Estimate(pytest.approx(9.9), pytest.approx(10.1))
 
 
+def test_a_job_of_an_earlier_sweep_takes_longer_where_its_process_also_runs_others() -> None:
+    past = finished(ordinary=[10] * 25)
+    found = time_left(waiting(8, ORDINARY), [], finished(), slots=8, now=0.0, past=past, places=8)
+    assert found == Estimate(pytest.approx(8 * 9), pytest.approx(8 * 11))
+    own = time_left(waiting(8, ORDINARY), [], past, slots=8, now=0.0, places=8)
+    assert own == Estimate(pytest.approx(9.9), pytest.approx(10.1)), "it was timed beside the others"
+
+
 def test_what_earlier_sweeps_tell_is_worked_out_once_per_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     kinds = [ORDINARY._replace(categories=number) for number in range(100)]
     past = Finished()

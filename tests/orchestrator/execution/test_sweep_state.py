@@ -51,7 +51,7 @@ def test_a_large_sweep_is_estimated_again_only_after_some_time(monkeypatch: pyte
     state.running[0] = next(iter(state.board))
     pause = sweep_state.ESTIMATE_SECONDS_A_JOB * len(JOBS)
 
-    def compute(self: SweepState, slots: int, now: float) -> Estimate:
+    def compute(self: SweepState, slots: int, now: float, places: int) -> Estimate:
         computed.append(now)
         return Estimate(1.0, 10.0)
 

@@ -63,6 +63,19 @@ def test_a_pretraining_and_a_continued_job_do_not_count_as_typical() -> None:
     assert cost.time is None
 
 
+def test_a_job_of_a_pack_took_its_share_of_the_time() -> None:
+    alone, packed, *others = of("ordinary")
+    beside_seven = finished(packed, 400.0)
+    assert beside_seven.result is not None
+    result = beside_seven.result.model_copy(update={"jobs_at_once": 8.0})
+    past = past_of([finished(alone, 100.0), replace(beside_seven, result=result)])
+    assert list(past.seconds.values()) == [[100.0, 50.0]]
+    cost = cost_of(Settings(), others, PLANNED.upstream_keys, ONE_WORKER, [replace(beside_seven, result=result)])
+    assert cost is not None
+    assert cost.time is not None
+    assert cost.time[:2] == pytest.approx((len(others) * 37.5, len(others) * 62.5))
+
+
 def test_disk_and_gpu_hours_follow_from_files_and_the_workers_share(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

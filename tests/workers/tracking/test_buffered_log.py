@@ -13,7 +13,7 @@ from schemas.errors import StoreUnreachable
 from schemas.job import JobSpec
 from schemas.results import CheckpointPointer, JobMetrics
 from tests.support.toy import toy_spec
-from workers.tracking.buffered_log import FINISH_SECONDS, RETRY_SECONDS, BufferedLog
+from workers.tracking.buffered_log import EPOCH_SECONDS, FINISH_SECONDS, RETRY_SECONDS, BufferedLog
 from workers.tracking.run_log import RunLog
 from workers.training.records import EpochRecord
 
@@ -62,6 +62,7 @@ def test_an_epoch_whose_receipt_was_lost_is_not_told_again(store: Away) -> None:
     now = [0.0]
     book = BufferedLog(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
     book.bring_up_to_date(records(1))
+    now[0] += EPOCH_SECONDS
     store.loses_answers = True
     book.bring_up_to_date(records(2))
     assert book.run is None
@@ -70,6 +71,20 @@ def test_an_epoch_whose_receipt_was_lost_is_not_told_again(store: Away) -> None:
     book.bring_up_to_date(records(3))
     assert store.epochs == [1, 2, 3]
     assert store.opened == 2
+
+
+def test_short_epochs_are_logged_together_every_few_seconds(store: Away) -> None:
+    now = [0.0]
+    book = BufferedLog(store.open, toy_spec(), patience=600.0, clock=lambda: now[0])
+    book.bring_up_to_date(())
+    told = []
+    for epoch in range(1, 10):
+        book.bring_up_to_date(records(epoch))
+        told.append(len(store.epochs))
+        now[0] += EPOCH_SECONDS / 4
+    assert told == [1, 1, 1, 1, 5, 5, 5, 5, 9]
+    assert not book.is_behind
+    assert store.epochs == list(range(1, 10))
 
 
 def test_a_store_that_came_back_within_a_long_epoch_is_told_there(store: Away) -> None:

@@ -299,6 +299,20 @@ def test_members_come_and_go_in_any_order_and_none_waits_for_ever(seed: int, mon
     assert not pack._found
 
 
+def test_a_job_is_told_how_many_ran_beside_it_as_a_mean_over_its_time() -> None:
+    seconds = iter([0.0, 10.0, 12.0, 18.0, 18.0, 20.0, 20.0])
+    shared = Packs(clock=lambda: next(seconds))
+    with shared.running() as of_first:  # from 10 to 20
+        with shared.running() as of_second:  # from 12 to 18
+            assert of_second() == 2.0
+        assert of_first() == pytest.approx((2 * 1 + 6 * 2 + 2 * 1) / 10)
+
+
+def test_a_job_that_ended_at_once_ran_alone() -> None:
+    with Packs(clock=lambda: 5.0).running() as jobs_at_once:
+        assert jobs_at_once() == 1.0
+
+
 def test_only_one_job_is_in_what_libraries_do_not_do_in_threads_and_the_others_say_that_they_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
