@@ -6,13 +6,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.execution.attempt_ends import AttemptEnds
 from orchestrator.execution.fitting import Fitting
-from orchestrator.execution.in_time import Background, Hung
+from orchestrator.execution.in_time import Hung
 from orchestrator.execution.joining import Joining
 from orchestrator.execution.listening import Listening
 from orchestrator.execution.losses import LOSSES, last_line, lost, reason_of_loss
@@ -21,6 +20,7 @@ from orchestrator.execution.placement import Asked, Idle, Node, Wish, decide, fo
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.ray_worker import CALL_SECONDS, RayWorker, RayWorkers, answer_to, promptly
 from orchestrator.execution.usable_nodes import UsableNodes
+from orchestrator.execution.worker_stops import WorkerStops
 from orchestrator.wording import in_words
 from schemas.errors import ResourceError
 from schemas.lifecycle import StopReason
@@ -33,10 +33,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 10.0
 """How long a worker on a cluster stays without a job that it could run."""
-HEAR_SECONDS = 6.0
-"""How long a worker may take to hear that it should stop its job, before it is killed."""
-SAVE_SECONDS = 300.0
-"""How long a worker may take to end its job after it has heard so, before it is killed."""
 SILENT_SECONDS = 15.0
 """After so long without an answer a worker on a cluster loses its job to a machine that could take it."""
 
@@ -79,13 +75,12 @@ class RayPool:
     _waiting: str = ""
     _warnings: frozenset[str] = frozenset()
     _listening: Listening = field(default_factory=Listening)
-    _kills: list[Background[None]] = field(default_factory=list)
-    """Unanswered requests to kill workers."""
 
     def __post_init__(self) -> None:
         self._joining = Joining(self.machines, self.patience)
         self._fitting = Fitting(self.needs, self.is_private, self.default_gpus)
         self._usable = UsableNodes(self.is_private)
+        self._stops = WorkerStops(self._workers, self._ends)
         if self.is_joined:
             self._begin()
         else:
@@ -163,7 +158,7 @@ class RayPool:
             if is_silent and has_place(wish, wanted, idle, asked, self._with_room(), left):
                 self._usable.note_silence(worker.node, now)
                 why = f"Its worker has not answered for {SILENT_SECONDS:g} s, and another machine can take the job"
-                self._lose(worker, StopReason.NODE_LOST, ResourceError(why))
+                self._stops.lose(worker, StopReason.NODE_LOST, ResourceError(why))
                 break  # the place is taken now
         self._release(found.spare, 0.0 if found.is_short else GRACE_SECONDS)
         served = {one.wish.needs for one in self._workers.values() if one.facts or one.has_place}
@@ -196,7 +191,7 @@ class RayPool:
             elif worker.spare_since is None:
                 worker.spare_since = now
             if worker.spare_since is not None and not keeps and now - worker.spare_since >= grace:
-                self._kill(worker)
+                self._stops.kill(worker)
 
     def _request(self, wish: Wish, needs: Needs) -> None:
         options: dict[str, Any] = {"num_cpus": wish.needs.cpus, "num_gpus": wish.needs.gpus or 0}
@@ -223,7 +218,7 @@ class RayPool:
         try:
             own.call = promptly(own.actor.run.remote, order.model_dump_json())
         except Hung as hung:  # the order may still reach it
-            self._lose(own, StopReason.WORKER_LOST, ResourceError(str(hung)))
+            self._stops.lose(own, StopReason.WORKER_LOST, ResourceError(str(hung)))
 
     def wait(self, seconds: float) -> list[Ended]:
         """See `WorkerPool.wait`.
@@ -239,7 +234,7 @@ class RayPool:
             self._lose_ray(self._watch.problem)
             return self._ends.take()
         self._look()
-        self._kill_deaf()
+        self._stops.kill_deaf()
         done = self._wait_for_calls(0.0 if self._ends else seconds)
         with suppress(Hung):  # asked again by the next `wait`
             for worker in list(self._workers.values()):
@@ -279,7 +274,7 @@ class RayPool:
             return
         self._fitting.note(watch.newest, is_working=any(one.order is not None for one in self._workers.values()))
         for worker in [one for one in self._workers.values() if self._fitting.resolved(one.needs) != one.wish.needs]:
-            self._kill(worker)  # it was requested before it was known whether workers take GPUs
+            self._stops.kill(worker)  # it was requested before it was known whether workers take GPUs
         now = time.monotonic()
         draining = {node.id for node in watch.newest.nodes if node.drains}
         for worker in list(self._workers.values()):
@@ -297,10 +292,9 @@ class RayPool:
                     late = f"A worker did not answer within {in_words(self.start_seconds)} (ORCH_WORKER_START_SECONDS)"
                     self._strike(worker, place or "", late)
             elif worker.node in draining and self._workers.is_free(worker):
-                self._kill(worker)
+                self._stops.kill(worker)
             elif worker.node in draining and worker.order is not None and worker.kill_at is None:
-                self._ask_to_stop(worker, worker.actor.preempt, StopReason.PREEMPTED)
-                self._take_no_more(worker)
+                self._stops.preempt(worker)
         watch.workers = tuple(one.ray_id for one in self._workers.values() if one.facts is None)
 
     def _note_answer(self, worker: RayWorker) -> None:
@@ -312,7 +306,7 @@ class RayPool:
         facts = WorkerFacts.model_validate_json(answer)
         if facts.problem:
             self._usable.rule_out(facts.node, f"On {facts.host}: {facts.problem}")
-            self._kill(worker)
+            self._stops.kill(worker)
             return
         self._warnings |= {facts.warning} - {""}
         self._usable.note_start(facts.node)
@@ -326,13 +320,13 @@ class RayPool:
         """Give up a worker that died while it started; its machine is to blame unless that has died too."""
         node_is_gone = reason_of_loss(error) is StopReason.NODE_LOST or (place and place not in self.nodes())
         if node_is_gone and not self.is_private:
-            self._kill(worker)
+            self._stops.kill(worker)
         else:
             self._strike(worker, place, last_line(error))
 
     def _strike(self, worker: RayWorker, node: str, why: str) -> None:
         """Give up a worker that did not start, and after some of them its node."""
-        self._kill(worker)
+        self._stops.kill(worker)
         self._usable.strike(node, why, self.machines.end_of_worker_log)
 
     def _collect(self, worker: RayWorker) -> None:
@@ -345,34 +339,20 @@ class RayPool:
             self._ends.add(Ended(worker.id, result, worker.node, is_told=True))
             worker.end_job()
             if result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
-                self._take_no_more(worker)
-            self._let_go(worker)
+                self._stops.take_no_more(worker)
+            self._stops.let_go(worker)
             return
         reason = reason_of_loss(error)
         if reason is StopReason.CODE_RAISED:
             self._ends.end(worker, reason, error)
             worker.end_job()
-            self._let_go(worker)
+            self._stops.let_go(worker)
             return
         if reason in LOSSES:
-            self._lose(worker, reason, error)
+            self._stops.lose(worker, reason, error)
             return
         self._ends.end(worker, reason, error)
-        self._kill(worker, reason)
-
-    def _let_go(self, worker: RayWorker) -> None:
-        """Kill a worker's process if it takes no more jobs and has none."""
-        if worker.is_leaving and self._workers.is_free(worker):
-            self._kill(worker)
-
-    def _lose(self, worker: RayWorker, reason: StopReason, error: Exception) -> None:
-        """End the attempt of a worker that is gone, or only unreachable and still working."""
-        self._ends.hold(worker, reason, error)
-        self._kill(worker, reason)
-
-    def _take_no_more(self, worker: RayWorker) -> None:
-        for one in self._workers.of_process(worker):
-            one.is_leaving = True
+        self._stops.kill(worker, reason)
 
     def _lose_ray(self, problem: str) -> None:
         """End all attempts, because Ray has gone: it would keep their calls and never run them."""
@@ -397,67 +377,15 @@ class RayPool:
 
     def stop(self) -> None:
         """See `WorkerPool.stop`."""
-        for worker in list(self._workers.values()):
-            if worker.order is not None:
-                self._ask_to_stop(worker, worker.actor.stop, StopReason.INTERRUPTED)
-            elif self._workers.is_free(worker):
-                self._kill(worker)
+        self._stops.stop_all()
 
     def interrupt(self, worker: int) -> None:
         """See `WorkerPool.interrupt`."""
-        own = self._workers.get(worker)
-        if own is not None and own.order is not None:
-            self._ask_to_stop(own, own.actor.interrupt, StopReason.INTERRUPTED, own.order.spec.key)
-
-    def _ask_to_stop(self, worker: RayWorker, method: Any, reason: StopReason, *arguments: str) -> None:
-        import ray
-
-        worker.reason = reason
-        worker.kill_at = time.monotonic() + HEAR_SECONDS
-        worker.heard = Background(lambda: ray.get(method.remote(*arguments)))
-
-    def _kill_deaf(self) -> None:
-        """Kill workers that were asked to stop their job and do not hear it, or do not end it."""
-        now = time.monotonic()
-        for worker in [one for one in self._workers.values() if one.kill_at is not None]:
-            if worker.id not in self._workers:
-                continue  # lost with another job of its process
-            if worker.heard is not None and worker.heard.wait(0):
-                worker.heard, worker.kill_at = None, now + SAVE_SECONDS
-            if worker.kill_at is not None and now >= worker.kill_at and worker.order is not None:
-                self._ends.end(worker, worker.reason, None)
-                self._kill(worker)
-
-    def _kill(self, worker: RayWorker, reason: StopReason = StopReason.WORKER_LOST) -> None:
-        """Kill a worker's process without waiting for Ray, which may not answer. Its other jobs are lost with it.
-
-        Args:
-            worker: The worker, whose own job the caller has ended.
-            reason: Why it is killed.
-        """
-        import ray
-
-        for other in self._workers.of_process(worker):
-            del self._workers[other.id]
-            if other is worker:
-                continue
-            if other.kill_at is not None:  # it was asked to stop too
-                self._ends.end(other, other.reason, None)
-            else:
-                gone = ResourceError("The process of its pack has ended")
-                shared = reason in LOSSES or reason is StopReason.PREEMPTED
-                self._ends.hold(other, reason if shared else StopReason.WORKER_LOST, gone)
-        self._kills = [kill for kill in self._kills if not kill.wait(0)]
-        if ray.is_initialized():  # otherwise the call would start a Ray
-            self._kills.append(Background(partial(ray.kill, worker.actor)))
+        if worker in self._workers:
+            self._stops.interrupt(self._workers[worker])
 
     def close(self) -> None:
         """See `WorkerPool.close`."""
         if self._watch is not None:
             self._watch.stop()
-        for worker in list(self._workers.values()):
-            self._kill(worker)
-        until = time.monotonic() + CALL_SECONDS
-        for kill in self._kills:
-            kill.wait(max(0.0, until - time.monotonic()))
-        self._kills.clear()
+        self._stops.kill_all(CALL_SECONDS)

@@ -96,7 +96,7 @@ def test_a_process_that_dies_loses_all_its_jobs_once_and_no_other(pool: RayPool,
 def test_the_others_of_a_pack_are_lost_with_a_job_that_does_not_end(
     pool: RayPool, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.execution.ray_pool.HEAR_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.execution.worker_stops.HEAR_SECONDS", 0.0)
     fake.hangs.add("get")
     pool.start(0, order(FIRST))
     pool.start(2, order(SECOND))
@@ -110,7 +110,7 @@ def test_the_others_of_a_pack_are_lost_with_a_job_that_does_not_end(
 def test_a_pack_that_does_not_hear_a_stop_is_interrupted_as_a_whole(
     pool: RayPool, fake: FakeRay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestrator.execution.ray_pool.HEAR_SECONDS", 0.0)
+    monkeypatch.setattr("orchestrator.execution.worker_stops.HEAR_SECONDS", 0.0)
     fake.hangs.add("get")
     pool.start(0, order(FIRST))
     pool.start(2, order(SECOND))

@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray.exceptions import RayActorError
 
-from orchestrator.execution import machines, ray_pool, ray_worker
+from orchestrator.execution import machines, ray_worker, worker_stops
 from orchestrator.execution.machines import Look, Watch
 from orchestrator.execution.placement import Node, Room, Wish
 from orchestrator.execution.pool import Ended, RayAway
@@ -191,7 +191,7 @@ def test_a_result_that_ray_does_not_give_now_is_asked_for_again(fake: FakeRay) -
 
 
 def test_a_stop_waits_neither_for_ray_nor_for_workers(fake: FakeRay, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_pool, "HEAR_SECONDS", 0.5)
+    monkeypatch.setattr(worker_stops, "HEAR_SECONDS", 0.5)
     fake.live = list("abcd")
     pool = pool_with(fake, 4)
     pool.start(0, ORDER)
