@@ -60,7 +60,7 @@ def train(spec: JobSpec, folder: Path, upstream: CheckpointPointer | None) -> tu
     """Train and measure one network as a script would."""
     data = load_job_data(
         spec.data, spec.evaluation, input_size=spec.model.input_size, seed=spec.seed, cache_dir=folder / "cache",
-        data_root=None,
+        data_root=None, processes=torch.get_num_threads(),
     )  # fmt: skip
     seed_torch(spec.seed, 0, "weights")
     network = build_network(spec.model, spec.n_outputs, from_scratch=isinstance(spec.weights, RandomWeights))

@@ -188,6 +188,7 @@ class _Job:
             data_root=Path(self._order.data_root) if self._order.data_root else None,
             on_progress=self._report,
             shared=self._shared_data(),
+            processes=self._order.threads,
         )
         network = self._build_network().to(device)
         limit = int(self._order.features_gb * GIB)

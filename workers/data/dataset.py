@@ -115,6 +115,7 @@ def load_job_data(
     data_root: Path | None,
     on_progress: ReportPhase | None = None,
     shared: SharedData | None = None,
+    processes: int = 1,
 ) -> JobData:
     """Return the splits of a job, and prepare the images that are not prepared yet.
 
@@ -125,6 +126,7 @@ def load_job_data(
         data_root: folder of the photographs; it is opened once. Not used for generated animals.
         on_progress: receives the current phase; an error that it raises ends the preparation.
         shared: where the photographs are pulled from if the data root lacks them.
+        processes: number of processes that draw many generated animals.
 
     Raises:
         DataError: the data cannot carry the job, or changed since it was planned.
@@ -150,6 +152,7 @@ def load_job_data(
     source: Animals | Photographs
     if root is None:
         source = Animals(data, input_size, seed, cache_dir, report)
+        source.draw_ahead(processes)
     else:
         source = Photographs(data, input_size, seed, root, report)
     positives = [source.positives(category) for category in data.categories]

@@ -8,8 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 from orchestrator.import_path import HOME
 from tests.support.autoscaling import autoscaling_cluster, kinds_of_nodes
 from tests.support.object_store import free_port
+from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -65,31 +65,24 @@ def ended(driver: subprocess.Popen[str]) -> tuple[int, Mapping[str, Any], str]:
     return driver.returncode, json.loads(out) if out else {}, error
 
 
-def wait_until(holds: Callable[[], bool], within: float = 240.0) -> None:
-    until = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < until, "timed out"
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_sweep_on_no_node_has_them_added_and_gives_them_back(folder: Path, version: int) -> None:
     kinds = {"small": {"CPU": 1, "least": 0, "most": 2}}
     with autoscaling_cluster(folder, free_port(), kinds, version=version) as address:
-        wait_until(lambda: kinds_of_nodes(address) == [])
+        wait_for(lambda: kinds_of_nodes(address) == [])
         driver = sweep(folder, address, "from-zero")
-        wait_until(lambda: "small" in (kinds_of_nodes(address) or ()))
+        wait_for(lambda: "small" in (kinds_of_nodes(address) or ()))
         code, answer, error = ended(driver)
         assert (code, answer.get("counts")) == (0, {"done": 2}), error
-        wait_until(lambda: kinds_of_nodes(address) == [])
+        wait_for(lambda: kinds_of_nodes(address) == [])
 
 
 def test_a_worker_for_which_a_node_can_be_added_is_waited_for_and_any_larger_one_refused(folder: Path) -> None:
     kinds = {"small": {"CPU": 1, "least": 1, "most": 1}, "wide": {"CPU": 2, "least": 0, "most": 1}}
     with autoscaling_cluster(folder, free_port(), kinds, version=2) as address:
-        wait_until(lambda: kinds_of_nodes(address) == ["small"])
+        wait_for(lambda: kinds_of_nodes(address) == ["small"])
         driver = sweep(folder, address, "wide", 2)
-        wait_until(lambda: "wide" in (kinds_of_nodes(address) or ()))
+        wait_for(lambda: "wide" in (kinds_of_nodes(address) or ()))
         code, answer, error = ended(driver)
         assert (code, answer.get("counts")) == (0, {"done": 2}), error
         code, _, error = ended(sweep(folder, address, "wider", cpus=3, epochs=3))

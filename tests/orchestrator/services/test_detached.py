@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ import pytest
 
 from tests.chaos.stage import TrackingServer
 from tests.support.object_store import free_port
+from tests.support.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 240.0
 TOKEN = "a-token-of-the-tests-0123456789abcdef"
 SWEEP = """
 name: far
@@ -36,14 +35,6 @@ axes:
   backbone: [alexnet]
   variant: [ordinary, interpretable]
 """
-
-
-def wait_for(happens: Callable[[], Any], what: str) -> Any:
-    until = time.monotonic() + PATIENCE
-    while not (found := happens()):
-        assert time.monotonic() < until, f"{what} did not happen"
-        time.sleep(0.2)
-    return found
 
 
 class Far:

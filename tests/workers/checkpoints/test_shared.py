@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from schemas.errors import StoreError, StoreUnreachable, Superseded
 from schemas.lifecycle import StopReason
 from schemas.results import CheckpointPointer, JobResult
 from tests.support.object_store import BUCKET, ObjectStore
+from tests.support.waiting import wait_for
 from workers.checkpoints import publisher
 from workers.checkpoints.loading import Fetch, load_checkpoint
 from workers.checkpoints.publisher import Publisher
@@ -52,13 +52,6 @@ def uri(request: pytest.FixtureRequest, folder: FolderObjects) -> str:
 
 def state(value: float) -> dict[str, Any]:
     return {"network": {"weight": torch.full((3,), value)}}
-
-
-def wait_for(is_true: Callable[[], bool]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not is_true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 class Node:
