@@ -15,12 +15,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.metrics import data_of, noise, noise_job, seconds_of, timed
-from benchmarks.packs import times_of
+from benchmarks.packs import job_of, largest_difference
 from interp_model.network import build_network
 from schemas.job import BackboneName, JobSpec
 from schemas.training_spec import Precision
 from workers.training.determinism import seed_torch
 from workers.training.inputs import Inputs
+from workers.training.pack_probe import batches_of, measure
 from workers.training.trainer import Trainer
 
 Row = dict[str, Any]
@@ -156,7 +157,9 @@ def product_rates(device: torch.device, size: Size) -> Row:
 def method_cost(rows: Sequence[Row]) -> list[Row]:
     """Time of an interpretable network's epoch over that of the same network without masks and filter losses."""
     kind = ("backbone", "trained", "precision")
-    rate = {(*(row[name] for name in kind), row["variant"]): row["images_per_s"] for row in rows if row["images_per_s"]}
+    rate = {
+        (*(row[name] for name in kind), row["variant"]): row["images_per_s"] for row in rows if row.get("images_per_s")
+    }
     return [
         {**dict(zip(kind, case, strict=True)), "ratio": rate[*case, "plain"] / value}
         for (*case, variant), value in rate.items()
@@ -168,7 +171,9 @@ def precision_gain(rows: Sequence[Row]) -> list[Row]:
     """Time of a network's epoch with bfloat16 over that with float32."""
     kind = ("backbone", "trained", "variant")
     rate = {
-        (*(row[name] for name in kind), row["precision"]): row["images_per_s"] for row in rows if row["images_per_s"]
+        (*(row[name] for name in kind), row["precision"]): row["images_per_s"]
+        for row in rows
+        if row.get("images_per_s")
     }
     return [
         {**dict(zip(kind, case, strict=True)), "ratio": rate[*case, "float32"] / value}
@@ -198,9 +203,13 @@ def packs_gain(device: torch.device, size: Size, is_time_left: Callable[[], bool
             yield {"backbone": backbone, "note": NO_TIME}
             continue
         model = spec_of(backbone, "interpretable", frozen=True, size=size).model
-        times = times_of(model, PACKED, size.batch, size.epochs, device)
-        ratio = times.packed / times.alone
-        yield {"backbone": backbone, "networks": PACKED, **times._asdict(), "ratio": ratio, "note": ""}
+        batches = batches_of(job_of(model, size.batch), PACKED, device)
+        difference = largest_difference(batches)
+        times = measure(batches, size.epochs, device)
+        yield {
+            "backbone": backbone, "networks": PACKED, **times._asdict(), "ratio": times.packed / times.alone,
+            "difference": difference, "note": "",
+        }  # fmt: skip
         release(device)
 
 
@@ -218,7 +227,7 @@ def resume(device: torch.device) -> Row:
     torch.save(first.state_dict(), saved)
     saved.seek(0)
     second = trainer_of(spec, SMALL.images, device)
-    second.load_state_dict(torch.load(saved, map_location=device, weights_only=True))
+    second.load_state_dict(torch.load(saved, map_location="cpu", weights_only=True))  # as a job does
     while second.epoch < spec.train.epochs:
         train_epoch(second)
     differ = [

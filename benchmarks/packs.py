@@ -62,11 +62,11 @@ def times_of(model: ModelSpec, networks: int, batch: int, repeats: int, device: 
     """Time a step of some networks both ways.
 
     Raises:
-        SystemExit: their gradients differ.
+        RuntimeError: their gradients differ.
     """
     batches = batches_of(job_of(model, batch), networks, device)
     if (difference := largest_difference(batches)) > TOLERANCE:
-        raise SystemExit(f"the gradients differ by {difference:.1e} of their largest value")
+        raise RuntimeError(f"the gradients differ by {difference:.1e} of their largest value")
     return measure(batches, repeats, device)
 
 

@@ -168,6 +168,8 @@ class JobResult(Stored):
     in_pack: bool = False
     """Whether a step of this attempt, or of one that it continues, was computed together with other jobs, which changes
     the order of sums."""
+    device_failed: bool = False
+    """Whether its GPU computes no more for its process, which then can run no other job."""
     jobs_at_once: float = 1.0
     """Number of jobs that ran in its process meanwhile, itself included, as a mean over its duration."""
     problems: tuple[str, ...] = ()

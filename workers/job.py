@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -76,21 +77,24 @@ STOP_REASONS: tuple[tuple[type[Exception], StopReason], ...] = (
 _WITHOUT_A_STORE = (StopReason.SUPERSEDED, StopReason.STORE_UNREACHABLE, StopReason.ACCESS_DENIED)
 """Reasons after which an attempt does not try to write to its run."""
 
-CPU_OUT_OF_MEMORY = (
+NO_MEMORY = (
     "can't allocate memory",
     "could not create a primitive",
     "could not create a memory",
     "failed to map segment",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
 )
 """Messages of plain errors that mean out of memory: of torch's CPU allocator; of oneDNN, which runs the CPU's
-convolutions; and of the loader of libraries."""
+convolutions; of the loader of libraries; and of CUDA and its libraries."""
 
 
 def stop_reason_of(error: Exception) -> StopReason:
     """Return the stop reason of a job that raised `error`."""
     if is_full_disk(error) and not isinstance(error, (Interrupted, Superseded)):
         return StopReason.DISK_FULL
-    if isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in CPU_OUT_OF_MEMORY):
+    if isinstance(error, RuntimeError | ImportError) and any(words in str(error) for words in NO_MEMORY):
         return StopReason.OUT_OF_MEMORY
     return next(reason for kind, reason in STOP_REASONS if isinstance(error, kind))
 
@@ -112,13 +116,14 @@ def run_job(
     started = time.monotonic()
     order = in_node_folders(order)
     job = _Job(order, on_progress, should_stop, packs)
-    reason, failure, metrics = StopReason.FINISHED, None, None
+    reason, failure, metrics, device_failed = StopReason.FINISHED, None, None, False
     with packs.running() if packs else nullcontext(lambda: 1.0) as jobs_at_once:
         try:
             with job_log(order), live_log(order), system_metrics(order):
                 metrics = job.run()
         except Exception as error:  # noqa: BLE001 - part of the result; a BaseException is not caught
             reason = stop_reason_of(error)
+            device_failed = isinstance(error, torch.AcceleratorError) and reason is StopReason.CODE_RAISED
             if reason is StopReason.INTERRUPTED and is_preempted():
                 reason = StopReason.PREEMPTED
             where = f"On {socket.gethostname()}: " if reason is StopReason.DISK_FULL else ""
@@ -137,6 +142,7 @@ def run_job(
         failure=failure,
         micro_batches=order.micro_batches,
         in_pack=job.in_pack,
+        device_failed=device_failed,
         jobs_at_once=shared_by,
         problems=job.problems,
     )
@@ -156,6 +162,8 @@ class _Job:
         self.checkpoint: CheckpointPointer | None = None
         """The newest checkpoint, even if the job fails later."""
         self.problems: tuple[str, ...] = ()
+        self.in_pack = False
+        """Whether a step was computed together with other jobs; known once the job is released."""
         self._store = CheckpointStore(Path(order.checkpoint_dir), order.spec.key, order.attempt)
         self._order = order
         self._spec = order.spec
@@ -249,14 +257,15 @@ class _Job:
             self._report("waiting for the object store")
             time.sleep(min(1.0, seconds))
 
-    @property
-    def in_pack(self) -> bool:
-        """Whether a step was computed together with other jobs."""
-        return self._trainer is not None and self._trainer.in_pack
-
     def release(self) -> None:
-        """Record that this process no longer works on the attempt."""
+        """Record that this process no longer works on the attempt, and give back what it had of a GPU's memory."""
         self._store.release()
+        self.in_pack = self._trainer is not None and self._trainer.in_pack
+        self._trainer = None
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            gc.collect()
+            with suppress(RuntimeError):  # a GPU that has failed
+                torch.cuda.empty_cache()
 
     def conclude(self, result: JobResult) -> JobResult:
         """Leave the end and, with an object store, the newest checkpoint where other machines find them.

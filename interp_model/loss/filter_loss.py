@@ -254,5 +254,5 @@ class FilterLoss(nn.Module):
         if self.spec.form in ("full", "approximate"):
             log_mean_FT = batch_log_z(x_NFHW, self.t_THW) - math.log(len(x_NFHW))
             updated_FT = torch.logaddexp(self.log_mean_FT + math.log(DECAY), log_mean_FT + math.log(1 - DECAY))
-            self.log_mean_FT.copy_(updated_FT if self.batches > 0 else log_mean_FT)
+            self.log_mean_FT.copy_(torch.where(self.batches > 0, updated_FT, log_mean_FT))
         self.batches += 1

@@ -275,6 +275,8 @@ def associated(x_NFHW: Tensor, part_NCK: Tensor, threshold_F: Tensor, regions: R
 
 def _in_parts(region_GC: Tensor, image_G: Tensor, part_NCK: Tensor) -> Tensor:
     """Return the pixels of each region in each part of its image: (G, K). The regions of an image must be adjacent."""
+    if not len(image_G):
+        return torch.zeros(0, part_NCK.shape[2], dtype=torch.float64, device=region_GC.device)
     images, counts = torch.unique_consecutive(image_G, return_counts=True)
     of_image = zip(images.tolist(), torch.split(region_GC, counts.tolist()), strict=True)
     return torch.cat([region @ part_NCK[n] for n, region in of_image]).double()

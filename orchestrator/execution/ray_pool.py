@@ -338,7 +338,7 @@ class RayPool:
             result = JobResult.model_validate_json(answer)
             self._ends.add(Ended(worker.id, result, worker.node, is_told=True))
             worker.end_job()
-            if result.stop_reason is StopReason.PREEMPTED:  # it would end every further job so
+            if result.stop_reason is StopReason.PREEMPTED or result.device_failed:  # every further job would end so
                 self._stops.take_no_more(worker)
             self._stops.let_go(worker)
             return

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 import pytest
 import torch
@@ -40,17 +41,25 @@ def test_the_small_run_measures_every_backbone_and_resumes_to_the_same_bits(
 
 
 def test_a_part_that_fails_is_reported_and_the_others_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object) -> NoReturn:
         raise RuntimeError("no kernel")
+
+    def breaking(*_: object) -> Iterator[dict[str, object]]:
+        yield {"backbone": "alexnet", "note": "fine"}
+        broken()
 
     for part in ("resume", "throughput", "packs_gain", "metrics_cost", "determinism_price", "compile_gain"):
         monkeypatch.setattr(gpu, part, broken)
+    monkeypatch.setattr(gpu, "packs_gain", breaking)
     monkeypatch.setattr(gpu, "run_tests", lambda: {"outcome": "4 passed"})
     saved: list[int] = []
     found = gpu.run(torch.device("cpu"), gpu.SMALL, lambda row: saved.append(len(row)))
     assert saved == sorted(saved)
     assert len(saved) == len(gpu.SHARES)
-    assert found["resume"] == found["throughput"] == "failed: RuntimeError: no kernel"
+    assert found["resume"] == "failed: RuntimeError: no kernel"
+    assert found["throughput"] == [{"note": found["resume"]}]
+    assert [row["note"] for row in found["packs"]] == ["fine", found["resume"]]
+    assert (found["method_cost"], found["precision"]) == ([], [])
     assert found["tests"] == {"outcome": "4 passed"}
     assert "failed: RuntimeError" in gpu.as_markdown(found)
 

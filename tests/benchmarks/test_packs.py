@@ -22,7 +22,7 @@ def test_each_network_of_a_pack_has_its_own_gradients() -> None:
 
 def test_a_pack_whose_gradients_differ_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packs, "largest_difference", lambda batches: 2e-3)
-    with pytest.raises(SystemExit, match=r"the gradients differ by 2\.0e-03"):
+    with pytest.raises(RuntimeError, match=r"the gradients differ by 2\.0e-03"):
         times_of(MODEL, 2, 4, 1, CPU)
 
 

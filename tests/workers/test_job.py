@@ -6,10 +6,12 @@ import errno
 import os
 import socket
 import tempfile
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -326,12 +328,50 @@ def test_only_exceptions_become_results(desk: Desk, monkeypatch: pytest.MonkeyPa
         (RuntimeError("could not create a primitive"), StopReason.OUT_OF_MEMORY),  # a message of oneDNN
         (ImportError("a.so: failed to map segment from shared object"), StopReason.OUT_OF_MEMORY),
         (ImportError("No module named a"), StopReason.CODE_RAISED),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), StopReason.OUT_OF_MEMORY),
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700), StopReason.CODE_RAISED),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), StopReason.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), StopReason.OUT_OF_MEMORY),
         (RuntimeError("shapes differ"), StopReason.CODE_RAISED),
         (ZeroDivisionError(), StopReason.CODE_RAISED),
     ],
 )
 def test_every_error_has_its_stop_reason(error: Exception, reason: StopReason) -> None:
     assert stop_reason_of(error) is reason
+
+
+@pytest.mark.parametrize(
+    ("error", "has_failed"),
+    [
+        (torch.AcceleratorError("CUDA error: an illegal memory access was encountered", 700), True),
+        (torch.AcceleratorError("CUDA error: out of memory", 2), False),
+        (RuntimeError("shapes differ"), False),
+    ],
+)
+def test_a_job_says_whether_its_gpu_computes_no_more(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, error: Exception, has_failed: bool
+) -> None:
+    monkeypatch.setattr(job.Trainer, "run_epoch", Mock(side_effect=error))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", Mock(side_effect=error))
+    assert desk.run(desk.order(toy_spec())).device_failed is has_failed
+
+
+def test_a_job_gives_back_the_memory_of_a_gpu(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    networks: list[weakref.ref[object]] = []
+    make = job.build_network
+
+    def noting(*arguments: Any, **named: Any) -> Any:
+        network = make(*arguments, **named)
+        networks.append(weakref.ref(network))
+        return network
+
+    left: list[object] = []
+    monkeypatch.setattr(job, "build_network", noting)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: left.extend(network() for network in networks))
+    assert desk.run(desk.order(toy_spec())).stop_reason is StopReason.FINISHED
+    assert left == [None]
 
 
 def no_room(code: int) -> OSError:

@@ -22,6 +22,7 @@ from schemas.order import ReportPhase
 from workers.data.readers.records import Box
 from workers.figures.canvas import Floats
 from workers.figures.photograph import cut
+from workers.training.determinism import without_tf32
 
 STRIDE = 16 / 224
 """Stride of the occluder as a fraction of the image's side: about 200 positions."""
@@ -75,6 +76,7 @@ class Explanation:
     """Box of the photograph that was classified, pixels."""
 
 
+@without_tf32()
 def explain(
     spec: JobSpec,
     network: Network,

@@ -21,7 +21,7 @@ from workers.evaluation.peak_places import find_places
 from workers.evaluation.peaks import find_peaks
 from workers.figures import canvas, compose
 from workers.figures.receptive_fields import Care
-from workers.training.determinism import choose_device
+from workers.training.determinism import choose_device, without_tf32
 from workers.training.inputs import Inputs
 from workers.training.starting_weights import MEAN_IMAGE, NETWORK
 
@@ -105,6 +105,7 @@ def load_data(
     )
 
 
+@without_tf32()
 def study(
     spec: JobSpec, key: str, checkpoint: CheckpointPointer, cache_dir: Path, data_root: Path | None,
     report: ReportPhase, shared: SharedData | None = None,
@@ -121,6 +122,7 @@ def study(
     return compose.Studied(spec, network, data, measured, peaks, rows)
 
 
+@without_tf32()
 def draw_figure(
     studied: compose.Studied, number: int, filters: int, care: Care, report: ReportPhase, path: Path
 ) -> bool:

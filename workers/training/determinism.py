@@ -39,8 +39,23 @@ def make_deterministic(threads: int) -> None:
     # Filling fresh tensors with NaN only helps to find reads of uninitialised memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    _allow_tf32(cudnn=False, matmul=False)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Compute in float32 as a job does, in a process that is not a worker and may allow a GPU fewer digits."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    _allow_tf32(cudnn=False, matmul=False)
+    try:
+        yield
+    finally:
+        _allow_tf32(cudnn=before[0], matmul=before[1])
+
+
+def _allow_tf32(*, cudnn: bool, matmul: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = cudnn
+    torch.backends.cuda.matmul.allow_tf32 = matmul
 
 
 @contextmanager

@@ -64,8 +64,10 @@ def check_weights(spec: JobSpec, network: Network, epoch: int) -> None:
     Raises:
         Diverged: a weight is not finite.
     """
-    for name, parameter in network.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    are_finite = torch.stack([torch.isfinite(parameter).all() for parameter in parameters]).tolist()  # one wait
+    for name, is_finite in zip(names, are_finite, strict=True):
+        if not is_finite:
             raise Diverged(f"The weights {name} of {spec.title} are not finite after epoch {epoch}. {_advice(spec)}")
 
 

@@ -73,7 +73,10 @@ def features_name(
 
 def has_room(device: torch.device, size: int) -> bool:
     """Return whether a device's own memory has room for `size` bytes of pictures; a CPU has no memory of its own."""
-    return device.type == "cuda" and size <= PICTURES_SHARE * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what comes next
+    return size <= PICTURES_SHARE * (torch.cuda.mem_get_info(device)[0] + kept)
 
 
 class Inputs:

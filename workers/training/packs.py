@@ -70,6 +70,10 @@ class Pack:
             What the step has computed; None if the member is to compute it alone.
         """
         with self._changed:
+            if not self._can_stack:
+                self._expected.discard(member)
+                self._changed.notify_all()
+                return None
             self._expected.add(member)
             self._waiting[member] = batch
             self._changed.notify_all()

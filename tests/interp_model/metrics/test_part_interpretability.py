@@ -211,6 +211,12 @@ def test_a_part_that_no_image_shows_has_no_value_and_spoils_none() -> None:
     assert (found.per_filter_F.tolist(), found.best_part_F.tolist()) == ([1.0], [1])
 
 
+def test_images_on_which_no_filter_has_a_valid_unit_have_no_part() -> None:
+    x_NFHW, mask_NKSS = draw((1, 1))[None], disc((6.0, 6.0))[None, None]
+    regions = round_regions()
+    assert not associated(x_NFHW, regions.count(mask_NKSS), torch.full((1,), 2 * float(x_NFHW.max())), regions).any()
+
+
 def test_without_any_part_no_filter_has_a_value() -> None:
     empty = torch.zeros(1, 2, SIDE, SIDE, dtype=torch.bool)
     found = found_in(draw((1, 1))[None], empty, torch.zeros(1), round_regions())

@@ -119,13 +119,16 @@ def test_a_pack_that_does_not_hear_a_stop_is_interrupted_as_a_whole(
     assert pool.size == 0
 
 
-def test_a_process_that_is_preempted_takes_no_more_jobs_and_ends_after_the_last(pool: RayPool, fake: FakeRay) -> None:
+@pytest.mark.parametrize("ending", [{"stop_reason": StopReason.PREEMPTED}, {"device_failed": True}])
+def test_a_process_that_every_job_would_end_in_takes_no_more_and_ends_after_the_last(
+    pool: RayPool, fake: FakeRay, ending: dict[str, Any]
+) -> None:
     pool.start(0, order(FIRST))
     pool.start(2, order(SECOND))
     for number, spec in enumerate((FIRST, SECOND)):
-        fake.runs[number].answer = result_of(order(spec), StopReason.PREEMPTED).model_dump_json()
+        fake.runs[number].answer = result_of(order(spec)).model_copy(update=ending).model_dump_json()
         (ended,) = ended_of(pool)
-        assert ended.result.stop_reason is StopReason.PREEMPTED
+        assert ended.result.job_key == spec.key
         assert shapes(pool) == {1: ""}
         assert pool.size == 6 - 3 * number
 

@@ -32,7 +32,7 @@ base:
   model: {input_size: 64, width: 0.05, fc_width: 16}
   data: {train_per_category: 8, test_per_category: 4}
   weights: {epochs: 1, data: {categories: [voc-cat, voc-dog, voc-cow], train_per_category: 4, test_per_category: 2}}
-  train: {epochs: 500, batch_size: 8}
+  train: {epochs: 900, batch_size: 8}
 axes:
   category: [voc_part/cat, cub200/bird]
   variant: [ordinary, interpretable]
@@ -290,7 +290,7 @@ def test_changing_the_file_under_the_same_name_shows_the_difference(story: dict[
     desk: Desk = story["desk"]
     code, _, error = desk.run("sweep", str(desk.file), "--set", "train.epochs=41")
     assert code == 2
-    assert "train.epochs 500 -> 41" in error
+    assert "train.epochs 900 -> 41" in error
 
 
 def test_a_job_that_finished_after_its_driver_had_hung_is_not_run_again(tmp_path: Path) -> None:

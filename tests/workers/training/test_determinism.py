@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from tests.support.toy import run_epochs, toy_spec, toy_trainer, weights_of
-from workers.training.determinism import Purpose, generator, kernels, make_deterministic, seed_of, seed_torch
+from workers.training.determinism import (
+    Purpose,
+    generator,
+    kernels,
+    make_deterministic,
+    seed_of,
+    seed_torch,
+    without_tf32,
+)
 from workers.training.trainer import Trainer
 
 PURPOSES: tuple[Purpose, ...] = ("weights", "order", "mirror", "dropout")
@@ -20,6 +28,20 @@ PURPOSES: tuple[Purpose, ...] = ("weights", "order", "mirror", "dropout")
 def test_a_job_takes_its_threads_and_no_more(threads: int) -> None:
     make_deterministic(threads)
     assert (torch.get_num_threads(), cv2.getNumThreads()) == (threads, threads)
+
+
+def test_figures_compute_in_float32_and_leave_the_setting_of_their_process() -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    before = allowed()
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with without_tf32():
+            assert allowed() == (False, False)
+        assert allowed() == (True, True)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def test_every_use_has_a_seed_of_its_own() -> None:

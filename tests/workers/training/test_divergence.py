@@ -8,7 +8,7 @@ import torch
 from schemas.errors import Diverged, Interrupted
 from tests.support.toy import toy_spec, toy_trainer
 from workers.training import divergence
-from workers.training.divergence import LossWatch
+from workers.training.divergence import LossWatch, check_weights
 
 FINE, LOST = torch.tensor(1.0), torch.tensor(float("nan"))
 
@@ -21,6 +21,17 @@ def test_the_first_step_with_such_a_loss_is_named_when_the_losses_are_read(monke
     with pytest.raises(Diverged, match=r"The conv6 filter loss of .* is nan in epoch 2, step 2\."):
         watch.add({"task": LOST, "conv6 filter": FINE}, epoch=2, step=4)
     watch.read()  # nothing is left
+
+
+def test_the_first_weights_that_are_not_finite_are_named() -> None:
+    network = toy_trainer(toy_spec("ordinary")).network
+    check_weights(toy_spec("ordinary"), network, 3)
+    _, second, *_ = names = [name for name, _ in network.named_parameters()]
+    with torch.no_grad():
+        for name in (second, names[-1]):
+            network.get_parameter(name).flatten()[0] = torch.inf
+    with pytest.raises(Diverged, match=rf"The weights {second} of .* are not finite after epoch 3\."):
+        check_weights(toy_spec("ordinary"), network, 3)
 
 
 def test_on_a_cpu_every_step_is_read_at_once() -> None:
