@@ -73,7 +73,7 @@ def _row(parameter: Any, context: Any) -> str:
     """Return a row of the table for an argument or option, with what `--help` says about it."""
     written, meaning = parameter.get_help_record(context)
     if parameter.param_type_name == "argument":
-        written = parameter.name.upper()
+        written = parameter.name.rstrip("_").upper()
     cells = (f"`{written}`", " ".join(meaning.split()))
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
