@@ -41,11 +41,13 @@ from benchmarks.gpu_parts import (
     resume,
     throughput,
 )
-from benchmarks.gpu_settings import compile_gain, determinism_price
+from benchmarks.gpu_settings import compile_gain, determinism_price, layout_gain
 from workers.training.determinism import choose_device, make_deterministic
 
 TEST_SECONDS = 90.0
-SHARES = {"throughput": 195.0, "determinism": 45.0, "packs": 35.0, "metrics": 45.0, "compiled": 60.0}
+SHARES = {
+    "throughput": 170.0, "determinism": 40.0, "packs": 35.0, "metrics": 40.0, "layout": 35.0, "compiled": 60.0,
+}  # fmt: skip
 """Seconds of the parts that measure row by row; with the tests and ten seconds for the rest they make eight minutes."""
 FIRST_SECONDS = {"compiled": 45.0}
 """Expected seconds of a part's first row, where they matter: later ones are expected to take as long as the last."""
@@ -101,7 +103,7 @@ def run(device: torch.device, size: Size, save: Callable[[Row], None]) -> Row:
     found["tests"] = _attempt(run_tests)
     parts = {
         "throughput": throughput, "determinism": determinism_price, "packs": packs_gain, "metrics": metrics_cost,
-        "compiled": compile_gain,
+        "layout": layout_gain, "compiled": compile_gain,
     }  # fmt: skip
     end = time.monotonic()
     for name, part in parts.items():
@@ -139,6 +141,10 @@ TABLES: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "metrics": (
         "All measures",
         {"backbone": "", "epoch_s": ".3f", "passes_s": ".3f", "metrics_s": ".3f", "epochs": ".2f", "passes": ".2f"},
+    ),
+    "layout": (
+        "An epoch with channels last over one with channels first",
+        {"backbone": "", "precision": "", "first_s": ".4f", "last_s": ".4f", "ratio": ".3f"},
     ),
     "compiled": (
         "A compiled epoch over a plain one",

@@ -1,4 +1,4 @@
-"""What determinism costs and what compilation gains, network by network; part of `benchmarks.gpu`.
+"""What determinism costs, and what compilation and channels last gain, by network; part of `benchmarks.gpu`.
 
 python -m benchmarks.gpu_settings                     # the laptop profile's size, on a CPU or a GPU
 python -m benchmarks.gpu_settings --backbone vgg16
@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from statistics import median
 from typing import get_args
 
 import torch
 
-from benchmarks.gpu_parts import NO_TIME, Row, Size, epoch_seconds, release, spec_of, train_epoch, trainer_of
+from benchmarks.gpu_parts import (
+    NO_TIME,
+    PRECISIONS,
+    Row,
+    Size,
+    epoch_seconds,
+    release,
+    spec_of,
+    train_epoch,
+    trainer_of,
+)
 from interp_model.network import Network, Output
 from schemas.job import BackboneName
 from workers.training.determinism import choose_device, make_deterministic
@@ -44,6 +55,26 @@ def determinism_price(
             "ratio": bound_s / free_s,
             "note": "",
         }
+        del trainers, trainer
+        release(device)
+
+
+def layout_gain(
+    device: torch.device, size: Size, is_time_left: Callable[[], bool], backbones: Sequence[BackboneName] = BACKBONES
+) -> Iterator[Row]:
+    """Seconds of an epoch with channels first, as jobs train, and with channels last, which weights pass on to maps."""
+    for backbone, precision in product(backbones, PRECISIONS):
+        row: Row = {"backbone": backbone, "precision": precision}
+        if not is_time_left():
+            yield row | {"note": NO_TIME}
+            continue
+        spec = spec_of(backbone, "interpretable", frozen=False, size=size, precision=precision)
+        trainers = [trainer_of(spec, size.images, device) for _ in range(2)]
+        trainers[1].network.to(memory_format=torch.channels_last)
+        for trainer in trainers:
+            train_epoch(trainer)
+        first_s, last_s = _in_turn(trainers, size.epochs, device)
+        yield row | {"first_s": first_s, "last_s": last_s, "ratio": last_s / first_s, "note": ""}
         del trainers, trainer
         release(device)
 
@@ -114,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     device = choose_device()
     make_deterministic(1 if device.type == "cpu" else torch.get_num_threads())
-    for part in (determinism_price, compile_gain):
+    for part in (determinism_price, layout_gain, compile_gain):
         for row in part(device, LAPTOP, lambda: True, [given.backbone]):
             print(f"{part.__name__}: {row}")
 

@@ -32,6 +32,7 @@ def test_the_small_run_measures_every_backbone_and_resumes_to_the_same_bits(
     assert found["resume"]["is_bit_identical"] is True
     for part in ("packs", "metrics", "determinism"):
         assert [row["backbone"] for row in found[part]] == list(get_args(BackboneName))
+    assert [row["last_s"] > 0 < row["first_s"] for row in found["layout"]] == [True] * 2 * len(get_args(BackboneName))
     assert {row["note"] for row in found["compiled"]} == {"no time left"}
     assert all(row["metrics_s"] > 0 and row["passes_s"] > 0 for row in found["metrics"])
     assert all(row["deterministic_s"] > 0 and row["free_s"] > 0 for row in found["determinism"])
@@ -48,7 +49,15 @@ def test_a_part_that_fails_is_reported_and_the_others_run(monkeypatch: pytest.Mo
         yield {"backbone": "alexnet", "note": "fine"}
         broken()
 
-    for part in ("resume", "throughput", "packs_gain", "metrics_cost", "determinism_price", "compile_gain"):
+    for part in (
+        "resume",
+        "throughput",
+        "packs_gain",
+        "metrics_cost",
+        "determinism_price",
+        "layout_gain",
+        "compile_gain",
+    ):
         monkeypatch.setattr(gpu, part, broken)
     monkeypatch.setattr(gpu, "packs_gain", breaking)
     monkeypatch.setattr(gpu, "run_tests", lambda: {"outcome": "4 passed"})
@@ -64,7 +73,9 @@ def test_a_part_that_fails_is_reported_and_the_others_run(monkeypatch: pytest.Mo
     assert "failed: RuntimeError" in gpu.as_markdown(found)
 
 
-@pytest.mark.parametrize("part", ["throughput", "determinism_price", "packs_gain", "metrics_cost", "compile_gain"])
+@pytest.mark.parametrize(
+    "part", ["throughput", "determinism_price", "packs_gain", "metrics_cost", "layout_gain", "compile_gain"]
+)
 def test_measurements_without_time_left_are_listed_as_such(part: str) -> None:
     rows = list(getattr(gpu, part)(torch.device("cpu"), gpu.SMALL, lambda: False))
     assert {row["note"] for row in rows} == {"no time left"}
