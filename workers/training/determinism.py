@@ -13,11 +13,15 @@ import cv2
 import numpy as np
 import torch
 
+from schemas.errors import SpecError
+
 Purpose = Literal["weights", "order", "mirror", "dropout"]
 
 CUBLAS_WORKSPACE = ":4096:8"
 """Workspace of fixed size, without which cuBLAS is not deterministic."""
 
+_HAS_NONE = "does not have a deterministic implementation"
+"""What torch says of a function, after its name, that it does not run while kernels have to be deterministic."""
 _GENERATORS = threading.RLock()
 """Held while a job draws from torch's global generators, which the jobs of a process share."""
 
@@ -60,9 +64,21 @@ def _allow_tf32(*, cudnn: bool, matmul: bool) -> None:
 
 @contextmanager
 def kernels(*, deterministic: bool) -> Iterator[None]:
-    """Compute as `make_deterministic` says or, if not deterministic, with the kernels that are fastest here."""
+    """Compute as `make_deterministic` says or, if not deterministic, with the kernels that are fastest here.
+
+    Raises:
+        SpecError: a layer of the backbone has no deterministic kernel on this device.
+    """
     if deterministic:
-        yield
+        try:
+            yield
+        except RuntimeError as error:
+            if _HAS_NONE not in str(error):
+                raise
+            raise SpecError(
+                f"{str(error).partition(_HAS_NONE)[0]}can be trained on this device only with kernels whose result "
+                "depends on timing. Set `train.deterministic: false`, or freeze the layers that need it."
+            ) from error
         return
     before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(False)

@@ -9,6 +9,7 @@ import cv2
 import pytest
 import torch
 
+from schemas.errors import SpecError
 from tests.support.toy import run_epochs, toy_spec, toy_trainer, weights_of
 from workers.training.determinism import (
     Purpose,
@@ -65,6 +66,20 @@ def test_what_was_drawn_before_does_not_matter() -> None:
 def settings() -> tuple[bool, bool]:
     """Whether torch forbids kernels that depend on timing, and whether cuDNN times its kernels."""
     return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+
+def test_a_layer_without_a_deterministic_kernel_is_named_with_what_to_set() -> None:
+    def step() -> None:
+        raise RuntimeError(
+            "reflection_pad2d_backward_cuda does not have a deterministic implementation, but you set "
+            "'torch.use_deterministic_algorithms(True)'."
+        )
+
+    wanted = r"^reflection_pad2d_backward_cuda can .* Set `train.deterministic: false`"
+    with pytest.raises(SpecError, match=wanted), kernels(deterministic=True):
+        step()
+    with pytest.raises(RuntimeError, match="shapes"), kernels(deterministic=True):
+        raise RuntimeError("shapes differ")
 
 
 def test_only_training_steps_of_a_job_that_allows_it_use_the_fastest_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
