@@ -30,6 +30,8 @@ CHUNK = 16
 """Animals of a chunk; few, so that a few negatives of a category are quick to prepare."""
 WORTH_PROCESSES = 32
 """Chunks from which on it pays to start processes, which takes about half a second."""
+MOST_PROCESSES = 8
+"""More would hardly have begun when the chunks of the largest sweep are drawn, and each takes 90 MB."""
 _START = "import sys; sys.path[:] = sys.argv[1:]; from workers.data.prepared.animals import serve; serve()"
 
 
@@ -101,7 +103,7 @@ def draw_ahead(cache_dir: Path, chunks: Sequence[Chunk], processes: int, report:
     Args:
         cache_dir: holds the prepared images.
         chunks: what is wanted; those that are in the cache are left alone.
-        processes: number of processes that draw, this one included.
+        processes: number of processes that draw, this one included; more than `MOST_PROCESSES` count as that.
         report: receives the phase; an error that it raises ends the drawing.
 
     Raises:
@@ -110,8 +112,9 @@ def draw_ahead(cache_dir: Path, chunks: Sequence[Chunk], processes: int, report:
     missing = deque(chunk for chunk in chunks if not is_whole(cache_dir / FOLDER / chunk.key))
     if processes < 2 or len(missing) < WORTH_PROCESSES:
         return
-    with ThreadPoolExecutor(processes - 1, thread_name_prefix="orch-draw") as helpers:
-        for _ in range(processes - 1):
+    beside = min(processes, MOST_PROCESSES) - 1
+    with ThreadPoolExecutor(beside, thread_name_prefix="orch-draw") as helpers:
+        for _ in range(beside):
             helpers.submit(_let_draw, cache_dir, missing)
         try:
             while chunk := _next(missing):
