@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0
 MAIN = ("-m", "orchestrator.cli.main")
+EPOCHS = 500
 SWEEP = """
 name: tiny
 base:
@@ -32,7 +34,7 @@ base:
   model: {input_size: 64, width: 0.05, fc_width: 16}
   data: {train_per_category: 8, test_per_category: 4}
   weights: {epochs: 1, data: {categories: [voc-cat, voc-dog, voc-cow], train_per_category: 4, test_per_category: 2}}
-  train: {epochs: 900, batch_size: 8}
+  train: {epochs: EPOCHS, batch_size: 8}
 axes:
   category: [voc_part/cat, cub200/bird]
   variant: [ordinary, interpretable]
@@ -89,7 +91,7 @@ class Desk:
         self.file = folder / "tiny.yaml"
         bad = folder / "bad.pt"
         bad.write_bytes(b"these are no weights")
-        self.file.write_text(SWEEP.replace("BAD", str(bad)))
+        self.file.write_text(SWEEP.replace("BAD", str(bad)).replace("EPOCHS", str(EPOCHS)))
 
     def start(self, *words: str, program: tuple[str, ...] = MAIN, **variables: str) -> subprocess.Popen[str]:
         environment = {**os.environ, "ORCH_HOME": str(self.home), "OMP_NUM_THREADS": "1", **variables}
@@ -164,11 +166,13 @@ def busy_worker(driver: subprocess.Popen[str]) -> psutil.Process | None:
     return None
 
 
-def is_training(desk: Desk) -> bool:
-    """Return whether a job of a category has saved a checkpoint and is still running."""
-    return len(list(desk.home.glob("checkpoints/*/attempt-*/newest.json"))) >= 2 and "running" in desk.tags(
-        "orch.state"
-    )
+def training_worker(desk: Desk) -> psutil.Process | None:
+    """Return the worker of a job of a category that has saved a checkpoint and trains."""
+    for log in desk.home.glob("logs/*/attempt-1.log"):
+        text = log.read_text()
+        if f"epoch 2/{EPOCHS}:" in text and "measuring" not in text:
+            return psutil.Process(int(re.findall(r"in process (\d+)", text)[-1]))
+    return None
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +182,8 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     seen: dict[str, Any] = {"desk": desk}
     driver = desk.start("sweep", str(desk.file), "--workers", "2", "--json")
     try:
-        wait_until(lambda: is_training(desk) and busy_worker(driver), driver)
-        worker = busy_worker(driver)
+        wait_until(lambda: training_worker(desk), driver)
+        worker = training_worker(desk)
         assert worker is not None
         worker.send_signal(signal.SIGKILL)
         wait_until(lambda: "2" in desk.tags("orch.attempt"), driver)
@@ -290,7 +294,7 @@ def test_changing_the_file_under_the_same_name_shows_the_difference(story: dict[
     desk: Desk = story["desk"]
     code, _, error = desk.run("sweep", str(desk.file), "--set", "train.epochs=41")
     assert code == 2
-    assert "train.epochs 900 -> 41" in error
+    assert f"train.epochs {EPOCHS} -> 41" in error
 
 
 def test_a_job_that_finished_after_its_driver_had_hung_is_not_run_again(tmp_path: Path) -> None:
