@@ -113,7 +113,7 @@ class InstantPool:
 
     size = cores = 2
     is_private = True
-    packs = False
+    packs, places = False, 1
 
     def __init__(self, needs: Needs) -> None:
         """

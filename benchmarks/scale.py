@@ -81,7 +81,7 @@ class SimulatedPool:
     def size(self) -> int:
         return len(self._of)
 
-    cores, is_private, packs = 0, False, False
+    cores, is_private, packs, places = 0, False, False, 1
 
     def ask(self, wishes: Sequence[Wish], barred: Mapping[int, frozenset[str]] = MappingProxyType({})) -> None:
         """Decide on workers as the pool of Ray does, although none can be added."""
