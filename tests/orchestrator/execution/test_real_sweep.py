@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[3]
 PATIENCE = 180.0
 MAIN = ("-m", "orchestrator.cli.main")
-EPOCHS = 500
+EPOCHS = 700
 SWEEP = """
 name: tiny
 base:
