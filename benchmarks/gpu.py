@@ -206,8 +206,7 @@ def _rows(part: Callable[..., Iterable[Row]], *given: Any) -> list[Row]:
     try:
         found.extend(part(*given))
     except Exception as error:  # noqa: BLE001 - reported in the output
-        traceback.print_exc()
-        found.append({"note": f"failed: {type(error).__name__}: {error}"})
+        found.append({"note": _failure(error)})
     return found
 
 
@@ -216,8 +215,12 @@ def _attempt(part: Callable[..., Any], *given: Any) -> Any:
     try:
         return part(*given)
     except Exception as error:  # noqa: BLE001 - reported in the output
-        traceback.print_exc()
-        return f"failed: {type(error).__name__}: {error}"
+        return _failure(error)
+
+
+def _failure(error: Exception) -> str:
+    traceback.print_exc()
+    return f"failed: {type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

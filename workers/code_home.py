@@ -1,10 +1,12 @@
-"""Which code a process runs: the folder of its packages, and a digest of them."""
+"""Which code a process runs: the folder of its packages, a digest of them, and how another process runs the same."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -80,3 +82,15 @@ def git_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, timeout=GIT_SECONDS, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def command_of(statement: str, *arguments: str) -> list[str]:
+    """Return the command of a Python process that imports from where this one does, whatever its working folder.
+
+    Args:
+        statement: what it runs.
+        arguments: `sys.argv[1:]` of the process.
+    """
+    end = 1 + len(arguments)
+    start = f"import sys; sys.path[:] = sys.argv[{end}:]; del sys.argv[{end}:]; {statement}"
+    return [sys.executable, "-P", "-c", start, *arguments, *(path or os.getcwd() for path in sys.path)]

@@ -12,7 +12,6 @@ import os
 import pickle
 import resource
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from schemas.errors import OrchError, WeightsError
+from workers.code_home import command_of
 
 T = TypeVar("T")
 
@@ -32,24 +32,16 @@ MAPPED_PAGES = Path("/proc/self/statm")
 """Begins with the pages that this process has mapped. Linux alone has it, and alone keeps to a limit of them."""
 _LONGEST = 2000
 """Letters of a parser's message that are kept."""
-_START = "import sys; sys.path[:] = sys.argv[2:]; from workers.training.confined import serve; serve(int(sys.argv[1]))"
+_START = "from workers.training.confined import serve; serve(int(sys.argv[1]))"
 
 
 class _Child:
     def __init__(self) -> None:
         self.connection, theirs = Pipe()
-        command = [
-            sys.executable,
-            "-P",
-            "-c",
-            _START,
-            str(theirs.fileno()),
-            *(path or os.getcwd() for path in sys.path),
-        ]
         quiet = subprocess.DEVNULL
         # Not in the working folder of the moment, which may be removed while the child lives.
         self.process = subprocess.Popen(
-            command,
+            command_of(_START, str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
             stdin=quiet,
             stdout=quiet,

@@ -8,7 +8,6 @@ Legend: S side of the square.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import deque
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from schemas.categories import BY_ID
 from schemas.job import RECIPE_VERSION
 from schemas.order import ReportPhase
+from workers.code_home import command_of
 from workers.data.generated.animals import GENERATOR_VERSION
 from workers.data.prepared.image_sets import FOLDER, ImageSet, PreparedImage, is_whole, open_set
 
@@ -32,7 +32,7 @@ WORTH_PROCESSES = 32
 """Chunks from which on it pays to start processes, which takes about half a second."""
 MOST_PROCESSES = 8
 """More would hardly have begun when the chunks of the largest sweep are drawn, and each takes 90 MB."""
-_START = "import sys; sys.path[:] = sys.argv[1:]; from workers.data.prepared.animals import serve; serve()"
+_START = "from workers.data.prepared.animals import serve; serve()"
 
 
 class Chunk(NamedTuple):
@@ -109,10 +109,12 @@ def draw_ahead(cache_dir: Path, chunks: Sequence[Chunk], processes: int, report:
     Raises:
         StoreError: the cache cannot be written.
     """
-    missing = deque(chunk for chunk in chunks if not is_whole(cache_dir / FOLDER / chunk.key))
-    if processes < 2 or len(missing) < WORTH_PROCESSES:
-        return
     beside = min(processes, MOST_PROCESSES) - 1
+    if beside < 1 or len(chunks) < WORTH_PROCESSES:
+        return  # without a look at each chunk, which every job would repeat
+    missing = deque(chunk for chunk in chunks if not is_whole(cache_dir / FOLDER / chunk.key))
+    if len(missing) < WORTH_PROCESSES:
+        return
     with ThreadPoolExecutor(beside, thread_name_prefix="orch-draw") as helpers:
         for _ in range(beside):
             helpers.submit(_let_draw, cache_dir, missing)
@@ -125,12 +127,11 @@ def draw_ahead(cache_dir: Path, chunks: Sequence[Chunk], processes: int, report:
 
 def _let_draw(cache_dir: Path, missing: deque[Chunk]) -> None:
     """Start a process, and let it draw one chunk after another until none is left or it has died."""
-    paths = [path or os.getcwd() for path in sys.path]
     # It ends with this process, which holds the other end of its input. Not in the working folder of the moment, which
     # may be removed meanwhile.
     with subprocess.Popen(
-        [sys.executable, "-P", "-c", _START, *paths], text=True, start_new_session=True, cwd="/",
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        command_of(_START), text=True, start_new_session=True, cwd="/", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
     ) as process:  # fmt: skip
         assert process.stdin is not None
         assert process.stdout is not None
