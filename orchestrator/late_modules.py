@@ -30,6 +30,8 @@ LATE = (
     "orchestrator.planning.typed",
     "orchestrator.report.coverage",
     "orchestrator.report.summary",
+    "orchestrator.settings",
+    "orchestrator.yaml_text",
 )
 """Starts of the names of modules that are loaded late. They are first used in a command's own thread."""
 

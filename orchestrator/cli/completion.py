@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING
 
+from orchestrator import settings as env
 from orchestrator.ledger import sqlite_reader
 from orchestrator.planning import request, setting_layers, typed
-from orchestrator.settings import Settings
 from schemas.categories import CATEGORIES
 from schemas.errors import OrchError
 from schemas.model_spec import TABLE
@@ -136,6 +136,6 @@ def _jobs() -> list[JobRecord]:
 def _reader() -> LedgerReader | None:
     """The embedded store; None if there is none, or only MLflow can read it, which would take seconds."""
     try:
-        return sqlite_reader.open_sqlite_reader(Settings())
+        return sqlite_reader.open_sqlite_reader(env.Settings())
     except OrchError:
         return None

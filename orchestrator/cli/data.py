@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.data_progress import progress
 from orchestrator.cli.options import Category, DataRoot, Json, Profile, number, words
@@ -15,7 +16,6 @@ from orchestrator.cli.text import imports as imports_text
 from orchestrator.planning import request
 from orchestrator.services import data as service
 from orchestrator.services import imports, requests
-from orchestrator.settings import Settings
 from schemas.categories import category_of
 
 Size = Annotated[
@@ -32,7 +32,7 @@ def list_(data_root: DataRoot = None, json: Json = False) -> None:
 
     orch data list --data-root ~/photographs
     """
-    settings = Settings()
+    settings = env.Settings()
     root = _root(data_root, settings)
     if root is None:
         console.show(text.GeneratedJson.of_all() if json else text.generated_text())
@@ -79,7 +79,7 @@ def import_(
     """
     from workers.data.importing.storing import Sources
 
-    settings = Settings()
+    settings = env.Settings()
     given = {
         option: requests.folder(path, f"--{option}")
         for option, path in (("csv", csv), ("coco", coco), ("masks", masks))
@@ -96,7 +96,7 @@ def verify(category: Category = None, data_root: DataRoot = None, json: Json = F
 
     orch data verify --data-root ~/photographs --category cat,dog
     """
-    settings = Settings()
+    settings = env.Settings()
     root = _root(data_root, settings)
     names = service.categories_named(words(category), root)
     with progress() as advance:
@@ -117,7 +117,7 @@ def prepare(
 
     orch data prepare --data-root ~/photographs --profile paper
     """
-    settings = Settings()
+    settings = env.Settings()
     root = _root(data_root, settings)
     names = service.categories_named(words(category), root)
     sizes = size or service.sizes_of(profile or settings.profile)
@@ -140,7 +140,7 @@ def push(
 
     orch data push voc_part --data-root ~/photographs --profile paper
     """
-    settings = Settings()
+    settings = env.Settings()
     root = _root(data_root, settings)
     own = [category_of(name).dataset for name in requests.imported_under(root)]
     names = [request.find_dataset(word, own) for word in dataset or ()]
@@ -156,7 +156,7 @@ def status(json: Json = False) -> None:
 
     orch data status
     """
-    where, found = service.pushed_data(Settings())
+    where, found = service.pushed_data(env.Settings())
     console.show(text.StatusJson.of_heads(where, found) if json else text.status_text(where, found))
 
 
@@ -173,13 +173,13 @@ def show(
 
     orch data show --category cat,goldfish --out cats.png
     """
-    settings = Settings()
+    settings = env.Settings()
     root = _root(data_root, settings)
     names = service.categories_named(words(category), root)
     path = service.show_data(settings, names, root, out, per_category=per_category, size=size)
     console.show(text.FileJson(file=path) if json else text.file_text(path, generated=root is None))
 
 
-def _root(data_root: Path | None, settings: Settings) -> Path | None:
+def _root(data_root: Path | None, settings: env.Settings) -> Path | None:
     root = data_root or settings.data_root
     return requests.folder(root)

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console, recovery
 from orchestrator.cli.options import Json
 from orchestrator.cli.text import doctor as text
 from orchestrator.services import doctor as service
-from orchestrator.settings import Settings
 
 app = typer.Typer()
 
@@ -29,7 +29,7 @@ def doctor(
     orch doctor
     """
     found = []
-    for one in service.examine(Settings(), with_ray=ray):
+    for one in service.examine(env.Settings(), with_ray=ray):
         found.append(one)
         if not json:
             console.show(text.checked_line(one))

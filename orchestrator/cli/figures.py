@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.completion import complete_category
 from orchestrator.cli.options import Job, Json, choice, number
 from orchestrator.cli.text import figures as text
 from orchestrator.services import figures as service
 from orchestrator.services.choices import FIGURES
-from orchestrator.settings import Settings
 from schemas.order import ReportPhase
 
 PANEL = "Networks"
@@ -73,7 +73,7 @@ def figure(
     numbers = FIGURES if which == ALL else (int(which),)
     how = service.DrawOptions(filters, images, stride, again)
     with progress() as report:
-        drawn = service.draw_figures(Settings(), job, numbers, out, how, data_root=data_root, report=report)
+        drawn = service.draw_figures(env.Settings(), job, numbers, out, how, data_root=data_root, report=report)
     console.show(text.FiguresJson.of_drawn(drawn) if json else text.figures_text(drawn))
 
 
@@ -109,7 +109,7 @@ def explain(
     target = out if out is not None or json else Path(f"explain-{image.stem}.png")
     with progress() as report:
         found = service.explain(
-            Settings(), job, image, target, box=box, category=category, data_root=data_root, report=report
+            env.Settings(), job, image, target, box=box, category=category, data_root=data_root, report=report
         )
     console.show(text.ExplanationJson.of_explained(found) if json else text.explanation_text(found))
 

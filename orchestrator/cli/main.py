@@ -11,11 +11,11 @@ from typing import Annotated, Any, cast
 import typer
 from typer.rich_utils import rich_format_error
 
+from orchestrator import settings as env
 from orchestrator.cli import config, console, data, doctor, figures, models, recovery, streams, sweeps, tables, weights
 from orchestrator.cli.completion import answer_in_lines, join_assignments
 from orchestrator.cli.console import ErrorFacts, ErrorJson
 from orchestrator.cli.shell_scripts import use_own_scripts
-from orchestrator.settings import misspelt
 from schemas.errors import Interrupted, OrchError
 from workers.loopback import bypass_proxies_for_loopback
 from workers.secret_files import read_secret_files
@@ -76,7 +76,7 @@ def options(
     ] = False,
 ) -> None:
     """Declare the options of the program itself. `main` reads `--debug`, because errors end there."""
-    for warning in misspelt(os.environ):
+    for warning in env.misspelt(os.environ):
         typer.secho(f"warning: {warning}", fg=typer.colors.YELLOW, err=True)
 
 

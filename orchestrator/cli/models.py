@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.figures import progress
 from orchestrator.cli.options import Job, Json, Sweep, choice
 from orchestrator.cli.text import models as text
 from orchestrator.services import models as service
 from orchestrator.services.choices import CRITERIA
-from orchestrator.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, help="Trained networks as MLflow models.")
 
@@ -27,7 +27,7 @@ def log(job: Job, json: Json = False) -> None:
     orch model log "voc-cat alexnet interpretable"
     """
     with progress() as report:
-        found = service.log_model(Settings(), job, report)
+        found = service.log_model(env.Settings(), job, report)
     console.show(text.ModelJson.of_model(found) if json else text.models_text([found]))
 
 
@@ -45,5 +45,5 @@ def register(
     orch model register all-categories-laptop
     """
     with progress() as report:
-        found = service.register_best(Settings(), sweep, by, report, partial(typer.echo, err=True))
+        found = service.register_best(env.Settings(), sweep, by, report, partial(typer.echo, err=True))
     console.show([text.ModelJson.of_model(one) for one in found] if json else text.models_text(found))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator import yaml_text
 from orchestrator.cli.completion import (
     complete_assignment,
@@ -24,7 +25,6 @@ from orchestrator.execution.retry_policy import REASONS
 from orchestrator.planning import request as requesting
 from orchestrator.planning import sweep_file
 from orchestrator.services import requests
-from orchestrator.settings import Settings
 from schemas.base import did_you_mean
 from schemas.categories import DATASETS
 from schemas.errors import SpecError
@@ -212,7 +212,7 @@ class SweepOptions:
         ),
     ] = None
 
-    def request(self, settings: Settings) -> requesting.SweepRequest:
+    def request(self, settings: env.Settings) -> requesting.SweepRequest:
         """Read the sweep file and the values of `--set`, and find the weights.
 
         Raises:

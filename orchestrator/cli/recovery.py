@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.options import Backbone, Category, Job, Json, Reason, Sweep, Target, number, words
 from orchestrator.cli.text import recovery as text
 from orchestrator.execution import selection
 from orchestrator.services import recovery as service
-from orchestrator.settings import Settings
 from schemas.errors import SpecError
 
 PANEL = "Recovery"
@@ -26,7 +26,7 @@ def why(target: Target, json: Json = False) -> None:
 
     orch why smoke-laptop
     """
-    settings = Settings()
+    settings = env.Settings()
     found = service.why(settings, target)
     resume = settings.resume_command(found.sweep)
     console.show(text.WhyJson.of_why(found, resume) if json else text.why_text(found, resume))
@@ -56,12 +56,12 @@ def logs(
         raise SpecError("`--follow` prints an open-ended log, which `--json` cannot. Leave one of them out.")
     if follow:
         told = partial(typer.echo, err=True)
-        for part in service.follow_log(Settings(), job, attempt, say=told, lines=lines):
+        for part in service.follow_log(env.Settings(), job, attempt, say=told, lines=lines):
             console.show_plain(part)
             if not console.is_read():
                 return
         return
-    record, log = service.job_log(Settings(), job, attempt, lines)
+    record, log = service.job_log(env.Settings(), job, attempt, lines)
     if json:
         console.show(text.LogJson.of_log(record, log))
     else:
@@ -90,7 +90,7 @@ def requeue(
     which = selection.parse_which(
         failed=failed, cancelled=cancelled, reasons=words(reason), categories=words(category), backbones=words(backbone)
     )
-    settings = Settings()
+    settings = env.Settings()
     done = service.requeue(settings, sweep, which, from_scratch=from_scratch)
     console.show(text.RequeuedJson.of(done) if json else text.requeue_text(done, settings.resume_command(sweep)))
 
@@ -101,7 +101,7 @@ def pause(sweep: Sweep, json: Json = False) -> None:
 
     orch pause smoke-laptop
     """
-    settings = Settings()
+    settings = env.Settings()
     done = service.pause(settings, sweep)
     console.show(text.ControlJson.of(done) if json else text.control_text(done, settings.resume_command(sweep)))
 
@@ -113,7 +113,7 @@ def cancel(target: Target, json: Json = False) -> None:
     orch cancel smoke-laptop
     orch cancel "voc-cat alexnet interpretable"
     """
-    settings = Settings()
+    settings = env.Settings()
     done = service.cancel(settings, target)
     console.show(text.ControlJson.of(done) if json else text.control_text(done, settings.resume_command(done.sweep)))
 
@@ -126,7 +126,7 @@ def fsck(
 
     orch fsck --repair
     """
-    settings = Settings()
+    settings = env.Settings()
     found = service.fsck(settings, repair=repair)
     resume = settings.resume_command
     console.show(text.FsckJson.of_result(found) if json else text.fsck_text(found, resume))
@@ -142,5 +142,5 @@ def gc(
 
     orch gc --dry-run
     """
-    waste = service.gc(Settings(), dry_run=dry_run)
+    waste = service.gc(env.Settings(), dry_run=dry_run)
     console.show(text.GarbageJson.of_waste(waste, dry_run) if json else text.gc_text(waste, dry_run))

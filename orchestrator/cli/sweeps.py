@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.completion import complete_sweep
 from orchestrator.cli.options import (
@@ -35,7 +36,6 @@ from orchestrator.services import jobs, mlflow_ui, reports
 from orchestrator.services import submit as submitting
 from orchestrator.services import sweeps as service
 from orchestrator.services.choices import Format
-from orchestrator.settings import Settings
 
 if TYPE_CHECKING:
     from orchestrator.execution.sweep_outcome import SweepOutcome
@@ -70,7 +70,7 @@ def plan(
 
 
 def _show_plan(options: SweepOptions, all_jobs: bool, json: bool) -> None:
-    settings = Settings()
+    settings = env.Settings()
     found = service.plan_sweep(settings, options.request(settings))
     console.show(plan_text.PlanJson.of_plan(found) if json else plan_text.plan_text(found, all_jobs))
 
@@ -91,7 +91,7 @@ def sweep(
     """
     if dry_run:
         return _show_plan(options, all_jobs=False, json=json)
-    settings = Settings()
+    settings = env.Settings()
     if detach:
         return _submit(settings, options, workers, json)
     return _end(service.run_sweep(settings, options.request(settings), _display(), workers=workers), json)
@@ -110,9 +110,9 @@ def resume(
     orch resume smoke-laptop --failed
     """
     if detach:
-        _show_submitted(submitting.submit_resume(Settings(), sweep, workers=workers, failed=failed), json)
+        _show_submitted(submitting.submit_resume(env.Settings(), sweep, workers=workers, failed=failed), json)
     else:
-        _end(service.resume_sweep(Settings(), sweep, _display(), workers=workers, failed=failed), json)
+        _end(service.resume_sweep(env.Settings(), sweep, _display(), workers=workers, failed=failed), json)
 
 
 @app.command(hidden=True)
@@ -121,7 +121,7 @@ def drive(
 ) -> None:
     """Drive the sweep that `orch submit` has handed over. Ray's jobs API starts this in the cluster."""
     if once:
-        _end(submitting.drive(Settings(), _display()), json=False)
+        _end(submitting.drive(env.Settings(), _display()), json=False)
     else:
         raise typer.Exit(submitting.supervise(lambda line: typer.echo(line, err=True)))
 
@@ -164,7 +164,7 @@ def watch(
 
 
 def _draw_status(sweep: str, once: bool) -> None:
-    settings = Settings()
+    settings = env.Settings()
     with console.Picture(once) as picture:
         while picture.is_seen:
             found = service.sweep_status(settings, sweep, up_to=DRAWN_UP_TO if picture.is_drawn else 0)
@@ -179,7 +179,7 @@ def _draw_status(sweep: str, once: bool) -> None:
 
 
 def _show_status(sweep: str | None, all_jobs: bool, json: bool, *, again: bool) -> None:
-    settings = Settings()
+    settings = env.Settings()
     while True:
         if sweep is None:
             found = service.list_sweeps(settings)
@@ -206,7 +206,7 @@ def submit(options: SweepOptions, workers: Workers = None, json: Json = False) -
 
     orch submit --grid voc-part --category cat,cow
     """
-    _submit(Settings(), options, workers, json)
+    _submit(env.Settings(), options, workers, json)
 
 
 @app.command(rich_help_panel=PANEL)
@@ -237,7 +237,7 @@ def report(
     orch report voc-part-paper --table 4 --format latex
     orch report all-categories-laptop --out report.html
     """
-    found = service.sweep_tables(Settings(), sweep, tuple(table or ()), strict=strict)
+    found = service.sweep_tables(env.Settings(), sweep, tuple(table or ()), strict=strict)
     chosen = form or reports.format_for(out)
     if out is not None:
         reports.write(found.written(chosen), out)
@@ -265,7 +265,7 @@ def show(
 
     orch show "voc-cat alexnet interpretable"
     """
-    settings = Settings()
+    settings = env.Settings()
     record = jobs.find_job(settings, job)
     facts = (record, jobs.artifact_uri(settings, record), jobs.is_lost(settings, record))
     console.show(job_text.JobJson.of_job(*facts) if json else job_text.job_text(*facts, full=full))
@@ -284,7 +284,7 @@ def ui(
     orch ui --port 5001
     """
     mlflow_ui.serve_ui(
-        Settings(), port, lambda pages: console.show(ui_text.UiJson.of(pages) if json else ui_text.ui_text(pages))
+        env.Settings(), port, lambda pages: console.show(ui_text.UiJson.of(pages) if json else ui_text.ui_text(pages))
     )
 
 
@@ -294,7 +294,7 @@ def grid_list(json: Json = False) -> None:
 
     orch grid list
     """
-    grids = service.list_grids(Settings())
+    grids = service.list_grids(env.Settings())
     console.show([grids_text.GridJson.of_grid(grid) for grid in grids] if json else grids_text.grids_text(grids))
 
 
@@ -302,7 +302,7 @@ def _display() -> progress.Display:
     return progress.open_display(time.monotonic)
 
 
-def _submit(settings: Settings, options: SweepOptions, workers: int | None, json: bool) -> None:
+def _submit(settings: env.Settings, options: SweepOptions, workers: int | None, json: bool) -> None:
     _show_submitted(submitting.submit_sweep(settings, options.request(settings), workers=workers), json)
 
 
@@ -313,4 +313,4 @@ def _show_submitted(submitted: submitting.Submitted, json: bool) -> None:
 def _end(outcome: SweepOutcome, json: bool) -> None:
     """Show the outcome of a sweep. If jobs are left, raise the error whose exit code says so."""
     console.show(outcome_text.OutcomeJson.of_outcome(outcome) if json else outcome_text.outcome_text(outcome))
-    service.raise_if_incomplete(outcome, Settings().resume_command(outcome.name))
+    service.raise_if_incomplete(outcome, env.Settings().resume_command(outcome.name))

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.completion import complete_assignment, complete_field
 from orchestrator.cli.options import Json, Sweep, choice, words
 from orchestrator.cli.text import tables as text
 from orchestrator.services import tables as service
 from orchestrator.services.choices import FrameFormat
-from orchestrator.settings import Settings
 from schemas.errors import SpecError
 
 PANEL = "Sweeps"
@@ -65,7 +65,7 @@ def table(
     """
     names = words(by)
     found = service.job_table(
-        Settings(), sweep, by=names, where=service.parse_where(where or ()), metrics=words(metric)
+        env.Settings(), sweep, by=names, where=service.parse_where(where or ()), metrics=words(metric)
     )
     chosen = form or (FrameFormat.JSON if json and out is None else service.form_for(out))
     if chosen is FrameFormat.PARQUET and out is None:
@@ -95,5 +95,5 @@ def compare(
     orch compare voc-part-laptop@variant=ordinary voc-part-laptop@variant=interpretable
     orch compare rates@train.learning_rate=0.01 rates@train.learning_rate=0.02 --metric test_accuracy
     """
-    found = service.compare(Settings(), first, second, words(metric))
+    found = service.compare(env.Settings(), first, second, words(metric))
     console.show(text.ComparisonJson.of_comparison(found) if json else text.comparison_text(found, pairs))

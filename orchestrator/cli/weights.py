@@ -7,11 +7,11 @@ from typing import Annotated, get_args
 
 import typer
 
+from orchestrator import settings as env
 from orchestrator.cli import console
 from orchestrator.cli.options import Json, choice, number
 from orchestrator.cli.text import weights as text
 from orchestrator.services import weights as service
-from orchestrator.settings import Settings
 from schemas.errors import SpecError
 from schemas.job import BackboneName
 from schemas.weights import ChannelOrder, InputScale
@@ -57,7 +57,7 @@ def list_(json: Json = False) -> None:
 
     orch weights list
     """
-    settings = Settings()
+    settings = env.Settings()
     found = service.list_weights(settings)
     console.show(text.list_json(found) if json else text.list_text(found, settings.weights_dir))
 
@@ -93,7 +93,7 @@ def import_(
     orch weights import imagenet-vgg-m.mat --backbone vgg_m
     orch weights import "job:voc-cat alexnet ordinary" --name cats
     """
-    settings = Settings()
+    settings = env.Settings()
     if source.startswith(JOB):
         if backbone or width or input_scale or channel_order:
             raise SpecError(
@@ -123,6 +123,6 @@ def verify(
     orch weights verify hed
     orch weights verify imagenet-vgg-m.mat --backbone vgg_m
     """
-    found = service.verify_weights(Settings(), file, backbone, width, input_scale, channel_order)
+    found = service.verify_weights(env.Settings(), file, backbone, width, input_scale, channel_order)
     console.show(text.VerifyJson.of_verification(found) if json else text.verify_text(found))
     service.raise_if_misfit(found)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -131,8 +131,12 @@ def box(figure: Figure, left: float, top: float, width: float, height: float) ->
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG at its original size in pixels."""
+    drawn: Any = FigureCanvasAgg(figure)  # its methods have no types
+    drawn.draw()
+    pixels = np.asarray(drawn.buffer_rgba())
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, pil_kwargs={"compress_level": 3})
+    # OpenCV encodes in half the time that matplotlib's own way takes.
+    path.write_bytes(cv2.imencode(".png", pixels[:, :, 2::-1])[1].tobytes())
 
 
 def stack(tiles: Sequence[Bytes], *, axis: int, gap: int) -> Bytes:
