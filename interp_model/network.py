@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -45,17 +46,21 @@ class Output(NamedTuple):
     interpretable layer."""
 
 
-def to_input(pixels_NSS3: Tensor, mean_SS3: Tensor) -> Tensor:
+def to_input(
+    pixels_NSS3: Tensor, mean_SS3: Tensor, layout: torch.memory_format = torch.contiguous_format
+) -> Tensor:
     """Normalise RGB images for a network: subtract the mean image and scale to about unit variance.
 
     Args:
         pixels_NSS3: images, 0 to 255.
         mean_SS3: mean image of the training set, 0 to 255; its dtype is that of the result.
+        layout: how the result lies in memory; with channels last nothing is copied.
 
     Returns:
         (N, 3, S, S), float.
     """
-    return ((pixels_NSS3.to(mean_SS3.dtype) - mean_SS3) / PIXEL_SCALE).permute(0, 3, 1, 2).contiguous()
+    centred_NSS3 = pixels_NSS3.to(mean_SS3.dtype) - mean_SS3
+    return centred_NSS3.div_(PIXEL_SCALE).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
 def output_probabilities(logits: Tensor, loss: LossKind) -> Tensor:

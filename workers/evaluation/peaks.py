@@ -82,8 +82,7 @@ def find_noisy_peaks(network: Network, inputs: Inputs, index_M: Indices, report:
     for start in range(0, len(index_M), inputs.evaluation_batch):
         report("measuring stability")
         index_B = index_M[start : start + inputs.evaluation_batch]
-        images_B3SS = inputs.images(index_B)
-        noisy_B3SS = images_B3SS + noise_X3SS[torch.from_numpy(index_B % NOISE_IMAGES)]
+        noisy_B3SS = inputs.images(index_B).add_(noise_X3SS[torch.from_numpy(index_B % NOISE_IMAGES)])
         found.append(find_peak(network.forward_unmasked(network.forward_trunk(noisy_B3SS))))
     return _peaks(network, found)
 

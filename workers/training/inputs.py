@@ -241,10 +241,9 @@ class Inputs:
 
     @torch.no_grad()
     def _compute(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
-        images_B3SS = self._images(index_B, flip_B)
         if self._network.first_trained_layer is None or self._device.type != "cpu":
-            return self._network.forward_trunk(images_B3SS)
-        parts = torch.split(images_B3SS.contiguous(memory_format=torch.channels_last), CPU_BATCH)
+            return self._network.forward_trunk(self._images(index_B, flip_B))
+        parts = torch.split(self._images(index_B, flip_B, torch.channels_last), CPU_BATCH)
         return torch.cat([self._network.forward_trunk(part_b3SS) for part_b3SS in parts]).contiguous()
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
@@ -254,11 +253,13 @@ class Inputs:
             tensor = tensor.pin_memory()  # which torch keeps until the device has copied it
         return tensor.to(self._device, non_blocking=True)
 
-    def _images(self, index_B: Indices, flip_B: NDArray[np.bool_]) -> Tensor:
+    def _images(
+        self, index_B: Indices, flip_B: NDArray[np.bool_], layout: torch.memory_format = torch.contiguous_format
+    ) -> Tensor:
         if self._pictures_NSS3 is None:
             pixels_BSS3 = self._on_device(self._split.take(index_B))
         else:
             pixels_BSS3 = self._pictures_NSS3.index_select(0, self._on_device(index_B))
         flips_B = self._on_device(flip_B)
         pixels_BSS3 = torch.where(flips_B[:, None, None, None], pixels_BSS3.flip(2), pixels_BSS3)
-        return to_input(pixels_BSS3, self.mean_SS3)
+        return to_input(pixels_BSS3, self.mean_SS3, layout)
