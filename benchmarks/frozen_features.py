@@ -2,6 +2,7 @@
 
     python -m benchmarks.frozen_features                        # the laptop profile, VOC cats that orch draws
     python -m benchmarks.frozen_features --backbone vgg16 --epochs 12
+    python -m benchmarks.frozen_features --memory 0             # as if the features were too large for memory
 
 Five jobs of one category from one file of weights, an ordinary network and four interpretable ones, run one after
 another: each once without and once with kept features, so that both see the same load of the machine. Every job is a
@@ -30,7 +31,9 @@ from schemas.order import Progress, WorkOrder
 from schemas.sweep import SweepSpec
 from workers.checkpoints.loading import load_checkpoint
 from workers.data.dataset import load_job_data
+from workers.data.pushed.pulling import GIB
 from workers.job import run_job
+from workers.training import inputs
 from workers.training.determinism import seed_torch
 
 FIELDS = ("without", "with")
@@ -104,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=get_args(BackboneName), default="alexnet")
     parser.add_argument("--epochs", type=int, help="epochs of each job; default: the profile's")
+    parser.add_argument("--memory", type=float, default=2.0, help="GiB of features that memory has room for")
     given = parser.parse_args(arguments)
+    inputs.MEMORY_LIMIT = int(given.memory * GIB)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     with tempfile.TemporaryDirectory(prefix="orch-frozen-") as name:
         folder = Path(name)

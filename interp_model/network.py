@@ -46,9 +46,7 @@ class Output(NamedTuple):
     interpretable layer."""
 
 
-def to_input(
-    pixels_NSS3: Tensor, mean_SS3: Tensor, layout: torch.memory_format = torch.contiguous_format
-) -> Tensor:
+def to_input(pixels_NSS3: Tensor, mean_SS3: Tensor, layout: torch.memory_format = torch.contiguous_format) -> Tensor:
     """Normalise RGB images for a network: subtract the mean image and scale to about unit variance.
 
     Args:

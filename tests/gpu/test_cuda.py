@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from tests.support.toy import SIDE, toy_data, toy_network, toy_spec, toy_split, 
 from workers.evaluation.evaluate import evaluate
 from workers.training import inputs
 from workers.training.determinism import make_deterministic
+from workers.training.frozen_features import FeatureStore
 from workers.training.inputs import Inputs
 from workers.training.pack_probe import batches_of
 from workers.training.trainer import Trainer
@@ -83,6 +85,20 @@ def test_pictures_without_room_on_the_device_arrive_unchanged_while_it_computes(
     for shift, images_B3SS in enumerate(found):
         expected = here.take((np.arange(64) + shift) % 64, flip_B)
         torch.testing.assert_close(images_B3SS.cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_features_without_room_in_memory_arrive_unchanged_from_their_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    network = toy_network(toy_spec(train__freeze_below="conv4")).to("cuda")
+    mean_SS3 = np.full((SIDE, SIDE, 3), 90.0, dtype=np.float32)
+    index_B, flip_B, found = np.arange(64), np.arange(64) % 3 == 0, []
+    for limit in (inputs.MEMORY_LIMIT, 0):
+        monkeypatch.setattr(inputs, "MEMORY_LIMIT", limit)
+        taken = Inputs(network, toy_split(64), mean_SS3, torch.device("cuda"), store=FeatureStore(tmp_path, 10**9))
+        taken.keep_features(horizontal_flip=True, report=lambda _: None)
+        found.append(taken.take(index_B, flip_B))
+    assert torch.equal(*found)
 
 
 def test_a_job_trained_and_measured_on_the_gpu_is_near_the_cpus() -> None:

@@ -23,7 +23,8 @@ from workers.training.frozen_features import FeatureStore
 Indices = NDArray[np.int64]
 
 MEMORY_LIMIT = 2 * 1024**3
-"""Bytes of features kept in memory at most; larger ones are recomputed for every batch."""
+"""Bytes of features kept in memory at most. Larger ones are read from the disk where the machine keeps them, and
+recomputed for every batch where it does not."""
 
 PICTURES_SHARE = 0.2
 """Most of a device's free memory that the pictures of one split may take."""
@@ -132,7 +133,7 @@ class Inputs:
         return MEMORY_LIMIT // self._memory_divisor
 
     def keep_features(self, *, horizontal_flip: bool, report: ReportPhase) -> None:
-        """Compute the frozen layers' features of every image once, if they fit into memory.
+        """Compute the frozen layers' features of every image once, if they fit into the machine's store or into memory.
 
         Without frozen layers, the pictures themselves are kept on a device that has room for them.
 
@@ -145,11 +146,12 @@ class Inputs:
             return
         first = self._first()
         rows = len(self) * (1 + horizontal_flip)
-        if first.numel() * first.element_size() * rows > self.memory_limit:
-            return
         shape = (rows, *first.shape[1:])
-        self._kept = self._stored(first.dtype, shape, horizontal_flip, report)
-        if self._kept is not None:
+        fits = first.nbytes * rows <= self.memory_limit
+        stored = self._stored(first.dtype, shape, horizontal_flip, report)
+        if stored is not None:
+            self._kept = stored.to(self._device) if fits else stored
+        if stored is not None or not fits:
             return
         # Filled in place: concatenating batches would need twice the memory.
         kept = first.new_empty(shape)
@@ -190,6 +192,7 @@ class Inputs:
     def _stored(
         self, dtype: torch.dtype, shape: tuple[int, ...], horizontal_flip: bool, report: ReportPhase
     ) -> Tensor | None:
+        """Return features that this machine keeps, mapped from their file; None if it cannot keep them."""
         if self._store is None or dtype != torch.float32:
             return None
         mean_SS3 = self.mean_SS3.cpu().numpy()
@@ -197,7 +200,7 @@ class Inputs:
         name = features_name(self._network, self._split, mean_SS3, self._device, flips=horizontal_flip, batch=batch)
         features = (features_B.cpu().numpy() for features_B in self._features(horizontal_flip, report))
         found = self._store.get(name, shape, features, report)
-        return None if found is None else torch.from_numpy(found).to(self._device)
+        return None if found is None else torch.from_numpy(found)
 
     def _features(self, horizontal_flip: bool, report: ReportPhase) -> Iterator[Tensor]:
         """Yield the features of all images and then, with flips, of their mirror images, batch by batch."""
@@ -215,7 +218,10 @@ class Inputs:
         """
         if self._kept is None or (self._batches_only and not self._is_batch(index_B)):
             return self._compute(index_B, flip_B)
-        return self._kept.index_select(0, self._on_device(index_B + len(self) * flip_B.astype(np.int64)))
+        row_B = index_B + len(self) * flip_B.astype(np.int64)
+        if self._kept.device.type == self._device.type:
+            return self._kept.index_select(0, self._on_device(row_B))
+        return self._on_device(self._kept.index_select(0, torch.from_numpy(row_B)).numpy())
 
     def labels(self, index_B: Indices) -> Tensor:
         """Return the labels of some images: (B,)."""

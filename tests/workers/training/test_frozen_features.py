@@ -54,6 +54,20 @@ def test_kept_features_have_the_bits_of_computed_ones(tmp_path: Path) -> None:
     assert len(list(kept_features(tmp_path))) == 1
 
 
+def test_features_too_large_for_memory_are_read_from_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.training.inputs.MEMORY_LIMIT", 0)
+    network = toy_network(toy_spec(train__freeze_below="conv4"))
+    alone, kept = inputs(network, None), inputs(network, store(tmp_path, 10**9))
+    for taken in (alone, kept):
+        taken.keep_features(horizontal_flip=True, report=silent)
+    monkeypatch.setattr(network, "forward_trunk", pytest.fail)
+    found = kept.take(np.array([3, 69]), np.array([True, False]))
+    monkeypatch.undo()
+    torch.testing.assert_close(found, alone.take(np.array([3, 69]), np.array([True, False])))
+
+
 def test_the_second_job_computes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = toy_network(toy_spec(train__freeze_below="conv4"))
     inputs(network, store(tmp_path, 10**9)).keep_features(horizontal_flip=True, report=silent)
