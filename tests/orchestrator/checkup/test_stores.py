@@ -76,6 +76,7 @@ def test_where_nothing_is_set_up_nothing_is_wrong_and_nothing_is_made(tmp_path: 
         ),
         (f"http://127.0.0.1:{free_port()}", "Connection refused). Start it, open that port, or correct ORCH_TRACKING"),
     ],
+    ids=["host", "port"],
 )
 def test_a_wrong_host_and_a_wrong_port_are_named(tmp_path: Path, uri: str, says: str) -> None:
     found = checked(tmp_path, tracking_uri=uri)
