@@ -97,6 +97,8 @@ def test_features_without_room_in_memory_arrive_unchanged_from_their_file(
         monkeypatch.setattr(inputs, "MEMORY_LIMIT", limit)
         taken = Inputs(network, toy_split(64), mean_SS3, torch.device("cuda"), store=FeatureStore(tmp_path, 10**9))
         taken.keep_features(horizontal_flip=True, report=lambda _: None)
+        assert taken._kept is not None
+        assert taken._kept.is_cuda == (limit > 0)
         found.append(taken.take(index_B, flip_B))
     assert torch.equal(*found)
 

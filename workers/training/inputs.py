@@ -151,15 +151,14 @@ class Inputs:
         stored = self._stored(first.dtype, shape, horizontal_flip, report)
         if stored is not None:
             self._kept = stored.to(self._device) if fits else stored
-        if stored is not None or not fits:
-            return
-        # Filled in place: concatenating batches would need twice the memory.
-        kept = first.new_empty(shape)
-        start = 0
-        for features_B in self._features(horizontal_flip, report):
-            kept[start : start + len(features_B)] = features_B
-            start += len(features_B)
-        self._kept = kept
+        elif fits:
+            # Filled in place: concatenating batches would need twice the memory.
+            kept = first.new_empty(shape)
+            start = 0
+            for features_B in self._features(horizontal_flip, report):
+                kept[start : start + len(features_B)] = features_B
+                start += len(features_B)
+            self._kept = kept
 
     def map_batches(self, report: ReportPhase) -> None:
         """Compute the frozen layers' features of the batches that `batches` yields once, if this machine keeps them.
