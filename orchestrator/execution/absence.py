@@ -50,10 +50,9 @@ class Absence:
         needed = (_data(job), _weights(job))
         return frozenset(node for (one, node), until in self._until.items() if one in needed and now < until)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether any node was found to lack anything."""
-        return bool(self._until)
+    def is_known(self, now: float) -> bool:
+        """Return whether any node was found to lack anything."""
+        return any(now < until for until in self._until.values())
 
     def nowhere(self, jobs: Collection[JobSpec], nodes: Collection[str], now: float) -> frozenset[Input]:
         """Return what no node has of what jobs need; empty if for each job there is a node to try.

@@ -221,7 +221,7 @@ class Driver:
 
     def _fill_workers(self, now: float) -> None:
         """Start the jobs for which there is an idle worker, and ask for workers for the others."""
-        run_anywhere = not self._absence.is_known and not self._leftovers.is_known
+        run_anywhere = not self._absence.is_known(now) and not self._leftovers.is_known
         are_equal = run_anywhere and len(set(self._needs.values())) == 1
         if are_equal and not self.pool.packs:
             self._fill_equal_workers(now)
@@ -326,6 +326,7 @@ class Driver:
         key, now = record.key, self.clock()
         if record.state.has_ended:
             self._state.set_state(key, record.state)
+            self._state.note_end(record)
             return False
         is_held = record.state in (_S.RUNNING, _S.QUEUED) and record.driven_by != self.sweep
         if is_held and self.driver_is_alive(record.driven_by):

@@ -186,11 +186,16 @@ class CheckpointStore:
 
         Raises:
             Superseded: a later attempt has taken over.
+            StoreError: the folder cannot be written.
         """
-        self.check()
-        published = self._published().checkpoints
-        if len(published) > 1:
-            self._publish(list(published[:1]))
+        try:
+            self.check()
+            published = self._published().checkpoints
+            if len(published) > 1:
+                self._publish(list(published[:1]))
+        except OSError as error:
+            self.check()  # a successor may have deleted the files meanwhile
+            raise self._unwritable(error) from error
 
     def newest(self) -> CheckpointPointer | None:
         """Return the newest published checkpoint whose file is whole, or None."""

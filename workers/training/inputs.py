@@ -23,8 +23,8 @@ from workers.training.frozen_features import FeatureStore
 Indices = NDArray[np.int64]
 
 MEMORY_LIMIT = 2 * 1024**3
-"""Bytes of features kept in memory at most. Larger ones are read from the disk where the machine keeps them, and
-recomputed for every batch where it does not."""
+"""Largest features of a split, in bytes, that are held in memory: a GPU's, if there is one. Larger ones are read from
+their file; without a file they are recomputed for every batch."""
 
 PICTURES_SHARE = 0.2
 """Most of a device's free memory that the pictures of one split may take."""

@@ -81,12 +81,13 @@ class Trainer:
         self._randomness = OwnRandomness(random_states())
         self._sums = EpochSums()
         self._losses = LossWatch(spec, train.label_N.device)
+        # One kernel instead of three. On a CPU it gains little with small networks, and changes the last bits.
+        self._fused = train.label_N.device.type == "cuda" or None
         self._optimiser = torch.optim.SGD(
             [dict(group) for group in parameter_groups(network, spec.train)],
             lr=spec.train.learning_rate,
             momentum=spec.train.momentum,
-            # One kernel instead of three. On a CPU it gains little with small networks, and changes the last bits.
-            fused=train.label_N.device.type == "cuda" or None,
+            fused=self._fused,
         )
 
     @property
@@ -188,6 +189,8 @@ class Trainer:
         self._sums = EpochSums()
         if OPTIMISER in state:  # a final state has neither
             self._optimiser.load_state_dict(state[OPTIMISER])
+            for group in self._optimiser.param_groups:
+                group["fused"] = self._fused  # the checkpoint may be that of another kind of device
             self._sums = EpochSums.of(state[EPOCH_SUMS], self._train.label_N.device)
 
     def _randomness_of(self, epoch: int) -> OwnRandomness:

@@ -22,7 +22,9 @@ def test_a_machine_without_the_data_is_avoided_by_all_jobs_of_the_data_for_a_whi
     absence.note(PLAIN, NO_DATA, "a", 0.0)
     assert absence.avoided(FROM_FILE, 1.0) == {"a"}
     assert not absence.nowhere([PLAIN], NODES, 1.0)
+    assert absence.is_known(1.0)
     assert absence.avoided(PLAIN, AGAIN_SECONDS) == frozenset()
+    assert not absence.is_known(AGAIN_SECONDS)
 
 
 def test_machines_that_left_long_ago_are_forgotten_with_the_next_note() -> None:

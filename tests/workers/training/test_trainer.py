@@ -67,6 +67,16 @@ def test_training_that_was_interrupted_ends_with_the_same_bits(
     assert without_time[0] == without_time[1]
 
 
+def test_the_kind_of_device_and_not_the_checkpoint_decides_how_weights_are_updated() -> None:
+    spec = toy_spec()
+    state = run_epochs(toy_trainer(spec), 1).state_dict()
+    for group in state["optimiser"]["param_groups"]:
+        group["fused"] = True  # as on a GPU
+    resumed = toy_trainer(spec)
+    resumed.load_state_dict(state)
+    assert {group["fused"] for group in resumed._optimiser.param_groups} == {None}
+
+
 def test_another_seed_trains_another_network() -> None:
     one, other = (weights_of(run_epochs(toy_trainer(toy_spec(seed=seed)), 1)) for seed in (0, 1))
     assert not torch.equal(one["blocks.fc8.linear.weight"], other["blocks.fc8.linear.weight"])
