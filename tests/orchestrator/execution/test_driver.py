@@ -490,6 +490,24 @@ def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Be
     assert bench.states == [S.SUCCEEDED] * 3
 
 
+def test_a_job_that_another_sweep_lost_for_good_counts_as_a_failure(bench: Bench) -> None:
+    bench.alive.add("other")
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(JOBS[1], "other", 0.0)
+    bench.ledger.move(JOBS[1].key, S.RUNNING, 0.0)
+    pool = ScriptedPool()
+
+    def other_driver_gives_up() -> None:
+        if bench.ledger.get(JOBS[1].key).state is S.RUNNING:
+            bench.ledger.move(JOBS[1].key, S.FAILED, bench.time, reason=R.DIVERGED)
+
+    pool.on_wait = other_driver_gives_up
+    driver = bench.driver(pool)
+    driver.run()
+    assert pool.started == [UP, INTERPRETABLE]
+    assert dict(driver._state.failures) == {str(R.DIVERGED): 1}
+
+
 def test_a_job_whose_lock_another_process_holds_is_waited_for(bench: Bench, tmp_path: Path) -> None:
     other = Locks(tmp_path / "locks")
     assert other.take_job(JOBS[1].key)

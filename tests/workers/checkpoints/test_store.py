@@ -355,6 +355,20 @@ def test_a_folder_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> Non
         CheckpointStore(tmp_path / "root", "0123456789ab").save(1, state(1))
 
 
+def test_a_disk_that_fails_after_the_last_epoch_is_a_store_error(
+    store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for epoch in (1, 2):
+        store.save(epoch, state(1))
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(CheckpointStore, "_publish", fail)
+    with pytest.raises(StoreError, match="Stale file handle"):
+        store.keep_newest_only()
+
+
 @pytest.mark.parametrize("text", ["[{", "", "{}", '[{"epoch": 1}]'])
 def test_a_damaged_pointer_is_reported_and_made_up_for_by_the_digests_in_names(
     store: CheckpointStore, text: str
