@@ -68,8 +68,12 @@ class RequestHandler:
             self.ledger, self.locks, [state.specs[key] for key in waiting], self.sweep, reason, now,
             self.driver_is_alive, even_new=reason is StopReason.CANCELLED_BY_USER,
         )  # fmt: skip
+        ended = {key: record for key, record in self.ledger.jobs(waiting).items() if record.state.has_ended}
         for key in waiting:
-            if state.specs[key].title in done.elsewhere:
+            if key in ended:  # cancelled now, or ended by another sweep before
+                state.set_state(key, ended[key].state)
+                state.note_end(ended[key])
+            elif state.specs[key].title in done.elsewhere:
                 state.check_later(key, now)
             else:
                 state.set_state(key, JobState.CANCELLED)

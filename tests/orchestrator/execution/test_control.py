@@ -16,7 +16,7 @@ from orchestrator.ledger import locks
 from orchestrator.ledger.lease import Lease
 from orchestrator.ledger.locks import Locks
 from orchestrator.ledger.memory import InMemoryLedger
-from orchestrator.ledger.records import JobRecord, StoredPlan
+from orchestrator.ledger.records import ControlRequest, JobRecord, StoredPlan
 from orchestrator.planning.diff import compare
 from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
@@ -265,7 +265,6 @@ def test_a_request_reaches_a_driver_whose_clock_is_ahead(bench: Bench) -> None:
 
 def asks(bench: Bench, kind: str, *keys: str) -> Callable[[WorkOrder], None]:
     """Return a callback that leaves a request as soon as a job starts."""
-    from orchestrator.ledger.records import ControlRequest
 
     def ask(order: WorkOrder) -> None:
         if order.spec.key == ORDINARY.key:
@@ -313,6 +312,23 @@ def test_a_job_that_another_driver_runs_is_not_cancelled_and_its_end_is_waited_f
     bench.driver(pool).run()
     assert pool.started[-1] == INTERPRETABLE.title
     assert bench.states[2] == (S.SUCCEEDED, R.FINISHED)
+
+
+def test_a_job_that_another_sweep_has_just_finished_is_not_cancelled(bench: Bench) -> None:
+    bench.alive.add("other")
+    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    bench.ledger.add(UP, "other", 0.0)
+    bench.ledger.move(UP.key, S.RUNNING, 0.0)
+    pool = ScriptedPool()
+
+    def the_other_ends_and_a_person_cancels() -> None:
+        if bench.ledger.get(UP.key).state is S.RUNNING:
+            bench.ledger.move(UP.key, S.SUCCEEDED, bench.time)
+            bench.ledger.add_request("s", ControlRequest(id="1", kind="cancel", keys=(UP.key,), at=bench.time))
+
+    pool.on_wait = the_other_ends_and_a_person_cancels
+    bench.driver(pool).run()
+    assert pool.started == [ORDINARY.title, INTERPRETABLE.title]
 
 
 def test_a_cancelled_sweep_comes_back_by_resume_and_a_cancelled_job_does_not(bench: Bench) -> None:
