@@ -107,7 +107,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=get_args(BackboneName), default="alexnet")
     parser.add_argument("--epochs", type=int, help="epochs of each job; default: the profile's")
-    parser.add_argument("--memory", type=float, default=2.0, help="GiB of features that memory has room for")
+    parser.add_argument(
+        "--memory", type=float, default=inputs.MEMORY_LIMIT / GIB,
+        help="most GiB of features, and of measured maps, held in memory",
+    )  # fmt: skip
     given = parser.parse_args(arguments)
     inputs.MEMORY_LIMIT = int(given.memory * GIB)
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")

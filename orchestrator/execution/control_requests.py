@@ -71,8 +71,7 @@ class RequestHandler:
         ended = {key: record for key, record in self.ledger.jobs(waiting).items() if record.state.has_ended}
         for key in waiting:
             if key in ended:  # cancelled now, or ended by another sweep before
-                state.set_state(key, ended[key].state)
-                state.note_end(ended[key])
+                state.adopt_end(ended[key])
             elif state.specs[key].title in done.elsewhere:
                 state.check_later(key, now)
             else:

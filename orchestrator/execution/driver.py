@@ -325,8 +325,7 @@ class Driver:
     def _is_free(self, record: JobRecord) -> bool:
         key, now = record.key, self.clock()
         if record.state.has_ended:
-            self._state.set_state(key, record.state)
-            self._state.note_end(record)
+            self._state.adopt_end(record)
             return False
         is_held = record.state in (_S.RUNNING, _S.QUEUED) and record.driven_by != self.sweep
         if is_held and self.driver_is_alive(record.driven_by):

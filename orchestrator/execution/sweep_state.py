@@ -96,6 +96,11 @@ class SweepState:
         if record.state is _S.FAILED:
             self.failures[str(record.stop_reason)] += 1
 
+    def adopt_end(self, record: JobRecord) -> None:
+        """Take over from the ledger that a job has ended, and how."""
+        self.set_state(record.key, record.state)
+        self.note_end(record)
+
     @cached_property
     def places(self) -> dict[str, Place]:
         """Where each job stands in the matrix; without pre-training."""

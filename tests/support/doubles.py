@@ -10,8 +10,9 @@ from typing import Any
 from orchestrator.execution.placement import Idle, Wish
 from orchestrator.execution.pool import Ended
 from orchestrator.execution.progress import Now
+from orchestrator.ledger.base import LedgerWriter
 from orchestrator.ledger.job_moves import first_record
-from orchestrator.ledger.records import JobRecord
+from orchestrator.ledger.records import JobRecord, StoredPlan
 from orchestrator.planning.planner import PlannedSweep, plan
 from orchestrator.planning.request import SweepRequest, define
 from schemas.job import DataSpec, JobSpec
@@ -50,6 +51,13 @@ def plan_of(sweep: str | Mapping[str, Any], *, digest: str = "d0", **options: An
     """Plan a grid, or a sweep given by its fields, without reading files."""
     fields = {"grid": sweep} if isinstance(sweep, str) else dict(sweep)
     return plan(define(SweepRequest(sweep=SweepSpec.model_validate(fields), **options)), FixedResolver(digest))
+
+
+def run_elsewhere(ledger: LedgerWriter, job: JobSpec) -> None:
+    """Record that the sweep `other` runs a job."""
+    ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
+    ledger.add(job, "other", 0.0)
+    ledger.move(job.key, JobState.RUNNING, 0.0)
 
 
 def metrics(accuracy: float = 0.9, instability: float | None = 0.1, **more: Any) -> JobMetrics:

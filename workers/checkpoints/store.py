@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,7 +83,7 @@ class CheckpointStore:
             StoreError: the folder cannot be read or written.
         """
         problems: list[str] = []
-        try:
+        with self._writing():
             problems += self._kill_earlier_holders()
             self.check()
             holder = fencing.Holder.of_this_process().model_dump_json()
@@ -95,9 +95,6 @@ class CheckpointStore:
                 restored = self.restore(final, fetch_final) if final is not None else None
                 taken = [restored] if restored is not None else []
             self._publish(taken)
-        except OSError as error:
-            self.check()  # a successor may have deleted the files meanwhile
-            raise self._unwritable(error) from error
         return Taken(taken[0] if taken else None, tuple(problems))
 
     def check(self) -> None:
@@ -122,12 +119,9 @@ class CheckpointStore:
             Superseded: a later attempt has taken over.
             StoreError: the folder cannot be written.
         """
-        try:
+        with self._writing():
             self.check()
             newest = self._write({"job_key": self.job_key, "epoch": epoch, **state}, epoch, step)
-        except OSError as error:
-            self.check()  # a successor may have deleted the files meanwhile
-            raise self._unwritable(error) from error
         self.receive(newest)
         return newest
 
@@ -138,13 +132,10 @@ class CheckpointStore:
             Superseded: a later attempt has taken over.
             StoreError: the folder cannot be written.
         """
-        try:
+        with self._writing():
             self.check()
             earlier = (old for old in self._published().checkpoints if old.path != checkpoint.path)
             self._publish([checkpoint, *earlier][:KEPT])
-        except OSError as error:
-            self.check()  # a successor may have deleted the files meanwhile
-            raise self._unwritable(error) from error
 
     def restore(self, final: CheckpointPointer, fetch: Fetch) -> CheckpointPointer | None:
         """Put the final checkpoint of an earlier attempt, fetched from the job's run, into this attempt's folder.
@@ -188,14 +179,11 @@ class CheckpointStore:
             Superseded: a later attempt has taken over.
             StoreError: the folder cannot be written.
         """
-        try:
+        with self._writing():
             self.check()
             published = self._published().checkpoints
             if len(published) > 1:
                 self._publish(list(published[:1]))
-        except OSError as error:
-            self.check()  # a successor may have deleted the files meanwhile
-            raise self._unwritable(error) from error
 
     def newest(self) -> CheckpointPointer | None:
         """Return the newest published checkpoint whose file is whole, or None."""
@@ -253,11 +241,17 @@ class CheckpointStore:
         for attempt, folder in attempt_folders(self.job_folder, self.attempt).items():
             _delete_files(folder, keep=kept if attempt == self.attempt else set())
 
-    def _unwritable(self, error: OSError) -> StoreError:
-        return StoreError(
-            f"A checkpoint cannot be written in {self.folder} ({error.strerror or error}). "
-            "Make room or repair the permissions there."
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Raise what an OSError means: that a later attempt has taken over, or that the folder cannot be written."""
+        try:
+            yield
+        except OSError as error:
+            self.check()  # a successor may have deleted the files meanwhile
+            raise StoreError(
+                f"A checkpoint cannot be written in {self.folder} ({error.strerror or error}). "
+                "Make room or repair the permissions there."
+            ) from error
 
 
 def _delete_files(folder: Path, keep: set[str]) -> None:

@@ -22,7 +22,7 @@ from orchestrator.settings import Settings
 from schemas.errors import StoreError, SweepBusy
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
-from tests.support.doubles import Listener, ScriptedPool, plan_of
+from tests.support.doubles import Listener, ScriptedPool, plan_of, run_elsewhere
 
 SWEEP = plan_of("smoke", categories=("cat",), backbones=("alexnet",))
 UP, ORDINARY, INTERPRETABLE = SWEEP.jobs
@@ -316,9 +316,7 @@ def test_a_job_that_another_driver_runs_is_not_cancelled_and_its_end_is_waited_f
 
 def test_a_job_that_another_sweep_has_just_finished_is_not_cancelled(bench: Bench) -> None:
     bench.alive.add("other")
-    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
-    bench.ledger.add(UP, "other", 0.0)
-    bench.ledger.move(UP.key, S.RUNNING, 0.0)
+    run_elsewhere(bench.ledger, UP)
     pool = ScriptedPool()
 
     def the_other_ends_and_a_person_cancels() -> None:

@@ -31,7 +31,7 @@ from schemas.job import JobSpec
 from schemas.lifecycle import JobState, StopReason
 from schemas.order import WorkOrder
 from schemas.results import JobResult
-from tests.support.doubles import Listener, ScriptedPool, plan_of, record_of, result_of
+from tests.support.doubles import Listener, ScriptedPool, plan_of, record_of, result_of, run_elsewhere
 
 JOBS = plan_of("smoke", categories=("cat",), backbones=("alexnet",)).jobs
 UP, ORDINARY, INTERPRETABLE = (job.title for job in JOBS)
@@ -472,9 +472,7 @@ def test_a_lost_job_that_another_driver_took_up_while_workers_started_is_left_to
 
 def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Bench) -> None:
     bench.alive.add("other")
-    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
-    bench.ledger.add(JOBS[0], "other", 0.0)
-    bench.ledger.move(JOBS[0].key, S.RUNNING, 0.0)
+    run_elsewhere(bench.ledger, JOBS[0])
     pool = ScriptedPool()
     looks = 0
 
@@ -492,9 +490,7 @@ def test_a_job_that_another_sweep_runs_is_waited_for_and_not_run_twice(bench: Be
 
 def test_a_job_that_another_sweep_lost_for_good_counts_as_a_failure(bench: Bench) -> None:
     bench.alive.add("other")
-    bench.ledger.begin_sweep(StoredPlan(name="other", profile="laptop", jobs=()), 0.0)
-    bench.ledger.add(JOBS[1], "other", 0.0)
-    bench.ledger.move(JOBS[1].key, S.RUNNING, 0.0)
+    run_elsewhere(bench.ledger, JOBS[1])
     pool = ScriptedPool()
 
     def other_driver_gives_up() -> None:
